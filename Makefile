@@ -1,0 +1,40 @@
+# PORT, HOST, REDIS_URL and DATA_DIR may be given as variables (make run PORT=9000) or in the environment.
+MODEL ?= fmnist-mlp
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run demo test lint train clean
+.DEFAULT_GOAL := help
+
+help: ## Show the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+
+run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctrl-C stops them
+	@exec $(BIN)/python -m deploy.local
+
+demo: .venv/run ## Submit the sample pictures to what `make run` started
+	@$(BIN)/darkroom classify tests/data/*.png
+
+test: .venv/dev ## Run all tests
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: .venv/dev ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+train: .venv/dev ## Train a model package: make train MODEL=fmnist-mlp
+	$(BIN)/python -m training $(MODEL)
+
+clean: ## Remove what the commands above made here
+	rm -rf .venv data
+
+# torch comes first and alone, so that nothing else pulls in another build of it.
+.venv/%: requirements/%.txt client/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' $<)
+	$(BIN)/python -m pip install --quiet --requirement $<
+	$(BIN)/python -m pip install --quiet --no-deps --editable client
+	@touch $@

@@ -1,0 +1,1 @@
+"""The HTTP service: routes, limits, errors. It knows no Celery and no torch."""

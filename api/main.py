@@ -1,0 +1,38 @@
+"""The API's entry: the only place in it that reads the environment."""
+
+import logging
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.settings import ApiSettings
+from jobs.errors import ModelPackageError, SettingsError
+from jobs.settings import load
+
+
+def app() -> FastAPI:
+    """What each API process runs."""
+    return create_app(load(ApiSettings))
+
+
+def run() -> None:
+    """Serve until told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    try:
+        settings = load(ApiSettings)
+        create_app(settings)
+    except (SettingsError, ModelPackageError) as error:
+        sys.exit(f"darkroom api: {error}")
+    uvicorn.run(
+        "api.main:app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.api_processes,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.wait_seconds_max) + 5,
+    )

@@ -1,0 +1,180 @@
+"""`/v1/jobs`: submit, read, list, results, cancel, delete."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from api import schemas
+from api.answers import answer
+from api.auth import Calls, Owner
+from api.services import Services
+from api.waiters import until_done
+from jobs.errors import InvalidRequest, JobNotFound
+from jobs.ids import from_text, to_text
+from jobs.records import TOP_K_MAX, ItemState, Job, JobState, Lane
+from jobs.settings import ModelName
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+POLL_AFTER_SECONDS = 1
+_NDJSON = "application/x-ndjson"
+_ITEM_CURSOR = re.compile(r"(\d{1,9})-(\d{1,9})-(\d{1,9})", re.ASCII)
+_PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE | re.ASCII)
+
+
+def _job_id(job_id: Annotated[str, Path(description="The job's id, as the submit answered it.")]) -> bytes:
+    parsed = from_text(job_id)
+    if parsed is None:
+        raise JobNotFound("This is no job's id.")
+    return parsed
+
+
+JobId = Annotated[bytes, Depends(_job_id)]
+Wait = Annotated[
+    float, Query(ge=0, allow_inf_nan=False, description="Hold the answer until the job ends, or so many seconds.")
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page.")]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit images",
+    response_model=schemas.JobResource,
+    responses={200: {"model": schemas.JobResource, "description": "Ended within `Prefer: wait=N`"}}
+    | schemas.problems(401, 413, 415, 422, 429, 503),
+    openapi_extra=schemas.UPLOAD_BODY,
+)
+async def submit(
+    request: Request,
+    owner: Owner,
+    calls: Calls,
+    model: Annotated[ModelName | None, Query(description="Which model; none: the default one.")] = None,
+    top_k: Annotated[int, Query(ge=1, le=TOP_K_MAX, description="How many classes an image.")] = 5,
+    lane: Annotated[Lane, Query(description="`bulk` yields to `interactive`.")] = Lane.INTERACTIVE,
+) -> Response:
+    """One image as the body, or 1 to 64 files as multipart. `Prefer: wait=N` waits for the end, 30 s at most."""
+    submission = await calls.intake.receive(request, owner=owner, model=model, lane=lane, top_k=top_k)
+    wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
+    if wait is None:
+        return await _accepted(calls, await calls.intake.commit(submission))
+    with calls.waiters.waiting_for(submission.id) as ended:
+        job = await calls.intake.commit(submission)
+        await until_done(ended, wait, request.receive)
+    applied = {"Preference-Applied": f"wait={wait:g}"}
+    job = await calls.store.get(job.id, owner)
+    if job.state.ended:
+        return answer(await calls.views.job(job), headers={"Location": _path(job)} | applied)
+    return await _accepted(calls, job, applied)
+
+
+@router.get(
+    "",
+    summary="List your jobs, newest first",
+    response_model=schemas.JobPage,
+    responses=schemas.problems(401, 422, 503),
+)
+async def list_jobs(
+    owner: Owner,
+    calls: Calls,
+    status: Annotated[JobState | None, Query(description="Only jobs in this state; pages may be short.")] = None,
+    limit: Limit = 100,
+    cursor: Annotated[int | None, Query(ge=0, le=2**53, description="`next_cursor` of the page before.")] = None,
+) -> Response:
+    jobs, next_cursor = await calls.store.list(owner, before=cursor, limit=limit, state=status)
+    views = [await calls.views.job(job) for job in jobs]
+    return answer({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
+
+
+@router.get(
+    "/{job_id}",
+    summary="A job as it stands",
+    response_model=schemas.JobResource,
+    responses=schemas.problems(401, 404, 410, 422, 503),
+)
+async def get_job(request: Request, job_id: JobId, owner: Owner, calls: Calls, wait: Wait = 0) -> Response:
+    if wait > calls.settings.wait_seconds_max:
+        raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
+    job = await calls.store.get(job_id, owner)
+    if wait and not job.state.ended:
+        with calls.waiters.waiting_for(job_id) as ended:
+            job = await calls.store.get(job_id, owner)
+            if not job.state.ended:
+                await until_done(ended, wait, request.receive)
+                job = await calls.store.get(job_id, owner)
+    return answer(await calls.views.job(job))
+
+
+@router.get(
+    "/{job_id}/results",
+    summary="A job's images with their classes, in order",
+    response_model=schemas.ItemPage,
+    responses={200: {"content": {_NDJSON: {"schema": {"type": "string"}}}}} | schemas.problems(401, 404, 410, 422, 503),
+)
+async def results(
+    request: Request,
+    job_id: JobId,
+    owner: Owner,
+    calls: Calls,
+    limit: Limit = 100,
+    cursor: Annotated[
+        str | None, Query(pattern=_ITEM_CURSOR.pattern, description="`next_cursor` of the page before.")
+    ] = None,
+) -> Response:
+    """JSON pages, pending images included; with `Accept: application/x-ndjson` all that have ended, a line each."""
+    job = await calls.store.get(job_id, owner)
+    if _NDJSON in request.headers.get("accept", ""):
+        return StreamingResponse(_lines(calls, job), media_type=_NDJSON)
+    chunk, place, index = map(int, (cursor or "0-0-0").split("-"))
+    views, next_cursor = list[dict[str, Any]](), None
+    async for number, at, item in calls.store.items(job, chunk=chunk, place=place, index=index):
+        if len(views) == limit:
+            next_cursor = f"{number}-{at}-{item.index}"
+            break
+        views.append(await calls.views.item(item))
+    return answer({"items": views, "next_cursor": next_cursor})
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel what has not ended",
+    response_model=schemas.JobResource,
+    responses=schemas.problems(401, 404, 410, 503),
+)
+async def cancel(job_id: JobId, owner: Owner, calls: Calls) -> Response:
+    """A job that has ended stays as it is."""
+    await calls.store.cancel(job_id, owner)
+    return answer(await calls.views.job(await calls.store.get(job_id, owner)))
+
+
+@router.delete(
+    "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.problems(401, 404, 410, 503)
+)
+async def delete(job_id: JobId, owner: Owner, calls: Calls) -> Response:
+    await calls.store.delete(job_id, owner)
+    return Response(status_code=204)
+
+
+async def _accepted(calls: Services, job: Job, headers: dict[str, str] | None = None) -> Response:
+    polling = {"Location": _path(job), "Retry-After": str(POLL_AFTER_SECONDS)}
+    return answer(await calls.views.job(job), 202, polling | (headers or {}))
+
+
+async def _lines(calls: Services, job: Job) -> AsyncIterator[bytes]:
+    async for _, _, item in calls.store.items(job):
+        if item.state is not ItemState.PENDING:
+            yield orjson.dumps(await calls.views.item(item)) + b"\n"
+
+
+def _preferred_wait_seconds(request: Request, most: float) -> float | None:
+    """N of `Prefer: wait=N` (RFC 7240), at most `most`. What makes no sense is passed over, as that RFC has it."""
+    found = _PREFER_WAIT.search(",".join(request.headers.getlist("prefer")))
+    return min(float(found[1]), most) if found else None
+
+
+def _path(job: Job) -> str:
+    return f"/v1/jobs/{to_text(job.id)}"

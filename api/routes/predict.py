@@ -1,0 +1,38 @@
+"""`/predict`: the book's synchronous call, answered through the same queue."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api import schemas
+from api.answers import answer
+from api.auth import Calls, Owner
+from api.waiters import until_done
+from jobs.errors import BadImage, WaitTimeout
+from jobs.records import Failure, Lane
+
+router = APIRouter(tags=["the book's call"])
+
+
+@router.post(
+    "/predict",
+    summary="Classify one image and wait",
+    response_model=schemas.BookPrediction,
+    responses=schemas.problems(401, 413, 415, 422, 429, 503, 504),
+    openapi_extra=schemas.PREDICT_BODY,
+)
+async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
+    """Multipart with the image in the field `file`."""
+    submission = await calls.intake.receive(
+        request, owner=owner, model=None, lane=Lane.INTERACTIVE, top_k=1, field="file"
+    )
+    with calls.waiters.waiting_for(submission.id) as ended:
+        await calls.intake.commit(submission)
+        await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
+    job = await calls.store.get(submission.id, owner)
+    if job.only_item is None or job.only_item.outcome is None:
+        await calls.store.cancel(submission.id, owner)  # nobody will ask for it again
+        raise WaitTimeout()
+    if isinstance(job.only_item.outcome, Failure):
+        raise BadImage(job.only_item.outcome.detail, item_code=job.only_item.outcome.code)
+    view = await calls.views.item(job.only_item)
+    return answer({"class": view["class"], "confidence": f"{view['confidence']:.4f}"})

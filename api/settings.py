@@ -1,0 +1,61 @@
+"""The API's settings. Each is an environment variable of the same name in capitals."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
+
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+OWNER_OF_ALL = "public"
+
+
+class ApiSettings(StoreSettings):
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: Annotated[int, Field(ge=1, le=65_535)] = Field(8000, description="The port to listen on.")
+    api_processes: Annotated[int, Field(ge=1, le=64)] = Field(1, description="API processes that share the port.")
+    api_keys: dict[str, str] = Field(
+        default_factory=dict,
+        description='Owner to API key, as JSON: {"alice": "a-long-random-key"}. Empty: everybody may call, '
+        "and all jobs belong to one owner.",
+    )
+    default_model: ModelName = Field("fmnist-mlp", description="The model of a submit that names none.")
+    models_dir: Path = Field(Path("weights"), description="Model packages whose manifests are known from the start.")
+    item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")
+    upload_bytes_max: Bytes = Field(256 << 20, description="Bytes of one multipart upload.")
+    upload_files_max: Annotated[int, Field(ge=1, le=64)] = Field(64, description="Files of one multipart upload.")
+    owner_pending_items_max: Count = Field(1_000_000, description="Items of one owner that may wait or run.")
+    wait_seconds_max: Seconds = Field(30, description="The longest that a client may have an answer held.")
+    predict_wait_seconds: Seconds = Field(10, description="How long /predict waits for its result.")
+    submit_deadline_seconds: Annotated[float, Field(gt=0, le=2.4)] = Field(
+        2, description="How long Redis may take to accept a job. Twice this bounds the answer to a submit."
+    )
+    group_submits_max: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="Submits of one round trip.")
+    group_bytes_max: Bytes = Field(1 << 20, description="Bytes of one round trip; a larger submit goes alone.")
+    reread_seconds: Seconds = Field(2, description="How often held answers are looked up, should a notice be lost.")
+    retry_after_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        2, description="What a client is told to wait after a 503 or 429."
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_usable(cls, api_keys: dict[str, str]) -> dict[str, str]:
+        for owner, key in api_keys.items():
+            if not owner.replace("-", "").replace("_", "").isalnum() or not owner.isascii() or len(owner) > 32:
+                raise ValueError(f"owner {owner!r} must be 1 to 32 letters, digits, - or _")
+            if len(key) < 16:
+                raise ValueError(f"the key of {owner!r} must have at least 16 characters")
+        if len(set(api_keys.values())) < len(api_keys):
+            raise ValueError("two owners share a key")
+        return api_keys
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if self.item_bytes_max > self.upload_bytes_max:
+            raise ValueError("item_bytes_max must not exceed upload_bytes_max")
+        if self.upload_bytes_max > self.uploads_budget_bytes:
+            raise ValueError("upload_bytes_max must fit into uploads_budget_fraction of redis_maxmemory_bytes")
+        if self.predict_wait_seconds > self.wait_seconds_max:
+            raise ValueError("predict_wait_seconds must not exceed wait_seconds_max")
+        return self

@@ -1,0 +1,71 @@
+"""Jobs, items and models as the JSON that clients see."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.ids import to_text
+from jobs.models import Card
+from jobs.records import Failure, Item, Job, JobState
+from jobs.registry import ModelRegistry
+from jobs.settings import StoreSettings
+
+CONFIDENCE_DIGITS = 6
+
+
+class Views:
+    def __init__(self, settings: StoreSettings, models: ModelRegistry) -> None:
+        self._result_ttl_ms = int(settings.result_ttl_seconds * 1000)
+        self._models = models
+
+    async def job(self, job: Job) -> dict[str, Any]:
+        path = f"/v1/jobs/{to_text(job.id)}"
+        canceled = job.state is JobState.CANCELED
+        view: dict[str, Any] = {
+            "id": to_text(job.id),
+            "status": job.state,
+            "model": job.model,
+            "lane": job.lane,
+            "created_at": _time(job.accepted_ms),
+            "completed_at": _time(job.ended_ms),
+            "expires_at": None if job.ended_ms is None else _time(job.ended_ms + self._result_ttl_ms),
+            "counts": {
+                "total": job.total,
+                "pending": 0 if canceled else job.unfinished,
+                "succeeded": job.succeeded,
+                "failed": job.failed,
+                "canceled": job.unfinished if canceled else 0,
+            },
+            "eta_seconds": None,
+            "links": {"self": path, "results": f"{path}/results"},
+        }
+        if job.only_item is not None:
+            view["result"] = await self.item(job.only_item)
+        return view
+
+    async def item(self, item: Item) -> dict[str, Any]:
+        view: dict[str, Any] = {"index": item.index, "name": item.name, "status": item.state}
+        if isinstance(item.outcome, Failure):
+            view["error"] = {"code": item.outcome.code, "detail": item.outcome.detail}
+        elif item.outcome is not None and item.model_ref is not None:
+            classes = (await self._models.card(item.model_ref)).classes
+            ranked = [
+                {"class": classes[index], "confidence": round(confidence, CONFIDENCE_DIGITS)}
+                for index, confidence in item.outcome
+            ]
+            view |= {**ranked[0], "model": item.model_ref, "top_k": ranked}
+        return view
+
+
+def model_view(card: Card, serving: list[str]) -> dict[str, Any]:
+    workers = {process.partition("|")[0] for process in serving}
+    return {
+        "id": card.ref,
+        **card.model_dump(),
+        "serving": {"workers": len(workers), "processes": len(serving)},
+    }
+
+
+def _time(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,117 @@
+"""Answers that are held until a job ends: one subscription a process wakes them, not a poll for each client.
+
+A waiter registers, then reads: a job that ends in between is seen by one or the other. A notice that is lost with
+its connection is made up for by reading all waiters again, after each reconnect and every few seconds.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.types import Receive
+
+from jobs.errors import StoreUnavailable
+from jobs.keys import ENDED_CHANNEL
+from jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+_ID_BYTES = 16
+_REREAD_AT_ONCE = 1000
+
+
+class Waiters:
+    def __init__(self, store: JobStore, redis_url: str, database: int, reread_seconds: float) -> None:
+        self._store = store
+        self._redis_url = redis_url
+        self._channel = f"{ENDED_CHANNEL}.{database}"
+        self._reread_seconds = reread_seconds
+        self._waiting = defaultdict[bytes, set[asyncio.Future[None]]](set)
+        self._tasks = list[asyncio.Task[None]]()
+        self._released = False
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._reread_now_and_then())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def release(self) -> None:
+        """From now on nobody waits: the process stops, and held answers go out as things stand."""
+        self._released = True
+        self._wake(list(self._waiting))
+
+    @contextmanager
+    def waiting_for(self, job_id: bytes) -> Iterator[asyncio.Future[None]]:
+        """A future that is done once the job has ended or is gone. Look at the job only after this was entered."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[job_id].add(future)
+        if self._released:
+            _finish(future)
+        try:
+            yield future
+        finally:
+            futures = self._waiting[job_id]
+            futures.discard(future)
+            if not futures:
+                del self._waiting[job_id]
+
+    def _wake(self, job_ids: list[bytes]) -> None:
+        for job_id in job_ids:
+            for future in self._waiting.get(job_id, ()):
+                _finish(future)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with Redis.from_url(self._redis_url, socket_timeout=None, health_check_interval=5) as redis:
+                    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                        await pubsub.subscribe(self._channel)
+                        await self._reread()
+                        async for message in pubsub.listen():
+                            data = message["data"]
+                            self._wake([data[at : at + _ID_BYTES] for at in range(0, len(data), _ID_BYTES)])
+            except (RedisError, OSError, StoreUnavailable) as error:
+                log.warning("the subscription is lost and starts again: %s", error)
+                await asyncio.sleep(0.2)
+
+    async def _reread_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(self._reread_seconds)
+            try:
+                await self._reread()
+            except StoreUnavailable:
+                pass  # the next round tries again
+
+    async def _reread(self) -> None:
+        waiting = list(self._waiting)
+        for start in range(0, len(waiting), _REREAD_AT_ONCE):
+            self._wake(await self._store.ended(waiting[start : start + _REREAD_AT_ONCE]))
+
+
+async def until_done(future: asyncio.Future[None], seconds: float, receive: Receive) -> None:
+    """Wait for the future, so many seconds, or until the client goes away."""
+    gone = asyncio.ensure_future(_disconnect(receive))
+    gone.add_done_callback(lambda _: _finish(future))
+    timer = asyncio.get_running_loop().call_later(seconds, _finish, future)
+    try:
+        await future
+    finally:
+        timer.cancel()
+        gone.cancel()
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,122 @@
+"""`make run`: an embedded Valkey, the API and a worker under one parent, supervisord."""
+
+import fcntl
+import hashlib
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from configparser import RawConfigParser
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from api.settings import ApiSettings
+from deploy.local.valkey import valkey_command
+from jobs.errors import SettingsError
+from jobs.settings import StoreSettings, load
+from worker.settings import WorkerSettings
+
+SOCKET_PATH_MAX = 100  # what fits into a unix socket's address, with room for the end of the string
+STOP_SECONDS = 20  # a worker ends its slice, Valkey writes its file
+
+
+class LocalSettings(BaseSettings):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65_535)
+    redis_url: str | None = Field(None, description="A server to use in place of the embedded one.")
+    data_dir: Path | None = Field(None, description="Where the embedded server keeps its file.")
+
+
+def main() -> None:
+    try:
+        settings = load(LocalSettings)
+        data_dir = (settings.data_dir or Path("data") / f"port-{settings.port}").resolve()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _take(data_dir)
+        _check_port(settings.host, settings.port)
+        environment = {"HOST": settings.host, "PORT": str(settings.port)}
+        environment["REDIS_URL"] = settings.redis_url or f"unix://{_socket_path(data_dir)}"
+        os.environ.update(environment)
+        for service in (ApiSettings, WorkerSettings):
+            load(service)
+        config = _write_config(data_dir, embedded=settings.redis_url is None)
+    except (SettingsError, OSError) as error:
+        sys.exit(f"darkroom: {error}")
+    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)])
+
+
+def _take(data_dir: Path) -> None:
+    """Hold a lock on the folder for as long as this process, and what it becomes, lives."""
+    lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(lock, True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingsError(f"DATA_DIR {data_dir} is in use by another `make run`: choose another one") from None
+
+
+def _check_port(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise SettingsError(
+                f"port {port} on {host} cannot be used ({error.strerror}): try `make run PORT={port % 65_535 + 1}`"
+            ) from None
+
+
+def _socket_path(data_dir: Path) -> Path:
+    """Valkey listens on a socket of its own, so there is no second port to be taken."""
+    path = data_dir / "valkey.sock"
+    if len(str(path)) <= SOCKET_PATH_MAX:
+        return path
+    digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"darkroom-{os.getuid()}-{digest}.sock"
+
+
+def _write_config(data_dir: Path, *, embedded: bool) -> Path:
+    """supervisord's configuration: started in this order, stopped in the reverse one."""
+    config = RawConfigParser()
+    config["supervisord"] = {
+        "nodaemon": "true",
+        "logfile": "/dev/null",
+        "logfile_maxbytes": "0",
+        "loglevel": "warn",
+        "pidfile": str(data_dir / "supervisord.pid"),
+    }
+    python = f'"{sys.executable}"'
+    programs = {"api": f"{python} -m api", "worker": f"{python} -m worker", "ready": f"{python} -m deploy.local.ready"}
+    if embedded:
+        maxmemory = load(StoreSettings).redis_maxmemory_bytes
+        command = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=_socket_path(data_dir))
+        programs = {"valkey": shlex.join(command), **programs}
+    if os.getuid() == 0:
+        config["supervisord"]["user"] = "root"  # said outright, it is not warned of
+    for priority, (name, command) in enumerate(programs.items()):
+        config[f"program:{name}"] = {
+            "command": command.replace("%", "%%"),
+            "priority": str(priority),
+            "redirect_stderr": "true",
+            "stdout_logfile": "/dev/fd/1",
+            "stdout_logfile_maxbytes": "0",
+            "autorestart": "true",
+            "startsecs": "1",
+            "startretries": "5",
+            "stopasgroup": "false",
+            "killasgroup": "true",
+            "stopwaitsecs": str(STOP_SECONDS),
+        }
+    config["program:ready"].update({"autorestart": "false", "startsecs": "0", "startretries": "0"})
+    path = data_dir / "supervisord.conf"
+    with path.open("w") as file:
+        config.write(file)
+    return path
+
+
+if __name__ == "__main__":
+    main()

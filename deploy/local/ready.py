@@ -1,0 +1,44 @@
+"""Says when the stack that `make run` starts is ready, and what to try."""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+
+POLL_SECONDS = 0.1
+SAMPLE = "tests/data/0007-shirt.png"
+
+
+def main() -> None:
+    host, port = os.environ["HOST"], os.environ["PORT"]
+    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    while not _serving(base):
+        time.sleep(POLL_SECONDS)
+    print(
+        f"\nDarkroom is ready at {base} (pages to try it: {base}/docs). In another terminal:\n\n"
+        f"  curl --data-binary @{SAMPLE} {base}/v1/jobs\n\n"
+        f"then ask for the job at the path under \"self\", or let curl wait with -H 'Prefer: wait=5'. Ctrl-C stops it all.\n",
+        flush=True,
+    )
+
+
+def _serving(base: str) -> bool:
+    """Whether jobs are taken, and some worker process has loaded its model."""
+    try:
+        with urllib.request.urlopen(f"{base}/readyz", timeout=5):
+            pass
+        request = urllib.request.Request(f"{base}/v1/models", headers=_authorization())
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return any(model["serving"]["processes"] for model in json.load(answer)["models"])
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _authorization() -> dict[str, str]:
+    keys = json.loads(os.environ.get("API_KEYS") or "{}")
+    return {"Authorization": f"Bearer {next(iter(keys.values()))}"} if keys else {}
+
+
+if __name__ == "__main__":
+    main()

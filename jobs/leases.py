@@ -1,0 +1,211 @@
+"""The job store as a worker sees it: claim, renew, finish, lapse. Blocking; one instance a thread."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
+
+from jobs import keys
+from jobs.errors import ItemCode, ModelPackageError
+from jobs.lua import Script, load_scripts
+from jobs.models import Card, card_from_json
+from jobs.records import Entry, Failure
+from jobs.rows import upload_key
+from jobs.settings import StoreSettings
+from jobs.store import sweep_args
+
+RETURNED = "returned"
+WORKER_LOST = ItemCode.WORKER_LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """How often a chunk's workers were lost, or died at work on it or on one of its items."""
+
+    losses: int = 0
+    crashes: int = 0
+    items: dict[str, int] = field(default_factory=dict)
+    code: str = ItemCode.WORKER_CRASHED
+
+    def verdict(self, item: int, *, crash_tries_max: int, losses_max: int) -> Failure | None:
+        """The failure of an item that is not to be tried again."""
+        if self.crashes + self.items.get(str(item), 0) >= crash_tries_max:
+            return Failure(ItemCode(self.code))
+        return Failure(WORKER_LOST) if self.losses >= losses_max else None
+
+
+@dataclass(slots=True)
+class Claimed:
+    """One chunk under a lease."""
+
+    entry: Entry
+    top_k: int
+    charges: Charges
+    upload: bytes | None
+    """Packed images, or None where the bytes are gone, as after a cancel."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """What a claim brought. Empty where there was nothing to do."""
+
+    token: str
+    suspect: bool = False
+    more: bool = False
+    """Whether work may be left."""
+    chunks: list[Claimed] = field(default_factory=list)
+
+
+class FinishedChunk(NamedTuple):
+    entry: Entry
+    succeeded: int
+    outcomes: bytes
+
+
+class LeaseStore:
+    def __init__(self, settings: StoreSettings, *, lease_seconds: float, timeout_seconds: float) -> None:
+        self._settings = settings
+        self._lease_ms = int(lease_seconds * 1000)
+        # No retries inside the client: a repeated write could run twice, and each caller here knows what a
+        # lost answer means to it.
+        self._redis = Redis.from_url(
+            settings.redis_url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        self._scripts = load_scripts(int(self._redis.get_connection_kwargs().get("db") or 0))
+
+    def close(self) -> None:
+        self._redis.close()
+
+    # -- a child's side
+
+    def claim(self, model: str, token: str, *, items_max: int, bytes_max: int, turn: int) -> Lease:
+        """Take ready chunks of a model under a new lease."""
+        reply = self._call("claim", *self._claim_args(model, token, items_max, bytes_max, turn))
+        return self._lease(token, reply)
+
+    def finish(self, token: str, finished: Sequence[FinishedChunk], *, ring_for: str = "") -> int:
+        """Write results of chunks that the lease still holds. Returns how many items got their terminal state.
+
+        `ring_for` names the model whose doorbell is rung if work is left.
+        """
+        return int(self._call("finish", *_finish_args(token, finished, ring_for)))
+
+    def finish_and_claim(
+        self, token: str, finished: Sequence[FinishedChunk], model: str, next_token: str, *, items_max: int, bytes_max: int, turn: int
+    ) -> Lease:
+        """`finish`, then `claim`, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        self._add(pipeline, "finish", _finish_args(token, finished, ""))
+        self._add(pipeline, "claim", self._claim_args(model, next_token, items_max, bytes_max, turn))
+        done, reply = pipeline.execute(raise_on_error=False)
+        if isinstance(done, NoScriptError):  # the server was restarted: its script cache is empty
+            self.finish(token, finished)
+        elif isinstance(done, Exception):
+            raise done
+        if isinstance(reply, NoScriptError):
+            return self.claim(model, next_token, items_max=items_max, bytes_max=bytes_max, turn=turn)
+        if isinstance(reply, Exception):
+            raise reply
+        return self._lease(next_token, reply)
+
+    def renew(self, token: str, *, at_item: int | None = None) -> bool:
+        """Extend a lease; `at_item` notes which item a suspect run starts. False: the lease is gone."""
+        return bool(self._call("renew", token, self._lease_ms, "" if at_item is None else at_item))
+
+    def show_presence(self, model: str, ref: str, process: str, seconds: float) -> None:
+        """Say that this process is ready to serve the model for so long."""
+        now_seconds, _ = self._redis.time()
+        self._redis.zadd(keys.SERVING + model, {f"{ref}|{process}": (now_seconds + seconds) * 1000})
+
+    # -- the worker's main process
+
+    def lapse(self, token: str, why: str, *, seen: str = "") -> int:
+        """Make a lease's chunks ready again; see `lapse.lua`. Returns how many."""
+        return int(self._call("lapse", token, seen, why))
+
+    def overdue(self, limit: int) -> dict[str, str]:
+        """Leases past their end: owner token to that end."""
+        seconds, micros = self._redis.time()
+        now_ms = seconds * 1000 + micros // 1000
+        found = self._redis.zrangebyscore(keys.LEASES, "-inf", now_ms, start=0, num=limit, withscores=True)
+        return {token.decode(): f"{score:.0f}" for token, score in found}
+
+    def tokens(self, prefix: str) -> list[str]:
+        """Owner tokens of live leases that start so."""
+        found = (token.decode() for token in self._redis.zrange(keys.LEASES, 0, -1))
+        return [token for token in found if token.startswith(prefix)]
+
+    def leave(self, model: str, process_prefix: str) -> None:
+        """Take back the presence of processes that have ended."""
+        for member in self._redis.zrange(keys.SERVING + model, 0, -1):
+            if member.decode().partition("|")[2].startswith(process_prefix):
+                self._redis.zrem(keys.SERVING + model, member)
+
+    def sweep(self, models: Iterable[str]) -> None:
+        """Drop what is due, and ring for what waits."""
+        args = sweep_args(self._settings, models)
+        while self._call("sweep", *args):
+            pass
+
+    def register(self, card: Card, bell: bytes) -> None:
+        """Make a model known, and leave the doorbell that submits ring for it.
+
+        Raises:
+            ModelPackageError: this version is known with other weights or classes.
+        """
+        self._redis.hsetnx(keys.MODELS, card.ref, card.model_dump_json())
+        data = self._redis.hget(keys.MODELS, card.ref)
+        known = card_from_json(data) if data else card
+        if (known.sha256, known.classes) != (card.sha256, card.classes):
+            raise ModelPackageError(
+                f"{card.ref} is known with other weights (sha256 {known.sha256[:12]}…): give these another version"
+            )
+        self._redis.set(keys.BELL + card.name, bell)
+
+    # -- plumbing
+
+    def _claim_args(self, model: str, token: str, items_max: int, bytes_max: int, turn: int) -> list[str | int]:
+        return [model, token, self._lease_ms, items_max, bytes_max, turn]
+
+    def _lease(self, token: str, reply: list[Any]) -> Lease:
+        mode, more, *rest = reply
+        entries = [Entry.unpack(entry) for entry in rest[::3]]
+        uploads = self._redis.mget([upload_key(e.job_id, e.chunk) for e in entries]) if entries else []
+        chunks = [
+            Claimed(entry, int(top_k), _charges(charges), upload)
+            for entry, top_k, charges, upload in zip(entries, rest[1::3], rest[2::3], uploads, strict=True)
+        ]
+        return Lease(token, mode == b"suspect", bool(more), chunks)
+
+    def _call(self, name: str, *args: bytes | str | int) -> Any:
+        script = self._scripts[name]
+        try:
+            return self._redis.evalsha(script.sha1, 0, *args)
+        except NoScriptError:
+            self._redis.script_load(script.source)
+            return self._redis.evalsha(script.sha1, 0, *args)
+
+    def _add(self, pipeline: "Pipeline", name: str, args: Sequence[bytes | str | int]) -> None:
+        script: Script = self._scripts[name]
+        pipeline.evalsha(script.sha1, 0, *args)
+
+
+def _finish_args(token: str, finished: Sequence[FinishedChunk], ring_for: str) -> list[bytes | str | int]:
+    args: list[bytes | str | int] = [token, ring_for]
+    for entry, succeeded, outcomes in finished:
+        args += [entry.pack(), succeeded, outcomes]
+    return args
+
+
+def _charges(data: bytes) -> Charges:
+    return Charges(**orjson.loads(data)) if data else Charges()

@@ -1,0 +1,136 @@
+"""An API process's line to Redis: its connections, the server's clock, the scripts, and what a dead line means."""
+
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from hiredis import ReplyError
+from redis.connection import parse_url
+
+from jobs import keys
+from jobs.connection import Command, GroupConnection, NotSent, OutcomeUnknown, Reply
+from jobs.errors import QueueFull, SettingsError, StoreUnavailable
+from jobs.lua import Script, load_scripts
+from jobs.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+_API_SCRIPTS = ("enqueue", "cancel", "delete", "sweep")
+
+
+class StoreLink:
+    """Three connections, so that neither a large upload nor the wait for an fsync holds up what is read."""
+
+    def __init__(
+        self, settings: StoreSettings, *, timeout_seconds: float, group_submits_max: int, group_bytes_max: int
+    ) -> None:
+        self.settings = settings
+        self.timeout_seconds = timeout_seconds
+        self.secret = b""
+        self.database = int(parse_url(settings.redis_url).get("db") or 0)
+        self._scripts = load_scripts(self.database)
+        self._clock_offset_ms = 0.0
+
+        def connection(greet: Callable[..., Awaitable[None]] | None = None) -> GroupConnection:
+            return GroupConnection(
+                settings.redis_url,
+                timeout_seconds=timeout_seconds,
+                group_requests_max=group_submits_max,
+                group_bytes_max=group_bytes_max,
+                greet=greet,
+            )
+
+        self.commits = connection(self._greet)
+        self.uploads = connection()
+        self.reads = connection()
+
+    async def start(self) -> None:
+        """Open the connections. A server that is away is no error: calls raise StoreUnavailable until it is back.
+
+        Raises:
+            SettingsError: the server would drop jobs, or has less memory than the budgets divide.
+        """
+        for connection in (self.commits, self.uploads, self.reads):
+            connection.start()
+        try:
+            info = (await self.commits.execute(("INFO", "memory")))[0]
+        except (NotSent, OutcomeUnknown):
+            return
+        server = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        if server["maxmemory_policy"] != "noeviction":
+            raise SettingsError(f"Redis must run with maxmemory-policy noeviction, not {server['maxmemory_policy']}")
+        if 0 < int(server["maxmemory"]) < self.settings.redis_maxmemory_bytes:
+            raise SettingsError(
+                f"REDIS_MAXMEMORY_BYTES is {self.settings.redis_maxmemory_bytes}, "
+                f"but the server's maxmemory is {server['maxmemory']}: the budgets would not fit"
+            )
+
+    async def close(self) -> None:
+        for connection in (self.reads, self.uploads, self.commits):
+            await connection.close()
+
+    def now_ms(self) -> float:
+        """The server's clock, as far as this process knows it."""
+        return time.monotonic() * 1000 + self._clock_offset_ms
+
+    def script(self, name: str) -> Script:
+        return self._scripts[name]
+
+    async def run(self, connection: GroupConnection, *commands: Command) -> list[Reply]:
+        """Run commands that may safely run twice.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        if not commands:
+            return []
+        try:
+            return await connection.execute(*commands)
+        except (NotSent, OutcomeUnknown):
+            raise StoreUnavailable() from None
+
+    async def read(self, *commands: Command) -> list[Reply]:
+        replies = await self.run(self.reads, *commands)
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise refusal(reply)
+        return replies
+
+    async def call(self, name: str, *args: bytes | str | int) -> Reply:
+        """Call a script that may safely run twice."""
+        script = self._scripts[name]
+        command: Command = ("EVALSHA", script.sha1, 0, *args)
+        (reply,) = await self.run(self.commits, command)
+        if is_noscript(reply):
+            _, reply = await self.run(self.commits, ("SCRIPT", "LOAD", script.source), command)
+        if isinstance(reply, ReplyError):
+            raise refusal(reply)
+        return reply
+
+    async def check_writes(self) -> None:
+        """Raises StoreUnavailable or QueueFull unless the server takes writes now."""
+        (reply,) = await self.run(self.commits, ("SET", keys.WRITE_PROBE, 1, "PX", 1000))
+        if isinstance(reply, ReplyError):
+            raise refusal(reply)
+
+    async def _greet(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
+        _, secret, (seconds, micros), *_ = await execute(
+            ("SET", keys.SECRET, secrets.token_bytes(32), "NX"),
+            ("GET", keys.SECRET),
+            ("TIME",),
+            *(("SCRIPT", "LOAD", self._scripts[name].source) for name in _API_SCRIPTS),
+        )
+        self.secret = secret
+        self._clock_offset_ms = int(seconds) * 1000 + int(micros) / 1000 - time.monotonic() * 1000
+
+
+def is_noscript(reply: Reply) -> bool:
+    """Whether the server lost its script cache: it was restarted, and nothing was run."""
+    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+def refusal(reply: ReplyError) -> QueueFull | StoreUnavailable:
+    """What an error of the server means to a client. Its text is for the log alone."""
+    log.error("Redis refused a command: %s", reply)
+    return QueueFull() if str(reply).startswith("OOM") else StoreUnavailable()

@@ -1,0 +1,25 @@
+"""What an upload is, told by its first bytes."""
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"\x1f\x8b", "application/gzip"),
+)
+_FTYP = {b"avif": "image/avif", b"avis": "image/avif", b"heic": "image/heic", b"heix": "image/heic"}
+
+
+def sniff(head: bytes | memoryview) -> str | None:
+    """The media type of a file that starts with these bytes (16 are enough), or None."""
+    start = bytes(head[:16])
+    for magic, media_type in _MAGIC:
+        if start.startswith(magic):
+            return media_type
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "image/webp"
+    return _FTYP.get(start[8:12]) if start[4:8] == b"ftyp" else None

@@ -1,0 +1,136 @@
+"""What a model package says of itself: the manifest on disk, and the card that workers and API share in Redis."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jobs.errors import ModelPackageError
+from jobs.settings import ModelName
+
+MANIFEST = "manifest.json"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Weights(_Part):
+    file: FileName
+    format: Literal["safetensors", "state_dict"]
+    sha256: Sha256 | None = Field(None, description="Checked before the weights are read; None: taken as they are.")
+
+
+class Input(_Part):
+    """What the network takes: float32, N × channels × height × width, in [0, 1] before any normalisation."""
+
+    channels: Literal[1, 3]
+    height: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=1, le=4096)]
+
+
+class Preprocessing(_Part):
+    mode: Literal["book"]
+
+
+class GoldenImage(_Part):
+    """An image whose class is known: the worker classifies it before it takes work."""
+
+    file: FileName
+    class_name: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+
+
+class Manifest(_Part):
+    """`manifest.json` of a model package."""
+
+    name: ModelName
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")] | None = Field(
+        None, description="None: the first eight digits of the weights' sha256."
+    )
+    description: str = ""
+    architecture: Literal["fmnist-mlp"]
+    weights: Weights
+    classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=65_535)]
+    input: Input
+    preprocessing: Preprocessing
+    golden: list[GoldenImage] = []
+    seed: int | None = None
+    test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    test_set: str | None = None
+    license: str | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: a name stands twice")
+        for image in self.golden:
+            if image.class_name not in self.classes:
+                raise ValueError(f"golden: {image.file} expects {image.class_name!r}, which is no class")
+        return self
+
+    def card(self, sha256: str) -> "Card":
+        """The card of this package with these weights."""
+        return Card(
+            name=self.name,
+            version=self.version or sha256[:8],
+            description=self.description,
+            classes=self.classes,
+            input=self.input,
+            preprocessing=self.preprocessing.mode,
+            sha256=sha256,
+            test_accuracy=self.test_accuracy,
+            test_set=self.test_set,
+        )
+
+
+class Card(_Part):
+    """One version of a model, as clients see it. A version never changes: other weights are another version."""
+
+    name: ModelName
+    version: str
+    description: str
+    classes: list[str]
+    input: Input
+    preprocessing: str
+    sha256: str
+    test_accuracy: float | None
+    test_set: str | None
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+def read_manifest(package: Path) -> Manifest:
+    """The manifest of a package folder.
+
+    Raises:
+        ModelPackageError: it is missing or wrong; names the field.
+    """
+    path = package / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelPackageError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
+        raise ModelPackageError(f"{path}: {'; '.join(problems)}") from None
+
+
+def pinned_cards(models_dir: Path) -> Iterator[Card]:
+    """The cards that can be told from manifests alone, so that the API knows its models before a worker is up."""
+    for path in sorted(models_dir.glob(f"*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        if manifest.weights.sha256 is not None:
+            yield manifest.card(manifest.weights.sha256)
+
+
+def card_from_json(data: bytes) -> Card:
+    """A card as the store keeps it. Fields of a newer version are passed over."""
+    known = {key: value for key, value in json.loads(data).items() if key in Card.model_fields}
+    return Card.model_validate(known)

@@ -1,0 +1,182 @@
+"""Jobs and items as the store keeps them, and the bytes that travel between API, store and worker."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from jobs.errors import ITEM_DETAIL, ItemCode
+
+CHUNK_ITEMS_MAX = 64
+CHUNK_BYTES_MAX = 4 << 20  # one larger item is a chunk alone
+TOP_K_MAX = 100
+TOO_LARGE = 0xFFFF_FFFF  # stands for the length of an item that the API refused to keep
+
+
+class JobState(StrEnum):
+    OPEN = "open"
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELED)
+
+
+class ItemState(StrEnum):
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+class Lane(StrEnum):
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+STATE_OF_CODE = {
+    b"o": JobState.OPEN,
+    b"q": JobState.QUEUED,
+    b"r": JobState.RUNNING,
+    b"c": JobState.COMPLETED,
+    b"f": JobState.FAILED,
+    b"x": JobState.CANCELED,
+}
+LANE_CODE = {Lane.INTERACTIVE: b"i", Lane.BULK: b"b"}
+LANE_OF_CODE = {code: lane for lane, code in LANE_CODE.items()}
+
+
+class Prediction(NamedTuple):
+    """One class of one image."""
+
+    class_index: int
+    confidence: float  # 0 to 1, float32
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one image has no class."""
+
+    code: ItemCode
+
+    @property
+    def detail(self) -> str:
+        return ITEM_DETAIL[self.code]
+
+
+Outcome = list[Prediction] | Failure
+"""The classes of one image, best first, or why it has none."""
+
+
+class Entry(NamedTuple):
+    """A chunk as the queues name it: 26 bytes."""
+
+    job_id: bytes
+    chunk: int
+    items: int
+    upload_bytes: int
+
+    def pack(self) -> bytes:
+        return self.job_id + struct.pack(">IHI", self.chunk, self.items, self.upload_bytes)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Entry":
+        return cls(data[:16], *struct.unpack(">IHI", data[16:]))
+
+
+def pack_upload(items: Sequence[bytes | None]) -> bytes:
+    """One chunk's images in one string: a length for each as 4 bytes, then their bytes. None: refused as too large."""
+    lengths = struct.pack(f"<{len(items)}I", *(TOO_LARGE if item is None else len(item) for item in items))
+    return b"".join((lengths, *(item for item in items if item is not None)))
+
+
+def unpack_upload(data: bytes, items: int) -> list[memoryview | None]:
+    """The images of a chunk, without copying them."""
+    lengths = struct.unpack_from(f"<{items}I", data)
+    view, at, images = memoryview(data), 4 * items, list[memoryview | None]()
+    for length in lengths:
+        if length == TOO_LARGE:
+            images.append(None)
+        else:
+            images.append(view[at : at + length])
+            at += length
+    return images
+
+
+_PREDICTION = struct.Struct("<Hf")
+_CODES = list(ItemCode)
+
+
+def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
+    """One chunk's results: the model's `name@version`, then for each item a count and its (class, confidence) pairs.
+
+    A count of 0 marks a failure; the byte behind it says which. Codes are appended to `ItemCode`, never reordered.
+    """
+    ref = model_ref.encode()
+    parts = [bytes((len(ref),)), ref]
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            parts.append(bytes((0, _CODES.index(outcome.code))))
+        else:
+            parts.append(bytes((len(outcome),)))
+            parts.extend(_PREDICTION.pack(*prediction) for prediction in outcome)
+    return b"".join(parts)
+
+
+def unpack_outcomes(data: bytes) -> tuple[str, list[Outcome]]:
+    """The model's `name@version` and the chunk's outcomes in order."""
+    at = 1 + data[0]
+    ref, outcomes = data[1:at].decode(), list[Outcome]()
+    while at < len(data):
+        count = data[at]
+        if count == 0:
+            outcomes.append(Failure(_CODES[data[at + 1]]))
+            at += 2
+        else:
+            end = at + 1 + count * _PREDICTION.size
+            outcomes.append([Prediction(*pair) for pair in _PREDICTION.iter_unpack(data[at + 1 : end])])
+            at = end
+    return ref, outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a job."""
+
+    index: int
+    name: str | None
+    state: ItemState
+    outcome: Outcome | None
+    model_ref: str | None
+
+
+@dataclass(slots=True)
+class Job:
+    """One submission as it stands now. Times are Redis time in milliseconds since 1970."""
+
+    id: bytes
+    owner: str
+    model: str
+    lane: Lane
+    state: JobState
+    top_k: int
+    accepted_ms: int
+    ended_ms: int | None
+    total: int
+    succeeded: int
+    failed: int
+    chunks: int
+    gave_up: ItemCode | None
+    """Why items without a result failed, where the whole job was given up."""
+    only_item: Item | None = None
+    """The item of a job that has one."""
+
+    @property
+    def unfinished(self) -> int:
+        """Items with no result: pending while the job lives, canceled once it was canceled."""
+        return self.total - self.succeeded - self.failed

@@ -1,0 +1,47 @@
+"""Which models are known, and which worker processes serve them now."""
+
+from collections.abc import Iterable
+
+from jobs import keys
+from jobs.link import StoreLink
+from jobs.models import Card, card_from_json
+
+
+class ModelRegistry:
+    """Cards never change, so they are kept once read."""
+
+    def __init__(self, link: StoreLink) -> None:
+        self._link = link
+        self._cards = dict[str, Card]()
+
+    async def register(self, cards: Iterable[Card]) -> None:
+        """Make models known before a worker serves them. A version that is known already stays as it is."""
+        for card in cards:
+            await self._link.run(self._link.commits, ("HSETNX", keys.MODELS, card.ref, card.model_dump_json()))
+
+    async def cards(self) -> list[Card]:
+        """Every known version of every model, by name."""
+        (known,) = await self._link.read(("HGETALL", keys.MODELS))
+        for ref, data in zip(known[::2], known[1::2], strict=True):
+            self._cards.setdefault(ref.decode(), card_from_json(data))
+        return sorted(self._cards.values(), key=lambda card: card.ref)
+
+    async def card(self, ref: str) -> Card:
+        """The card of `name@version`, which a result has named."""
+        if ref not in self._cards:
+            await self.cards()
+        return self._cards[ref]
+
+    async def knows(self, name: str) -> bool:
+        return name in self.names() or name in {card.name for card in await self.cards()}
+
+    def names(self) -> set[str]:
+        """The models that were known when the cards were last read."""
+        return {card.name for card in self._cards.values()}
+
+    async def serving(self, name: str) -> list[tuple[str, str]]:
+        """The ready worker processes of a model: (name@version, process)."""
+        ((seconds, _),) = await self._link.read(("TIME",))
+        (members,) = await self._link.read(("ZRANGEBYSCORE", keys.SERVING + name, int(seconds) * 1000, "+inf"))
+        pairs = (member.decode().partition("|") for member in members)
+        return [(ref, process) for ref, _, process in pairs]

@@ -1,0 +1,89 @@
+"""From the fields of a job's hash to `Job` and `Item`. The Lua scripts write these fields.
+
+s state, w owner, m model, l lane, k top_k, a accepted ms, e ended ms, n items, d succeeded, f failed, c chunks,
+g why it was given up, z bytes it counts for; for each chunk N: iN names (JSON), rN results, xN charges.
+"""
+
+from collections.abc import Sequence
+
+import orjson
+
+from jobs import keys
+from jobs.connection import Command
+from jobs.errors import ItemCode
+from jobs.records import (
+    LANE_OF_CODE,
+    STATE_OF_CODE,
+    Failure,
+    Item,
+    ItemState,
+    Job,
+    JobState,
+    Outcome,
+    unpack_outcomes,
+)
+
+_FIELDS = ("s", "w", "m", "l", "k", "a", "e", "n", "d", "f", "c", "g", "r0", "i0")
+
+Fields = Sequence[bytes | None]
+
+
+def job_key(job_id: bytes) -> bytes:
+    return keys.JOB.encode() + job_id
+
+
+def upload_key(job_id: bytes, chunk: int) -> bytes:
+    return keys.UPLOAD.encode() + job_id + chunk.to_bytes(4, "big")
+
+
+def read_job(job_id: bytes) -> Command:
+    """The command whose reply `job_from` takes."""
+    return ("HMGET", job_key(job_id), *_FIELDS)
+
+
+def read_chunk(job_id: bytes, chunk: int) -> Command:
+    """The command whose reply `items_from` takes."""
+    return ("HMGET", job_key(job_id), f"r{chunk}", f"i{chunk}")
+
+
+def job_from(job_id: bytes, fields: Fields) -> Job | None:
+    """The job, or None where there is no record."""
+    state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, results, names = fields
+    if state is None or owner is None or model is None or lane is None:
+        return None
+    job = Job(
+        id=job_id,
+        owner=owner.decode(),
+        model=model.decode(),
+        lane=LANE_OF_CODE[lane],
+        state=STATE_OF_CODE[state],
+        top_k=int(top_k or 0),
+        accepted_ms=int(accepted or 0),
+        ended_ms=int(ended) if ended else None,
+        total=int(total or 0),
+        succeeded=int(succeeded or 0),
+        failed=int(failed or 0),
+        chunks=int(chunks or 0),
+        gave_up=ItemCode(gave_up.decode()) if gave_up else None,
+    )
+    if job.total == 1:
+        job.only_item = items_from(job, 0, (results, names))[0]
+    return job
+
+
+def items_from(job: Job, first: int, fields: Fields) -> list[Item]:
+    """The items of one chunk, whose first has the index `first`."""
+    results, packed_names = fields
+    names: list[str | None] = orjson.loads(packed_names) if packed_names else [None]
+    if results is not None:
+        ref, outcomes = unpack_outcomes(results)
+        return [_item(first + at, names[at], outcome, ref) for at, outcome in enumerate(outcomes)]
+    if job.gave_up is not None:
+        return [_item(first + at, name, Failure(job.gave_up), None) for at, name in enumerate(names)]
+    state = ItemState.CANCELED if job.state is JobState.CANCELED else ItemState.PENDING
+    return [Item(first + at, name, state, None, None) for at, name in enumerate(names)]
+
+
+def _item(index: int, name: str | None, outcome: Outcome, ref: str | None) -> Item:
+    state = ItemState.FAILED if isinstance(outcome, Failure) else ItemState.SUCCEEDED
+    return Item(index, name, state, outcome, ref)

@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- Cancels what has not ended, whatever the job's size. ARGV: id, owner. Returns 'absent', 'ended' or 'canceled'.
+local id, owner = ARGV[1], ARGV[2]
+local job = K.job .. id
+local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c')
+if record[2] ~= owner then return 'absent' end
+if not live(record[1]) then return 'ended' end
+close(id, job, owner, record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), 's', 'x')
+trash(id, record[6])
+return 'canceled'

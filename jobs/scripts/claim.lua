@@ -1,0 +1,75 @@
+#!lua flags=allow-oom
+-- Takes ready chunks of live jobs under one lease.
+-- ARGV: model, owner token, lease ms, items wanted, bytes allowed, turn.
+-- Every second turn takes one suspect chunk alone, every eighth looks at the bulk lane first; one lane a claim,
+-- owner after owner, each getting its share of what is wanted.
+-- Returns {'suspect' | 'batch', 1 if work may be left else 0, then for each chunk: entry, top_k, charges}.
+local model, token = ARGV[1], ARGV[2]
+local lease_ms, items_max, bytes_max, turn = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local reply, held = { 'batch', 0 }, {}
+local pops = 120 -- bounds the keys that one call touches
+
+-- Whether the chunk was taken: chunks of jobs that ended or are gone lose their bytes here.
+local function take(entry)
+  local id, chunk, _, size = unpack_entry(entry)
+  local job = K.job .. id
+  local record = redis.call('HMGET', job, 's', 'k', 'x' .. chunk)
+  if not live(record[1]) then
+    drop_upload(entry, size)
+    return false
+  end
+  if record[1] == 'q' then redis.call('HSET', job, 's', 'r') end
+  held[#held + 1] = entry
+  reply[#reply + 1] = entry
+  reply[#reply + 1] = record[2]
+  reply[#reply + 1] = record[3] or ''
+  return true
+end
+
+local function take_suspect()
+  while pops > 0 do
+    local entry = redis.call('LPOP', K.suspects .. model)
+    if not entry then return end
+    pops = pops - 1
+    if take(entry) then
+      reply[1] = 'suspect'
+      redis.call('HSET', K.suspect_at, token, -1)
+      return
+    end
+  end
+end
+
+local function take_lane(lane)
+  local name = model .. ':' .. lane
+  local items, bytes = 0, 0
+  for owners = redis.call('LLEN', K.ring .. name), 1, -1 do
+    if items >= items_max or pops <= 0 then return end
+    local owner = redis.call('LPOP', K.ring .. name)
+    local queue = K.ready .. name .. ':' .. owner
+    local share = items + math.ceil((items_max - items) / owners)
+    while items < share and pops > 0 do
+      local entry = redis.call('LPOP', queue)
+      if not entry then break end
+      pops = pops - 1
+      local _, _, more, size = unpack_entry(entry)
+      if #held > 0 and (items + more > items_max or bytes + size > bytes_max) then
+        redis.call('LPUSH', queue, entry)
+        pops = 0
+      elseif take(entry) then
+        items, bytes = items + more, bytes + size
+      end
+    end
+    if redis.call('EXISTS', queue) == 1 then redis.call('RPUSH', K.ring .. name, owner) end
+  end
+end
+
+if turn % 2 == 1 then take_suspect() end
+if #held == 0 then take_lane(turn % 8 == 6 and 'b' or 'i') end
+if #held == 0 then take_lane(turn % 8 == 6 and 'i' or 'b') end
+if #held == 0 and turn % 2 == 0 then take_suspect() end
+if #held > 0 then
+  redis.call('SADD', K.lease .. token, unpack(held))
+  redis.call('ZADD', K.leases, now_ms() + lease_ms, token)
+end
+if has_ready(model) then reply[2] = 1 end
+return reply

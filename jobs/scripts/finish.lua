@@ -1,0 +1,51 @@
+#!lua flags=allow-oom
+-- Writes the results of chunks that this owner still holds; others are refused without a trace.
+-- ARGV: owner token, model to ring for if work is left ('' for none), then for each chunk: entry, succeeded, results.
+-- Returns how many items reached their terminal state.
+local token = ARGV[1]
+local lease = K.lease .. token
+local now = now_ms()
+local uploads, records, finished = 0, 0, 0
+local ended, pending = {}, {}
+
+for at = 3, #ARGV, 3 do
+  local entry, succeeded, results = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  if redis.call('SREM', lease, entry) == 1 then
+    local id, chunk, items, size = unpack_entry(entry)
+    local job = K.job .. id
+    local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'z', 'r' .. chunk)
+    if redis.call('UNLINK', K.upload .. string.sub(entry, 1, 20)) == 1 then
+      uploads = uploads + size + K.chunk_bytes
+    end
+    if live(record[1]) and not record[7] then
+      local done = (tonumber(record[4]) or 0) + succeeded
+      local failed = (tonumber(record[5]) or 0) + items - succeeded
+      local fields = { 'r' .. chunk, results, 'z', record[6] + #results }
+      if succeeded > 0 then fields[5], fields[6] = 'd', done end
+      if succeeded < items then fields[#fields + 1], fields[#fields + 2] = 'f', failed end
+      if record[1] ~= 'o' and done + failed == tonumber(record[3]) then
+        for _, value in ipairs({ 's', done > 0 and 'c' or 'f', 'e', now }) do fields[#fields + 1] = value end
+        ended[#ended + 1] = id
+      end
+      redis.call('HSET', job, unpack(fields))
+      records = records + #results
+      finished = finished + items
+      pending[record[2]] = (pending[record[2]] or 0) + items
+    end
+  end
+end
+
+count('uploads', -uploads)
+count('records', records)
+count('transitions', finished)
+for owner, items in pairs(pending) do count('pending:' .. owner, -items) end
+if redis.call('EXISTS', lease) == 0 then
+  redis.call('ZREM', K.leases, token)
+  redis.call('HDEL', K.suspect_at, token)
+end
+if #ended > 0 then
+  redis.call('RPUSH', K.ended, unpack(ended))
+  redis.call('PUBLISH', K.channel, table.concat(ended))
+end
+if ARGV[2] ~= '' and has_ready(ARGV[2]) then ring(ARGV[2], doorbells_max(ARGV[2])) end
+return finished

@@ -1,0 +1,84 @@
+"""Settings that the API and the workers share. Each is an environment variable of the same name in capitals."""
+
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import Field, RedisDsn, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from jobs.errors import SettingsError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
+Bytes = Annotated[int, Field(ge=1)]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+_REDIS_URL = TypeAdapter(RedisDsn)
+
+
+class StoreSettings(BaseSettings):
+    """Where the jobs are kept, how much room they have, and how long they stay."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="The Redis or Valkey that holds the jobs.")
+    redis_maxmemory_bytes: Bytes = Field(
+        1 << 30, description="The server's maxmemory, or what it may use where it sets none. The budgets divide it."
+    )
+    uploads_budget_fraction: Fraction = Field(0.5, description="Share of that memory for uploads that wait.")
+    records_budget_fraction: Fraction = Field(0.3, description="Share of that memory for records with results.")
+    upload_ttl_seconds: Seconds = Field(60, description="How long upload bytes live without a job that needs them.")
+    result_ttl_seconds: Seconds = Field(86_400, description="How long an ended job is kept.")
+    min_result_ttl_seconds: Seconds = Field(
+        600, description="How long an ended job is kept even where records need its room."
+    )
+    queue_deadline_seconds: Seconds = Field(
+        86_400, description="A job that no worker takes for this long ends; its waiting items fail."
+    )
+    sweep_seconds: Seconds = Field(1, description="How often what is due is dropped.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis_url(cls, url: str) -> str:
+        if not url.startswith("unix://"):
+            _REDIS_URL.validate_python(url)
+        return url
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> Self:
+        if self.uploads_budget_fraction + self.records_budget_fraction > 0.9:
+            raise ValueError(
+                "uploads_budget_fraction + records_budget_fraction must not exceed 0.9 of redis_maxmemory_bytes: "
+                "the rest is for leases, queues and the server itself"
+            )
+        if self.min_result_ttl_seconds > self.result_ttl_seconds:
+            raise ValueError("min_result_ttl_seconds must not exceed result_ttl_seconds")
+        return self
+
+    @property
+    def uploads_budget_bytes(self) -> int:
+        return int(self.redis_maxmemory_bytes * self.uploads_budget_fraction)
+
+    @property
+    def records_budget_bytes(self) -> int:
+        return int(self.redis_maxmemory_bytes * self.records_budget_fraction)
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(settings: type[S], **overrides: Any) -> S:
+    """Read settings from the environment.
+
+    Raises:
+        SettingsError: one line that names each setting that is wrong.
+    """
+    try:
+        return settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_line, error.errors()))) from None
+
+
+def _line(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"]).upper()
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {text} (got {problem['input']!r})" if name else text

@@ -1,0 +1,114 @@
+"""The job store as the API sees it: read, list, cancel, delete. Submitting is in `jobs/submit.py`."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from jobs import keys
+from jobs.errors import JobExpired, JobNotFound
+from jobs.ids import belongs_to
+from jobs.link import StoreLink
+from jobs.records import STATE_OF_CODE, Item, Job, JobState
+from jobs.rows import items_from, job_from, job_key, read_chunk, read_job
+from jobs.settings import StoreSettings
+
+_CHUNKS_A_READ = 8  # 512 items at most
+
+
+class JobStore:
+    def __init__(self, link: StoreLink) -> None:
+        self._link = link
+
+    async def get(self, job_id: bytes, owner: str) -> Job:
+        """The job as it stands now.
+
+        Raises:
+            JobExpired: it was this owner's, and is gone.
+            JobNotFound: it never existed, or is not this owner's.
+        """
+        (fields,) = await self._link.read(read_job(job_id))
+        job = job_from(job_id, fields)
+        if job is not None and job.owner == owner:
+            return job
+        if job is None and self._link.secret and belongs_to(job_id, owner, self._link.secret):
+            raise JobExpired()
+        raise JobNotFound()
+
+    async def ended(self, job_ids: Sequence[bytes]) -> list[bytes]:
+        """Those of the jobs that have ended or are gone."""
+        codes = await self._link.read(*(("HGET", job_key(job_id), "s") for job_id in job_ids))
+        return [
+            job_id for job_id, code in zip(job_ids, codes, strict=True) if code is None or STATE_OF_CODE[code].ended
+        ]
+
+    async def list(
+        self, owner: str, *, before: int | None, limit: int, state: JobState | None
+    ) -> tuple[list[Job], int | None]:
+        """Up to `limit` jobs of an owner, newest first, and where the next page starts, or None at the end.
+
+        `before` is such a start. A page is shorter where jobs in it are gone or of another state.
+        """
+        owned = keys.OWNED + owner
+        while True:
+            seen, length = await self._link.read(("HGET", keys.OWNED_BASE, owner), ("LLEN", owned))
+            base = int(seen or 0)
+            stop = base + length if before is None else min(base + length, before)
+            start = max(base, stop - limit)
+            if stop <= start:
+                return [], None
+            *_, (still, ids) = await self._link.read(
+                ("MULTI",),
+                ("HGET", keys.OWNED_BASE, owner),
+                ("LRANGE", owned, start - base, stop - base - 1),
+                ("EXEC",),
+            )
+            if int(still or 0) == base:  # else the list lost its head in between, and places moved
+                break
+        found = map(job_from, ids, await self._link.read(*map(read_job, ids)))
+        jobs = [job for job in found if job is not None and (state is None or job.state is state)]
+        return jobs[::-1], start if start > base else None
+
+    async def items(
+        self, job: Job, *, chunk: int = 0, place: int = 0, index: int = 0
+    ) -> AsyncIterator[tuple[int, int, Item]]:
+        """The job's items in order, each with its chunk and its place in that chunk.
+
+        Starts at item `index`, which stands at `place` of `chunk`.
+        """
+        first = index - place
+        for start in range(chunk, job.chunks, _CHUNKS_A_READ):
+            numbers = range(start, min(start + _CHUNKS_A_READ, job.chunks))
+            rows = await self._link.read(*(read_chunk(job.id, number) for number in numbers))
+            for number, row in zip(numbers, rows, strict=True):
+                items = items_from(job, first, row)
+                for at in range(place, len(items)):
+                    yield number, at, items[at]
+                first, place = first + len(items), 0
+
+    async def cancel(self, job_id: bytes, owner: str) -> None:
+        """Cancel what has not ended; a job that has ended stays as it is. Raises as `get` does."""
+        await self._change("cancel", job_id, owner)
+
+    async def delete(self, job_id: bytes, owner: str) -> None:
+        """Forget the job and its data, also while it runs. Raises as `get` does."""
+        await self._change("delete", job_id, owner)
+
+    async def _change(self, script: str, job_id: bytes, owner: str) -> None:
+        if await self._link.call(script, job_id, owner) == b"absent":
+            await self.get(job_id, owner)
+            raise JobNotFound()
+
+    async def sweep(self, models: Iterable[str]) -> None:
+        """Drop what is due, and ring for what waits."""
+        args = sweep_args(self._link.settings, models)
+        while await self._link.call("sweep", *args):
+            pass
+
+
+def sweep_args(settings: StoreSettings, models: Iterable[str]) -> list[str | int]:
+    """What `sweep.lua` is called with. Room for records is made before they reach their budget."""
+    return [
+        int(settings.result_ttl_seconds * 1000),
+        int(settings.min_result_ttl_seconds * 1000),
+        int(settings.records_budget_bytes * 0.9),
+        int(settings.queue_deadline_seconds * 1000),
+        *models,
+    ]

@@ -1,0 +1,1 @@
+"""Reproduces the packages under `weights/` from Fashion-MNIST."""

@@ -1,0 +1,77 @@
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence): found on this machine, or downloaded and checked."""
+
+import gzip
+import hashlib
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+HELD_OUT = 5_000  # the last of the training images: choices are made on these, never on the test images
+
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
+_PUBLISHER = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_SHA256 = {  # of what is packed in the files: Debian packs it anew
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images as the data set has them, a light object on black: uint8, N × 28 × 28; labels: uint8, N."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class FashionMnist:
+    train: Split
+    held_out: Split
+    test: Split
+
+
+def load_fashion_mnist(cache: Path) -> FashionMnist:
+    """The data set, from Debian's package, from `cache`, or from its publisher into `cache`.
+
+    Raises:
+        ValueError: a file is not what its publisher wrote.
+        OSError: it is neither here nor to be downloaded.
+    """
+    parts = {name: _idx(_read(name, cache)) for name in _SHA256}
+    images, labels = parts["train-images-idx3-ubyte.gz"], parts["train-labels-idx1-ubyte.gz"]
+    return FashionMnist(
+        train=Split(images[:-HELD_OUT], labels[:-HELD_OUT]),
+        held_out=Split(images[-HELD_OUT:], labels[-HELD_OUT:]),
+        test=Split(parts["t10k-images-idx3-ubyte.gz"], parts["t10k-labels-idx1-ubyte.gz"]),
+    )
+
+
+def _read(name: str, cache: Path) -> bytes:
+    path = next((folder / name for folder in (_DEBIAN, cache) if (folder / name).exists()), None)
+    packed = path.read_bytes() if path is not None else _download(name)
+    data = gzip.decompress(packed)
+    if hashlib.sha256(data).hexdigest() != _SHA256[name]:
+        raise ValueError(f"{path or name} is not the file that Fashion-MNIST's publisher wrote")
+    if path is None:
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_bytes(packed)
+    return data
+
+
+def _download(name: str) -> bytes:
+    with urllib.request.urlopen(_PUBLISHER + name, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def _idx(data: bytes) -> NDArray[np.uint8]:
+    """The array of an IDX file of bytes (format: http://yann.lecun.com/exdb/mnist/)."""
+    dimensions = data[3]
+    shape = np.frombuffer(data, ">u4", dimensions, 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape.astype(int))

@@ -1,0 +1,1 @@
+"""The Celery worker: model packages, preprocessing, inference. The only home of torch, with `training/`."""

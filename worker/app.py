@@ -1,0 +1,132 @@
+"""The Celery application: its settings, its one task, and the hooks that start children and housekeeping."""
+
+import logging
+import os
+import signal
+import uuid
+from typing import Any
+
+from celery import Celery, Task, signals
+from redis.connection import parse_url
+
+from jobs.doorbell import build_bell, queue_of
+from jobs.errors import ModelPackageError
+from jobs.keys import TASK
+from worker.child import Child, open_store
+from worker.reaper import Reaper
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+_BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
+_MAINTAIN_POOL_SECONDS = 0.5
+
+
+def make_celery(settings: WorkerSettings) -> Celery:
+    """The application of a worker for one model."""
+    app = Celery("darkroom", broker=_broker_url(settings.redis_url), include=["worker.main"])  # what a spawned child imports
+    app.conf.update(
+        task_acks_late=False,  # the lease is the only redelivery
+        task_reject_on_worker_lost=False,
+        task_ignore_result=True,
+        task_time_limit=settings.task_time_limit_seconds,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_pool_start_method="spawn",  # a fork of a process that has used torch hangs
+        worker_proc_alive_timeout=120,  # a child loads torch and the model before it says that it is up
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_acquire_timeout=2,
+        broker_transport_options={
+            "visibility_timeout": 300,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 10,
+            "queue_order_strategy": "priority",
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+    )
+    processes = _Processes(app, settings)
+
+    @app.task(name=TASK, bind=True)
+    def classify(self: Task, model: str) -> None:
+        processes.serve(self.request.id)
+
+    signals.worker_init.connect(processes.main_starts, weak=False)
+    signals.worker_ready.connect(processes.main_is_ready, weak=False)
+    signals.worker_shutdown.connect(processes.main_stops, weak=False)
+    signals.task_failure.connect(processes.task_failed, weak=False)
+    signals.worker_process_init.connect(processes.child_starts, weak=False)
+    return app
+
+
+def worker_arguments(settings: WorkerSettings) -> list[str]:
+    """The command line of `celery worker`."""
+    options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+    pool = ["--pool=prefork", f"--concurrency={settings.worker_children}"]
+    return ["--quiet", "worker", *pool, f"--queues={queue_of(settings.model)}", *options]
+
+
+def _broker_url(redis_url: str) -> str:
+    """The same server, as kombu writes its address."""
+    if not redis_url.startswith("unix://"):
+        return redis_url
+    parts = parse_url(redis_url)
+    return f"redis+socket://{parts['path']}?virtual_host={parts.get('db', 0)}"
+
+
+class _Processes:
+    """What Celery's signals start and stop, in the main process and in its children."""
+
+    def __init__(self, app: Celery, settings: WorkerSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._reaper: Reaper | None = None
+        self._child: Child | None = None
+
+    def serve(self, task_id: str) -> None:
+        assert self._child is not None
+        self._child.serve(task_id)
+
+    # -- the main process
+
+    def main_starts(self, **_: Any) -> None:
+        os.environ[_BOOT] = uuid.uuid4().hex[:8]
+
+    def main_is_ready(self, sender: Any, **_: Any) -> None:
+        # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
+        # at its next five-second look.
+        sender.hub.call_repeatedly(_MAINTAIN_POOL_SECONDS, sender.pool.maintain_pool)
+        self._reaper = Reaper(self._settings, self._settings.model, os.environ[_BOOT])
+        self._reaper.start()
+
+    def main_stops(self, **_: Any) -> None:
+        if self._reaper is not None:
+            self._reaper.stop()
+
+    def task_failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
+        if self._reaper is not None:
+            self._reaper.child_died(task_id, exception)
+
+    # -- a child
+
+    def child_starts(self, **_: Any) -> None:
+        from worker.loading import load_model  # here, because torch is for children alone
+
+        settings = self._settings
+        try:
+            classifier = load_model(settings)
+            open_store(settings).register(classifier.card, build_bell(self._app, classifier.card.name))
+        except ModelPackageError as error:
+            log.critical("the model cannot be served: %s", error)
+            os.kill(os.getppid(), signal.SIGTERM)
+            os._exit(1)
+        self._child = Child(settings, classifier, os.environ[_BOOT])
+        self._child.start()

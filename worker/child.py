@@ -1,0 +1,167 @@
+"""A worker's child process: loads the model once, then serves slices of work, one Celery task each."""
+
+import itertools
+import logging
+import os
+import threading
+import time
+
+from redis.exceptions import RedisError
+
+from jobs.errors import ItemCode
+from jobs.leases import RETURNED, FinishedChunk, Lease, LeaseStore
+from worker.classifier import Classifier
+from worker.lease_work import LeaseWork
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+IDLE_POLL_SECONDS = 0.0005
+
+
+class Child:
+    def __init__(self, settings: WorkerSettings, classifier: Classifier, boot: str) -> None:
+        self._settings = settings
+        self._model = classifier.card.name
+        self._boot = boot
+        self._store = open_store(settings)
+        self._work = LeaseWork(
+            classifier, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
+        )
+        self._turn = itertools.count(os.getpid())  # children out of step look at different lanes first
+        self._sequence = itertools.count()
+        self._keeper = _Keeper(settings, self._model, f"{classifier.card.ref}", f"{boot}|{os.getpid()}")
+
+    def start(self) -> None:
+        """Show this process as ready, and keep its leases."""
+        self._keeper.start()
+
+    def serve(self, task_id: str) -> None:
+        """Claim and classify for one slice of time, then leave the rest to the next doorbell."""
+        ends = time.monotonic() + self._settings.slice_seconds
+        lease = self._claim(task_id, ends)
+        while lease.chunks:
+            with self._keeper.keeping(lease.token):
+                finished = self._run(lease)
+            if time.monotonic() >= ends:
+                self._finish(lease.token, finished, ring_for=self._model)
+                return
+            lease = self._finish_and_claim(lease.token, finished, task_id)
+            if not lease.chunks:
+                lease = self._claim(task_id, ends)
+
+    def _claim(self, task_id: str, ends: float) -> Lease:
+        """The next lease, or an empty one after a short wait for work that has not come."""
+        until = min(ends, time.monotonic() + self._settings.linger_seconds)
+        while True:
+            lease = self._store.claim(
+                self._model,
+                self._token(task_id),
+                items_max=self._settings.batch_items,
+                bytes_max=self._settings.batch_bytes_max,
+                turn=next(self._turn),
+            )
+            if lease.chunks or (time.monotonic() >= until and not lease.more):
+                return lease
+            if not lease.more:
+                time.sleep(IDLE_POLL_SECONDS)
+
+    def _run(self, lease: Lease) -> list[FinishedChunk]:
+        try:
+            return self._work.run(lease, lambda item: self._note(lease.token, item))
+        except RedisError:
+            self._give_back(lease.token, RETURNED)
+            raise
+        except Exception:
+            # A fault of ours on these very bytes would come back for ever: charge it like a crash.
+            log.exception("classifying failed; the chunks are tried again one by one")
+            self._give_back(lease.token, ItemCode.WORKER_CRASHED)
+            raise
+
+    def _note(self, token: str, item: int) -> None:
+        self._store.renew(token, at_item=item)
+
+    def _finish(self, token: str, finished: list[FinishedChunk], *, ring_for: str = "") -> None:
+        """Finish, also across a short outage of Redis: a repeat is refused without harm if the first one ran."""
+        give_up = time.monotonic() + self._settings.lease_seconds
+        while True:
+            try:
+                self._store.finish(token, finished, ring_for=ring_for)
+                return
+            except RedisError:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(0.1)
+
+    def _finish_and_claim(self, token: str, finished: list[FinishedChunk], task_id: str) -> Lease:
+        next_token = self._token(task_id)
+        try:
+            return self._store.finish_and_claim(
+                token,
+                finished,
+                self._model,
+                next_token,
+                items_max=self._settings.batch_items,
+                bytes_max=self._settings.batch_bytes_max,
+                turn=next(self._turn),
+            )
+        except RedisError:
+            self._finish(token, finished)
+            self._give_back(next_token, RETURNED)  # the claim may have run though its answer was lost
+            return Lease(next_token)
+
+    def _give_back(self, token: str, why: str) -> None:
+        try:
+            self._store.lapse(token, why)
+        except RedisError:
+            log.warning("a lease could not be given back; it lapses in %s s", self._settings.lease_seconds)
+
+    def _token(self, task_id: str) -> str:
+        return f"{self._boot}|{task_id}|{os.getpid()}|{next(self._sequence)}"
+
+
+class _Keeper(threading.Thread):
+    """Renews the lease that its process holds, and shows that the process is ready."""
+
+    def __init__(self, settings: WorkerSettings, model: str, ref: str, process: str) -> None:
+        super().__init__(name="lease keeper", daemon=True)
+        self._settings = settings
+        self._presence = (model, ref, process)
+        self._store = open_store(settings)
+        self._held: tuple[str, float] | None = None
+
+    def keeping(self, token: str) -> "_Kept":
+        return _Kept(self, token)
+
+    def hold(self, token: str | None) -> None:
+        self._held = None if token is None else (token, time.monotonic())
+
+    def run(self) -> None:
+        every = self._settings.renew_seconds
+        while True:
+            try:
+                self._store.show_presence(*self._presence, seconds=every * 3 + 1)
+                held = self._held
+                if held is not None and time.monotonic() - held[1] < self._settings.task_time_limit_seconds:
+                    self._store.renew(held[0])
+            except RedisError as error:
+                log.warning("cannot renew: %s", error)
+            time.sleep(every)
+
+
+class _Kept:
+    def __init__(self, keeper: _Keeper, token: str) -> None:
+        self._keeper = keeper
+        self._token = token
+
+    def __enter__(self) -> None:
+        self._keeper.hold(self._token)
+
+    def __exit__(self, *exc: object) -> None:
+        self._keeper.hold(None)
+
+
+def open_store(settings: WorkerSettings) -> LeaseStore:
+    return LeaseStore(
+        settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds
+    )

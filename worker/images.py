@@ -1,0 +1,66 @@
+"""From upload bytes to a decoded image: what it is and how large is told from its header, before any pixel."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from jobs.errors import ItemCode
+from jobs.media import sniff
+
+_PILLOW_FORMATS = {
+    "image/png": ("PNG",),
+    "image/jpeg": ("JPEG",),
+    "image/gif": ("GIF",),
+    "image/bmp": ("BMP",),
+    "image/webp": ("WEBP",),
+}
+
+Image.MAX_IMAGE_PIXELS = None  # ImageLimits.pixels_max is checked instead, and answers with a code
+
+
+class BadImage(Exception):
+    def __init__(self, code: ItemCode) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    pixels_max: int
+    frames_max: int
+
+
+def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
+    """The first frame, decoded, 8 bits a channel, in the orientation in which it is stored.
+
+    Raises:
+        BadImage: with the code for the item.
+    """
+    if not upload:
+        raise BadImage(ItemCode.EMPTY_UPLOAD)
+    media_type = sniff(upload)
+    if media_type is None:
+        raise BadImage(ItemCode.NOT_AN_IMAGE)
+    if media_type not in _PILLOW_FORMATS:
+        raise BadImage(ItemCode.UNSUPPORTED_FORMAT)
+    try:
+        image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
+        if image.width * image.height > limits.pixels_max:
+            raise BadImage(ItemCode.TOO_MANY_PIXELS)
+        if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
+            raise BadImage(ItemCode.TOO_MANY_FRAMES)
+        image.load()
+    except BadImage:
+        raise
+    except MemoryError:
+        raise BadImage(ItemCode.OUT_OF_MEMORY) from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError …
+        raise BadImage(ItemCode.CORRUPT_IMAGE) from error
+    return _eight_bits(image)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own convert("L") would clip everything above 255 to white
+        return image.point(lambda value: value / 257).convert("L")
+    return image

@@ -1,0 +1,19 @@
+"""What a child loads when it starts; imports torch."""
+
+import torch
+
+from worker.classifier import Classifier
+from worker.images import ImageLimits
+from worker.package import load_package
+from worker.settings import WorkerSettings
+
+
+def load_model(settings: WorkerSettings) -> Classifier:
+    """The model of this worker, on as many threads as a child has.
+
+    Raises:
+        ModelPackageError: it cannot be served.
+    """
+    torch.set_num_threads(settings.torch_threads)
+    limits = ImageLimits(pixels_max=settings.item_pixels_max, frames_max=settings.item_frames_max)
+    return load_package(settings.models_dir / settings.model, limits)

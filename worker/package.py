@@ -1,0 +1,95 @@
+"""Loading a model package: a folder with `manifest.json` and weights."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from jobs.errors import ModelPackageError
+from jobs.models import Card, Manifest, read_manifest
+from worker.architectures import ARCHITECTURES
+from worker.classifier import Classifier
+from worker.images import ImageLimits
+
+GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
+
+
+def check_package(folder: Path) -> tuple[Manifest, Card]:
+    """Read the manifest and hash the weights, without loading them.
+
+    Raises:
+        ModelPackageError: one line that says what is wrong.
+    """
+    manifest = read_manifest(folder)
+    path = folder / manifest.weights.file
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelPackageError(f"{path}: {error.strerror}") from None
+    if manifest.weights.sha256 not in (None, sha256):
+        raise ModelPackageError(f"{path}: its sha256 is {sha256}, the manifest says {manifest.weights.sha256}")
+    return manifest, manifest.card(sha256)
+
+
+def load_package(folder: Path, limits: ImageLimits) -> Classifier:
+    """A model that is ready to serve: weights loaded, golden images classified.
+
+    Raises:
+        ModelPackageError: one line that says what is wrong.
+    """
+    manifest, card = check_package(folder)
+    network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
+    path = folder / manifest.weights.file
+    _load_weights(network, _read_weights(path, manifest.weights.format), path)
+    classifier = Classifier(network.eval(), card, limits)
+    _check_golden(classifier, manifest, folder)
+    return classifier
+
+
+def _read_weights(path: Path, format: str) -> Mapping[str, Tensor]:
+    try:
+        if format == "safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own kinds; weights_only refuses what is no tensor
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelPackageError(f"{path}: cannot be read as {format}: {reason}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelPackageError(f"{path}: is no state dict")
+    return state
+
+
+def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load by name, or by order where only the numbering differs, as with an `nn.Flatten` in front."""
+    own = network.state_dict()
+    if own.keys() != state.keys():
+        if [name.rpartition(".")[2] for name in own] != [name.rpartition(".")[2] for name in state]:
+            raise ModelPackageError(f"{path}: has {', '.join(state) or 'nothing'}; the network has {', '.join(own)}")
+        state = dict(zip(own, state.values(), strict=True))
+    for name, value in own.items():
+        if value.shape != state[name].shape:
+            raise ModelPackageError(
+                f"{path}: {name} has the shape {tuple(state[name].shape)}; the network has {tuple(value.shape)}"
+            )
+    network.load_state_dict(state)
+
+
+def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path) -> None:
+    for golden in manifest.golden:
+        try:
+            upload = (folder / golden.file).read_bytes()
+        except OSError as error:
+            raise ModelPackageError(f"{folder / golden.file}: {error.strerror}") from None
+        (outcome,) = classifier.classify([upload], [1])
+        if not isinstance(outcome, list):
+            raise ModelPackageError(f"{folder / golden.file}: {outcome.code}")
+        name = manifest.classes[outcome[0].class_index]
+        if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > GOLDEN_TOLERANCE:
+            raise ModelPackageError(
+                f"{folder / golden.file}: gives {name} at {outcome[0].confidence:.4f}; "
+                f"the manifest expects {golden.class_name} at {golden.confidence:.4f}"
+            )

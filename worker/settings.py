@@ -1,0 +1,46 @@
+"""The worker's settings. Each is an environment variable of the same name in capitals."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+class WorkerSettings(StoreSettings):
+    model: ModelName = Field("fmnist-mlp", description="The model package that this worker serves.")
+    models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
+    worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: max(2, os.cpu_count() or 1),
+        description="Processes that classify. Two at least, so that one may die unnoticed.",
+    )
+    torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Threads that one process computes with; children × threads should match the cores."
+    )
+    batch_items: Annotated[int, Field(ge=1, le=256)] = Field(64, description="Images of one claim, and of one forward.")
+    batch_bytes_max: Bytes = Field(64 << 20, description="Upload bytes of one claim; one chunk may be larger.")
+    item_pixels_max: Count = Field(50_000_000, description="Pixels of one image, told from its header.")
+    item_frames_max: Count = Field(1, description="Frames of one image, told from its header; the first is classified.")
+    lease_seconds: Seconds = Field(4, description="How long a claim is held without renewal.")
+    renew_seconds: Seconds = Field(1, description="How often a claim is renewed.")
+    task_time_limit_seconds: Seconds = Field(60, description="A child that is busy for longer is killed.")
+    slice_seconds: Seconds = Field(0.25, description="How long one task goes on claiming before it returns to Celery.")
+    linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.005, description="How long an idle task waits for more work before it returns."
+    )
+    reap_seconds: Seconds = Field(1, description="How often overdue leases are looked for.")
+    crash_tries_max: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Tries of an image that kills its process.")
+    losses_max: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Lapsed leases before an image fails.")
+    store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        if not self.renew_seconds * 3 < self.lease_seconds < self.task_time_limit_seconds:
+            raise ValueError("renew_seconds × 3 < lease_seconds < task_time_limit_seconds must hold")
+        if not self.slice_seconds + self.linger_seconds < self.task_time_limit_seconds:
+            raise ValueError("slice_seconds + linger_seconds must be less than task_time_limit_seconds")
+        return self
