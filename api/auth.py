@@ -26,7 +26,7 @@ class Keys:
             return OWNER_OF_ALL
         owner = self._owners.get(_digest(key)) if key is not None else None
         if owner is None:
-            raise Unauthorized()
+            raise Unauthorized
         return owner
 
 

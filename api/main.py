@@ -9,20 +9,22 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.settings import ApiSettings
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.server import check_server
 from jobs.settings import load
 
 
 def app() -> FastAPI:
     """What each API process runs."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     return create_app(load(ApiSettings))
 
 
 def run() -> None:
     """Serve until told to stop."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     try:
+        app()  # here first, so that what is wrong is said once and in one line
         settings = load(ApiSettings)
-        create_app(settings)
+        check_server(settings)
     except (SettingsError, ModelPackageError) as error:
         sys.exit(f"darkroom api: {error}")
     uvicorn.run(

@@ -20,24 +20,24 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def install(app: FastAPI, retry_after_seconds: int) -> None:
     """Turn every exception of a route into a problem."""
 
-    async def darkroom_error(request: Request, error: Exception) -> Response:
+    async def darkroom_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, DarkroomError)
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
         if error.status in (429, 503):
             headers["Retry-After"] = str(retry_after_seconds)
         return problem(error.status, error.code, error.title, error.detail, headers, **error.extensions)
 
-    async def invalid_request(request: Request, error: Exception) -> Response:
+    async def invalid_request(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         details = (f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors())
-        return await darkroom_error(request, InvalidRequest("; ".join(details)))
+        return await darkroom_error(_, InvalidRequest("; ".join(details)))
 
-    async def http_error(request: Request, error: Exception) -> Response:
+    async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _CODES.get(error.status_code, "http_error")
         return problem(error.status_code, code, error.detail, error.detail, dict(error.headers or {}))
 
-    async def unknown(request: Request, error: Exception) -> Response:
+    async def unknown(_: Request, error: Exception) -> Response:
         number = uuid.uuid4().hex[:12]
         log.error("error %s", number, exc_info=error)
         return problem(500, "internal_error", "Something went wrong here", f"It is in the log as {number}.", {})

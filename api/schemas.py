@@ -9,7 +9,7 @@ from jobs.models import Input
 from jobs.records import ItemState, JobState, Lane
 
 _JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
-_RESULT_EXAMPLE = {
+_RESULT_EXAMPLE: dict[str, Any] = {
     "index": 0,
     "name": "shirt.png",
     "status": "succeeded",
@@ -18,7 +18,7 @@ _RESULT_EXAMPLE = {
     "model": "fmnist-mlp@1",
     "top_k": [{"class": "Shirt", "confidence": 0.648812}, {"class": "Coat", "confidence": 0.201134}],
 }
-_JOB_EXAMPLE = {
+_JOB_EXAMPLE: dict[str, Any] = {
     "id": _JOB_ID,
     "status": "completed",
     "model": "fmnist-mlp",
@@ -170,12 +170,13 @@ _DETAILS = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that can answer with these problems."""
-    return {
+def problems(*statuses: int, **others: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: the problems it can answer with, and what else it says of a status (`_200=…`)."""
+    responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": _DETAILS[status], "content": {"application/problem+json": {}}}
         for status in statuses
     }
+    return responses | {int(status.removeprefix("_")): other for status, other in others.items()}
 
 
 UPLOAD_BODY: dict[str, Any] = {

@@ -34,11 +34,7 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterator[Services]:
-    """Open the connections and background tasks, and close them in reverse.
-
-    Raises:
-        SettingsError: the server does not fit the settings.
-    """
+    """Open the connections and background tasks, and close them in reverse."""
     async with AsyncExitStack() as stack:
         link = StoreLink(
             settings,
@@ -47,7 +43,7 @@ async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterat
             group_bytes_max=settings.group_bytes_max,
         )
         stack.push_async_callback(link.close)
-        await link.start()
+        link.start()
         store = JobStore(link)
         models = ModelRegistry(link)
         submitter = Submitter(link, owner_pending_items_max=settings.owner_pending_items_max)
@@ -58,7 +54,9 @@ async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterat
         await _keep_house_once(store, models, cards)
         housekeeping = asyncio.create_task(_keep_house(settings.sweep_seconds, store, models, cards))
         stack.callback(housekeeping.cancel)
-        yield Services(settings, link, store, models, Intake(settings, submitter, models), waiters, Views(settings, models))
+        yield Services(
+            settings, link, store, models, Intake(settings, submitter, models), waiters, Views(settings, models)
+        )
 
 
 async def _keep_house(every_seconds: float, store: JobStore, models: ModelRegistry, cards: list[Card]) -> None:

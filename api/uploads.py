@@ -1,7 +1,7 @@
 """Request bodies into chunks: one image as it is, or multipart with many files, read as they arrive."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
@@ -26,8 +26,10 @@ class UploadedImage(NamedTuple):
     """None where the image was larger than one may be; its bytes were not kept."""
 
 
-async def read_images(request: Request, settings: ApiSettings, *, field: str | None = None) -> AsyncIterator[UploadedImage]:
-    """The images of a request body, each as soon as it is complete. `field`: take the multipart field of this name alone.
+async def read_images(
+    request: Request, settings: ApiSettings, *, field: str | None = None
+) -> AsyncGenerator[UploadedImage]:
+    """The images of a request body, each as soon as it is complete; with `field`, that multipart field alone.
 
     Raises:
         UnsupportedMediaType, UploadTooLarge, InvalidRequest
@@ -94,44 +96,60 @@ async def _read_body(request: Request, bytes_max: int) -> bytes:
 
 async def _read_multipart(
     request: Request, settings: ApiSettings, boundary: str, field: str | None
-) -> AsyncIterator[UploadedImage]:
+) -> AsyncGenerator[UploadedImage]:
     _refuse_announced(request, settings.upload_bytes_max)
-    files, size = 0, 0
-    name: str | None = None
-    parts: list[bytes] | None = None  # of the file being read; None in a part that is no file
-    kept = 0
+    files, size = _Files(settings, field), 0
+    parser = PushMultipartParser(
+        boundary, max_segment_count=settings.upload_files_max + _OTHER_FIELDS_MAX, header_charset="latin1"
+    )
     try:
-        with PushMultipartParser(
-            boundary, max_segment_count=settings.upload_files_max + _OTHER_FIELDS_MAX, header_charset="latin1"
-        ) as parser:
+        with parser:
             async for data in _stream(request):
                 size += len(data)
                 if size > settings.upload_bytes_max:
                     raise UploadTooLarge(f"An upload may have {settings.upload_bytes_max} bytes.")
                 for event in parser.parse(data):
-                    if isinstance(event, MultipartSegment):
-                        wanted = event.filename is not None if field is None else event.name == field
-                        parts, kept, name = [] if wanted else None, 0, _label(event.filename)
-                        files += wanted
-                        if files > settings.upload_files_max:
-                            raise InvalidRequest(f"An upload may have {settings.upload_files_max} files.")
-                    elif event is None and parts is not None:
-                        too_large = kept > settings.item_bytes_max
-                        yield UploadedImage(name, None if too_large else b"".join(parts))
-                        parts = None
-                    elif event is not None and parts is not None:
-                        kept += len(event)
-                        if kept <= settings.item_bytes_max:
-                            parts.append(bytes(event))
-                        else:
-                            parts.clear()
-            for _ in parser.parse(b""):
-                pass
+                    if (image := files.take(event)) is not None:
+                        yield image
     except MultipartError as error:
         raise InvalidRequest(f"The multipart body is cut off or damaged: {error}") from None
-    if files == 0:
-        wanted_field = f"the field '{field}'" if field else "a file"
-        raise InvalidRequest(f"The multipart body has not {wanted_field}.")
+    if files.count == 0:
+        raise InvalidRequest(f"The multipart body has not {f'the field {field!r}' if field else 'a file'}.")
+
+
+class _Files:
+    """Collects the parser's events into images. Parts that are no file, or not the wanted field, are passed over."""
+
+    def __init__(self, settings: ApiSettings, field: str | None) -> None:
+        self.count = 0
+        self._settings = settings
+        self._field = field
+        self._name: str | None = None
+        self._parts: list[bytes] | None = None
+        self._bytes = 0
+
+    def take(self, event: MultipartSegment | bytes | None) -> UploadedImage | None:
+        """An image, once its last byte has come."""
+        if isinstance(event, MultipartSegment):
+            self._begin(event)
+        elif self._parts is not None and event is not None:
+            self._bytes += len(event)
+            if self._bytes <= self._settings.item_bytes_max:
+                self._parts.append(event)
+            else:
+                self._parts.clear()
+        elif self._parts is not None:
+            parts, self._parts = self._parts, None
+            too_large = self._bytes > self._settings.item_bytes_max
+            return UploadedImage(self._name, None if too_large else b"".join(parts))
+        return None
+
+    def _begin(self, segment: MultipartSegment) -> None:
+        wanted = segment.filename is not None if self._field is None else segment.name == self._field
+        self._parts, self._bytes, self._name = [] if wanted else None, 0, _label(segment.filename)
+        self.count += wanted
+        if self.count > self._settings.upload_files_max:
+            raise InvalidRequest(f"An upload may have {self._settings.upload_files_max} files.")
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:

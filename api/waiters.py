@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -70,13 +70,15 @@ class Waiters:
     async def _listen(self) -> None:
         while True:
             try:
-                async with Redis.from_url(self._redis_url, socket_timeout=None, health_check_interval=5) as redis:
-                    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                        await pubsub.subscribe(self._channel)
-                        await self._reread()
-                        async for message in pubsub.listen():
-                            data = message["data"]
-                            self._wake([data[at : at + _ID_BYTES] for at in range(0, len(data), _ID_BYTES)])
+                async with (
+                    Redis.from_url(self._redis_url, socket_timeout=None, health_check_interval=5) as redis,
+                    redis.pubsub(ignore_subscribe_messages=True) as pubsub,
+                ):
+                    await pubsub.subscribe(self._channel)
+                    await self._reread()
+                    async for message in pubsub.listen():
+                        data = message["data"]
+                        self._wake([data[at : at + _ID_BYTES] for at in range(0, len(data), _ID_BYTES)])
             except (RedisError, OSError, StoreUnavailable) as error:
                 log.warning("the subscription is lost and starts again: %s", error)
                 await asyncio.sleep(0.2)
@@ -84,10 +86,8 @@ class Waiters:
     async def _reread_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self._reread_seconds)
-            try:
+            with suppress(StoreUnavailable):  # the next round tries again
                 await self._reread()
-            except StoreUnavailable:
-                pass  # the next round tries again
 
     async def _reread(self) -> None:
         waiting = list(self._waiting)

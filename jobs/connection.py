@@ -7,17 +7,17 @@ cost 40 to 90 µs of CPU a submit here, this 4 to 15 (docs/decisions/0003-own-pi
 
 import asyncio
 import logging
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import hiredis
-from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+
+from jobs.address import RedisAddress
 
 log = logging.getLogger(__name__)
 
-Command = tuple[bytes | str | int | float, ...]
+Command = tuple[bytes | str | int, ...]
 Reply = Any  # what hiredis reads: bytes, int, None, list, or hiredis.ReplyError as a value
 
 
@@ -30,10 +30,10 @@ class OutcomeUnknown(Exception):
 
 
 class _Request:
-    __slots__ = ("data", "replies", "wanted", "waiter")
+    __slots__ = ("data", "replies", "waiter", "wanted")
 
     def __init__(self, commands: tuple[Command, ...], waiter: asyncio.Future[list[Reply]]) -> None:
-        self.data = b"".join(hiredis.pack_command(command) for command in commands)
+        self.data = b"".join(hiredis.pack_command(cast("Any", command)) for command in commands)
         self.wanted = len(commands)
         self.waiter = waiter
         self.replies = list[Reply]()
@@ -50,7 +50,7 @@ class _Wire(asyncio.Protocol):
         self._idle: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -88,14 +88,14 @@ class GroupConnection:
 
     def __init__(
         self,
-        url: str,
+        address: RedisAddress,
         *,
         timeout_seconds: float,
         group_requests_max: int = 64,
         group_bytes_max: int = 1 << 20,
         greet: Callable[[Callable[..., Awaitable[list[Reply]]]], Awaitable[None]] | None = None,
     ) -> None:
-        self._url = url
+        self._address = address
         self._timeout_seconds = timeout_seconds
         self._requests_max = group_requests_max
         self._bytes_max = group_bytes_max
@@ -125,7 +125,7 @@ class GroupConnection:
             NotSent: nothing was sent.
             OutcomeUnknown: it was sent, and whether it ran is not known.
         """
-        waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(commands, waiter))
         self._arrived.set()
         return await waiter
@@ -180,7 +180,7 @@ class GroupConnection:
         if self._wire is not None and not self._wire.lost.done():
             return self._wire
         self._drop()
-        wire, hello = await _open(self._url)
+        wire, hello = await _open(self._address)
         self._wire = wire
 
         async def execute(*commands: Command) -> list[Reply]:
@@ -213,21 +213,16 @@ def _fail(request: _Request, error: Exception) -> None:
         request.waiter.set_exception(error)
 
 
-async def _open(url: str) -> tuple[_Wire, list[Command]]:
-    """An open connection to what a redis://, rediss:// or unix:// URL names, and the commands that log in to it."""
-    parts = parse_url(url)
+async def _open(address: RedisAddress) -> tuple[_Wire, list[Command]]:
+    """An open connection, and the commands that log in to it."""
     loop = asyncio.get_running_loop()
-    kind = parts.get("connection_class")
-    if kind is UnixDomainSocketConnection:
-        _, wire = await loop.create_unix_connection(_Wire, parts["path"])
+    if address.unix_socket is not None:
+        _, wire = await loop.create_unix_connection(_Wire, address.unix_socket)
     else:
-        tls = ssl.create_default_context(cafile=parts.get("ssl_ca_certs")) if kind is SSLConnection else None
-        _, wire = await loop.create_connection(
-            _Wire, parts.get("host", "127.0.0.1"), int(parts.get("port", 6379)), ssl=tls
-        )
+        _, wire = await loop.create_connection(_Wire, address.host, address.port, ssl=address.tls)
     hello = list[Command]()
-    if "password" in parts:
-        hello.append(("AUTH", parts.get("username", "default"), parts["password"]))
-    if parts.get("db"):
-        hello.append(("SELECT", int(parts["db"])))
+    if address.password is not None:
+        hello.append(("AUTH", address.username, address.password))
+    if address.database:
+        hello.append(("SELECT", address.database))
     return wire, hello

@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 from celery import Celery
-from kombu import Connection, Producer
+from kombu.connection import Connection
+from kombu.messaging import Producer
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
@@ -29,7 +30,7 @@ class _KeepingChannel(virtual.Channel):
         return True
 
     def _new_queue(self, queue: str, **kwargs: Any) -> None:
-        pass
+        """There is nothing to declare."""
 
 
 class _KeepingTransport(virtual.Transport):
@@ -40,7 +41,7 @@ class _KeepingTransport(virtual.Transport):
         return self
 
     def close_connection(self, connection: Any) -> None:
-        pass
+        """There is nothing to close."""
 
 
 def queue_of(model: str) -> str:

@@ -28,7 +28,7 @@ BELL: Final = "bell:"  # + model, string: the doorbell's template
 BELLS: Final = "bells"  # counter: makes every doorbell's id unique
 SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
 MODELS: Final = "models"  # hash: name@version to the model's card
-SECRET: Final = "secret"  # string: signs job ids
+SIGNING: Final = "secret"  # string: the key that signs job ids
 WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes
 
 JOB_BYTES: Final = 260  # what a one-image job costs in Redis beyond its strings; tests/integration measures it

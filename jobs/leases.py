@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from jobs import keys
+from jobs.address import address_of
 from jobs.errors import ItemCode, ModelPackageError
 from jobs.lua import Script, load_scripts
 from jobs.models import Card, card_from_json
@@ -74,14 +75,14 @@ class LeaseStore:
         self._lease_ms = int(lease_seconds * 1000)
         # No retries inside the client: a repeated write could run twice, and each caller here knows what a
         # lost answer means to it.
-        self._redis = Redis.from_url(
+        self._redis: Any = Redis.from_url(  # its types cover both protocols, and fit neither
             settings.redis_url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-        self._scripts = load_scripts(int(self._redis.get_connection_kwargs().get("db") or 0))
+        self._scripts = load_scripts(address_of(settings.redis_url).database)
 
     def close(self) -> None:
         self._redis.close()
@@ -101,7 +102,15 @@ class LeaseStore:
         return int(self._call("finish", *_finish_args(token, finished, ring_for)))
 
     def finish_and_claim(
-        self, token: str, finished: Sequence[FinishedChunk], model: str, next_token: str, *, items_max: int, bytes_max: int, turn: int
+        self,
+        token: str,
+        finished: Sequence[FinishedChunk],
+        model: str,
+        next_token: str,
+        *,
+        items_max: int,
+        bytes_max: int,
+        turn: int,
     ) -> Lease:
         """`finish`, then `claim`, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
@@ -145,11 +154,15 @@ class LeaseStore:
         found = (token.decode() for token in self._redis.zrange(keys.LEASES, 0, -1))
         return [token for token in found if token.startswith(prefix)]
 
-    def leave(self, model: str, process_prefix: str) -> None:
+    def ready_processes(self, model: str, prefix: str) -> list[bytes]:
+        """The processes that serve the model and whose names start so, as `show_presence` wrote them."""
+        members: list[bytes] = self._redis.zrange(keys.SERVING + model, 0, -1)
+        return [member for member in members if member.decode().partition("|")[2].startswith(prefix)]
+
+    def leave(self, model: str, prefix: str) -> None:
         """Take back the presence of processes that have ended."""
-        for member in self._redis.zrange(keys.SERVING + model, 0, -1):
-            if member.decode().partition("|")[2].startswith(process_prefix):
-                self._redis.zrem(keys.SERVING + model, member)
+        for member in self.ready_processes(model, prefix):
+            self._redis.zrem(keys.SERVING + model, member)
 
     def sweep(self, models: Iterable[str]) -> None:
         """Drop what is due, and ring for what waits."""
@@ -195,7 +208,7 @@ class LeaseStore:
             self._redis.script_load(script.source)
             return self._redis.evalsha(script.sha1, 0, *args)
 
-    def _add(self, pipeline: "Pipeline", name: str, args: Sequence[bytes | str | int]) -> None:
+    def _add(self, pipeline: Pipeline, name: str, args: Sequence[bytes | str | int]) -> None:
         script: Script = self._scripts[name]
         pipeline.evalsha(script.sha1, 0, *args)
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 from hiredis import ReplyError
-from redis.connection import parse_url
 
 from jobs import keys
+from jobs.address import address_of
 from jobs.connection import Command, GroupConnection, NotSent, OutcomeUnknown, Reply
-from jobs.errors import QueueFull, SettingsError, StoreUnavailable
+from jobs.errors import QueueFull, StoreUnavailable
 from jobs.lua import Script, load_scripts
 from jobs.settings import StoreSettings
 
@@ -28,13 +28,14 @@ class StoreLink:
         self.settings = settings
         self.timeout_seconds = timeout_seconds
         self.secret = b""
-        self.database = int(parse_url(settings.redis_url).get("db") or 0)
-        self._scripts = load_scripts(self.database)
+        address = address_of(settings.redis_url)
+        self.database = address.database
+        self._scripts = load_scripts(address.database)
         self._clock_offset_ms = 0.0
 
         def connection(greet: Callable[..., Awaitable[None]] | None = None) -> GroupConnection:
             return GroupConnection(
-                settings.redis_url,
+                address,
                 timeout_seconds=timeout_seconds,
                 group_requests_max=group_submits_max,
                 group_bytes_max=group_bytes_max,
@@ -45,26 +46,10 @@ class StoreLink:
         self.uploads = connection()
         self.reads = connection()
 
-    async def start(self) -> None:
-        """Open the connections. A server that is away is no error: calls raise StoreUnavailable until it is back.
-
-        Raises:
-            SettingsError: the server would drop jobs, or has less memory than the budgets divide.
-        """
+    def start(self) -> None:
+        """Open the connections. A server that is away is no error: calls raise StoreUnavailable until it is back."""
         for connection in (self.commits, self.uploads, self.reads):
             connection.start()
-        try:
-            info = (await self.commits.execute(("INFO", "memory")))[0]
-        except (NotSent, OutcomeUnknown):
-            return
-        server = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-        if server["maxmemory_policy"] != "noeviction":
-            raise SettingsError(f"Redis must run with maxmemory-policy noeviction, not {server['maxmemory_policy']}")
-        if 0 < int(server["maxmemory"]) < self.settings.redis_maxmemory_bytes:
-            raise SettingsError(
-                f"REDIS_MAXMEMORY_BYTES is {self.settings.redis_maxmemory_bytes}, "
-                f"but the server's maxmemory is {server['maxmemory']}: the budgets would not fit"
-            )
 
     async def close(self) -> None:
         for connection in (self.reads, self.uploads, self.commits):
@@ -88,7 +73,7 @@ class StoreLink:
         try:
             return await connection.execute(*commands)
         except (NotSent, OutcomeUnknown):
-            raise StoreUnavailable() from None
+            raise StoreUnavailable from None
 
     async def read(self, *commands: Command) -> list[Reply]:
         replies = await self.run(self.reads, *commands)
@@ -116,8 +101,8 @@ class StoreLink:
 
     async def _greet(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
         _, secret, (seconds, micros), *_ = await execute(
-            ("SET", keys.SECRET, secrets.token_bytes(32), "NX"),
-            ("GET", keys.SECRET),
+            ("SET", keys.SIGNING, secrets.token_bytes(32), "NX"),
+            ("GET", keys.SIGNING),
             ("TIME",),
             *(("SCRIPT", "LOAD", self._scripts[name].source) for name in _API_SCRIPTS),
         )

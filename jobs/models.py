@@ -1,5 +1,6 @@
 """What a model package says of itself: the manifest on disk, and the card that workers and API share in Redis."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,9 @@ class Manifest(_Part):
     description: str = ""
     architecture: Literal["fmnist-mlp"]
     weights: Weights
-    classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=65_535)]
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=65_535)
+    ]
     input: Input
     preprocessing: Preprocessing
     golden: list[GoldenImage] = []
@@ -120,6 +123,24 @@ def read_manifest(package: Path) -> Manifest:
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
         raise ModelPackageError(f"{path}: {'; '.join(problems)}") from None
+
+
+def check_package(folder: Path) -> tuple[Manifest, Card]:
+    """Read the manifest and hash the weights, without loading them.
+
+    Raises:
+        ModelPackageError: one line that says what is wrong.
+    """
+    manifest = read_manifest(folder)
+    path = folder / manifest.weights.file
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelPackageError(f"{path}: {error.strerror}") from None
+    if manifest.weights.sha256 not in (None, sha256):
+        raise ModelPackageError(f"{path}: its sha256 is {sha256}, the manifest says {manifest.weights.sha256}")
+    return manifest, manifest.card(sha256)
 
 
 def pinned_cards(models_dir: Path) -> Iterator[Card]:

@@ -48,7 +48,9 @@ def read_chunk(job_id: bytes, chunk: int) -> Command:
 
 def job_from(job_id: bytes, fields: Fields) -> Job | None:
     """The job, or None where there is no record."""
-    state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, results, names = fields
+    state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, results, names = (
+        fields
+    )
     if state is None or owner is None or model is None or lane is None:
         return None
     job = Job(

@@ -29,8 +29,8 @@ class JobStore:
         if job is not None and job.owner == owner:
             return job
         if job is None and self._link.secret and belongs_to(job_id, owner, self._link.secret):
-            raise JobExpired()
-        raise JobNotFound()
+            raise JobExpired
+        raise JobNotFound
 
     async def ended(self, job_ids: Sequence[bytes]) -> list[bytes]:
         """Those of the jobs that have ended or are gone."""
@@ -94,7 +94,7 @@ class JobStore:
     async def _change(self, script: str, job_id: bytes, owner: str) -> None:
         if await self._link.call(script, job_id, owner) == b"absent":
             await self.get(job_id, owner)
-            raise JobNotFound()
+            raise JobNotFound
 
     async def sweep(self, models: Iterable[str]) -> None:
         """Drop what is due, and ring for what waits."""

@@ -93,7 +93,7 @@ class Submitter:
             if is_noscript(replies[-1]):
                 replies[-1:] = await self._link.commits.execute(("SCRIPT", "LOAD", script.source), call)
         except NotSent:
-            raise StoreUnavailable() from None
+            raise StoreUnavailable from None
         except OutcomeUnknown:
             return await self._resolve(submission.id, deadline_ms)
         for reply in replies:
@@ -102,7 +102,7 @@ class Submitter:
                 raise refusal(reply)
         verdict, *accepted_ms = replies[-1]
         if verdict != b"ok":
-            raise _REFUSALS[verdict]()
+            raise _REFUSALS[verdict]
         return int(accepted_ms[0])
 
     def _args(self, submission: Submission, deadline_ms: int) -> list[bytes | str | int]:
@@ -137,9 +137,9 @@ class Submitter:
         if isinstance(accepted_ms, bytes):
             return int(accepted_ms)
         if isinstance(time, list) and int(time[0]) * 1000 > deadline_ms and accepted_ms is None:
-            raise StoreUnavailable()
+            raise StoreUnavailable
         raise StoreUnavailable(
-            "The job store stopped answering while it was given the job: ask for the job later to see whether it stands.",
+            "The job store stopped answering while it was given the job. Ask for the job later to see if it stands.",
             job_id=to_text(job_id),
             outcome="unknown",
         )

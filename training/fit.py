@@ -20,7 +20,9 @@ class Recipe:
     seed: int
 
 
-def fit(network: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], recipe: Recipe, log: Path) -> None:
+def fit(
+    network: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], recipe: Recipe, log: Path
+) -> None:
     """Train in place. Inputs: float32, N × features, on the CPU; labels: int64, N. Writes a CSV row an epoch."""
     generator = torch.Generator().manual_seed(recipe.seed)
     inputs, labels = train
@@ -38,7 +40,7 @@ def fit(network: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor
         for epoch in progress:
             network.train()
             total = 0.0
-            for batch in torch.randperm(len(inputs), generator=generator).split(recipe.batch_size):
+            for batch in torch.split(torch.randperm(len(inputs), generator=generator), recipe.batch_size):
                 loss = criterion(network(inputs[batch]), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
@@ -54,5 +56,8 @@ def fit(network: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor
 def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     """The share of inputs whose highest logit is the label's."""
     network.eval()
-    right = sum((network(x).argmax(1) == y).sum().item() for x, y in zip(inputs.split(1000), labels.split(1000), strict=True))
+    right = sum(
+        (network(x).argmax(1) == y).sum().item()
+        for x, y in zip(torch.split(inputs, 1000), torch.split(labels, 1000), strict=True)
+    )
     return float(right) / len(labels)

@@ -57,7 +57,7 @@ def train(package: Path, cache: Path) -> None:
 
 
 def product_shot(image: NDArray[np.uint8]) -> bytes:
-    """A Fashion-MNIST image (uint8, 28 × 28) as a PNG with its background white, as the book's preprocessing wants it."""
+    """A Fashion-MNIST image (uint8, 28 × 28) as a PNG on white, which is what the book's preprocessing expects."""
     file = BytesIO()
     Image.fromarray(255 - image).save(file, "PNG", optimize=True)
     return file.getvalue()

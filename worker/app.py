@@ -3,15 +3,20 @@
 import logging
 import os
 import signal
+import time
 import uuid
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from celery import Celery, Task, signals
-from redis.connection import parse_url
+from redis.exceptions import RedisError
 
+from jobs.address import address_of
 from jobs.doorbell import build_bell, queue_of
 from jobs.errors import ModelPackageError
 from jobs.keys import TASK
+from jobs.models import Card
 from worker.child import Child, open_store
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
@@ -19,12 +24,16 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 _BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
+_FAULT_FILE = "DARKROOM_FAULT_FILE"  # where a child says why no child can work
 _MAINTAIN_POOL_SECONDS = 0.5
+_RETRY_SECONDS = 0.5
 
 
 def make_celery(settings: WorkerSettings) -> Celery:
     """The application of a worker for one model."""
-    app = Celery("darkroom", broker=_broker_url(settings.redis_url), include=["worker.main"])  # what a spawned child imports
+    app = Celery(
+        "darkroom", broker=_broker_url(settings.redis_url), include=["worker.main"]
+    )  # what a spawned child imports
     app.conf.update(
         task_acks_late=False,  # the lease is the only redelivery
         task_reject_on_worker_lost=False,
@@ -55,9 +64,10 @@ def make_celery(settings: WorkerSettings) -> Celery:
     )
     processes = _Processes(app, settings)
 
-    @app.task(name=TASK, bind=True)
-    def classify(self: Task, model: str) -> None:
-        processes.serve(self.request.id)
+    def classify(task: Task, _model: str) -> None:
+        processes.serve(task.request.id)
+
+    app.task(classify, name=TASK, bind=True)
 
     signals.worker_init.connect(processes.main_starts, weak=False)
     signals.worker_ready.connect(processes.main_is_ready, weak=False)
@@ -78,8 +88,17 @@ def _broker_url(redis_url: str) -> str:
     """The same server, as kombu writes its address."""
     if not redis_url.startswith("unix://"):
         return redis_url
-    parts = parse_url(redis_url)
-    return f"redis+socket://{parts['path']}?virtual_host={parts.get('db', 0)}"
+    address = address_of(redis_url)
+    return f"redis+socket://{address.unix_socket}?virtual_host={address.database}"
+
+
+def fault() -> str:
+    """Why this worker stopped, if it was for a fault of its own."""
+    path = Path(os.environ[_FAULT_FILE])
+    try:
+        return path.read_text()
+    finally:
+        path.unlink()
 
 
 class _Processes:
@@ -99,6 +118,8 @@ class _Processes:
 
     def main_starts(self, **_: Any) -> None:
         os.environ[_BOOT] = uuid.uuid4().hex[:8]
+        with NamedTemporaryFile(prefix="darkroom-fault-", delete=False) as file:
+            os.environ[_FAULT_FILE] = file.name
 
     def main_is_ready(self, sender: Any, **_: Any) -> None:
         # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
@@ -123,10 +144,21 @@ class _Processes:
         settings = self._settings
         try:
             classifier = load_model(settings)
-            open_store(settings).register(classifier.card, build_bell(self._app, classifier.card.name))
-        except ModelPackageError as error:
-            log.critical("the model cannot be served: %s", error)
+            self._register(classifier.card)
+            self._child = Child(settings, classifier, os.environ[_BOOT])
+            self._child.start()
+        except Exception as error:  # Celery would log it and send work to this child all the same
+            if not isinstance(error, ModelPackageError):
+                log.exception("a child cannot start")
+            Path(os.environ[_FAULT_FILE]).write_text(f"the model cannot be served: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
-        self._child = Child(settings, classifier, os.environ[_BOOT])
-        self._child.start()
+
+    def _register(self, card: Card) -> None:
+        store, bell = open_store(self._settings), build_bell(self._app, card.name)
+        while True:
+            try:
+                return store.register(card, bell)
+            except RedisError as error:
+                log.warning("waiting for Redis: %s", error)
+                time.sleep(_RETRY_SECONDS)

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+from typing import TypedDict
 
 from redis.exceptions import RedisError
 
@@ -19,15 +20,19 @@ log = logging.getLogger(__name__)
 IDLE_POLL_SECONDS = 0.0005
 
 
+class _Wanted(TypedDict):
+    items_max: int
+    bytes_max: int
+    turn: int
+
+
 class Child:
     def __init__(self, settings: WorkerSettings, classifier: Classifier, boot: str) -> None:
         self._settings = settings
         self._model = classifier.card.name
         self._boot = boot
         self._store = open_store(settings)
-        self._work = LeaseWork(
-            classifier, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
-        )
+        self._work = LeaseWork(classifier, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max)
         self._turn = itertools.count(os.getpid())  # children out of step look at different lanes first
         self._sequence = itertools.count()
         self._keeper = _Keeper(settings, self._model, f"{classifier.card.ref}", f"{boot}|{os.getpid()}")
@@ -54,17 +59,24 @@ class Child:
         """The next lease, or an empty one after a short wait for work that has not come."""
         until = min(ends, time.monotonic() + self._settings.linger_seconds)
         while True:
-            lease = self._store.claim(
-                self._model,
-                self._token(task_id),
-                items_max=self._settings.batch_items,
-                bytes_max=self._settings.batch_bytes_max,
-                turn=next(self._turn),
-            )
-            if lease.chunks or (time.monotonic() >= until and not lease.more):
+            token = self._token(task_id)
+            try:
+                lease = self._store.claim(self._model, token, **self._wanted())
+            except RedisError:
+                self._give_back(token, RETURNED)  # it may have run though its answer was lost
+                raise
+            now = time.monotonic()
+            if lease.chunks or now >= ends or (now >= until and not lease.more):
                 return lease
             if not lease.more:
                 time.sleep(IDLE_POLL_SECONDS)
+
+    def _wanted(self) -> _Wanted:
+        return {
+            "items_max": self._settings.batch_items,
+            "bytes_max": self._settings.batch_bytes_max,
+            "turn": next(self._turn),
+        }
 
     def _run(self, lease: Lease) -> list[FinishedChunk]:
         try:
@@ -96,18 +108,10 @@ class Child:
     def _finish_and_claim(self, token: str, finished: list[FinishedChunk], task_id: str) -> Lease:
         next_token = self._token(task_id)
         try:
-            return self._store.finish_and_claim(
-                token,
-                finished,
-                self._model,
-                next_token,
-                items_max=self._settings.batch_items,
-                bytes_max=self._settings.batch_bytes_max,
-                turn=next(self._turn),
-            )
+            return self._store.finish_and_claim(token, finished, self._model, next_token, **self._wanted())
         except RedisError:
             self._finish(token, finished)
-            self._give_back(next_token, RETURNED)  # the claim may have run though its answer was lost
+            self._give_back(next_token, RETURNED)
             return Lease(next_token)
 
     def _give_back(self, token: str, why: str) -> None:
@@ -162,6 +166,4 @@ class _Kept:
 
 
 def open_store(settings: WorkerSettings) -> LeaseStore:
-    return LeaseStore(
-        settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds
-    )
+    return LeaseStore(settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds)

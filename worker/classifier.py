@@ -47,10 +47,10 @@ class Classifier:
             logits = self._network(torch.from_numpy(inputs).flatten(1))
             return torch.softmax(logits, dim=1).numpy()
 
-    def _probabilities(self, inputs: list[NDArray[np.float32]]) -> Sequence[NDArray[np.float32] | None]:
+    def _probabilities(self, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32] | None]:
         """One row an image; None where the model fails on that image."""
         try:
-            return self.probabilities(np.stack(inputs))
+            return list(self.probabilities(np.stack(inputs)))
         except Exception:
             if len(inputs) == 1:
                 log.exception("the model failed on an image")

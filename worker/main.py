@@ -3,9 +3,11 @@
 import logging
 import sys
 
-from jobs.errors import SettingsError
+from jobs.errors import ModelPackageError, SettingsError
+from jobs.models import check_package
+from jobs.server import check_server
 from jobs.settings import load
-from worker.app import make_celery, worker_arguments
+from worker.app import fault, make_celery, worker_arguments
 from worker.settings import WorkerSettings
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
@@ -19,5 +21,14 @@ app = make_celery(settings)
 
 
 def run() -> None:
-    """Start the worker; returns when it was told to stop."""
-    app.worker_main(worker_arguments(settings))
+    """Work until told to stop, or until no child can."""
+    try:
+        check_server(settings)
+        check_package(settings.models_dir / settings.model)
+    except (SettingsError, ModelPackageError) as error:
+        sys.exit(f"darkroom worker: {error}")
+    try:
+        app.worker_main(worker_arguments(settings))
+    finally:
+        if reason := fault():
+            sys.exit(f"darkroom worker: {reason}")

@@ -1,6 +1,5 @@
 """Loading a model package: a folder with `manifest.json` and weights."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,30 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import ModelPackageError
-from jobs.models import Card, Manifest, read_manifest
+from jobs.models import Manifest, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
 from worker.images import ImageLimits
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
-
-
-def check_package(folder: Path) -> tuple[Manifest, Card]:
-    """Read the manifest and hash the weights, without loading them.
-
-    Raises:
-        ModelPackageError: one line that says what is wrong.
-    """
-    manifest = read_manifest(folder)
-    path = folder / manifest.weights.file
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelPackageError(f"{path}: {error.strerror}") from None
-    if manifest.weights.sha256 not in (None, sha256):
-        raise ModelPackageError(f"{path}: its sha256 is {sha256}, the manifest says {manifest.weights.sha256}")
-    return manifest, manifest.card(sha256)
 
 
 def load_package(folder: Path, limits: ImageLimits) -> Classifier:
@@ -50,14 +31,14 @@ def load_package(folder: Path, limits: ImageLimits) -> Classifier:
     return classifier
 
 
-def _read_weights(path: Path, format: str) -> Mapping[str, Tensor]:
+def _read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
     try:
-        if format == "safetensors":
+        if file_format == "safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own kinds; weights_only refuses what is no tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelPackageError(f"{path}: cannot be read as {format}: {reason}") from None
+        raise ModelPackageError(f"{path}: cannot be read as {file_format}: {reason}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelPackageError(f"{path}: is no state dict")
     return state

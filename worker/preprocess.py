@@ -22,7 +22,8 @@ def book(image: Image.Image, wanted: Input) -> NDArray[np.float32]:
     gray = image if image.mode == "L" else image.convert("L")
     if gray.size != (wanted.width, wanted.height):
         gray = gray.resize((wanted.width, wanted.height))
-    return ((255 - np.asarray(gray)) / np.float32(255))[np.newaxis]
+    scaled: NDArray[np.float32] = np.divide(255 - np.asarray(gray), 255, dtype=np.float32)
+    return scaled[np.newaxis]
 
 
 MODES: dict[str, Mode] = {"book": book}

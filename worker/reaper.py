@@ -5,6 +5,8 @@ import queue
 import random
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from redis.exceptions import RedisError
@@ -52,11 +54,11 @@ class Reaper(threading.Thread):
                 self._guarded(self._scan)
                 continue
             if death is None:
-                self._guarded(lambda: self._store.leave(self._model, f"{self._boot}|"))
+                self._guarded(partial(self._store.leave, self._model, f"{self._boot}|"))
                 return
-            self._guarded(lambda death=death: self._release(*death))
+            self._guarded(partial(self._release, *death))
 
-    def _guarded(self, step: object) -> None:
+    def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
         except RedisError as error:
@@ -72,6 +74,10 @@ class Reaper(threading.Thread):
         overdue = self._store.overdue(OVERDUE_AT_ONCE)
         for token, end in overdue.items():
             if self._seen.get(token) == end:
-                log.warning("%d chunks of a lapsed lease are ready again", self._store.lapse(token, WORKER_LOST, seen=end))
+                log.warning(
+                    "%d chunks of a lapsed lease are ready again", self._store.lapse(token, WORKER_LOST, seen=end)
+                )
         self._seen = overdue
         self._store.sweep([self._model])
+        if self._settings.alive_file is not None and self._store.ready_processes(self._model, f"{self._boot}|"):
+            self._settings.alive_file.touch()

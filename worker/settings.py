@@ -33,9 +33,13 @@ class WorkerSettings(StoreSettings):
         0.005, description="How long an idle task waits for more work before it returns."
     )
     reap_seconds: Seconds = Field(1, description="How often overdue leases are looked for.")
-    crash_tries_max: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Tries of an image that kills its process.")
+    crash_tries_max: Annotated[int, Field(ge=1, le=20)] = Field(
+        3, description="Tries of an image that kills its process."
+    )
     losses_max: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Lapsed leases before an image fails.")
     store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
+
+    alive_file: Path | None = Field(None, description="A file that is touched while the worker's children are ready.")
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:

@@ -45,8 +45,9 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page.")]
     status_code=202,
     summary="Submit images",
     response_model=schemas.JobResource,
-    responses={200: {"model": schemas.JobResource, "description": "Ended within `Prefer: wait=N`"}}
-    | schemas.problems(401, 413, 415, 422, 429, 503),
+    responses=schemas.problems(
+        401, 413, 415, 422, 429, 503, _200={"model": schemas.JobResource, "description": "Ended in time"}
+    ),
     openapi_extra=schemas.UPLOAD_BODY,
 )
 async def submit(
@@ -96,7 +97,7 @@ async def list_jobs(
     response_model=schemas.JobResource,
     responses=schemas.problems(401, 404, 410, 422, 503),
 )
-async def get_job(request: Request, job_id: JobId, owner: Owner, calls: Calls, wait: Wait = 0) -> Response:
+async def get_job(request: Request, owner: Owner, job_id: JobId, calls: Calls, wait: Wait = 0) -> Response:
     if wait > calls.settings.wait_seconds_max:
         raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
     job = await calls.store.get(job_id, owner)
@@ -113,12 +114,12 @@ async def get_job(request: Request, job_id: JobId, owner: Owner, calls: Calls, w
     "/{job_id}/results",
     summary="A job's images with their classes, in order",
     response_model=schemas.ItemPage,
-    responses={200: {"content": {_NDJSON: {"schema": {"type": "string"}}}}} | schemas.problems(401, 404, 410, 422, 503),
+    responses=schemas.problems(401, 404, 410, 422, 503, _200={"content": {_NDJSON: {"schema": {"type": "string"}}}}),
 )
 async def results(
     request: Request,
-    job_id: JobId,
     owner: Owner,
+    job_id: JobId,
     calls: Calls,
     limit: Limit = 100,
     cursor: Annotated[
@@ -145,7 +146,7 @@ async def results(
     response_model=schemas.JobResource,
     responses=schemas.problems(401, 404, 410, 503),
 )
-async def cancel(job_id: JobId, owner: Owner, calls: Calls) -> Response:
+async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """A job that has ended stays as it is."""
     await calls.store.cancel(job_id, owner)
     return answer(await calls.views.job(await calls.store.get(job_id, owner)))
@@ -154,7 +155,7 @@ async def cancel(job_id: JobId, owner: Owner, calls: Calls) -> Response:
 @router.delete(
     "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.problems(401, 404, 410, 503)
 )
-async def delete(job_id: JobId, owner: Owner, calls: Calls) -> Response:
+async def delete(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     await calls.store.delete(job_id, owner)
     return Response(status_code=204)
 

@@ -2,40 +2,41 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from api import schemas
 from api.answers import answer
-from api.auth import Calls, Owner
+from api.auth import Calls, owner_of
 from api.services import Services
 from api.views import model_view
 from jobs.errors import ModelNotFound
 from jobs.models import Card
 from jobs.settings import ModelName
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(owner_of)])
 
 
-@router.get("", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.problems(401, 503))
-async def list_models(owner: Owner, calls: Calls) -> Response:
+@router.get(
+    "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.problems(401, 503)
+)
+async def list_models(calls: Calls) -> Response:
     return answer({"models": await _views(calls, await calls.models.cards())})
 
 
 @router.get(
-    "/{name}", summary="The versions of one model", response_model=schemas.ModelList, responses=schemas.problems(401, 404, 503)
+    "/{name}",
+    summary="The versions of one model",
+    response_model=schemas.ModelList,
+    responses=schemas.problems(401, 404, 503),
 )
-async def get_model(
-    name: Annotated[ModelName, Path(description="The model's name.")], owner: Owner, calls: Calls
-) -> Response:
+async def get_model(name: Annotated[ModelName, Path(description="The model's name.")], calls: Calls) -> Response:
     cards = [card for card in await calls.models.cards() if card.name == name]
     if not cards:
-        raise ModelNotFound()
+        raise ModelNotFound
     return answer({"models": await _views(calls, cards)})
 
 
 async def _views(calls: Services, cards: list[Card]) -> list[dict[str, Any]]:
     serving = {name: await calls.models.serving(name) for name in {card.name for card in cards}}
-    return [
-        model_view(card, [process for ref, process in serving[card.name] if ref == card.ref]) for card in cards
-    ]
+    return [model_view(card, [process for ref, process in serving[card.name] if ref == card.ref]) for card in cards]

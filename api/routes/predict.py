@@ -31,7 +31,7 @@ async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     job = await calls.store.get(submission.id, owner)
     if job.only_item is None or job.only_item.outcome is None:
         await calls.store.cancel(submission.id, owner)  # nobody will ask for it again
-        raise WaitTimeout()
+        raise WaitTimeout
     if isinstance(job.only_item.outcome, Failure):
         raise BadImage(job.only_item.outcome.detail, item_code=job.only_item.outcome.code)
     view = await calls.views.item(job.only_item)

@@ -80,7 +80,7 @@ def _socket_path(data_dir: Path) -> Path:
 
 
 def _write_config(data_dir: Path, *, embedded: bool) -> Path:
-    """supervisord's configuration: started in this order, stopped in the reverse one."""
+    """Supervisord's configuration: started in this order, stopped in the reverse one."""
     config = RawConfigParser()
     config["supervisord"] = {
         "nodaemon": "true",
@@ -93,8 +93,8 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
     programs = {"api": f"{python} -m api", "worker": f"{python} -m worker", "ready": f"{python} -m deploy.local.ready"}
     if embedded:
         maxmemory = load(StoreSettings).redis_maxmemory_bytes
-        command = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=_socket_path(data_dir))
-        programs = {"valkey": shlex.join(command), **programs}
+        server = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=_socket_path(data_dir))
+        programs = {"valkey": shlex.join(server), **programs}
     if os.getuid() == 0:
         config["supervisord"]["user"] = "root"  # said outright, it is not warned of
     for priority, (name, command) in enumerate(programs.items()):

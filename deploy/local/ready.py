@@ -18,7 +18,8 @@ def main() -> None:
     print(
         f"\nDarkroom is ready at {base} (pages to try it: {base}/docs). In another terminal:\n\n"
         f"  curl --data-binary @{SAMPLE} {base}/v1/jobs\n\n"
-        f"then ask for the job at the path under \"self\", or let curl wait with -H 'Prefer: wait=5'. Ctrl-C stops it all.\n",
+        "then ask for the job at the path under \"self\", or let curl wait with -H 'Prefer: wait=5'.\n"
+        "Ctrl-C stops it all.\n",
         flush=True,
     )
 
