@@ -29,11 +29,7 @@ class State(TypedDict):
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The application for these settings; connections open when it starts.
-
-    Raises:
-        ModelPackageError: a manifest under `models_dir` is wrong.
-    """
+    """The application for these settings; connections open when it starts."""
     cards = list(pinned_cards(settings.models_dir))
     keys = Keys(settings.api_keys)
 

@@ -30,7 +30,7 @@ class Keys:
         return owner
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     services: Services = request.state.services
     return services
 

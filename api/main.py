@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.settings import ApiSettings
-from jobs.errors import ModelPackageError, SettingsError
+from jobs.errors import SettingsError
 from jobs.server import check_server
 from jobs.settings import load
 
@@ -25,7 +25,7 @@ def run() -> None:
         app()  # here first, so that what is wrong is said once and in one line
         settings = load(ApiSettings)
         check_server(settings)
-    except (SettingsError, ModelPackageError) as error:
+    except SettingsError as error:
         sys.exit(f"darkroom api: {error}")
     uvicorn.run(
         "api.main:app",

@@ -51,23 +51,26 @@ async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterat
         waiters.start()
         stack.push_async_callback(waiters.close)
         stack.enter_context(on_stop_signal(waiters.release))
-        await _keep_house_once(store, models, cards)
-        housekeeping = asyncio.create_task(_keep_house(settings.sweep_seconds, store, models, cards))
+        await _keep_house_once(link, store, models, cards)
+        housekeeping = asyncio.create_task(_keep_house(settings.sweep_seconds, link, store, models, cards))
         stack.callback(housekeeping.cancel)
         yield Services(
             settings, link, store, models, Intake(settings, submitter, models), waiters, Views(settings, models)
         )
 
 
-async def _keep_house(every_seconds: float, store: JobStore, models: ModelRegistry, cards: list[Card]) -> None:
+async def _keep_house(
+    every_seconds: float, link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card]
+) -> None:
     while True:
         await asyncio.sleep(every_seconds)
-        await _keep_house_once(store, models, cards)
+        await _keep_house_once(link, store, models, cards)
 
 
-async def _keep_house_once(store: JobStore, models: ModelRegistry, cards: list[Card]) -> None:
+async def _keep_house_once(link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card]) -> None:
     """Keep the models of `cards` known, and drop what is due. Workers sweep too; a stack without one must not grow."""
     try:
+        await link.set_clock()
         await models.register(cards)
         await store.sweep({card.name for card in await models.cards()})
     except DarkroomError as error:

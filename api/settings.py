@@ -17,6 +17,7 @@ class ApiSettings(StoreSettings):
     api_processes: Annotated[int, Field(ge=1, le=64)] = Field(1, description="API processes that share the port.")
     api_keys: dict[str, str] = Field(
         default_factory=dict,
+        repr=False,
         description='Owner to API key, as JSON: {"alice": "a-long-random-key"}. Empty: everybody may call, '
         "and all jobs belong to one owner.",
     )

@@ -112,7 +112,10 @@ class GroupConnection:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        wire = self._wire
         self._drop()
+        if wire is not None:
+            await wire.lost
         while self._waiting:
             _fail(self._waiting.popleft(), NotSent())
 

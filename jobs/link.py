@@ -55,9 +55,23 @@ class StoreLink:
         for connection in (self.reads, self.uploads, self.commits):
             await connection.close()
 
+    async def greeted(self) -> None:
+        """Return once the server's clock and the key that signs ids are known.
+
+        Raises:
+            StoreUnavailable
+        """
+        if not self.secret:
+            await self.run(self.commits, ("PING",))
+
     def now_ms(self) -> float:
         """The server's clock, as far as this process knows it."""
         return time.monotonic() * 1000 + self._clock_offset_ms
+
+    async def set_clock(self) -> None:
+        """Ask for the server's time: its clock may have been stepped since."""
+        (now,) = await self.read(("TIME",))
+        self._clock_offset_ms = _offset_ms(now)
 
     def script(self, name: str) -> Script:
         return self._scripts[name]
@@ -100,14 +114,19 @@ class StoreLink:
             raise refusal(reply)
 
     async def _greet(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
-        _, secret, (seconds, micros), *_ = await execute(
+        _, secret, now, *_ = await execute(
             ("SET", keys.SIGNING, secrets.token_bytes(32), "NX"),
             ("GET", keys.SIGNING),
             ("TIME",),
             *(("SCRIPT", "LOAD", self._scripts[name].source) for name in _API_SCRIPTS),
         )
         self.secret = secret
-        self._clock_offset_ms = int(seconds) * 1000 + int(micros) / 1000 - time.monotonic() * 1000
+        self._clock_offset_ms = _offset_ms(now)
+
+
+def _offset_ms(now: list[bytes]) -> float:
+    seconds, micros = now
+    return int(seconds) * 1000 + int(micros) / 1000 - time.monotonic() * 1000
 
 
 def is_noscript(reply: Reply) -> bool:

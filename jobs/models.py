@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -11,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from jobs.errors import ModelPackageError
 from jobs.settings import ModelName
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
 
 
 class _Part(BaseModel):
@@ -144,9 +147,16 @@ def check_package(folder: Path) -> tuple[Manifest, Card]:
 
 
 def pinned_cards(models_dir: Path) -> Iterator[Card]:
-    """The cards that can be told from manifests alone, so that the API knows its models before a worker is up."""
+    """The cards that can be told from manifests alone, so that the API knows its models before a worker is up.
+
+    A wrong manifest is logged and passed over: a model that cannot be served must not keep the others down.
+    """
     for path in sorted(models_dir.glob(f"*/{MANIFEST}")):
-        manifest = read_manifest(path.parent)
+        try:
+            manifest = read_manifest(path.parent)
+        except ModelPackageError as error:
+            log.warning("a model is passed over: %s", error)
+            continue
         if manifest.weights.sha256 is not None:
             yield manifest.card(manifest.weights.sha256)
 

@@ -20,7 +20,9 @@ class StoreSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="The Redis or Valkey that holds the jobs.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="The Redis or Valkey that holds the jobs."
+    )
     redis_maxmemory_bytes: Bytes = Field(
         1 << 30, description="The server's maxmemory, or what it may use where it sets none. The budgets divide it."
     )
@@ -75,10 +77,14 @@ def load(settings: type[S], **overrides: Any) -> S:
     try:
         return settings(**overrides)
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_line, error.errors()))) from None
+        raise SettingsError("; ".join(_line(settings, problem) for problem in error.errors())) from None
 
 
-def _line(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"]).upper()
+def _line(settings: type[BaseSettings], problem: Any) -> str:
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {text} (got {problem['input']!r})" if name else text
+    if not problem["loc"]:
+        return str(text)
+    name = str(problem["loc"][0])
+    field = settings.model_fields.get(name)
+    shown = f" (got {problem['input']!r})" if field is not None and field.repr else ""  # repr=False marks secrets
+    return f"{name.upper()}: {text}{shown}"

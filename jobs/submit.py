@@ -55,8 +55,7 @@ class Submitter:
 
     async def new_id(self, owner: str) -> bytes:
         """An id for a job to come."""
-        if not self._link.secret:
-            await self._link.run(self._link.commits, ("PING",))
+        await self._link.greeted()
         return new_id(owner, self._link.secret)
 
     async def write_upload(self, job_id: bytes, number: int, chunk: Chunk) -> None:
@@ -80,6 +79,7 @@ class Submitter:
             QueueFull, QuotaExceeded: refused; nothing is left behind.
             StoreUnavailable: not accepted, or with `outcome: unknown` among its extensions if that is not known.
         """
+        await self._link.greeted()
         deadline_ms = int(self._link.now_ms() + self._link.timeout_seconds * 1000)
         sets = [
             self._set_upload(submission.id, number, chunk)
@@ -101,6 +101,8 @@ class Submitter:
                 await self.discard_uploads(submission.id, len(submission.chunks))
                 raise refusal(reply)
         verdict, *accepted_ms = replies[-1]
+        if verdict == b"late":
+            await self._link.set_clock()
         if verdict != b"ok":
             raise _REFUSALS[verdict]
         return int(accepted_ms[0])

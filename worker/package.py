@@ -48,15 +48,21 @@ def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
     """Load by name, or by order where only the numbering differs, as with an `nn.Flatten` in front."""
     own = network.state_dict()
     if own.keys() != state.keys():
-        if [name.rpartition(".")[2] for name in own] != [name.rpartition(".")[2] for name in state]:
+        names, given = sorted(own, key=_place), sorted(state, key=_place)
+        if [name.rpartition(".")[2] for name in names] != [name.rpartition(".")[2] for name in given]:
             raise ModelPackageError(f"{path}: has {', '.join(state) or 'nothing'}; the network has {', '.join(own)}")
-        state = dict(zip(own, state.values(), strict=True))
+        state = {name: state[other] for name, other in zip(names, given, strict=True)}
     for name, value in own.items():
         if value.shape != state[name].shape:
             raise ModelPackageError(
                 f"{path}: {name} has the shape {tuple(state[name].shape)}; the network has {tuple(value.shape)}"
             )
     network.load_state_dict(state)
+
+
+def _place(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts the names of a state dict by their numbers: 2.weight before 10.bias."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
 def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path) -> None:

@@ -22,11 +22,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 POLL_AFTER_SECONDS = 1
 _NDJSON = "application/x-ndjson"
-_ITEM_CURSOR = re.compile(r"(\d{1,9})-(\d{1,9})-(\d{1,9})", re.ASCII)
+_ITEM_CURSOR = r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$"
 _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE | re.ASCII)
 
 
-def _job_id(job_id: Annotated[str, Path(description="The job's id, as the submit answered it.")]) -> bytes:
+async def _job_id(job_id: Annotated[str, Path(description="The job's id, as the submit answered it.")]) -> bytes:
     parsed = from_text(job_id)
     if parsed is None:
         raise JobNotFound("This is no job's id.")
@@ -122,9 +122,7 @@ async def results(
     job_id: JobId,
     calls: Calls,
     limit: Limit = 100,
-    cursor: Annotated[
-        str | None, Query(pattern=_ITEM_CURSOR.pattern, description="`next_cursor` of the page before.")
-    ] = None,
+    cursor: Annotated[str | None, Query(pattern=_ITEM_CURSOR, description="`next_cursor` of the page before.")] = None,
 ) -> Response:
     """JSON pages, pending images included; with `Accept: application/x-ndjson` all that have ended, a line each."""
     job = await calls.store.get(job_id, owner)

@@ -39,11 +39,10 @@ local function take_suspect()
   end
 end
 
-local function take_lane(lane)
-  local name = model .. ':' .. lane
-  local items, bytes = 0, 0
+-- One round of the ring: each owner gets its share of what is still wanted. Returns the items and bytes held.
+local function take_round(name, items, bytes)
   for owners = redis.call('LLEN', K.ring .. name), 1, -1 do
-    if items >= items_max or pops <= 0 then return end
+    if items >= items_max or pops <= 0 then break end
     local owner = redis.call('LPOP', K.ring .. name)
     local queue = K.ready .. name .. ':' .. owner
     local share = items + math.ceil((items_max - items) / owners)
@@ -60,6 +59,15 @@ local function take_lane(lane)
       end
     end
     if redis.call('EXISTS', queue) == 1 then redis.call('RPUSH', K.ring .. name, owner) end
+  end
+  return items, bytes
+end
+
+local function take_lane(lane)
+  local items, bytes, before = 0, 0, -1
+  while items > before and items < items_max and pops > 0 do
+    before = items
+    items, bytes = take_round(model .. ':' .. lane, items, bytes)
   end
 end
 

@@ -1,0 +1,70 @@
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.leases import LeaseStore
+from jobs.link import StoreLink
+from jobs.settings import StoreSettings
+from tests.support.processes import MAXMEMORY_BYTES, Valkey
+from tests.support.store import Store
+
+TEST_DATA = Path(__file__).parent / "data"
+
+# Settings come from the tests alone.
+for _name in ("HOST", "PORT", "REDIS_URL", "DATA_DIR", "API_KEYS", "MODEL"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session")
+def shirt() -> bytes:
+    """A picture of a shirt: 28 × 28, gray, on white."""
+    return (TEST_DATA / "0007-shirt.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("vk")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_valkey: Valkey) -> Valkey:
+    """A real Valkey with nothing in it."""
+    with _valkey.client as client:
+        client.flushall()
+        client.config_set("maxmemory", MAXMEMORY_BYTES)
+    return _valkey
+
+
+@pytest.fixture
+def store_settings(valkey: Valkey) -> StoreSettings:
+    return StoreSettings(redis_url=valkey.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
+
+
+@pytest.fixture
+async def link(store_settings: StoreSettings) -> AsyncIterator[StoreLink]:
+    link = open_link(store_settings)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+def leases(store_settings: StoreSettings) -> Iterator[LeaseStore]:
+    leases = LeaseStore(store_settings, lease_seconds=4, timeout_seconds=5)
+    yield leases
+    leases.close()
+
+
+@pytest.fixture
+def store(link: StoreLink, leases: LeaseStore, valkey: Valkey) -> Iterator[Store]:
+    """Both sides of the store, and what a test looks at in it."""
+    with valkey.client as client:
+        yield Store(link, leases, client)
+
+
+def open_link(settings: StoreSettings) -> StoreLink:
+    link = StoreLink(settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=1 << 20)
+    link.start()
+    return link

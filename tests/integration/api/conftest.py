@@ -1,0 +1,56 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from api.app import create_app
+from api.settings import ApiSettings
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
+
+StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
+
+
+@asynccontextmanager
+async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on a port of its own, in this process, and a client for it."""
+    port = free_port()
+    values = {
+        "redis_url": valkey.url,
+        "port": port,
+        "models_dir": ROOT / "weights",
+        "redis_maxmemory_bytes": MAXMEMORY_BYTES,
+        "upload_bytes_max": 16 << 20,
+    } | settings
+    config = uvicorn.Config(create_app(ApiSettings(**values)), port=port, log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not task.done(), "the API did not start"
+        await asyncio.sleep(0.01)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+async def start_api(valkey: Valkey) -> AsyncIterator[StartApi]:
+    """Starts an API with settings of the test's own."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> httpx.AsyncClient:
+            return await stack.enter_async_context(serving(valkey, **settings))
+
+        yield start
+
+
+@pytest.fixture
+async def api(start_api: StartApi) -> httpx.AsyncClient:
+    """A client of an API with default settings, and no worker behind it."""
+    return await start_api()

@@ -1,0 +1,265 @@
+"""Requests that are refused, each with its code and with nothing left behind in Redis.
+
+What is wrong with an image itself is the item's error: `tests/integration/worker/test_bad_images.py`.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.integration.api.conftest import StartApi
+from tests.support.store import Store
+from tests.support.waiting import eventually
+
+PNG = {"Content-Type": "image/png"}
+BOUNDARY = "frontier"
+MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@pytest.fixture
+async def keys_before(api: httpx.AsyncClient, store: Store) -> Callable[[], set[bytes]]:
+    """The keys that appeared since, but for the probe of /readyz."""
+    await api.get("/v1/models")
+    before = store.keys()
+    return lambda: store.keys() - before
+
+
+def part(name: str, filename: bytes | None, body: bytes) -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"'.encode()
+    if filename is not None:
+        disposition += b'; filename="' + filename + b'"'
+    return b"--" + BOUNDARY.encode() + b"\r\n" + disposition + b"\r\n\r\n" + body + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        pytest.param(b"", PNG, 422, "invalid_request", id="an empty body"),
+        pytest.param(b"", {}, 422, "invalid_request", id="no body at all"),
+        pytest.param(b"plain text", {}, 415, "unsupported_media_type", id="no image and no Content-Type"),
+        pytest.param(b"plain text", {"Content-Type": "text/plain"}, 415, "unsupported_media_type", id="text"),
+        pytest.param(b"{}", {"Content-Type": "application/json"}, 415, "unsupported_media_type", id="JSON"),
+        pytest.param(b"PK\x03\x04", {}, 415, "unsupported_media_type", id="an archive told by its bytes"),
+        pytest.param(b"x", {"Content-Type": "multipart/form-data"}, 422, "invalid_request", id="no boundary"),
+        pytest.param(
+            b"x", {"Content-Type": "multipart/form-data; boundary="}, 422, "invalid_request", id="no boundary"
+        ),
+        pytest.param(b"no boundary in here", MULTIPART, 422, "invalid_request", id="no part"),
+        pytest.param(END, MULTIPART, 422, "invalid_request", id="only the end"),
+        pytest.param(
+            part("comment", None, b"x") + END, MULTIPART, 422, "invalid_request", id="no file among the parts"
+        ),
+        pytest.param(part("files", b"a", b"x"), MULTIPART, 422, "invalid_request", id="no end"),
+        pytest.param(part("files", b"a", b"x")[:-9], MULTIPART, 422, "invalid_request", id="cut off in a part"),
+        pytest.param(
+            b"".join(part("files", b"a", b"x") for _ in range(65)) + END,
+            MULTIPART,
+            422,
+            "invalid_request",
+            id="65 files",
+        ),
+        pytest.param(
+            b"".join(part("comment", None, b"x") for _ in range(100)) + END,
+            MULTIPART,
+            422,
+            "invalid_request",
+            id="100 parts",
+        ),
+        pytest.param(bytes(20 << 20), PNG, 413, "upload_too_large", id="20 MiB of one image"),
+        pytest.param(
+            part("files", b"a", bytes(11 << 20)) + END, MULTIPART, 413, "upload_too_large", id="one file too large"
+        ),
+        pytest.param(
+            part("files", b"a", bytes(9 << 20)) * 2 + END, MULTIPART, 413, "upload_too_large", id="too large in all"
+        ),
+    ],
+)
+async def test_a_bad_body_is_refused_and_leaves_nothing(
+    api: httpx.AsyncClient,
+    keys_before: Callable[[], set[bytes]],
+    content: bytes,
+    headers: dict[str, str],
+    status: int,
+    code: str,
+) -> None:
+    answer = await api.post("/v1/jobs", content=content, headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    assert keys_before() == set()
+
+
+async def test_a_body_that_grows_too_large_unannounced_is_refused(
+    api: httpx.AsyncClient, keys_before: Callable[[], set[bytes]]
+) -> None:
+    async def endless() -> object:
+        for _ in range(20):
+            yield bytes(1 << 20)
+
+    for headers in (PNG, MULTIPART):
+        answer = await api.post("/v1/jobs", content=endless(), headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+    assert keys_before() == set()
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("model=resnet", "unknown_model"),
+        ("model=../etc/passwd", "invalid_request"),
+        ("top_k=0", "invalid_request"),
+        ("top_k=101", "invalid_request"),
+        ("top_k=many", "invalid_request"),
+        ("lane=fast", "invalid_request"),
+    ],
+)
+async def test_a_bad_parameter_is_refused_and_leaves_nothing(
+    api: httpx.AsyncClient, shirt: bytes, keys_before: Callable[[], set[bytes]], query: str, code: str
+) -> None:
+    answer = await api.post(f"/v1/jobs?{query}", content=shirt, headers=PNG)
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert keys_before() == set()
+
+
+async def test_one_file_too_large_among_many_is_an_error_of_its_item(
+    start_api: StartApi, store: Store, shirt: bytes
+) -> None:
+    api = await start_api(item_bytes_max=1000)
+    answer = await api.post("/v1/jobs", files=[("files", ("big.png", bytes(1001))), ("files", ("ok.png", shirt))])
+    assert answer.status_code == 202
+    assert answer.json()["counts"]["total"] == 2
+
+
+async def send(api: httpx.AsyncClient, data: bytes, *, then_close: bool = True) -> bytes:
+    """Write raw bytes to the API, and hang up or read what it answers."""
+    url = api.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(data)
+    await writer.drain()
+    if then_close:
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        writer.transport.abort()
+        return b""
+    answer = await reader.read(1000)
+    writer.close()
+    return answer
+
+
+def request(headers: dict[str, str], length: int, body: bytes) -> bytes:
+    lines = [
+        "POST /v1/jobs HTTP/1.1",
+        "Host: x",
+        f"Content-Length: {length}",
+        *(f"{k}: {v}" for k, v in headers.items()),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def test_a_client_that_hangs_up_in_the_middle_of_its_body_leaves_nothing(
+    api: httpx.AsyncClient, shirt: bytes, keys_before: Callable[[], set[bytes]]
+) -> None:
+    large = part("files", b"a", bytes(5 << 20)) + part("files", b"b", bytes(5 << 20))
+    for headers, body in ((PNG, shirt[:100]), (MULTIPART, part("files", b"a", shirt)), (MULTIPART, large)):
+        await send(api, request(headers, len(body) + 1000, body))
+    # Each request was read as far as it went before this one is answered.
+    assert (await api.post("/v1/jobs", content=b"", headers=PNG)).status_code == 422
+    await eventually(lambda: not keys_before(), what="the end of what was written ahead")
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_group_does_not_hold_up_the_others(
+    api: httpx.AsyncClient, store: Store, shirt: bytes
+) -> None:
+    """Whole requests whose clients do not wait for the answer, among others who do."""
+    gone = [send(api, request(PNG, len(shirt), shirt)) for _ in range(30)]
+    staying = [api.post("/v1/jobs", content=shirt, headers=PNG) for _ in range(30)]
+    answers = await asyncio.gather(*(call for pair in zip(gone, staying, strict=True) for call in pair))
+
+    assert [answer.status_code for answer in answers if not isinstance(answer, bytes)] == [202] * 30
+    listed = (await api.get("/v1/jobs?limit=1000")).json()["jobs"]
+    claimed = store.claim().chunks
+    assert 30 <= len(listed) <= 60
+    assert len(claimed) == len(listed), "what is listed is ready, and nothing else"
+
+
+@pytest.mark.parametrize(
+    ("filename", "label"),
+    [
+        (b"../../etc/passwd", "passwd"),
+        (b"C:\\\\Windows\\\\shirt.png", "shirt.png"),
+        (b"/", None),
+        (b"", None),
+        (b"caf\xe9.png", "caf�.png"),
+        ("größe.png".encode(), "größe.png"),
+        (b"a\x00b\x1b[31m.png", "a�b�[31m.png"),
+        (b"x" * 300, "x" * 255),
+    ],
+)
+async def test_a_file_name_is_a_label_and_nothing_else(
+    api: httpx.AsyncClient, shirt: bytes, filename: bytes, label: str | None
+) -> None:
+    answer = await api.post("/v1/jobs", content=part("files", filename, shirt) + END, headers=MULTIPART)
+    assert answer.status_code == 202
+    assert answer.json()["result"]["name"] == label
+
+
+@pytest.mark.parametrize("path", ["", "/results"])
+@pytest.mark.parametrize(
+    "job_id", ["019254a0-7b11-7cc0-8000-3f1d5a2b9c4e", "1", "not-an-id", "019254A0-7B11-7CC0-8000-3F1D5A2B9C4E", "%00"]
+)
+async def test_an_unknown_or_malformed_id_is_404(api: httpx.AsyncClient, job_id: str, path: str) -> None:
+    answer = await api.get(f"/v1/jobs/{job_id}{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+
+
+@pytest.mark.parametrize("wait", ["soon", "-1", "nan", "inf", "31", ""])
+async def test_a_bad_wait_is_refused(api: httpx.AsyncClient, shirt: bytes, wait: str) -> None:
+    job = (await api.post("/v1/jobs", content=shirt, headers=PNG)).json()
+    answer = await api.get(f"/v1/jobs/{job['id']}?wait={wait}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "wait" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "-1", "1-2", "1-2-3-4", "9999999999-0-0", "%00"])
+async def test_a_bad_cursor_is_refused(api: httpx.AsyncClient, shirt: bytes, cursor: str) -> None:
+    job = (await api.post("/v1/jobs", content=shirt, headers=PNG)).json()
+    assert (await api.get(f"/v1/jobs/{job['id']}/results?cursor={cursor}")).json()["code"] == "invalid_request"
+
+
+async def test_a_cursor_past_the_end_gives_nothing(api: httpx.AsyncClient, shirt: bytes) -> None:
+    job = (await api.post("/v1/jobs", content=shirt, headers=PNG)).json()
+    for cursor in ("0-50-50", "7-0-7", "0-0-999"):
+        page = (await api.get(f"/v1/jobs/{job['id']}/results?cursor={cursor}")).json()
+        assert page["next_cursor"] is None
+        assert len(page["items"]) <= 1
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "cursor=-1", "cursor=x", "status=lost"])
+async def test_a_bad_listing_is_refused(api: httpx.AsyncClient, query: str) -> None:
+    assert (await api.get(f"/v1/jobs?{query}")).json()["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("PUT", "/v1/jobs", 405, "method_not_allowed"),
+        ("GET", "/predict", 405, "method_not_allowed"),
+        ("GET", "/v1/models/resnet", 404, "model_not_found"),
+        ("GET", "/v1/models/Big%20Model", 422, "invalid_request"),
+    ],
+)
+async def test_other_errors_are_problems_too(
+    api: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await api.request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Request-Id"]

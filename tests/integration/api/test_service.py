@@ -1,0 +1,99 @@
+"""What is true of every route: keys, request ids, models, health, the pages at /docs."""
+
+import re
+
+import httpx
+import pytest
+
+from api.schemas import ModelList
+from tests.integration.api.conftest import StartApi
+from tests.support.store import MODEL, Store
+
+PNG = {"Content-Type": "image/png"}
+KEYS = {"alice": "alice-key-0123456789", "bob": "bob-key-0123456789"}
+
+
+def bearer(owner: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[owner]}"}
+
+
+async def test_where_keys_are_set_each_owner_sees_its_own_jobs(start_api: StartApi, shirt: bytes) -> None:
+    api = await start_api(api_keys=KEYS)
+    job = (await api.post("/v1/jobs", content=shirt, headers=PNG | bearer("alice"))).json()
+
+    assert (await api.get(job["links"]["self"], headers=bearer("alice"))).status_code == 200
+    answer = await api.get(job["links"]["self"], headers=bearer("bob"))
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert (await api.get("/v1/jobs", headers=bearer("bob"))).json()["jobs"] == []
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/jobs"),
+        ("GET", "/v1/jobs"),
+        ("GET", "/v1/jobs/not-an-id"),
+        ("POST", "/v1/jobs/not-an-id/cancel"),
+        ("DELETE", "/v1/jobs/not-an-id"),
+        ("GET", "/v1/jobs/not-an-id/results"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/fmnist-mlp"),
+        ("POST", "/predict"),
+    ],
+)
+async def test_without_a_key_nothing_is_told(
+    start_api: StartApi, method: str, path: str, header: dict[str, str]
+) -> None:
+    api = await start_api(api_keys=KEYS)
+    answer = await api.request(method, path, headers=header)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_health_needs_no_key(start_api: StartApi) -> None:
+    api = await start_api(api_keys=KEYS)
+    for path in ("/livez", "/readyz"):
+        assert (await api.get(path)).json() == {"status": "ok"}
+
+
+async def test_a_request_id_is_the_clients_own_where_it_gives_one(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/livez", headers={"X-Request-Id": "abc-1"})).headers["X-Request-Id"] == "abc-1"
+    for strange in ("a b", "x" * 65, ""):
+        made = (await api.get("/livez", headers={"X-Request-Id": strange})).headers["X-Request-Id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+async def test_models_say_what_they_are_and_who_serves_them(api: httpx.AsyncClient, store: Store) -> None:
+    (model,) = (await api.get("/v1/models")).json()["models"]
+    assert (model["id"], model["serving"]) == ("fmnist-mlp@1", {"workers": 0, "processes": 0})
+    assert model["classes"][6] == "Shirt"
+    assert model["test_accuracy"] > 0.885
+    assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
+
+    for process in ("boot1|11", "boot1|12", "boot2|21"):
+        store.leases.show_presence(MODEL, "fmnist-mlp@1", process, seconds=5)
+    answer = (await api.get(f"/v1/models/{MODEL}")).json()
+    ModelList.model_validate(answer)
+    assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}
+
+
+async def test_the_pages_come_from_this_server_alone(api: httpx.AsyncClient) -> None:
+    page = await api.get("/docs")
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert sources
+    for source in sources:
+        assert source.startswith("/"), "no CDN"
+        assert (await api.get(source)).status_code == 200
+
+
+async def test_the_openapi_document_describes_uploads_and_problems_with_examples(api: httpx.AsyncClient) -> None:
+    document = (await api.get("/openapi.json")).json()
+    submit = document["paths"]["/v1/jobs"]["post"]
+    assert set(submit["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
+    assert set(submit["responses"]) >= {"200", "202", "401", "413", "415", "422", "429", "503"}
+    assert "application/problem+json" in submit["responses"]["413"]["content"]
+    assert document["components"]["schemas"]["JobResource"]["example"]["result"]["class"] == "Shirt"
+    paths = {"/v1/jobs/{job_id}", "/v1/jobs/{job_id}/results", "/v1/jobs/{job_id}/cancel", "/v1/models", "/predict"}
+    assert paths <= set(document["paths"])

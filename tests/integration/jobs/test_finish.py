@@ -1,0 +1,145 @@
+import pytest
+
+from jobs import keys
+from jobs.errors import ItemCode, JobExpired
+from jobs.records import Failure, ItemState, JobState
+from tests.support.store import COAT, MODEL, OWNER, Store, finished
+
+
+async def test_a_finish_gives_results_and_ends_the_job(store: Store) -> None:
+    job_id = await store.submit(b"one")
+
+    assert store.finish(store.claim()) == 1
+
+    job = await store.get(job_id)
+    assert (job.state, job.succeeded, job.unfinished) == (JobState.COMPLETED, 1, 0)
+    assert job.only_item is not None
+    assert (job.only_item.state, job.only_item.outcome, job.only_item.model_ref) == (
+        ItemState.SUCCEEDED,
+        COAT,
+        "fmnist-mlp@1",
+    )
+    assert job.ended_ms is not None
+    assert job.ended_ms >= job.accepted_ms
+
+
+async def test_a_job_with_no_success_is_failed(store: Store) -> None:
+    job_id = await store.submit(b"one", b"two")
+    store.finish(store.claim(), Failure(ItemCode.NOT_AN_IMAGE))
+
+    job = await store.get(job_id)
+    assert (job.state, job.failed, job.succeeded) == (JobState.FAILED, 2, 0)
+
+
+async def test_a_job_ends_with_its_last_chunk(store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 5, chunk_items=2)
+    lease = store.claim(items=4)
+    store.finish(lease)
+    assert (await store.get(job_id)).state is JobState.RUNNING
+    assert (await store.get(job_id)).unfinished == 1
+
+    store.finish(store.claim("boot|task|1|1"))
+    assert (await store.get(job_id)).state is JobState.COMPLETED
+    items = [item async for _, _, item in store.jobs.items(await store.get(job_id))]
+    assert [(item.index, item.name) for item in items] == [(n, f"{n}.png") for n in range(5)]
+
+
+async def test_a_finish_leaves_no_lease_no_bytes_and_nothing_pending(store: Store) -> None:
+    await store.submit(b"one")
+    store.finish(store.claim())
+
+    assert store.redis.exists(keys.LEASES, keys.LEASE + "boot|task|1|0") == 0
+    assert store.redis.keys(keys.UPLOAD + "*") == []
+    assert (store.stat("uploads"), store.stat(f"pending:{OWNER}"), store.stat("transitions")) == (0, 0, 1)
+
+
+async def test_a_second_finish_changes_nothing(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    lease = store.claim()
+    store.finish(lease)
+
+    assert store.finish(lease, Failure(ItemCode.CORRUPT_IMAGE)) == 0
+
+    assert (await store.get(job_id)).state is JobState.COMPLETED
+    assert store.stat("transitions") == 1
+
+
+async def test_a_finish_after_the_lease_lapsed_is_refused(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    late = store.claim()
+    store.leases.lapse(late.token, "worker_lost")
+    again = store.claim("boot|task|2|0")
+
+    assert store.finish(late, Failure(ItemCode.CORRUPT_IMAGE)) == 0
+    assert (await store.get(job_id)).state is JobState.RUNNING
+    assert store.finish(again) == 1
+    assert (await store.get(job_id)).state is JobState.COMPLETED
+
+
+async def test_part_of_a_lease_may_be_finished_first(store: Store) -> None:
+    await store.submit(b"one")
+    await store.submit(b"two")
+    lease = store.claim()
+    first, second = finished(lease)
+
+    assert store.leases.finish(lease.token, [first]) == 1
+    assert store.leases.renew(lease.token)
+    assert store.leases.finish(lease.token, [second]) == 1
+    assert not store.leases.renew(lease.token)
+
+
+async def test_a_finish_after_a_cancel_changes_nothing(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    lease = store.claim()
+    await store.jobs.cancel(job_id, OWNER)
+
+    assert store.finish(lease) == 0
+
+    job = await store.get(job_id)
+    assert (job.state, job.succeeded) == (JobState.CANCELED, 0)
+    assert job.only_item is not None
+    assert job.only_item.state is ItemState.CANCELED
+    assert store.stat("transitions") == 1
+
+
+async def test_a_finish_after_a_delete_brings_nothing_back(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    lease = store.claim()
+    await store.jobs.delete(job_id, OWNER)
+
+    assert store.finish(lease) == 0
+
+    with pytest.raises(JobExpired):
+        await store.get(job_id)
+    await store.jobs.sweep([MODEL])
+    assert store.redis.keys(keys.JOB + "*") + store.redis.keys(keys.UPLOAD + "*") == []
+    assert (store.stat("uploads"), store.stat("records"), store.stat(f"pending:{OWNER}")) == (0, 0, 0)
+
+
+async def test_finish_and_claim_in_one_call_survive_an_emptied_script_cache(store: Store) -> None:
+    first, second = await store.submit(b"one"), await store.submit(b"two")
+    lease = store.claim(items=1)
+    store.redis.script_flush()
+
+    next_lease = store.leases.finish_and_claim(
+        lease.token, finished(lease), MODEL, "boot|task|1|1", items_max=64, bytes_max=1 << 20, turn=0
+    )
+
+    assert (await store.get(first)).state is JobState.COMPLETED
+    assert [c.entry.job_id for c in next_lease.chunks] == [second]
+
+
+async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
+    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    await store.submit(b"one")
+    await store.submit(b"two")
+    store.redis.delete(keys.QUEUE + MODEL)
+    lease = store.claim(items=1)
+
+    store.leases.finish(lease.token, finished(lease), ring_for=MODEL)
+    assert store.redis.llen(keys.QUEUE + MODEL) == 1
+
+    lease = store.claim("boot|task|1|1")
+    store.redis.delete(keys.QUEUE + MODEL)
+    store.leases.finish(lease.token, finished(lease), ring_for=MODEL)
+    assert store.redis.llen(keys.QUEUE + MODEL) == 0

@@ -1,0 +1,124 @@
+import pytest
+
+from jobs import keys
+from jobs.errors import ItemCode, JobExpired
+from jobs.records import Failure, ItemState, JobState
+from jobs.settings import StoreSettings
+from jobs.store import JobStore
+from tests.conftest import open_link
+from tests.support.processes import Valkey
+from tests.support.store import MODEL, OWNER, Store
+
+
+async def sweep(valkey: Valkey, **settings: float) -> None:
+    link = open_link(StoreSettings(redis_url=valkey.url, **settings))
+    await JobStore(link).sweep([MODEL])
+    await link.close()
+
+
+def age(store: Store, job_id: bytes, seconds: float) -> None:
+    """Let the job have been accepted and ended so long ago."""
+    job = keys.JOB.encode() + job_id
+    for field in ("a", "e"):
+        if store.redis.hexists(job, field):
+            store.redis.hincrby(job, field, -int(seconds * 1000))
+
+
+async def test_ended_jobs_go_when_their_time_is_over_and_only_then(store: Store, valkey: Valkey) -> None:
+    old, young = await store.submit(b"one"), await store.submit(b"two")
+    store.finish(store.claim())
+    age(store, old, 3601)
+    age(store, young, 3500)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    with pytest.raises(JobExpired):
+        await store.get(old)
+    assert (await store.get(young)).state is JobState.COMPLETED
+
+
+async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, valkey: Valkey) -> None:
+    await store.link.greeted()
+    before = store.keys()
+    jobs = [await store.submit(*[b"image"] * 3, chunk_items=2) for _ in range(50)]
+    for number in range(50):
+        store.finish(store.claim(f"boot|task|1|{number}", items=4))
+    await store.jobs.cancel(jobs[0], OWNER)
+    for job_id in jobs:
+        age(store, job_id, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    left = store.keys() - before - {keys.STATS.encode(), keys.OWNED_BASE.encode()}
+    assert left == set()
+    assert (store.stat("uploads"), store.stat("records"), store.stat(f"pending:{OWNER}")) == (0, 0, 0)
+    assert store.stat("transitions") == 150
+
+
+async def test_over_the_record_budget_the_oldest_go_first_but_never_before_their_least_time(
+    store: Store, valkey: Valkey
+) -> None:
+    jobs = [await store.submit(b"one") for _ in range(6)]
+    for number in range(6):
+        store.finish(store.claim(f"boot|task|1|{number}", items=1))
+    for job_id in jobs[:3]:
+        age(store, job_id, 700)
+    one = store.stat("records") / 6
+
+    await sweep(valkey, redis_maxmemory_bytes=int(one * 5.2 / 0.3 / 0.9))
+    assert [job.id for job in (await store.jobs.list(OWNER, before=None, limit=10, state=None))[0]] == jobs[:0:-1]
+
+    await sweep(valkey, redis_maxmemory_bytes=1000)
+    assert [job.id for job in (await store.jobs.list(OWNER, before=None, limit=10, state=None))[0]] == jobs[:2:-1]
+
+
+async def test_upload_bytes_of_a_canceled_job_are_freed_whatever_its_size(store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 300, chunk_items=2)
+    await store.jobs.cancel(job_id, OWNER)
+    assert len(store.redis.keys(keys.UPLOAD + "*")) == 150
+
+    await store.jobs.sweep([])
+
+    assert store.redis.keys(keys.UPLOAD + "*") == []
+    assert store.stat("uploads") == 0
+
+
+async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
+    late = await store.submit(*[b"image"] * 4, chunk_items=2)
+    store.finish(store.claim(items=2))
+    in_time = await store.submit(b"one")
+    age(store, late, 61)
+
+    await sweep(valkey, queue_deadline_seconds=60)
+
+    job = await store.get(late)
+    assert (job.state, job.succeeded, job.failed, job.unfinished) == (JobState.COMPLETED, 2, 2, 0)
+    items = [item async for _, _, item in store.jobs.items(job)]
+    assert [item.state for item in items] == [ItemState.SUCCEEDED] * 2 + [ItemState.FAILED] * 2
+    assert items[-1].outcome == Failure(ItemCode.DEADLINE_EXCEEDED)
+    assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
+    assert store.stat("transitions") == 4
+
+
+async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store) -> None:
+    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    await store.submit(b"one")
+    store.redis.delete(keys.QUEUE + MODEL)
+
+    await store.jobs.sweep([MODEL])
+    await store.jobs.sweep([MODEL])
+    assert store.redis.llen(keys.QUEUE + MODEL) == 1
+
+    store.finish(store.claim())
+    store.redis.delete(keys.QUEUE + MODEL)
+    await store.jobs.sweep([MODEL])
+    assert store.redis.llen(keys.QUEUE + MODEL) == 0
+
+
+async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Store) -> None:
+    store.leases.show_presence(MODEL, "fmnist-mlp@1", "boot|1", seconds=30)
+    store.redis.zadd(keys.SERVING + MODEL, {"fmnist-mlp@1|boot|2": 1})
+
+    await store.jobs.sweep([MODEL])
+
+    assert store.redis.zrange(keys.SERVING + MODEL, 0, -1) == [b"fmnist-mlp@1|boot|1"]

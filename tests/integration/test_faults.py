@@ -1,0 +1,182 @@
+"""What the promise says, shown on real processes: whatever dies, every accepted image gets its class, once."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+
+import httpx
+import pytest
+
+from jobs import keys
+from tests.support.processes import ROOT
+from tests.support.stack import PNG, Stack, results_of, submit_all
+from tests.support.waiting import eventually, wait_until
+from worker.images import ImageLimits
+from worker.package import load_package
+
+QUEUE = f"{keys.QUEUE}fmnist-mlp"
+
+
+@pytest.fixture(scope="session")
+def classes(test_images: list[bytes]) -> list[str]:
+    """What the model says of the test images, called in this process."""
+    classifier = load_package(ROOT / "weights" / "fmnist-mlp", ImageLimits(pixels_max=10_000, frames_max=1))
+    outcomes = classifier.classify(test_images, [1] * len(test_images))
+    assert all(isinstance(outcome, list) for outcome in outcomes)
+    return [classifier.card.classes[outcome[0].class_index] for outcome in outcomes if isinstance(outcome, list)]
+
+
+async def all_succeeded(stack: Stack, url: str, job_ids: list[str], classes: list[str]) -> None:
+    """Every job succeeded with its class, each has one transition, and nothing is left over."""
+    results = await results_of(url, job_ids)
+    assert {result["status"] for result in results} == {"succeeded"}
+    assert [result["class"] for result in results] == classes[: len(job_ids)]
+    assert stack.stat("transitions") == len(job_ids)
+    assert (stack.stat("uploads"), stack.stat("pending:public")) == (0, 0)
+    wait_until(lambda: stack.redis.exists(keys.LEASES) == 0, what="the end of all leases")
+    assert stack.redis.keys(keys.UPLOAD + "*") + stack.redis.keys(keys.LEASE + "*") == []
+
+
+async def test_three_children_are_killed_each_while_it_holds_a_lease(
+    stack: Stack, test_images: list[bytes], classes: list[str]
+) -> None:
+    api, worker = stack.api(), stack.worker()
+    ids = []
+    for part in range(3):
+        submitting = asyncio.create_task(submit_all(api.url, test_images[part * 600 : part * 600 + 600]))
+        pid = await asyncio.to_thread(stack.freeze_holder_of_a_lease, worker.children())
+        os.kill(pid, signal.SIGKILL)
+        ids += await submitting
+    ids += await submit_all(api.url, test_images[1800:])
+
+    await all_succeeded(stack, api.url, ids, classes)
+    assert worker.output().count("of a dead child are ready again") == 3
+
+
+async def test_three_workers_are_killed_each_while_a_child_holds_a_lease(
+    stack: Stack, test_images: list[bytes], classes: list[str]
+) -> None:
+    api, worker, ids = stack.api(), stack.worker(), list[str]()
+    for part in range(3):
+        submitting = asyncio.create_task(submit_all(api.url, test_images[part * 600 : part * 600 + 600]))
+        await asyncio.to_thread(stack.freeze_holder_of_a_lease, worker.children())
+        worker.kill()
+        worker = await asyncio.to_thread(stack.worker)
+        ids += await submitting
+    ids += await submit_all(api.url, test_images[1800:])
+
+    await all_succeeded(stack, api.url, ids, classes)
+
+
+async def test_the_late_finish_of_a_child_that_slept_through_its_lease_is_refused(
+    stack: Stack, test_images: list[bytes], classes: list[str]
+) -> None:
+    api, sleeper = stack.api(), stack.worker(children=1)
+    images = test_images[:300]
+    submitting = asyncio.create_task(submit_all(api.url, images))
+    pid = await asyncio.to_thread(stack.freeze_holder_of_a_lease, sleeper.children())
+    token = next(token for token in stack.redis.zrange(keys.LEASES, 0, -1) if int(token.split(b"|")[2]) == pid)
+    await asyncio.to_thread(stack.worker, children=1)
+    ids = await submitting
+
+    results = await results_of(api.url, ids)
+    assert stack.redis.zscore(keys.LEASES, token) is None, "the lease lapsed and was taken up by the other worker"
+    os.kill(pid, signal.SIGCONT)
+    more = await submit_all(api.url, test_images[300:400])
+    await results_of(api.url, more)
+
+    assert [result["class"] for result in results] == classes[:300]
+    assert await results_of(api.url, ids) == results, "no terminal state changed"
+    await all_succeeded(stack, api.url, ids + more, classes)
+
+
+async def test_an_emptied_celery_queue_is_rung_again(
+    stack: Stack, test_images: list[bytes], classes: list[str]
+) -> None:
+    api = stack.api()
+    ids = await submit_all(api.url, test_images[:200])
+    worker = stack.worker()
+    for _ in range(5):
+        stack.redis.delete(QUEUE)
+        ids += await submit_all(api.url, test_images[len(ids) : len(ids) + 20])
+        stack.redis.delete(QUEUE)
+
+    await all_succeeded(stack, api.url, ids, classes)
+    assert worker.running()
+
+
+async def test_duplicated_doorbells_double_nothing(stack: Stack, test_images: list[bytes], classes: list[str]) -> None:
+    api = stack.api()
+    stack.worker()
+    template = stack.redis.get(keys.BELL + "fmnist-mlp")
+    assert template is not None
+    ids = []
+    for part in range(5):
+        stack.redis.lpush(QUEUE, *[template.replace(b"BELLID", b"the-same-id")] * 10)
+        ids += await submit_all(api.url, test_images[part * 40 : part * 40 + 40])
+
+    await all_succeeded(stack, api.url, ids, classes)
+
+
+async def test_redis_is_killed_under_load_and_restarted_on_its_disk(
+    stack: Stack, test_images: list[bytes], classes: list[str]
+) -> None:
+    api, worker = stack.api(), stack.worker()
+    accepted: dict[int, str] = {}
+    stop = False
+
+    async def load(part: int) -> None:
+        async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
+            for number in range(part, len(test_images), 8):
+                if stop:
+                    return
+                answer = await client.post("/v1/jobs", content=test_images[number], headers=PNG)
+                if answer.status_code == 202:
+                    accepted[number] = answer.json()["id"]
+                else:
+                    assert answer.json()["code"] == "store_unavailable", answer.text
+
+    loads = [asyncio.create_task(load(part)) for part in range(8)]
+    await eventually(lambda: len(accepted) >= 100, what="100 accepted jobs")
+    stack.valkey.kill()
+    await asyncio.to_thread(stack.valkey.start)
+    before = len(accepted)
+    await eventually(lambda: len(accepted) >= before + 100, what="100 more")
+    stop = True
+    await asyncio.gather(*loads)
+
+    results = await results_of(api.url, list(accepted.values()))
+    assert [result.get("class") for result in results] == [classes[number] for number in accepted]
+    assert worker.running()
+    wait_until(lambda: stack.redis.exists(keys.LEASES) == 0, what="the end of all leases")
+    assert stack.stat("transitions") == sum(1 for _ in stack.redis.scan_iter(keys.JOB + "*")), "one for each job"
+
+
+async def test_an_api_killed_between_write_and_answer_loses_nothing(
+    stack: Stack, test_images: list[bytes], classes: list[str]
+) -> None:
+    api = stack.api()
+    await submit_all(api.url, test_images[:1])
+    stack.valkey.signal(signal.SIGSTOP)
+    body = test_images[1]
+    with socket.create_connection(("127.0.0.1", api.port)) as client:
+        client.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n")
+        client.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        wait_until(lambda: unread_bytes_of(stack) > len(body), what="the submit in the frozen server's buffer")
+        api.kill()
+    stack.valkey.signal(signal.SIGCONT)
+    worker, api = stack.worker(), stack.api()
+
+    stack.wait_for_transitions(2)
+    async with httpx.AsyncClient(base_url=api.url) as client:
+        listed = (await client.get("/v1/jobs")).json()["jobs"]
+    assert [job["result"]["class"] for job in listed] == classes[1::-1]
+    assert worker.running()
+
+
+def unread_bytes_of(stack: Stack) -> int:
+    """Bytes that wait in the receive buffers of the server's connections (`ss` shows unix sockets' queues)."""
+    lines = subprocess.run(["ss", "-xHn"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return sum(int(line.split()[2]) for line in lines if str(stack.valkey.socket) in line)

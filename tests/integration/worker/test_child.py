@@ -1,0 +1,227 @@
+"""The child's loop in this process, on a real store with the real model."""
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from jobs import keys
+from jobs.errors import ItemCode
+from jobs.lua import load_scripts
+from jobs.records import Failure, JobState
+from tests.support.pictures import bad_pictures, good_pictures
+from tests.support.processes import MAXMEMORY_BYTES, Valkey
+from tests.support.store import MODEL, OWNER, Store
+from worker.child import Child
+from worker.classifier import Classifier
+from worker.settings import WorkerSettings
+
+MakeChild = Callable[..., Child]
+
+
+@pytest.fixture
+def make_child(valkey: Valkey, classifier: Classifier) -> MakeChild:
+    def make(**settings: float) -> Child:
+        values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES, "linger_seconds": 0}
+        return Child(WorkerSettings(**values | settings), classifier, "boot")
+
+    return make
+
+
+async def test_a_slice_classifies_what_is_ready(store: Store, make_child: MakeChild, shirt: bytes) -> None:
+    jobs = [await store.submit(shirt) for _ in range(100)]
+
+    make_child(slice_seconds=5).serve("task")
+
+    for job_id in jobs:
+        job = await store.get(job_id)
+        assert job.state is JobState.COMPLETED
+        assert job.only_item is not None
+        assert isinstance(job.only_item.outcome, list)
+        assert job.only_item.outcome[0].class_index == 6
+    assert store.redis.exists(keys.LEASES) == 0
+    assert store.stat("uploads") == 0
+
+
+async def test_bad_pictures_fail_alone(store: Store, make_child: MakeChild, shirt: bytes) -> None:
+    good, bad = good_pictures(shirt), bad_pictures(shirt)
+    uploads = [*good.values(), *(upload for upload, _ in bad.values())]
+    job_id = await store.submit(*uploads)
+
+    make_child().serve("task")
+
+    job = await store.get(job_id)
+    assert (job.state, job.succeeded, job.failed) == (JobState.COMPLETED, len(good), len(bad))
+    outcomes = [item.outcome async for _, _, item in store.jobs.items(job)]
+    assert [o.code for o in outcomes if isinstance(o, Failure)] == [code for _, code in bad.values()]
+    assert all(isinstance(outcome, list) for outcome in outcomes[: len(good)])
+
+
+async def test_an_item_that_the_api_refused_to_keep_fails_as_too_large(
+    store: Store, make_child: MakeChild, shirt: bytes
+) -> None:
+    submission = await store.submission(shirt, shirt)
+    packed = submission.chunks[0].data
+    assert packed is not None
+    submission.chunks[0].data = b"\xff\xff\xff\xff" + packed[4 : 8 + len(shirt)]
+    await store.submitter.enqueue(submission)
+
+    make_child().serve("task")
+
+    outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(submission.id))]
+    assert outcomes[0] == Failure(ItemCode.ITEM_TOO_LARGE)
+    assert isinstance(outcomes[1], list)
+
+
+async def test_a_slice_ends_in_time_and_rings_for_what_is_left(
+    store: Store, make_child: MakeChild, shirt: bytes
+) -> None:
+    for _ in range(10):
+        await store.submit(shirt)
+    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+
+    make_child(slice_seconds=1e-6, batch_items=4).serve("task")
+
+    assert store.stat("transitions") == 4
+    assert store.redis.llen(keys.QUEUE + MODEL) == 1
+
+
+async def test_a_suspect_runs_image_by_image_and_notes_which(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(shirt, shirt, shirt)
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    child = make_child()
+    noted, batches = [], []
+    classify = child._work._classifier.classify
+    monkeypatch.setattr(child, "_note", lambda token, item: noted.append(item))
+    monkeypatch.setattr(
+        child._work._classifier,
+        "classify",
+        lambda images, top_ks: batches.append(len(images)) or classify(images, top_ks),
+    )
+
+    child.serve("task")
+
+    assert (noted, batches) == ([0, 1, 2], [1, 1, 1])
+    assert (await store.get(job_id)).state is JobState.COMPLETED
+
+
+async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbours_succeed(
+    store: Store, make_child: MakeChild, shirt: bytes
+) -> None:
+    job_id = await store.submit(shirt, shirt, shirt)
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    for attempt in range(2):
+        lease = store.claim(f"boot|task|2|{attempt}", turn=1)
+        store.leases.renew(lease.token, at_item=1)
+        store.leases.lapse(lease.token, ItemCode.WORKER_CRASHED)
+
+    make_child().serve("task")
+
+    outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
+    assert outcomes[1] == Failure(ItemCode.WORKER_CRASHED)
+    assert isinstance(outcomes[0], list)
+    assert isinstance(outcomes[2], list)
+
+
+async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(shirt)
+    child = make_child()
+    tries = 0
+
+    def fail(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(child._work._classifier, "classify", fail)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="of ours"):
+            child.serve("task")
+    child.serve("task")
+
+    job = await store.get(job_id)
+    assert tries == 3
+    assert job.only_item is not None
+    assert job.only_item.outcome == Failure(ItemCode.WORKER_CRASHED)
+
+
+async def test_when_redis_goes_away_in_the_middle_the_lease_is_given_back_uncharged(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(shirt)
+    child = make_child()
+
+    def lose_redis(*_: object) -> None:
+        raise redis.exceptions.ConnectionError("gone")
+
+    monkeypatch.setattr(child._work, "run", lose_redis)
+    with pytest.raises(redis.exceptions.ConnectionError):
+        child.serve("task")
+
+    lease = store.claim()
+    assert len(lease.chunks) == 1
+    assert (lease.chunks[0].charges.losses, lease.chunks[0].charges.crashes) == (0, 0)
+
+
+async def test_a_finish_whose_answer_is_lost_is_repeated_and_counts_once(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(shirt)
+    child = make_child(slice_seconds=1e-6)
+    finish = child._store.finish
+    calls = 0
+
+    def lose_the_first_answer(*args: object, **options: object) -> int:
+        nonlocal calls
+        calls += 1
+        finished = finish(*args, **options)
+        if calls == 1:
+            raise redis.exceptions.TimeoutError("no answer")
+        return finished
+
+    monkeypatch.setattr(child._store, "finish", lose_the_first_answer)
+    child.serve("task")
+
+    assert calls == 2
+    assert store.stat("transitions") == 1
+
+
+async def test_a_claim_whose_answer_is_lost_is_given_back(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(shirt)
+    child = make_child()
+    claim = child._store.claim
+
+    def lose_the_answer(*args: object, **options: object) -> None:
+        claim(*args, **options)
+        raise redis.exceptions.TimeoutError("no answer")
+
+    monkeypatch.setattr(child._store, "claim", lose_the_answer)
+    with pytest.raises(redis.exceptions.TimeoutError):
+        child.serve("task")
+
+    assert len(store.claim().chunks) == 1
+
+
+async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(shirt)
+    child = make_child()
+    run = child._work.run
+
+    def cancel_first(lease: object, note: object) -> object:
+        store.redis.evalsha(load_scripts(0)["cancel"].sha1, 0, job_id, OWNER)
+        return run(lease, note)
+
+    monkeypatch.setattr(child._work, "run", cancel_first)
+    child.serve("task")
+
+    assert (await store.get(job_id)).state is JobState.CANCELED
+    assert store.redis.exists(keys.LEASES) == 0
+    assert (store.stat(f"pending:{OWNER}"), store.stat("transitions"), store.stat("uploads")) == (0, 1, 0)

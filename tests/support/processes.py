@@ -1,0 +1,179 @@
+"""Real processes for tests: started with their own settings, waited for, and ended by their own pid."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import httpx
+import redis
+
+from deploy.local.valkey import valkey_command
+from jobs.keys import SERVING
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+MAXMEMORY_BYTES = 256 << 20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def children_of(pid: int) -> list[int]:
+    """The pids of a process's children, as Linux knows them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    with suppress(OSError):
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    return []
+
+
+class Process:
+    """A program under test, its output kept in a file."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        self._arguments = arguments
+        self._environment = {**os.environ, **(environment or {})}
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        assert self._popen is not None
+        return self._popen.pid
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self._arguments, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end."""
+        assert self._popen is not None
+        self._popen.kill()
+        self._popen.wait(timeout=10)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._popen is not None
+        self._popen.send_signal(number)
+
+    def wait(self, seconds: float = 30) -> int:
+        """The exit status, once it has ended."""
+        assert self._popen is not None
+        return self._popen.wait(timeout=seconds)
+
+    def stop(self) -> None:
+        """End it as a supervisor would: asked first, killed if it will not."""
+        if self._popen is None or self._popen.poll() is not None:
+            return
+        self._popen.terminate()
+        try:
+            self._popen.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Valkey(Process):
+    """A real server with an append-only file."""
+
+    def __init__(self, folder: Path, *, maxmemory_bytes: int = MAXMEMORY_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.socket = folder / "valkey.sock"
+        command = valkey_command(folder, maxmemory_bytes=maxmemory_bytes, unix_socket=self.socket)
+        super().__init__(command, folder / "valkey.log")
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}?db=0"
+
+    @property
+    def client(self) -> "redis.Redis[bytes]":
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        super().start()
+        wait_until(self._answers, what="Valkey")
+
+    def _answers(self) -> bool:
+        try:
+            with self.client as client:
+                return bool(client.ping())
+        except redis.exceptions.RedisError:
+            assert self.running(), self.output()
+            return False
+
+
+class Api(Process):
+    def __init__(self, redis_url: str, log: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {"REDIS_URL": redis_url, "PORT": str(self.port), **_memory(), **settings}
+        super().__init__([sys.executable, "-m", "api"], log, environment)
+
+    def start(self) -> None:
+        super().start()
+        wait_until(self._answers, what="the API")
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/livez", timeout=2).is_success
+        except httpx.TransportError:
+            assert self.running(), self.output()
+            return False
+
+
+class Worker(Process):
+    def __init__(self, redis_url: str, log: Path, *, children: int = 2, **settings: str) -> None:
+        self._redis_url = redis_url
+        self._children = children
+        self._model = settings.get("MODEL", "fmnist-mlp")
+        environment = {"REDIS_URL": redis_url, "WORKER_CHILDREN": str(children), **_memory(), **settings}
+        super().__init__([sys.executable, "-m", "worker"], log, environment)
+
+    def start(self) -> None:
+        super().start()
+        wait_until(self._is_up, seconds=60, what="the worker")
+
+    def children(self) -> list[int]:
+        """The pids of its classifying processes."""
+        return [pid for pid in children_of(self.pid) if _runs(pid, "spawn_main")]
+
+    def _is_up(self) -> bool:
+        """Whether all its children have shown their presence."""
+        assert self.running(), self.output()
+        with redis.Redis.from_url(self._redis_url) as client:
+            members = client.zrange(SERVING + self._model, 0, -1)
+        ready = {int(member.rpartition(b"|")[2]) for member in members}
+        return len(ready & set(self.children())) == self._children
+
+
+def _runs(pid: int, what: str) -> bool:
+    with suppress(OSError):
+        return what in Path(f"/proc/{pid}/cmdline").read_text()
+    return False
+
+
+def _memory() -> dict[str, str]:
+    return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "UPLOAD_BYTES_MAX": str(64 << 20)}

@@ -1,0 +1,112 @@
+"""A whole stack of real processes: Valkey, the API, workers."""
+
+import asyncio
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import redis
+
+from jobs import keys
+from tests.support.processes import Api, Valkey, Worker
+from tests.support.waiting import wait_until
+
+PNG = {"Content-Type": "image/png"}
+IN_FLIGHT = 32
+
+
+class Stack:
+    """Starts what is asked for; ends all of it."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._exits = ExitStack()
+        self._workers = 0
+        self.valkey: Valkey
+        self.redis: redis.Redis[bytes]
+
+    def __enter__(self) -> Self:
+        self.valkey = self._exits.enter_context(Valkey(self._folder / "vk"))
+        self.redis = self._exits.enter_context(self.valkey.client)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def api(self, **settings: str) -> Api:
+        api = Api(self.valkey.url, self._folder / "api.log", **self._settings | settings)
+        return self._exits.enter_context(api)
+
+    def worker(self, children: int = 2, **settings: str) -> Worker:
+        self._workers += 1
+        log = self._folder / f"worker{self._workers}.log"
+        return self._exits.enter_context(Worker(self.valkey.url, log, children=children, **self._settings | settings))
+
+    # -- what tests do to a stack
+
+    def freeze_holder_of_a_lease(self, among: list[int]) -> int:
+        """Stop (SIGSTOP) one of these children at a moment when it holds a lease, and return its pid.
+
+        Leases live for milliseconds: work must keep coming while this looks for one.
+        """
+        held: list[int] = []
+
+        def frozen() -> bool:
+            for token in self.redis.zrange(keys.LEASES, 0, -1):
+                pid = int(token.split(b"|")[2])
+                if pid not in among:
+                    continue
+                os.kill(pid, signal.SIGSTOP)
+                if self.redis.zscore(keys.LEASES, token) is not None:
+                    held.append(pid)
+                    return True
+                os.kill(pid, signal.SIGCONT)
+            return False
+
+        wait_until(frozen, what="a lease held by one of the children", poll_seconds=0.0005)
+        return held[0]
+
+    def stat(self, name: str) -> int:
+        return int(self.redis.hget(keys.STATS, name) or 0)
+
+    def wait_for_transitions(self, items: int, *, seconds: float = 60) -> None:
+        wait_until(lambda: self.stat("transitions") >= items, seconds=seconds, what=f"{items} terminal states")
+
+
+async def submit_all(url: str, images: list[bytes]) -> list[str]:
+    """Submit each image on its own; the ids of the jobs, in order."""
+    gate = asyncio.Semaphore(IN_FLIGHT)
+    limits = httpx.Limits(max_connections=IN_FLIGHT)
+
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+
+        async def submit(image: bytes) -> str:
+            async with gate:
+                answer = await client.post("/v1/jobs", content=image, headers=PNG)
+                assert answer.status_code == 202, answer.text
+                return str(answer.json()["id"])
+
+        return await asyncio.gather(*map(submit, images))
+
+
+async def results_of(url: str, job_ids: list[str], *, wait_seconds: int = 30) -> list[dict[str, Any]]:
+    """The `result` of each job, once it has ended."""
+    gate = asyncio.Semaphore(IN_FLIGHT)
+    limits = httpx.Limits(max_connections=IN_FLIGHT)
+
+    async with httpx.AsyncClient(base_url=url, timeout=wait_seconds + 10, limits=limits) as client:
+
+        async def result(job_id: str) -> dict[str, Any]:
+            async with gate:
+                answer = await client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}")
+                assert answer.is_success, answer.text
+                job = answer.json()
+                assert job["status"] in ("completed", "failed"), job
+                found: dict[str, Any] = job["result"]
+                return found
+
+        return await asyncio.gather(*map(result, job_ids))

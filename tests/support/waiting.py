@@ -1,0 +1,32 @@
+"""Waiting for a condition, always with a deadline."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+POLL_SECONDS = 0.02
+
+T = TypeVar("T")
+
+
+def wait_until(
+    condition: Callable[[], T], *, seconds: float = 30, what: str = "the condition", poll_seconds: float = POLL_SECONDS
+) -> T:
+    """What the condition returns once that is true. Fails the test after so many seconds."""
+    ends = time.monotonic() + seconds
+    while True:
+        if result := condition():
+            return result
+        assert time.monotonic() < ends, f"{what} did not come true within {seconds} s"
+        time.sleep(poll_seconds)
+
+
+async def eventually(condition: Callable[[], T], *, seconds: float = 30, what: str = "the condition") -> T:
+    """`wait_until`, while the event loop goes on."""
+    ends = time.monotonic() + seconds
+    while True:
+        if result := condition():
+            return result
+        assert time.monotonic() < ends, f"{what} did not come true within {seconds} s"
+        await asyncio.sleep(POLL_SECONDS)

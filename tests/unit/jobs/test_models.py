@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import ModelPackageError
+from jobs.models import Manifest, card_from_json, check_package, pinned_cards, read_manifest
+
+PACKAGE = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
+
+
+def write(folder: Path, **changes: object) -> Path:
+    """The shipped manifest with some fields changed, or left out (...), beside some bytes as weights."""
+    folder.mkdir(exist_ok=True)
+    manifest = json.loads((PACKAGE / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if v is not ...}))
+    (folder / "fmnist-mlp.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_the_shipped_package_is_what_its_manifest_says() -> None:
+    manifest, card = check_package(PACKAGE)
+    assert card.ref == "fmnist-mlp@1"
+    assert manifest.test_accuracy is not None
+    assert manifest.test_accuracy >= 0.885
+    assert [card.ref for card in pinned_cards(PACKAGE.parent)] == ["fmnist-mlp@1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"classes": ...}, "classes: Field required"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"classes": ["a", "a"]}, "classes: a name stands twice"),
+        ({"classes": ["a"]}, "classes: "),
+        ({"architecture": "resnet"}, "architecture: "),
+        ({"preprocessing": {"mode": "guess"}}, "preprocessing.mode: "),
+        ({"weights": {"file": "../../etc/passwd", "format": "safetensors"}}, "weights.file: "),
+        ({"weights": {"file": "/etc/passwd", "format": "safetensors"}}, "weights.file: "),
+        ({"name": "Big Model"}, "name: "),
+        ({"golden": [{"file": "a.png", "class_name": "Hat", "confidence": 1}]}, "'Hat', which is no class"),
+        ({"test_accuracy": 89.9}, "test_accuracy: "),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_the_fields_name(
+    tmp_path: Path, changes: dict[str, object], line: str
+) -> None:
+    with pytest.raises(ModelPackageError) as raised:
+        check_package(write(tmp_path, **changes))
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelPackageError, match=r"manifest\.json: No such file"):
+        read_manifest(tmp_path)
+
+
+def test_other_weights_than_the_manifest_pins_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelPackageError, match="the manifest says"):
+        check_package(write(tmp_path))
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "fmnist-mlp.safetensors").unlink()
+    with pytest.raises(ModelPackageError, match=r"fmnist-mlp\.safetensors: No such file"):
+        check_package(tmp_path)
+
+
+def test_unpinned_weights_are_a_version_of_their_own(tmp_path: Path) -> None:
+    package = write(tmp_path / "mine", weights={"file": "fmnist-mlp.safetensors", "format": "safetensors"}, version=...)
+    _, card = check_package(package)
+    assert card.version == card.sha256[:8]
+    (package / "fmnist-mlp.safetensors").write_bytes(b"other weights")
+    assert check_package(package)[1].ref != card.ref
+    assert list(pinned_cards(tmp_path)) == [], "its version is known to those alone who hold the weights"
+
+
+def test_a_wrong_manifest_does_not_hide_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "bad", classes=...)
+    write(tmp_path / "good")
+    assert [card.ref for card in pinned_cards(tmp_path)] == ["fmnist-mlp@1"]
+
+
+def test_a_card_of_a_newer_version_is_still_read() -> None:
+    card = Manifest.model_validate_json((PACKAGE / "manifest.json").read_bytes()).card("0" * 64)
+    newer = card.model_dump() | {"thresholds": [1, 2]}
+    assert card_from_json(json.dumps(newer).encode()) == card

@@ -1,0 +1,64 @@
+import pytest
+
+from api.settings import ApiSettings
+from jobs.errors import SettingsError
+from jobs.settings import StoreSettings, load
+from worker.settings import WorkerSettings
+
+
+def refusal(settings: type[StoreSettings], monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        load(settings)
+    line = str(raised.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("settings", [StoreSettings, ApiSettings, WorkerSettings])
+def test_the_defaults_go_together(settings: type[StoreSettings]) -> None:
+    load(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"RENEW_SECONDS": "2"}, "renew_seconds × 3 < lease_seconds < task_time_limit_seconds"),
+        ({"LEASE_SECONDS": "61"}, "renew_seconds × 3 < lease_seconds < task_time_limit_seconds"),
+        ({"TASK_TIME_LIMIT_SECONDS": "3"}, "renew_seconds × 3 < lease_seconds < task_time_limit_seconds"),
+        ({"SLICE_SECONDS": "60"}, "slice_seconds"),
+        ({"BATCH_ITEMS": "0"}, "BATCH_ITEMS: "),
+        ({"MODEL": "../etc"}, "MODEL: "),
+    ],
+)
+def test_worker_settings_that_do_not_go_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], line: str
+) -> None:
+    assert line in refusal(WorkerSettings, monkeypatch, **environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"UPLOADS_BUDGET_FRACTION": "0.7"}, "must not exceed 0.9 of redis_maxmemory_bytes"),
+        ({"MIN_RESULT_TTL_SECONDS": "90000"}, "min_result_ttl_seconds must not exceed result_ttl_seconds"),
+        ({"REDIS_URL": "http://nowhere"}, "REDIS_URL: "),
+        ({"ITEM_BYTES_MAX": "1000000000"}, "item_bytes_max must not exceed upload_bytes_max"),
+        ({"REDIS_MAXMEMORY_BYTES": "1000000"}, "upload_bytes_max must fit into"),
+        ({"PREDICT_WAIT_SECONDS": "31"}, "predict_wait_seconds must not exceed wait_seconds_max"),
+        ({"API_KEYS": '{"al ice": "0123456789abcdef"}'}, "owner 'al ice'"),
+        ({"API_KEYS": '{"alice": "short"}'}, "at least 16 characters"),
+        ({"API_KEYS": '{"a": "0123456789abcdef", "b": "0123456789abcdef"}'}, "two owners share a key"),
+        ({"PORT": "70000"}, "PORT: "),
+    ],
+)
+def test_api_settings_that_do_not_go_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], line: str
+) -> None:
+    assert line in refusal(ApiSettings, monkeypatch, **environment)
+
+
+def test_a_key_is_not_shown_where_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = refusal(ApiSettings, monkeypatch, API_KEYS='{"alice": "tooshort-secret"}')
+    assert "tooshort-secret" not in line
