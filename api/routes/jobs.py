@@ -5,39 +5,58 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.responses import Response, StreamingResponse
 
 from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
+from api.direct import DirectRoute
 from api.services import Services
 from api.waiters import until_done
-from jobs.errors import InvalidRequest, JobNotFound
-from jobs.ids import from_text, to_text
+from jobs.errors import InvalidRequest
+from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, ItemState, Job, JobState, Lane
 from jobs.settings import ModelName
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
 
 POLL_AFTER_SECONDS = 1
 _NDJSON = "application/x-ndjson"
-_ITEM_CURSOR = r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$"
 _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE | re.ASCII)
 
-
-async def _job_id(job_id: Annotated[str, Path(description="The job's id, as the submit answered it.")]) -> bytes:
-    parsed = from_text(job_id)
-    if parsed is None:
-        raise JobNotFound("This is no job's id.")
-    return parsed
-
-
-JobId = Annotated[bytes, Depends(_job_id)]
-Wait = Annotated[
-    float, Query(ge=0, allow_inf_nan=False, description="Hold the answer until the job ends, or so many seconds.")
+JobId = Annotated[
+    bytes,
+    Path(description="The job's id, as the submit answered it."),
+    WithJsonSchema({"type": "string", "format": "uuid"}),
 ]
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page.")]
+Limit = Annotated[int, Field(ge=1, le=1000, description="How many a page.")]
+
+
+class SubmitQuery(BaseModel):
+    model: ModelName | None = Field(None, description="Which model; none: the default one.")
+    top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
+    lane: Lane = Field(Lane.INTERACTIVE, description="`bulk` yields to `interactive`.")
+
+
+class JobsQuery(BaseModel):
+    status: JobState | None = Field(None, description="Only jobs in this state; pages may be short.")
+    limit: Limit = 100
+    cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the page before.")
+
+
+class JobQuery(BaseModel):
+    wait: float = Field(
+        0, ge=0, allow_inf_nan=False, description="Hold the answer until the job ends, or so many seconds."
+    )
+
+
+class ResultsQuery(BaseModel):
+    limit: Limit = 100
+    cursor: str | None = Field(
+        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the page before."
+    )
 
 
 @router.post(
@@ -50,16 +69,9 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page.")]
     ),
     openapi_extra=schemas.UPLOAD_BODY,
 )
-async def submit(
-    request: Request,
-    owner: Owner,
-    calls: Calls,
-    model: Annotated[ModelName | None, Query(description="Which model; none: the default one.")] = None,
-    top_k: Annotated[int, Query(ge=1, le=TOP_K_MAX, description="How many classes an image.")] = 5,
-    lane: Annotated[Lane, Query(description="`bulk` yields to `interactive`.")] = Lane.INTERACTIVE,
-) -> Response:
+async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[SubmitQuery, Query()]) -> Response:
     """One image as the body, or 1 to 64 files as multipart. `Prefer: wait=N` waits for the end, 30 s at most."""
-    submission = await calls.intake.receive(request, owner=owner, model=model, lane=lane, top_k=top_k)
+    submission = await calls.intake.receive(request, owner=owner, model=query.model, lane=query.lane, top_k=query.top_k)
     wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
     if wait is None:
         return await _accepted(calls, await calls.intake.commit(submission))
@@ -79,14 +91,8 @@ async def submit(
     response_model=schemas.JobPage,
     responses=schemas.problems(401, 422, 503),
 )
-async def list_jobs(
-    owner: Owner,
-    calls: Calls,
-    status: Annotated[JobState | None, Query(description="Only jobs in this state; pages may be short.")] = None,
-    limit: Limit = 100,
-    cursor: Annotated[int | None, Query(ge=0, le=2**53, description="`next_cursor` of the page before.")] = None,
-) -> Response:
-    jobs, next_cursor = await calls.store.list(owner, before=cursor, limit=limit, state=status)
+async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
+    jobs, next_cursor = await calls.store.list(owner, before=query.cursor, limit=query.limit, state=query.status)
     views = [await calls.views.job(job) for job in jobs]
     return answer({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
 
@@ -97,7 +103,10 @@ async def list_jobs(
     response_model=schemas.JobResource,
     responses=schemas.problems(401, 404, 410, 422, 503),
 )
-async def get_job(request: Request, owner: Owner, job_id: JobId, calls: Calls, wait: Wait = 0) -> Response:
+async def get_job(
+    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[JobQuery, Query()]
+) -> Response:
+    wait = query.wait
     if wait > calls.settings.wait_seconds_max:
         raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
     job = await calls.store.get(job_id, owner)
@@ -117,21 +126,16 @@ async def get_job(request: Request, owner: Owner, job_id: JobId, calls: Calls, w
     responses=schemas.problems(401, 404, 410, 422, 503, _200={"content": {_NDJSON: {"schema": {"type": "string"}}}}),
 )
 async def results(
-    request: Request,
-    owner: Owner,
-    job_id: JobId,
-    calls: Calls,
-    limit: Limit = 100,
-    cursor: Annotated[str | None, Query(pattern=_ITEM_CURSOR, description="`next_cursor` of the page before.")] = None,
+    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
     """JSON pages, pending images included; with `Accept: application/x-ndjson` all that have ended, a line each."""
     job = await calls.store.get(job_id, owner)
     if _NDJSON in request.headers.get("accept", ""):
         return StreamingResponse(_lines(calls, job), media_type=_NDJSON)
-    chunk, place, index = map(int, (cursor or "0-0-0").split("-"))
+    chunk, place, index = map(int, (query.cursor or "0-0-0").split("-"))
     views, next_cursor = list[dict[str, Any]](), None
     async for number, at, item in calls.store.items(job, chunk=chunk, place=place, index=index):
-        if len(views) == limit:
+        if len(views) == query.limit:
             next_cursor = f"{number}-{at}-{item.index}"
             break
         views.append(await calls.views.item(item))

@@ -6,11 +6,12 @@ from starlette.responses import Response
 from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
+from api.direct import DirectRoute
 from api.waiters import until_done
 from jobs.errors import BadImage, WaitTimeout
 from jobs.records import Failure, Lane
 
-router = APIRouter(tags=["the book's call"])
+router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
+import aiohttp
 import redis
 
 from jobs import keys
@@ -77,34 +77,31 @@ class Stack:
         wait_until(lambda: self.stat("transitions") >= items, seconds=seconds, what=f"{items} terminal states")
 
 
+def load_client(url: str) -> aiohttp.ClientSession:
+    """A client cheap enough for thousands of requests."""
+    return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=IN_FLIGHT))
+
+
 async def submit_all(url: str, images: list[bytes]) -> list[str]:
     """Submit each image on its own; the ids of the jobs, in order."""
-    gate = asyncio.Semaphore(IN_FLIGHT)
-    limits = httpx.Limits(max_connections=IN_FLIGHT)
-
-    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+    async with load_client(url) as client:
 
         async def submit(image: bytes) -> str:
-            async with gate:
-                answer = await client.post("/v1/jobs", content=image, headers=PNG)
-                assert answer.status_code == 202, answer.text
-                return str(answer.json()["id"])
+            async with client.post("/v1/jobs", data=image, headers=PNG) as answer:
+                assert answer.status == 202, await answer.text()
+                return str((await answer.json())["id"])
 
         return await asyncio.gather(*map(submit, images))
 
 
 async def results_of(url: str, job_ids: list[str], *, wait_seconds: int = 30) -> list[dict[str, Any]]:
     """The `result` of each job, once it has ended."""
-    gate = asyncio.Semaphore(IN_FLIGHT)
-    limits = httpx.Limits(max_connections=IN_FLIGHT)
-
-    async with httpx.AsyncClient(base_url=url, timeout=wait_seconds + 10, limits=limits) as client:
+    async with load_client(url) as client:
 
         async def result(job_id: str) -> dict[str, Any]:
-            async with gate:
-                answer = await client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}")
-                assert answer.is_success, answer.text
-                job = answer.json()
+            async with client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}") as answer:
+                assert answer.ok, await answer.text()
+                job = await answer.json()
                 assert job["status"] in ("completed", "failed"), job
                 found: dict[str, Any] = job["result"]
                 return found

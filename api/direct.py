@@ -1,0 +1,70 @@
+"""Routes that are called straight, while FastAPI still describes them.
+
+FastAPI's dependency solver costs about 100 µs a request for the few parameters of these routes, more than all else
+that a submit does in this process (docs/decisions/0006-direct-routes.md).
+"""
+
+from collections.abc import Callable, Coroutine
+from inspect import signature
+from typing import Any, get_args, get_type_hints
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from jobs.errors import JobNotFound
+from jobs.ids import from_text
+
+_KNOWN = {"request", "owner", "calls", "job_id", "query"}
+
+
+class DirectRoute(APIRoute):
+    """A route whose endpoint takes no parameters but these, by name: `request`, `owner`, `calls`, `job_id`, `query`.
+
+    They mean what `api/auth.py` and `JobId` say to FastAPI; `query` is a model of the query's parameters. A key
+    that is missing or wrong is answered first, then a malformed id, then a wrong parameter.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint = self.endpoint
+        names = signature(endpoint).parameters.keys()
+        assert names <= _KNOWN, f"{endpoint.__name__} takes {names - _KNOWN}"
+        query_model: type[BaseModel] | None = None
+        if "query" in names:
+            query_model = get_args(get_type_hints(endpoint, include_extras=True)["query"])[0]
+
+        async def handle(request: Request) -> Response:
+            arguments: dict[str, Any] = {"owner": request.state.keys.owner(_bearer(request))}
+            if "job_id" in names:
+                arguments["job_id"] = _job_id(request)
+            if query_model is not None:
+                arguments["query"] = _query(request, query_model)
+            arguments["request"] = request
+            arguments["calls"] = request.state.services
+            response: Response = await endpoint(**{name: arguments[name] for name in names})
+            return response
+
+        return handle
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return credentials if scheme.lower() == "bearer" else None
+
+
+def _job_id(request: Request) -> bytes:
+    job_id = from_text(request.path_params["job_id"])
+    if job_id is None:
+        raise JobNotFound("This is no job's id.")
+    return job_id
+
+
+def _query(request: Request, model: type[BaseModel]) -> BaseModel:
+    if not request.scope["query_string"]:
+        return model()
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in error.errors()]) from None
