@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
 
@@ -21,7 +21,11 @@ class ApiSettings(StoreSettings):
         description='Owner to API key, as JSON: {"alice": "a-long-random-key"}. Empty: everybody may call, '
         "and all jobs belong to one owner.",
     )
-    default_model: ModelName = Field("fmnist-mlp", description="The model of a submit that names none.")
+    default_model: ModelName = Field(
+        "fmnist-mlp",
+        validation_alias=AliasChoices("default_model", "model"),
+        description="The model of a submit that names none; `MODEL`, as the worker has it, is read too.",
+    )
     models_dir: Path = Field(Path("weights"), description="Model packages whose manifests are known from the start.")
     item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")
     upload_bytes_max: Bytes = Field(256 << 20, description="Bytes of one multipart upload.")

@@ -13,7 +13,7 @@ from tests.support.store import Store
 TEST_DATA = Path(__file__).parent / "data"
 
 # Settings come from the tests alone.
-for _name in ("HOST", "PORT", "REDIS_URL", "DATA_DIR", "API_KEYS", "MODEL"):
+for _name in ("HOST", "PORT", "REDIS_URL", "DATA_DIR", "API_KEYS", "MODEL", "MAKEFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
 

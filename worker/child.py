@@ -150,6 +150,8 @@ class _Keeper(threading.Thread):
                     self._store.renew(held[0])
             except RedisError as error:
                 log.warning("cannot renew: %s", error)
+            except Exception:  # whatever it is, the next round must come
+                log.exception("cannot renew")
             time.sleep(every)
 
 

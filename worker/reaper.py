@@ -64,6 +64,9 @@ class Reaper(threading.Thread):
         except RedisError as error:
             log.warning("housekeeping was put off: %s", error)
             self._seen = {}
+        except Exception:  # whatever it is, the next round must come
+            log.exception("housekeeping failed")
+            self._seen = {}
 
     def _release(self, task_id: str, why: ItemCode) -> None:
         for token in self._store.tokens(f"{self._boot}|{task_id}|"):

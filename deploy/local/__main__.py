@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
+from deploy.local.supervise import supervise
 from deploy.local.valkey import valkey_command
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings, load
@@ -45,13 +46,12 @@ def main() -> None:
         config = _write_config(data_dir, embedded=settings.redis_url is None)
     except (SettingsError, OSError) as error:
         sys.exit(f"darkroom: {error}")
-    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)])
+    supervise(config)
 
 
 def _take(data_dir: Path) -> None:
-    """Hold a lock on the folder for as long as this process, and what it becomes, lives."""
+    """Hold a lock on the folder for as long as this process lives."""
     lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    os.set_inheritable(lock, True)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -31,7 +31,8 @@ def _serving(base: str) -> bool:
             pass
         request = urllib.request.Request(f"{base}/v1/models", headers=_authorization())
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return any(model["serving"]["processes"] for model in json.load(answer)["models"])
+            serving = [model["name"] for model in json.load(answer)["models"] if model["serving"]["processes"]]
+            return os.environ.get("MODEL", "fmnist-mlp") in serving
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 

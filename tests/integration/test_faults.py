@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 
+import aiohttp
 import httpx
 import pytest
 
 from jobs import keys
+from tests.support.pictures import encode, photo
 from tests.support.processes import ROOT
 from tests.support.stack import PNG, Stack, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
@@ -180,3 +182,28 @@ def unread_bytes_of(stack: Stack) -> int:
     """Bytes that wait in the receive buffers of the server's connections (`ss` shows unix sockets' queues)."""
     lines = subprocess.run(["ss", "-xHn"], capture_output=True, text=True, check=True).stdout.splitlines()
     return sum(int(line.split()[2]) for line in lines if str(stack.valkey.socket) in line)
+
+
+async def test_a_lease_is_renewed_while_its_batch_takes_longer(stack: Stack, shirt: bytes) -> None:
+    """Without renewal the reaper would give these images to somebody else twice over."""
+    short = {"LEASE_SECONDS": "0.5", "RENEW_SECONDS": "0.1", "REAP_SECONDS": "0.1"}
+    large = encode(photo(shirt, size=(4000, 3000)), "JPEG", quality=20)
+    api, worker = stack.api(), stack.worker(children=1, **short)
+    form = aiohttp.FormData()
+    for number in range(24):
+        form.add_field("files", large, filename=f"{number}.jpg")
+
+    async with load_client(api.url) as client:
+        async with client.post("/v1/jobs", data=form) as answer:
+            job = await answer.json()
+        assert job["counts"]["total"] == 24
+        held = await eventually(lambda: stack.redis.zrange(keys.LEASES, 0, -1, withscores=True), what="a lease")
+        token, end = held[0]
+        await eventually(
+            lambda: (stack.redis.zscore(keys.LEASES, token) or 0) > end + 1000, what="a second of renewals"
+        )
+        async with client.get(f"{job['links']['self']}?wait=30") as answer:
+            assert (await answer.json())["counts"]["succeeded"] == 24
+
+    assert "lapsed" not in worker.output()
+    assert stack.stat("transitions") == 24

@@ -38,8 +38,18 @@ def children_of(pid: int) -> list[int]:
 class Process:
     """A program under test, its output kept in a file."""
 
-    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        cwd: Path = ROOT,
+        own_group: bool = False,
+    ) -> None:
         self.log = log
+        self._cwd = cwd
+        self._own_group = own_group
         self._arguments = arguments
         self._environment = {**os.environ, **(environment or {})}
         self._popen: subprocess.Popen[bytes] | None = None
@@ -59,7 +69,12 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
-                self._arguments, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+                self._arguments,
+                cwd=self._cwd,
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=self._own_group,
             )
 
     def kill(self) -> None:

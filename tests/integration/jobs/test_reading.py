@@ -81,3 +81,12 @@ async def test_items_can_be_read_from_any_place(store: Store) -> None:
     for chunk, place, item in every:
         found = [found async for found in store.jobs.items(job, chunk=chunk, place=place, index=item.index)]
         assert found == every[item.index :]
+
+
+async def test_a_job_that_is_deleted_while_its_items_are_read_just_ends(store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 30, chunk_items=2)
+    found = store.jobs.items(await store.get(job_id))
+    first = [(await anext(found))[2].index for _ in range(3)]
+    await store.jobs.delete(job_id, OWNER)
+    rest = [item.index async for _, _, item in found]
+    assert first + rest == list(range(16)), "what was read before, and no more"

@@ -1,0 +1,45 @@
+"""Writes docs/SETTINGS.md from the settings themselves: `python -m docs.settings_page`."""
+
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from api.settings import ApiSettings
+from jobs.settings import StoreSettings
+from worker.settings import WorkerSettings
+
+PAGE = Path(__file__).parent / "SETTINGS.md"
+HEAD = """# Settings
+
+Every setting is an environment variable. Under compose, put them into a file `.env` beside `docker-compose.yml`.
+Settings that do not go together stop the start with one line that says which.
+
+`make run` reads `HOST`, `PORT`, `REDIS_URL` (its embedded server is not started then) and `DATA_DIR` (where that server
+keeps its file; `data/port-<PORT>` by default), and hands all others on. Compose reads `PORT` (5000),
+`REDIS_PASSWORD`, `REDIS_MAXMEMORY_BYTES`, and for each service `…_MEMORY_LIMIT` and `…_CPUS`. The client reads
+`DARKROOM_URL` and `DARKROOM_API_KEY`.
+"""
+
+
+def page() -> str:
+    shared = set(StoreSettings.model_fields)
+    sections = [
+        ("Both services", StoreSettings, shared),
+        ("API", ApiSettings, ApiSettings.model_fields.keys() - shared),
+        ("Worker", WorkerSettings, WorkerSettings.model_fields.keys() - shared),
+    ]
+    return HEAD + "".join(_section(title, settings, names) for title, settings, names in sections)
+
+
+def _section(title: str, settings: type[BaseSettings], names: set[str]) -> str:
+    rows = ["", f"## {title}", "", "| variable | default | |", "|---|---|---|"]
+    for name, field in settings.model_fields.items():
+        if name in names:
+            default = "" if field.default in (PydanticUndefined, None) else f"`{field.default}`"
+            rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

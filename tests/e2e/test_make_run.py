@@ -1,0 +1,223 @@
+"""The README's own commands, from a clean clone in an empty folder."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import ROOT, Process, free_port
+from tests.support.waiting import wait_until
+
+READY = "Darkroom is ready"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a commit of this tree would hold, and nothing else: no environment, no data."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():  # else it was deleted and that is not committed yet
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+class MakeRun(Process):
+    """`make run` as a user starts it: in a process group of its own, as a terminal would."""
+
+    def __init__(self, clone: Path, log: Path, **variables: str) -> None:
+        arguments = [f"{name}={value}" for name, value in variables.items()]
+        super().__init__(["make", "run", *arguments], log, cwd=clone, own_group=True)
+
+    def wait_until_ready(self, seconds: float) -> None:
+        def ready() -> bool:
+            assert self.running(), self.output()
+            return READY in self.output()
+
+        wait_until(ready, seconds=seconds, what=f"'{READY}' in {self.log}")
+
+
+@contextmanager
+def running(clone: Path, log: Path, *, seconds: float = 60, **variables: str) -> Iterator[MakeRun]:
+    with MakeRun(clone, log, **variables) as make:
+        make.wait_until_ready(seconds)
+        yield make
+    wait_until(lambda: not processes_in(clone), what="the end of all that was started")
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of processes that work in this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").readlink().is_relative_to(folder):
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def readme_commands() -> list[str]:
+    """The curl lines of the README, in order, each block one command."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [block for block in blocks if "curl" in block]
+
+
+@pytest.fixture(scope="module")
+def first_run(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MakeRun, int]]:
+    """The first `make run` of the clone: it makes the environment, too."""
+    port = free_port()
+    with running(clone, tmp_path_factory.mktemp("log") / "run.log", seconds=900, PORT=str(port)) as make:
+        yield make, port
+
+
+def test_the_readmes_curl_lines_work(first_run: tuple[MakeRun, int], clone: Path) -> None:
+    _, port = first_run
+    script = "set -euo pipefail\n" + "\necho\n".join(readme_commands()).replace(":8000", f":{port}")
+    assert script.count("curl") >= 7
+    done = subprocess.run(["bash", "-c", script], cwd=clone, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert answers[0]["status"] == "queued"
+    polled = next(answer for answer in answers[1:] if answer.get("status") == "completed")
+    assert polled["result"]["class"] == "Shirt"
+    assert {"Shirt", "Ankle boot"} <= {
+        answer["result"]["class"] for answer in answers if answer.get("result", {}).get("class")
+    }
+    many = next(answer for answer in answers if answer.get("counts", {}).get("total") == 3)
+    assert many["counts"] == {"total": 3, "pending": 0, "succeeded": 2, "failed": 1, "canceled": 0}
+    assert answers[-1]["class"] == "Shirt"
+
+
+def test_what_make_run_says_to_try_works(first_run: tuple[MakeRun, int], clone: Path) -> None:
+    make, port = first_run
+    (line,) = re.findall(r"^  (curl .*)$", make.output(), re.MULTILINE)
+    assert f":{port}/" in line
+    done = subprocess.run(["bash", "-c", f"{line} -s"], cwd=clone, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["counts"]["total"] == 1
+
+
+def test_make_demo_shows_a_table(first_run: tuple[MakeRun, int], clone: Path) -> None:
+    _, port = first_run
+    environment = {**os.environ, "DARKROOM_URL": f"http://127.0.0.1:{port}"}
+    done = subprocess.run(["make", "demo"], cwd=clone, env=environment, capture_output=True, text=True, check=True)
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["file", "class", "confidence"]
+    assert len(rows) == 30
+    assert re.fullmatch(r"tests/data/0007-shirt\.png +Shirt +0\.\d{4}", rows[7])
+
+
+def test_a_taken_port_is_one_clear_line(clone: Path, first_run: tuple[MakeRun, int]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            ["make", "run", f"PORT={port}"], cwd=clone, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("make")]
+    assert len(lines) == 1
+    assert f"port {port} on 127.0.0.1 cannot be used" in lines[0]
+
+
+def test_settings_that_do_not_go_together_are_one_clear_line(clone: Path, first_run: tuple[MakeRun, int]) -> None:
+    environment = {**os.environ, "RENEW_SECONDS": "2"}
+    done = subprocess.run(
+        ["make", "run", f"PORT={free_port()}"],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "darkroom: renew_seconds × 3 < lease_seconds" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_copies_side_by_side_do_not_meet(clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path) -> None:
+    """A second copy from the same folder, on another port; a `make run` that is not the first starts in seconds."""
+    _, port = first_run
+    other = free_port()
+    with MakeRun(clone, tmp_path / "run.log", PORT=str(other)) as second:
+        second.wait_until_ready(30)
+        for copy in (port, other):
+            subprocess.run(
+                ["curl", "-sf", "--data-binary", "@tests/data/0018-bag.png", f"http://127.0.0.1:{copy}/v1/jobs"],
+                cwd=clone, capture_output=True, check=True,
+            )  # fmt: skip
+        listed = subprocess.run(
+            ["curl", "-sf", f"http://127.0.0.1:{other}/v1/jobs"], capture_output=True, text=True, check=True
+        )
+        assert len(json.loads(listed.stdout)["jobs"]) == 1
+
+        third = subprocess.run(
+            ["make", "run", f"PORT={free_port()}", f"DATA_DIR={clone}/data/port-{other}"],
+            cwd=clone, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "is in use by another `make run`" in third.stderr
+        os.killpg(second.pid, signal.SIGINT)
+        second.wait(30)
+    assert not [line for line in processes_in(clone) if str(other) in line]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_when_it_is_stopped_nothing_is_left_running_and_nothing_is_lost(
+    clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path, how: signal.Signals
+) -> None:
+    data, port = tmp_path / "data", free_port()
+    url = f"http://127.0.0.1:{port}/v1/jobs"
+    submit = ["curl", "-sf", "--data-binary", "@tests/data/0018-bag.png", url]
+    with MakeRun(clone, tmp_path / "run.log", PORT=str(port), DATA_DIR=str(data)) as make:
+        make.wait_until_ready(30)
+        before = len(processes_in(clone))
+        accepted = [
+            json.loads(subprocess.run(submit, cwd=clone, capture_output=True, check=True).stdout) for _ in range(20)
+        ]
+        os.killpg(make.pid, how)
+        make.wait(40)
+        wait_until(lambda: len(processes_in(clone)) < before - 5, what="the end of all that was started")
+    left = [line for line in processes_in(clone) if str(data) in line or str(port) in line]
+    assert left == []
+
+    with MakeRun(clone, tmp_path / "again.log", PORT=str(port), DATA_DIR=str(data)) as make:
+        make.wait_until_ready(30)
+        for job in accepted:
+            polled = subprocess.run(["curl", "-sf", f"{url}/{job['id']}?wait=10"], capture_output=True, check=True)
+            assert json.loads(polled.stdout)["result"]["class"] == "Bag"
+
+
+def test_a_readers_own_weights_are_served(clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path) -> None:
+    """The README's lines for a `fmnist.weights.pth`, as the book's `torch.save(model.state_dict(), …)` writes it."""
+    make_weights = (
+        "import safetensors.torch, torch; "
+        "torch.save(safetensors.torch.load_file('weights/fmnist-mlp/fmnist-mlp.safetensors'), 'fmnist.weights.pth')"
+    )
+    subprocess.run([clone / ".venv/bin/python", "-c", make_weights], cwd=clone, check=True)
+    (block,) = re.findall(r"```sh\n(mkdir weights/mine\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    *lines, run = block.splitlines()
+    assert run == "make run MODEL=mine"
+    subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=clone, check=True)
+    port = free_port()
+    with MakeRun(clone, tmp_path / "run.log", PORT=str(port), MODEL="mine") as make:
+        make.wait_until_ready(60)
+        submit = ["curl", "-sf", "-H", "Prefer: wait=10", "--data-binary", "@tests/data/0018-bag.png"]
+        done = subprocess.run([*submit, f"http://127.0.0.1:{port}/v1/jobs"], cwd=clone, capture_output=True, check=True)
+    result = json.loads(done.stdout)["result"]
+    assert result["class"] == "Bag"
+    assert re.fullmatch("mine@[0-9a-f]{8}", result["model"])

@@ -1,0 +1,116 @@
+"""What stops a service at its start, each with one line that says why."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
+
+SHIPPED = ROOT / "weights" / "fmnist-mlp"
+
+
+def starting(service: str, tmp_path: Path, valkey: Valkey, **environment: str) -> tuple[int, list[str]]:
+    """The exit status and the lines of a service that is expected not to start."""
+    memory = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "UPLOAD_BYTES_MAX": str(64 << 20)}
+    values = {"REDIS_URL": valkey.url, **memory, **environment}
+    with Process([sys.executable, "-m", service], tmp_path / "log", values) as process:
+        status = process.wait(60)
+        return status, [line for line in process.output().splitlines() if line.startswith("darkroom")]
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+@pytest.mark.parametrize(
+    ("config", "environment", "line"),
+    [
+        ({"maxmemory-policy": "allkeys-lru"}, {}, "must run with maxmemory-policy noeviction, not allkeys-lru"),
+        ({"maxmemory": str(100 << 20)}, {}, "the budgets would not fit"),
+        ({}, {"REDIS_URL": "http://nowhere"}, "REDIS_URL: "),
+        ({}, {"REDIS_MAXMEMORY_BYTES": "many"}, "REDIS_MAXMEMORY_BYTES: "),
+    ],
+)
+def test_a_server_or_a_setting_that_does_not_fit_stops_the_service(
+    valkey: Valkey, tmp_path: Path, service: str, config: dict[str, str], environment: dict[str, str], line: str
+) -> None:
+    with valkey.client as client:
+        before = {name: client.config_get(name)[name.encode()] for name in config}
+        for name, value in config.items():
+            client.config_set(name, value)
+        try:
+            status, lines = starting(service, tmp_path, valkey, **environment)
+        finally:
+            for name, value in before.items():
+                client.config_set(name, value)
+    assert status == 1
+    assert len(lines) == 1
+    assert lines[0].startswith(f"darkroom {service}: ")
+    assert line in lines[0]
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_a_wrong_password_stops_the_service(valkey: Valkey, tmp_path: Path, service: str) -> None:
+    with valkey.client as client:
+        client.config_set("requirepass", "right")
+        try:
+            status, lines = starting(service, tmp_path, valkey, REDIS_URL=f"{valkey.url}&password=wrong")
+        finally:
+            client.execute_command("AUTH", "right")
+            client.config_set("requirepass", "")
+    assert status == 1
+    assert "REDIS_URL: " in lines[0]
+    assert "wrong" not in lines[0].replace("wrong pass", ""), "the password is not shown"
+
+
+def package(folder: Path, **changes: object) -> Path:
+    """The shipped package, with other fields in its manifest."""
+    shutil.copytree(SHIPPED, folder)
+    manifest = json.loads((SHIPPED / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
+    package(tmp_path / "weights" / "mine", name="mine", colour="red")
+    status, lines = starting("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
+    assert status == 1
+    assert "colour: Extra inputs are not permitted" in lines[0]
+
+
+def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
+    golden = [{"file": "golden/bag.png", "class_name": "Coat", "confidence": 0.9}]
+    package(tmp_path / "weights" / "mine", name="mine", golden=golden)
+    status, lines = starting("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
+    assert status == 1
+    assert lines[-1].startswith("darkroom worker: the model cannot be served: ")
+    assert "gives Bag" in lines[-1]
+
+
+def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stack, tmp_path: Path) -> None:
+    stack.worker(children=1).stop()
+    folder = package(tmp_path / "weights" / "fmnist-mlp", golden=[])
+    weights = bytearray((folder / "fmnist-mlp.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "fmnist-mlp.safetensors").write_bytes(weights)
+    changed = {"file": "fmnist-mlp.safetensors", "format": "safetensors"}
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"weights": changed}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    status, lines = starting("worker", tmp_path, stack.valkey, MODELS_DIR=str(tmp_path / "weights"))
+    assert status == 1
+    assert "fmnist-mlp@1 is known with other weights" in lines[-1]
+
+
+def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: bytes) -> None:
+    server = Valkey(tmp_path / "vk")
+    memory = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "WORKER_CHILDREN": "1"}
+    environment = {"REDIS_URL": server.url, **memory}
+    with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", environment) as worker:
+        wait_until(lambda: "Redis is not there yet" in worker.output(), what="a worker that waits")
+        with server, server.client as client:
+            wait_until(lambda: client.zcard("serving:fmnist-mlp") == 1, seconds=60, what="a ready child")
+            assert worker.running()
+            worker.stop()
