@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.models import Input
+from jobs.models import Card
 from jobs.records import ItemState, JobState, Lane
 
 _JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
@@ -127,19 +127,10 @@ class Serving(_Shape):
     processes: int
 
 
-class ModelResource(_Shape):
+class ModelResource(Card):
     """One version of a model, and who serves it now."""
 
     id: str
-    name: str
-    version: str
-    description: str
-    classes: list[str]
-    input: Input
-    preprocessing: str
-    sha256: str
-    test_accuracy: float | None
-    test_set: str | None
     serving: Serving
 
 

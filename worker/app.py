@@ -7,7 +7,7 @@ import time
 import uuid
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task, signals
 from redis.exceptions import RedisError
@@ -17,9 +17,12 @@ from jobs.doorbell import build_bell, queue_of
 from jobs.errors import ModelPackageError
 from jobs.keys import TASK
 from jobs.models import Card
-from worker.child import Child, open_store
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
+from worker.store import open_store
+
+if TYPE_CHECKING:
+    from worker.child import Child
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +142,9 @@ class _Processes:
     # -- a child
 
     def child_starts(self, **_: Any) -> None:
-        from worker.loading import load_model  # here, because torch is for children alone
+        # Here, because torch is for children alone: the main process has no use for its 200 MB.
+        from worker.child import Child
+        from worker.loading import load_model
 
         settings = self._settings
         try:

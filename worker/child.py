@@ -10,10 +10,11 @@ from typing import TypedDict
 from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
-from jobs.leases import RETURNED, FinishedChunk, Lease, LeaseStore
+from jobs.leases import RETURNED, FinishedChunk, Lease
 from worker.classifier import Classifier
 from worker.lease_work import LeaseWork
 from worker.settings import WorkerSettings
+from worker.store import open_store
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,3 @@ class _Kept:
 
     def __exit__(self, *exc: object) -> None:
         self._keeper.hold(None)
-
-
-def open_store(settings: WorkerSettings) -> LeaseStore:
-    return LeaseStore(settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds)

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
 from jobs.leases import WORKER_LOST
-from worker.child import open_store
 from worker.settings import WorkerSettings
+from worker.store import open_store
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 from docs.settings_page import PAGE, page
 from jobs.lua import NAMES
@@ -18,3 +20,17 @@ def test_the_scripts_stay_few_and_short() -> None:
     assert len(NAMES) <= 8
     lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "jobs" / "scripts").glob("*.lua"))
     assert lines <= 440
+
+
+def test_the_workers_main_process_does_without_torch_and_the_api_without_celery() -> None:
+    """Each costs memory and seconds where it is not used; the API image has neither."""
+    probe = "import sys, {0}; sys.exit(' '.join({1} & sys.modules.keys()))"
+    for module, unwanted in (("worker.main", {"torch", "numpy", "PIL"}), ("api.main", {"celery", "kombu", "torch"})):
+        done = subprocess.run(
+            [sys.executable, "-c", probe.format(module, unwanted)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, "\n"), done.stderr
