@@ -1,12 +1,13 @@
 """From a request's body to an accepted job."""
 
+import asyncio
 from contextlib import aclosing
 
 from starlette.requests import Request
 
 from api.settings import ApiSettings
 from api.uploads import ChunkBuilder, read_images
-from jobs.errors import UnknownModel, UploadTooLarge
+from jobs.errors import UnknownModel, UploadTimeout, UploadTooLarge
 from jobs.records import Item, ItemState, Job, JobState, Lane
 from jobs.registry import ModelRegistry
 from jobs.submit import Chunk, Submission, Submitter
@@ -26,7 +27,7 @@ class Intake:
         """Read the body into chunks; all but a small last one are in the store when this returns.
 
         Raises:
-            UnknownModel, UnsupportedMediaType, UploadTooLarge, InvalidRequest: nothing is left behind.
+            UnknownModel, UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest: nothing is left behind.
         """
         name = model or self._settings.default_model
         if not await self._models.knows(name):
@@ -35,7 +36,10 @@ class Intake:
         submission = Submission(job_id, owner, name, lane, top_k, [])
         builder, refused = ChunkBuilder(), 0
         try:
-            async with aclosing(read_images(request, self._settings, field=field)) as images:
+            async with (
+                asyncio.timeout(self._settings.upload_seconds_max),
+                aclosing(read_images(request, self._settings, field=field)) as images,
+            ):
                 async for image in images:
                     refused += image.data is None
                     if (full := builder.add(image)) is not None:
@@ -48,6 +52,9 @@ class Intake:
                 await self._keep(submission, last)
             else:
                 submission.chunks.append(last)
+        except TimeoutError:
+            await self._discard(submission)
+            raise UploadTimeout(f"An upload may take {self._settings.upload_seconds_max:g} seconds.") from None
         except BaseException:
             await self._discard(submission)
             raise

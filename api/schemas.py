@@ -151,6 +151,7 @@ class Health(_Shape):
 _DETAILS = {
     401: "`unauthorized`",
     404: "`job_not_found`: it never existed, or is not yours",
+    408: "`upload_timeout`",
     410: "`job_expired`: it was yours, and is gone",
     413: "`upload_too_large`",
     415: "`unsupported_media_type`",

@@ -30,6 +30,7 @@ class ApiSettings(StoreSettings):
     item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")
     upload_bytes_max: Bytes = Field(256 << 20, description="Bytes of one multipart upload.")
     upload_files_max: Annotated[int, Field(ge=1, le=64)] = Field(64, description="Files of one multipart upload.")
+    upload_seconds_max: Seconds = Field(300, description="How long a client may take to send one upload.")
     owner_pending_items_max: Count = Field(1_000_000, description="Items of one owner that may wait or run.")
     wait_seconds_max: Seconds = Field(30, description="The longest that a client may have an answer held.")
     predict_wait_seconds: Seconds = Field(10, description="How long /predict waits for its result.")
@@ -61,6 +62,8 @@ class ApiSettings(StoreSettings):
             raise ValueError("item_bytes_max must not exceed upload_bytes_max")
         if self.upload_bytes_max > self.uploads_budget_bytes:
             raise ValueError("upload_bytes_max must fit into uploads_budget_fraction of redis_maxmemory_bytes")
+        if self.upload_seconds_max + 2 * self.submit_deadline_seconds >= self.upload_ttl_seconds:
+            raise ValueError("upload_seconds_max + 2 × submit_deadline_seconds must be less than upload_ttl_seconds")
         if self.predict_wait_seconds > self.wait_seconds_max:
             raise ValueError("predict_wait_seconds must not exceed wait_seconds_max")
         return self

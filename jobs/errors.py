@@ -69,6 +69,10 @@ class ModelNotFound(DarkroomError):
     status, code, title = 404, "model_not_found", "There is no such model"
 
 
+class UploadTimeout(DarkroomError):
+    status, code, title = 408, "upload_timeout", "The upload took too long"
+
+
 class JobExpired(DarkroomError):
     status, code, title = 410, "job_expired", "The job is gone: its time to live is over, or it was deleted"
 

@@ -28,7 +28,7 @@ class StoreSettings(BaseSettings):
     )
     uploads_budget_fraction: Fraction = Field(0.5, description="Share of that memory for uploads that wait.")
     records_budget_fraction: Fraction = Field(0.3, description="Share of that memory for records with results.")
-    upload_ttl_seconds: Seconds = Field(60, description="How long upload bytes live without a job that needs them.")
+    upload_ttl_seconds: Seconds = Field(360, description="How long upload bytes live without a job that needs them.")
     result_ttl_seconds: Seconds = Field(86_400, description="How long an ended job is kept.")
     min_result_ttl_seconds: Seconds = Field(
         600, description="How long an ended job is kept even where records need its room."

@@ -65,7 +65,7 @@ class ResultsQuery(BaseModel):
     summary="Submit images",
     response_model=schemas.JobResource,
     responses=schemas.problems(
-        401, 413, 415, 422, 429, 503, _200={"model": schemas.JobResource, "description": "Ended in time"}
+        401, 408, 413, 415, 422, 429, 503, _200={"model": schemas.JobResource, "description": "Ended in time"}
     ),
     openapi_extra=schemas.UPLOAD_BODY,
 )

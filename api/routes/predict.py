@@ -18,7 +18,7 @@ router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
     "/predict",
     summary="Classify one image and wait",
     response_model=schemas.BookPrediction,
-    responses=schemas.problems(401, 413, 415, 422, 429, 503, 504),
+    responses=schemas.problems(401, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra=schemas.PREDICT_BODY,
 )
 async def predict(request: Request, owner: Owner, calls: Calls) -> Response:

@@ -174,6 +174,20 @@ async def test_a_client_that_hangs_up_in_the_middle_of_its_body_leaves_nothing(
     await eventually(lambda: not keys_before(), what="the end of what was written ahead")
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
+    start_api: StartApi, store: Store, shirt: bytes
+) -> None:
+    api = await start_api(upload_seconds_max=0.2)
+    await api.get("/v1/models")
+    before = store.keys()
+    large = part("files", b"a", bytes(5 << 20)) + part("files", b"b", shirt)
+    for headers, body in ((PNG, shirt[:100]), (MULTIPART, large)):
+        answer = await send(api, request(headers, len(body) + 1000, body), then_close=False)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"upload_timeout" in answer
+    assert store.keys() == before
+
+
 async def test_a_client_that_goes_away_in_the_middle_of_a_group_does_not_hold_up_the_others(
     api: httpx.AsyncClient, store: Store, shirt: bytes
 ) -> None:
