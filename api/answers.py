@@ -1,4 +1,4 @@
-"""JSON answers."""
+"""JSON answers, each a line, so that a terminal shows them as such."""
 
 from typing import Any
 
@@ -7,4 +7,4 @@ from starlette.responses import Response
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), status, headers, "application/json")
+    return Response(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), status, headers, "application/json")

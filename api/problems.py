@@ -50,4 +50,4 @@ def install(app: FastAPI, retry_after_seconds: int) -> None:
 
 def problem(status: int, code: str, title: str, detail: str, headers: dict[str, str], **extensions: str) -> Response:
     body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **extensions}
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, headers, MEDIA_TYPE)
