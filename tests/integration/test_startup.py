@@ -37,7 +37,7 @@ def test_a_server_or_a_setting_that_does_not_fit_stops_the_service(
     valkey: Valkey, tmp_path: Path, service: str, config: dict[str, str], environment: dict[str, str], line: str
 ) -> None:
     with valkey.client as client:
-        before = {name: client.config_get(name)[name.encode()] for name in config}
+        before = {name: client.config_get(name)[name] for name in config}
         for name, value in config.items():
             client.config_set(name, value)
         try:

@@ -49,12 +49,12 @@ def test_training_writes_a_package_that_loads(tmp_path: Path, monkeypatch: pytes
     classifier = load_package(tmp_path / "fmnist-mlp", ImageLimits(pixels_max=10_000, frames_max=1))
     assert classifier.card.test_accuracy is not None
     assert classifier.card.test_accuracy > 0.7
-    (row,) = csv.DictReader((tmp_path / "fmnist-mlp.csv").open())
+    (row,) = csv.DictReader((tmp_path / "fmnist-mlp.csv").read_text().splitlines())
     assert float(row["held_out_accuracy"]) > 0.7
 
 
 def test_the_same_seed_gives_the_same_network(tmp_path: Path) -> None:
-    recipe = Recipe(epochs=2, batch_size=32, learning_rate=1e-3, weight_decay=0.1, label_smoothing=0, seed=1)
+    recipe = Recipe(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.1, label_smoothing=0, seed=1)
     inputs, labels = torch.rand(200, 784), torch.randint(0, 10, (200,))
     trained = []
     for _ in range(2):
@@ -63,4 +63,4 @@ def test_the_same_seed_gives_the_same_network(tmp_path: Path) -> None:
         fit(network, (inputs, labels), (inputs, labels), recipe, tmp_path / "log.csv")
         trained.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
     assert torch.equal(*trained)
-    assert accuracy(network, inputs, labels) > 0.3
+    assert accuracy(network, inputs, labels) > 0.9, "it learned these by heart"
