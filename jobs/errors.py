@@ -24,6 +24,7 @@ class ItemCode(StrEnum):
     WORKER_LOST = "worker_lost"
     MODEL_FAILED = "model_failed"
     DEADLINE_EXCEEDED = "deadline_exceeded"
+    TOO_MANY_SCANS = "too_many_scans"
 
 
 ITEM_DETAIL: dict[ItemCode, str] = {
@@ -31,7 +32,7 @@ ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.NOT_AN_IMAGE: "The bytes are no image of a known format.",
     ItemCode.UNSUPPORTED_FORMAT: "The image is of a format that is not accepted here.",
     ItemCode.CORRUPT_IMAGE: "The image is cut off or damaged.",
-    ItemCode.TOO_MANY_PIXELS: "The image has more pixels than are accepted.",
+    ItemCode.TOO_MANY_PIXELS: "The image has more pixels, in all or on one side, than are accepted.",
     ItemCode.TOO_MANY_FRAMES: "The image has more frames than are accepted.",
     ItemCode.ITEM_TOO_LARGE: "The upload has more bytes than are accepted for one item.",
     ItemCode.UPLOAD_LOST: "The stored upload bytes were not found.",
@@ -41,6 +42,7 @@ ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.WORKER_LOST: "Too many workers were lost while they held this image.",
     ItemCode.MODEL_FAILED: "The model raised an error on this image.",
     ItemCode.DEADLINE_EXCEEDED: "No worker took the image before its job's deadline.",
+    ItemCode.TOO_MANY_SCANS: "The JPEG has more scans than are accepted.",
 }
 
 

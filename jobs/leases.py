@@ -48,6 +48,8 @@ class Claimed:
     entry: Entry
     top_k: int
     charges: Charges
+    progress: bytes
+    """Packed outcomes of its first items, from an earlier suspect run; may be empty."""
     upload: bytes | None
     """Packed images, or None where the bytes are gone, as after a cancel."""
 
@@ -127,9 +129,13 @@ class LeaseStore:
             raise reply
         return self._lease(next_token, reply)
 
-    def renew(self, token: str, *, at_item: int | None = None) -> bool:
-        """Extend a lease; `at_item` notes which item a suspect run starts. False: the lease is gone."""
-        return bool(self._call("renew", token, self._lease_ms, "" if at_item is None else at_item))
+    def renew(self, token: str, *, at_item: int | None = None, progress: bytes = b"") -> bool:
+        """Extend a lease. False: it is gone.
+
+        `at_item` notes which item a suspect run starts, and `progress` the packed outcomes of those before it;
+        -1 makes suspects of the chunks when the lease ends.
+        """
+        return bool(self._call("renew", token, self._lease_ms, "" if at_item is None else at_item, progress))
 
     def show_presence(self, model: str, ref: str, process: str, seconds: float) -> None:
         """Say that this process is ready to serve the model for so long."""
@@ -192,11 +198,13 @@ class LeaseStore:
 
     def _lease(self, token: str, reply: list[Any]) -> Lease:
         mode, more, *rest = reply
-        entries = [Entry.unpack(entry) for entry in rest[::3]]
+        entries = [Entry.unpack(entry) for entry in rest[::4]]
         uploads = self._redis.mget([upload_key(e.job_id, e.chunk) for e in entries]) if entries else []
         chunks = [
-            Claimed(entry, int(top_k), _charges(charges), upload)
-            for entry, top_k, charges, upload in zip(entries, rest[1::3], rest[2::3], uploads, strict=True)
+            Claimed(entry, int(top_k), _charges(charges), progress, upload)
+            for entry, top_k, charges, progress, upload in zip(
+                entries, rest[1::4], rest[2::4], rest[3::4], uploads, strict=True
+            )
         ]
         return Lease(token, mode == b"suspect", bool(more), chunks)
 

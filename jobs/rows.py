@@ -1,7 +1,7 @@
 """From the fields of a job's hash to `Job` and `Item`. The Lua scripts write these fields.
 
 s state, w owner, m model, l lane, k top_k, a accepted ms, e ended ms, n items, d succeeded, f failed, c chunks,
-g why it was given up, z bytes it counts for; for each chunk N: iN names (JSON), rN results, xN charges.
+g why it was given up, z bytes it counts for; for each chunk N: iN names (JSON), rN results, xN charges, pN progress.
 """
 
 from collections.abc import Sequence

@@ -65,7 +65,7 @@ def product_shot(image: NDArray[np.uint8]) -> bytes:
 
 def _golden(package: Path, held_out: Split) -> list[GoldenImage]:
     """The first held-out image of a few plain classes, with what the package just written says of it."""
-    classifier = load_package(package, ImageLimits(pixels_max=10_000, frames_max=1))
+    classifier = load_package(package, ImageLimits(pixels_max=10_000, side_pixels_max=100, frames_max=1, scans_max=1))
     golden = list[GoldenImage]()
     for label in _GOLDEN_LABELS:
         upload = product_shot(held_out.images[np.flatnonzero(held_out.labels == label)[0]])

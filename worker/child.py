@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
 from jobs.leases import RETURNED, FinishedChunk, Lease
-from worker.classifier import Classifier
+from worker.classifier import Classifier, OutOfTime
 from worker.lease_work import LeaseWork
 from worker.settings import WorkerSettings
 from worker.store import open_store
@@ -80,8 +80,16 @@ class Child:
         }
 
     def _run(self, lease: Lease) -> list[FinishedChunk]:
+        until = time.monotonic() + self._settings.task_time_limit_seconds / 2
         try:
-            return self._work.run(lease, lambda item: self._note(lease.token, item))
+            return self._work.run(lease, lambda item, progress: self._note(lease.token, item, progress), until)
+        except OutOfTime:
+            # Before the time limit kills this process: image by image, what is done stays done, so that only an
+            # image that is too slow by itself is ever charged.
+            if not lease.suspect:
+                self._note(lease.token, -1)
+            self._give_back(lease.token, RETURNED)
+            return []
         except RedisError:
             self._give_back(lease.token, RETURNED)
             raise
@@ -91,8 +99,8 @@ class Child:
             self._give_back(lease.token, ItemCode.WORKER_CRASHED)
             raise
 
-    def _note(self, token: str, item: int) -> None:
-        self._store.renew(token, at_item=item)
+    def _note(self, token: str, item: int, progress: bytes = b"") -> None:
+        self._store.renew(token, at_item=item, progress=progress)
 
     def _finish(self, token: str, finished: list[FinishedChunk], *, ring_for: str = "") -> None:
         """Finish, also across a short outage of Redis: a repeat is refused without harm if the first one ran."""

@@ -1,6 +1,8 @@
 """A loaded model: images in, the best classes out, one forward for all of them."""
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +21,10 @@ log = logging.getLogger(__name__)
 Upload = bytes | memoryview
 
 
+class OutOfTime(Exception):
+    """The images take too long to be done together."""
+
+
 class Classifier:
     def __init__(self, network: nn.Module, card: Card, limits: ImageLimits) -> None:
         self.card = card
@@ -26,16 +32,24 @@ class Classifier:
         self._limits = limits
         self._preprocess = MODES[card.preprocessing]
 
-    def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int]) -> list[Outcome]:
-        """Each image's classes, best first, or why it has none. A bad image fails alone."""
+    def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
+        """Each image's classes, best first, or why it has none. A bad image fails alone.
+
+        Raises:
+            OutOfTime: at `until`, a time of the monotonic clock, images were left to decode; the first always is.
+        """
         outcomes: list[Outcome | None] = [None] * len(uploads)
         inputs, places = list[NDArray[np.float32]](), list[int]()
         for place, upload in enumerate(uploads):
+            if place and time.monotonic() > until:
+                raise OutOfTime
             try:
                 inputs.append(self._preprocess(decode(upload, self._limits), self.card.input))
                 places.append(place)
             except BadImage as error:
                 outcomes[place] = Failure(error.code)
+            except MemoryError:
+                outcomes[place] = Failure(ItemCode.OUT_OF_MEMORY)
         if inputs:
             for place, row in zip(places, self._probabilities(inputs), strict=True):
                 outcomes[place] = _best(row, top_ks[place])

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Self
 
 from PIL import Image
 
 from jobs.errors import ItemCode
 from jobs.media import sniff
+from worker.settings import WorkerSettings
 
 _PILLOW_FORMATS = {
     "image/png": ("PNG",),
@@ -15,6 +17,7 @@ _PILLOW_FORMATS = {
     "image/bmp": ("BMP",),
     "image/webp": ("WEBP",),
 }
+_START_OF_SCAN = b"\xff\xda"  # within a scan, a byte 0xff is followed by other bytes alone
 
 Image.MAX_IMAGE_PIXELS = None  # ImageLimits.pixels_max is checked instead, and answers with a code
 
@@ -28,7 +31,15 @@ class BadImage(Exception):
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
     pixels_max: int
+    side_pixels_max: int
     frames_max: int
+    scans_max: int
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> Self:
+        return cls(
+            settings.item_pixels_max, settings.item_side_pixels_max, settings.item_frames_max, settings.item_scans_max
+        )
 
 
 def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
@@ -36,6 +47,7 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
 
     Raises:
         BadImage: with the code for the item.
+        MemoryError: there is not enough to decode it.
     """
     if not upload:
         raise BadImage(ItemCode.EMPTY_UPLOAD)
@@ -46,15 +58,15 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
         raise BadImage(ItemCode.UNSUPPORTED_FORMAT)
     try:
         image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
-        if image.width * image.height > limits.pixels_max:
+        if image.width * image.height > limits.pixels_max or max(image.size) > limits.side_pixels_max:
             raise BadImage(ItemCode.TOO_MANY_PIXELS)
         if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
             raise BadImage(ItemCode.TOO_MANY_FRAMES)
+        if media_type == "image/jpeg" and bytes(upload).count(_START_OF_SCAN) > limits.scans_max:
+            raise BadImage(ItemCode.TOO_MANY_SCANS)
         image.load()
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
-    except MemoryError:
-        raise BadImage(ItemCode.OUT_OF_MEMORY) from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError …
         raise BadImage(ItemCode.CORRUPT_IMAGE) from error
     return _eight_bits(image)

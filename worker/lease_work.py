@@ -1,12 +1,15 @@
 """What a child does with one lease: every item of its chunks gets its outcome."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jobs.errors import ItemCode
 from jobs.leases import Claimed, FinishedChunk, Lease
-from jobs.records import Failure, Outcome, pack_outcomes, unpack_upload
-from worker.classifier import Classifier
+from jobs.records import Failure, Outcome, pack_outcomes, unpack_outcomes, unpack_upload
+from worker.classifier import Classifier, OutOfTime
+
+Note = Callable[[int, bytes], None]
 
 
 class _Todo(NamedTuple):
@@ -22,28 +25,40 @@ class LeaseWork:
         self._crash_tries_max = crash_tries_max
         self._losses_max = losses_max
 
-    def run(self, lease: Lease, note_item: Callable[[int], None]) -> list[FinishedChunk]:
+    def run(self, lease: Lease, note: Note, until: float) -> list[FinishedChunk]:
         """Classify all images of a lease with one forward, or one by one where it is under suspicion.
 
-        `note_item` is told the number of each image of a suspect chunk before it is touched: if that image kills
-        the process, the note says which one it was.
+        `note` is told of each image of a suspect chunk before it is touched: its number, and the packed outcomes of
+        those before it. If that image kills the process, the note says which one it was and what need not be done
+        again.
+
+        Raises:
+            OutOfTime: at `until`, a time of the monotonic clock, images were left; the first is always tried.
         """
         todo = list[_Todo]()
         chunks = [(claimed, self._settle(claimed, todo)) for claimed in lease.chunks]
-        for batch in [[one] for one in todo] if lease.suspect else [todo]:
-            if lease.suspect:
-                note_item(batch[0].number)
-            results = self._classifier.classify([one.image for one in batch], [one.top_k for one in batch])
-            for one, outcome in zip(batch, results, strict=True):
-                one.outcomes[one.number] = outcome
+        if lease.suspect:
+            for tried, one in enumerate(todo):
+                note(one.number, pack_outcomes(self._classifier.card.ref, one.outcomes[: one.number]))
+                if tried and time.monotonic() > until:
+                    raise OutOfTime
+                self._classify([one], until)
+        else:
+            self._classify(todo, until)
         return [self._finished(claimed, outcomes) for claimed, outcomes in chunks]
+
+    def _classify(self, batch: list[_Todo], until: float) -> None:
+        results = self._classifier.classify([one.image for one in batch], [one.top_k for one in batch], until=until)
+        for one, outcome in zip(batch, results, strict=True):
+            one.outcomes[one.number] = outcome
 
     def _settle(self, claimed: Claimed, todo: list[_Todo]) -> list[Outcome]:
         """The chunk's outcomes as far as they stand without a look at its images; the others go to `todo`."""
         if claimed.upload is None:
             return [Failure(ItemCode.UPLOAD_LOST)] * claimed.entry.items
-        outcomes = list[Outcome]()
-        for number, image in enumerate(unpack_upload(claimed.upload, claimed.entry.items)):
+        outcomes = self._done(claimed)
+        images = unpack_upload(claimed.upload, claimed.entry.items)
+        for number, image in enumerate(images[len(outcomes) :], len(outcomes)):
             failure = claimed.charges.verdict(
                 number, crash_tries_max=self._crash_tries_max, losses_max=self._losses_max
             )
@@ -55,6 +70,13 @@ class LeaseWork:
                 outcomes.append([])
                 todo.append(_Todo(outcomes, number, image, claimed.top_k))
         return outcomes
+
+    def _done(self, claimed: Claimed) -> list[Outcome]:
+        """What an earlier suspect run with this very model has done of the chunk."""
+        if not claimed.progress:
+            return []
+        ref, outcomes = unpack_outcomes(claimed.progress)
+        return outcomes if ref == self._classifier.card.ref else []
 
     def _finished(self, claimed: Claimed, outcomes: list[Outcome]) -> FinishedChunk:
         succeeded = sum(not isinstance(outcome, Failure) for outcome in outcomes)

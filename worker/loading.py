@@ -15,5 +15,4 @@ def load_model(settings: WorkerSettings) -> Classifier:
         ModelPackageError: it cannot be served.
     """
     torch.set_num_threads(settings.torch_threads)
-    limits = ImageLimits(pixels_max=settings.item_pixels_max, frames_max=settings.item_frames_max)
-    return load_package(settings.models_dir / settings.model, limits)
+    return load_package(settings.models_dir / settings.model, ImageLimits.of(settings))

@@ -3,7 +3,8 @@
 -- ARGV: model, owner token, lease ms, items wanted, bytes allowed, turn.
 -- Every second turn takes one suspect chunk alone, every eighth looks at the bulk lane first; one lane a claim,
 -- owner after owner, each getting its share of what is wanted.
--- Returns {'suspect' | 'batch', 1 if work may be left else 0, then for each chunk: entry, top_k, charges}.
+-- Returns {'suspect' | 'batch', 1 if work may be left else 0, then for each chunk: entry, top_k, charges, progress},
+-- where progress is what an earlier suspect run has done of the chunk.
 local model, token = ARGV[1], ARGV[2]
 local lease_ms, items_max, bytes_max, turn = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local reply, held = { 'batch', 0 }, {}
@@ -13,7 +14,7 @@ local pops = 120 -- bounds the keys that one call touches
 local function take(entry)
   local id, chunk, _, size = unpack_entry(entry)
   local job = K.job .. id
-  local record = redis.call('HMGET', job, 's', 'k', 'x' .. chunk)
+  local record = redis.call('HMGET', job, 's', 'k', 'x' .. chunk, 'p' .. chunk)
   if not live(record[1]) then
     drop_upload(entry, size)
     return false
@@ -23,6 +24,7 @@ local function take(entry)
   reply[#reply + 1] = entry
   reply[#reply + 1] = record[2]
   reply[#reply + 1] = record[3] or ''
+  reply[#reply + 1] = record[4] or ''
   return true
 end
 

@@ -5,11 +5,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.pictures import bad_pictures, good_pictures
+from tests.support.pictures import LIMITS, bad_pictures, good_pictures
 from tests.support.processes import ROOT
 from tests.support.stack import Stack, results_of, submit_all
 from training.data import FashionMnist
-from worker.images import ImageLimits
 from worker.package import load_package
 
 IMAGES = 1000
@@ -19,7 +18,7 @@ async def test_a_thousand_test_images_get_the_same_classes_and_confidences(
     stack: Stack, test_images: list[bytes], fashion_mnist: FashionMnist
 ) -> None:
     images = test_images[:IMAGES]
-    classifier = load_package(ROOT / "weights" / "fmnist-mlp", ImageLimits(pixels_max=10_000, frames_max=1))
+    classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     expected = classifier.classify(images, [10] * IMAGES)
     api = stack.api()
     stack.worker()

@@ -11,11 +11,10 @@ import httpx
 import pytest
 
 from jobs import keys
-from tests.support.pictures import encode, photo
+from tests.support.pictures import LIMITS, encode, photo
 from tests.support.processes import ROOT
 from tests.support.stack import PNG, Stack, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
-from worker.images import ImageLimits
 from worker.package import load_package
 
 QUEUE = f"{keys.QUEUE}fmnist-mlp"
@@ -24,7 +23,7 @@ QUEUE = f"{keys.QUEUE}fmnist-mlp"
 @pytest.fixture(scope="session")
 def classes(test_images: list[bytes]) -> list[str]:
     """What the model says of the test images, called in this process."""
-    classifier = load_package(ROOT / "weights" / "fmnist-mlp", ImageLimits(pixels_max=10_000, frames_max=1))
+    classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     outcomes = classifier.classify(test_images, [1] * len(test_images))
     assert all(isinstance(outcome, list) for outcome in outcomes)
     return [classifier.card.classes[outcome[0].class_index] for outcome in outcomes if isinstance(outcome, list)]

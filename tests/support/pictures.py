@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from worker.images import ImageLimits
+from worker.settings import WorkerSettings
+
+LIMITS = ImageLimits.of(WorkerSettings())  # those of a worker as it is shipped
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -47,11 +51,19 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def jpeg_of_many_scans(image: Image.Image) -> bytes:
+    """A progressive JPEG that says its last scan a hundred times over."""
+    jpeg = encode(image, "JPEG", progressive=True)
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    return jpeg[:-2] + last * 100 + jpeg[-2:]
+
+
 def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
     """Uploads that are no good picture, each with the code that its item gets."""
     frames = [Image.new("L", (28, 28), shade) for shade in range(0, 250, 5)]
     huge = png_that_claims(50_000, 50_000)
     assert len(huge) < 20_000
+    colour = photo(shirt)
     return {
         "empty": (b"", "empty_upload"),
         "text": (b"this is no picture", "not_an_image"),
@@ -61,8 +73,10 @@ def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
         "truncated PNG": (shirt[: len(shirt) // 2], "corrupt_image"),
         "PNG signature alone": (shirt[:8], "corrupt_image"),
         "PNG with a broken checksum": (shirt[:60] + bytes((shirt[60] ^ 0xFF,)) + shirt[61:], "corrupt_image"),
-        "truncated JPEG": (encode(photo(shirt), "JPEG")[:3000], "corrupt_image"),
+        "truncated JPEG": (encode(colour, "JPEG")[:3000], "corrupt_image"),
         "50,000 × 50,000 PNG": (huge, "too_many_pixels"),
+        "66,000 × 1 PNG": (encode(Image.new("L", (66_000, 1)), "PNG"), "too_many_pixels"),
+        "JPEG with many scans": (jpeg_of_many_scans(colour), "too_many_scans"),
         "GIF with many frames": (
             encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=20),
             "too_many_frames",
@@ -73,7 +87,7 @@ def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
             ),
             "too_many_frames",
         ),
-        "TIFF": (encode(photo(shirt), "TIFF"), "unsupported_format"),
+        "TIFF": (encode(colour, "TIFF"), "unsupported_format"),
         "AVIF": (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1", "unsupported_format"),
         "zip": (b"PK\x03\x04" + bytes(100), "unsupported_format"),
     }
@@ -92,6 +106,7 @@ def good_pictures(shirt: bytes) -> dict[str, bytes]:
         "palette PNG": encode(colour.convert("P"), "PNG"),
         "1-bit PNG": encode(gray.convert("1"), "PNG"),
         "JPEG": encode(colour, "JPEG", quality=85),
+        "progressive JPEG": encode(colour, "JPEG", progressive=True),
         "CMYK JPEG": encode(colour.convert("CMYK"), "JPEG", quality=85),
         "WebP": encode(colour, "WEBP"),
         "GIF of one frame": encode(colour.convert("P"), "GIF"),

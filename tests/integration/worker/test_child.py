@@ -1,19 +1,23 @@
 """The child's loop in this process, on a real store with the real model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
+from PIL import Image
 
 from jobs import keys
 from jobs.errors import ItemCode
 from jobs.lua import load_scripts
 from jobs.records import Failure, JobState
+from jobs.rows import job_key
 from tests.support.pictures import bad_pictures, good_pictures
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store
 from worker.child import Child
 from worker.classifier import Classifier
+from worker.images import decode
 from worker.settings import WorkerSettings
 
 MakeChild = Callable[..., Child]
@@ -94,17 +98,70 @@ async def test_a_suspect_runs_image_by_image_and_notes_which(
     child = make_child()
     noted, batches = [], []
     classify = child._work._classifier.classify
-    monkeypatch.setattr(child, "_note", lambda token, item: noted.append(item))
+    monkeypatch.setattr(child, "_note", lambda token, item, _: noted.append(item))
     monkeypatch.setattr(
         child._work._classifier,
         "classify",
-        lambda images, top_ks: batches.append(len(images)) or classify(images, top_ks),
+        lambda images, top_ks, until: batches.append(len(images)) or classify(images, top_ks),
     )
 
     child.serve("task")
 
     assert (noted, batches) == ([0, 1, 2], [1, 1, 1])
     assert (await store.get(job_id)).state is JobState.COMPLETED
+
+
+async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one_is_charged(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(shirt, b"no image", shirt, shirt)
+    child = make_child(slice_seconds=1e-6, task_time_limit_seconds=100)
+    clock = 0.0
+
+    def decode_slowly(*args: Any) -> Image.Image:
+        nonlocal clock
+        clock += 30
+        return decode(*args)
+
+    monkeypatch.setattr("worker.classifier.decode", decode_slowly)
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    done = []
+    for _ in range(3):
+        child.serve("task")
+        done.append((store.stat("transitions"), clock))
+
+    # 2 of 4 together; then 2 of 4 that are kept; then the other 2
+    assert done == [(0, 60), (0, 120), (4, 180)]
+    job = await store.get(job_id)
+    assert (job.succeeded, job.failed) == (3, 1)
+    assert not store.redis.hexists(job_key(job_id), "x0"), "nothing was charged"
+    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z"))
+
+
+async def test_a_poison_does_not_undo_what_was_done_before_it(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(shirt, shirt, b"poison", shirt)
+    child = make_child()
+    seen = list[bytes]()
+
+    def die_of_poison(upload: memoryview, *args: Any) -> Image.Image:
+        seen.append(bytes(upload[:6]))
+        if upload == b"poison":
+            raise RuntimeError("dead")
+        return decode(upload, *args)
+
+    monkeypatch.setattr("worker.classifier.decode", die_of_poison)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            child.serve("task")
+    child.serve("task")
+
+    good = shirt[:6]
+    assert seen == [good, good, b"poison"] * 2 + [b"poison"] + [good]
+    outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
+    assert outcomes[2] == Failure(ItemCode.WORKER_CRASHED)
+    assert [isinstance(outcome, list) for outcome in outcomes] == [True, True, False, True]
 
 
 async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbours_succeed(
@@ -132,7 +189,7 @@ async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
     child = make_child()
     tries = 0
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         nonlocal tries
         tries += 1
         raise ValueError("a fault of ours")
@@ -215,9 +272,9 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
     child = make_child()
     run = child._work.run
 
-    def cancel_first(lease: object, note: object) -> object:
+    def cancel_first(*args: object) -> object:
         store.redis.evalsha(load_scripts(0)["cancel"].sha1, 0, job_id, OWNER)
-        return run(lease, note)
+        return run(*args)
 
     monkeypatch.setattr(child._work, "run", cancel_first)
     child.serve("task")

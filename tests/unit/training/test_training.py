@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training import data, fmnist_mlp
 from training.data import CLASSES, load_fashion_mnist
 from training.fit import Recipe, accuracy, fit
 from worker.architectures import fmnist_mlp as network_of
-from worker.images import ImageLimits
 from worker.package import load_package
 
 CACHE = ROOT / "data" / "training"
@@ -33,7 +33,7 @@ def test_a_file_that_is_not_the_publishers_is_refused(tmp_path: Path, monkeypatc
 
 
 def test_the_shipped_weights_are_as_good_as_their_manifest_says() -> None:
-    classifier = load_package(ROOT / "weights" / "fmnist-mlp", ImageLimits(pixels_max=10_000, frames_max=1))
+    classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     test = load_fashion_mnist(CACHE).test
     inputs = (test.images / np.float32(255)).astype(np.float32)[:, np.newaxis]
     right = (classifier.probabilities(inputs).argmax(1) == test.labels).mean()
@@ -46,7 +46,7 @@ def test_training_writes_a_package_that_loads(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(fmnist_mlp, "load_fashion_mnist", lambda _: load_fashion_mnist(CACHE))
     fmnist_mlp.train(tmp_path / "fmnist-mlp", tmp_path)
 
-    classifier = load_package(tmp_path / "fmnist-mlp", ImageLimits(pixels_max=10_000, frames_max=1))
+    classifier = load_package(tmp_path / "fmnist-mlp", LIMITS)
     assert classifier.card.test_accuracy is not None
     assert classifier.card.test_accuracy > 0.7
     (row,) = csv.DictReader((tmp_path / "fmnist-mlp.csv").read_text().splitlines())

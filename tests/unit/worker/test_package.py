@@ -12,13 +12,11 @@ from torch import nn
 
 from jobs.errors import ItemCode, ModelPackageError
 from jobs.records import Failure, Outcome
-from tests.support.pictures import encode, samples
+from tests.support.pictures import LIMITS, encode, samples
 from worker.classifier import Classifier
-from worker.images import ImageLimits
 from worker.package import load_package
 
 SHIPPED = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
-LIMITS = ImageLimits(pixels_max=50_000_000, frames_max=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -5,11 +6,10 @@ import pytest
 from PIL import Image
 
 from jobs.models import Input
-from tests.support.pictures import bad_pictures, good_pictures, photo, samples
-from worker.images import BadImage, ImageLimits, decode
+from tests.support.pictures import LIMITS, bad_pictures, good_pictures, photo, samples
+from worker.images import BadImage, decode
 from worker.preprocess import book
 
-LIMITS = ImageLimits(pixels_max=50_000_000, frames_max=1)
 WANTED = Input(channels=1, height=28, width=28)
 SHIRT = samples()["0007-shirt.png"]
 
@@ -44,12 +44,12 @@ def test_a_bad_picture_has_its_code(kind: str) -> None:
 def test_pixels_are_counted_before_they_are_decoded() -> None:
     upload = good_pictures(SHIRT)["RGB PNG"]
     width, height = photo(SHIRT).size
-    assert decode(upload, ImageLimits(pixels_max=width * height, frames_max=1)).size == (width, height)
+    assert decode(upload, replace(LIMITS, pixels_max=width * height)).size == (width, height)
     with pytest.raises(BadImage):
-        decode(upload, ImageLimits(pixels_max=width * height - 1, frames_max=1))
+        decode(upload, replace(LIMITS, pixels_max=width * height - 1))
 
 
 def test_more_frames_may_be_allowed_and_the_first_is_taken() -> None:
     upload, _ = bad_pictures(SHIRT)["GIF with many frames"]
-    image = decode(upload, ImageLimits(pixels_max=1000, frames_max=50))
+    image = decode(upload, replace(LIMITS, frames_max=50))
     assert image.convert("L").getpixel((0, 0)) == 0
