@@ -6,10 +6,11 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
 
-from api import problems
+from api import openapi, problems
 from api.auth import Keys
-from api.request_ids import RequestIds
+from api.envelope import Envelope
 from api.routes import health, jobs, models, predict
 from api.services import Services, open_services
 from api.settings import ApiSettings
@@ -28,7 +29,7 @@ class State(TypedDict):
     keys: Keys
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings) -> ASGIApp:
     """The application for these settings; connections open when it starts."""
     cards = list(pinned_cards(settings.models_dir))
     keys = Keys(settings.api_keys)
@@ -39,10 +40,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
             yield {"services": services, "keys": keys}
 
     app: FastAPI = FastAPIOffline(  # its pages come from this process, not from a CDN
-        title="Darkroom", version="1", description=DESCRIPTION, lifespan=lifespan
+        title="Darkroom", version="1", description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     problems.install(app, settings.retry_after_seconds)
-    app.add_middleware(RequestIds)
     for router in (jobs.router, models.router, predict.router, health.router):
         app.include_router(router)
-    return app
+    openapi.install(app)
+    return Envelope(app)

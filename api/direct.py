@@ -51,7 +51,7 @@ class DirectRoute(APIRoute):
 
 def _bearer(request: Request) -> str | None:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    return credentials if scheme.lower() == "bearer" else None
+    return credentials.strip() if scheme.lower() == "bearer" else None
 
 
 def _job_id(request: Request) -> bytes:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from starlette.requests import Request
 
 from api.settings import ApiSettings
-from api.uploads import ChunkBuilder, read_images
+from api.uploads import Body, ChunkBuilder, read_images
 from jobs.errors import UnknownModel, UploadTimeout, UploadTooLarge
 from jobs.records import Item, ItemState, Job, JobState, Lane
 from jobs.registry import ModelRegistry
@@ -27,18 +27,20 @@ class Intake:
         """Read the body into chunks; all but a small last one are in the store when this returns.
 
         Raises:
-            UnknownModel, UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest: nothing is left behind.
+            UnknownModel, UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest, QueueFull: nothing is
+                left behind.
         """
         name = model or self._settings.default_model
         if not await self._models.knows(name):
             raise UnknownModel(f"There is no model {name!r}; GET /v1/models lists them.")
         job_id = await self._submitter.new_id(owner)
         submission = Submission(job_id, owner, name, lane, top_k, [])
+        body = Body(request, self._submitter.room)
         builder, refused = ChunkBuilder(), 0
         try:
             async with (
                 asyncio.timeout(self._settings.upload_seconds_max),
-                aclosing(read_images(request, self._settings, field=field)) as images,
+                aclosing(read_images(body, self._settings, field=field)) as images,
             ):
                 async for image in images:
                     refused += image.data is None
@@ -58,6 +60,8 @@ class Intake:
         except BaseException:
             await self._discard(submission)
             raise
+        finally:
+            body.close()
         return submission
 
     async def commit(self, submission: Submission) -> Job:

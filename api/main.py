@@ -4,7 +4,7 @@ import logging
 import sys
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api.app import create_app
 from api.settings import ApiSettings
@@ -13,7 +13,7 @@ from jobs.server import check_server
 from jobs.settings import load
 
 
-def app() -> FastAPI:
+def app() -> ASGIApp:
     """What each API process runs."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     return create_app(load(ApiSettings))

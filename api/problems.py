@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from jobs.errors import DarkroomError, InvalidRequest
 
@@ -32,10 +33,11 @@ def install(app: FastAPI, retry_after_seconds: int) -> None:
         details = (f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors())
         return await darkroom_error(_, InvalidRequest("; ".join(details)))
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _CODES.get(error.status_code, "http_error")
-        return problem(error.status_code, code, error.detail, error.detail, dict(error.headers or {}))
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else dict(error.headers or {})
+        return problem(error.status_code, code, error.detail, error.detail, headers)
 
     async def unknown(_: Request, error: Exception) -> Response:
         number = uuid.uuid4().hex[:12]
@@ -46,6 +48,17 @@ def install(app: FastAPI, retry_after_seconds: int) -> None:
     app.add_exception_handler(RequestValidationError, invalid_request)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, unknown)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes with this path: Starlette names those of the first alone."""
+    routes = request.app.routes
+    found = {
+        method
+        for method in ("GET", "POST", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    }
+    return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
 
 
 def problem(status: int, code: str, title: str, detail: str, headers: dict[str, str], **extensions: str) -> Response:

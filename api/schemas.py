@@ -1,5 +1,6 @@
 """The shapes of answers, for the OpenAPI document. `api/views.py` fills them; a test holds the two together."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -148,6 +149,27 @@ class Health(_Shape):
     status: Literal["ok"]
 
 
+_PENDING_EXAMPLE = {
+    "status": "queued",
+    "completed_at": None,
+    "expires_at": None,
+    "counts": {"total": 1, "pending": 1, "succeeded": 0, "failed": 0, "canceled": 0},
+    "result": {"index": 0, "name": "shirt.png", "status": "pending"},
+}
+_LOCATION = {"description": "The job's path.", "schema": {"type": "string"}}
+_APPLIED = {"description": "The `wait` that was applied, where one was asked for.", "schema": {"type": "string"}}
+_RETRY_AFTER = {"description": "When to ask again, in seconds.", "schema": {"type": "integer"}}
+ACCEPTED: dict[str, Any] = {
+    "description": "Accepted: the job will end",
+    "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER, "Preference-Applied": _APPLIED},
+    "content": {"application/json": {"example": _JOB_EXAMPLE | _PENDING_EXAMPLE}},
+}
+ENDED: dict[str, Any] = {
+    "model": JobResource,
+    "description": "Ended within the wait that `Prefer` asked for",
+    "headers": {"Location": _LOCATION, "Preference-Applied": _APPLIED},
+}
+
 _DETAILS = {
     401: "`unauthorized`",
     404: "`job_not_found`: it never existed, or is not yours",
@@ -155,23 +177,40 @@ _DETAILS = {
     410: "`job_expired`: it was yours, and is gone",
     413: "`upload_too_large`",
     415: "`unsupported_media_type`",
-    422: "`invalid_request` or `unknown_model`",
+    422: "`invalid_request`",
     429: "`quota_exceeded`",
-    503: "`queue_full` or `store_unavailable`, with `Retry-After`",
+    503: "`store_unavailable`, with `Retry-After`",
     504: "`wait_timeout`",
 }
 
 
-def problems(*statuses: int, **others: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: the problems it can answer with, and what else it says of a status (`_200=…`)."""
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": _DETAILS[status], "content": {"application/problem+json": {}}}
-        for status in statuses
-    }
-    return responses | {int(status.removeprefix("_")): other for status, other in others.items()}
+Special = Mapping[int, str | dict[str, Any]]
 
 
-UPLOAD_BODY: dict[str, Any] = {
+def responses(*problems: int, also: Special | None = None) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: the problems it can answer with, and what is special about a status.
+
+    `api/openapi.py` adds the shape of a problem.
+    """
+    described = {status: _DETAILS[status] for status in problems} | dict(also or {})
+    return {status: {"description": it} if isinstance(it, str) else it for status, it in described.items()}
+
+
+SUBMIT_PROBLEMS: Special = {
+    422: "`invalid_request` or `unknown_model`",
+    503: "`queue_full` or `store_unavailable`, with `Retry-After`; with a `job_id` where the job may stand",
+}
+_PREFER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=N`: answer with the ended job, if it ends within so many seconds (30 at most).",
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+
+
+UPLOAD: dict[str, Any] = {
+    "parameters": [_PREFER],
     "requestBody": {
         "required": True,
         "content": {
@@ -184,9 +223,9 @@ UPLOAD_BODY: dict[str, Any] = {
                 }
             },
         },
-    }
+    },
 }
-PREDICT_BODY: dict[str, Any] = {
+PREDICT_UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {

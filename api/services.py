@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from api.intake import Intake
@@ -19,6 +19,8 @@ from jobs.store import JobStore
 from jobs.submit import Submitter
 
 log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS_MAX = 0.5  # of one round
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +48,53 @@ async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterat
         link.start()
         store = JobStore(link)
         models = ModelRegistry(link)
-        submitter = Submitter(link, owner_pending_items_max=settings.owner_pending_items_max)
+        submitter = Submitter(
+            link, owner_pending_items_max=settings.owner_pending_items_max, processes=settings.api_processes
+        )
         waiters = Waiters(store, settings.redis_url, link.database, settings.reread_seconds)
         waiters.start()
         stack.push_async_callback(waiters.close)
         stack.enter_context(on_stop_signal(waiters.release))
-        await _keep_house_once(link, store, models, cards)
-        housekeeping = asyncio.create_task(_keep_house(settings.sweep_seconds, link, store, models, cards))
-        stack.callback(housekeeping.cancel)
+        house = Housekeeping(link, store, models, cards)
+        await house.round()
+        task = asyncio.create_task(house.keep(settings.sweep_seconds))
+        stack.callback(task.cancel)
         yield Services(
             settings, link, store, models, Intake(settings, submitter, models), waiters, Views(settings, models)
         )
 
 
-async def _keep_house(
-    every_seconds: float, link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card]
-) -> None:
-    while True:
-        await asyncio.sleep(every_seconds)
-        await _keep_house_once(link, store, models, cards)
+class Housekeeping:
+    """Keeps the models of `cards` known and the server's clock right, and drops what is due.
 
+    Workers sweep too; a stack without one must not grow.
+    """
 
-async def _keep_house_once(link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card]) -> None:
-    """Keep the models of `cards` known, and drop what is due. Workers sweep too; a stack without one must not grow."""
-    try:
-        await link.set_clock()
-        await models.register(cards)
-        await store.sweep({card.name for card in await models.cards()})
-    except DarkroomError as error:
-        log.warning("housekeeping was put off: %s", error)
+    def __init__(self, link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card]) -> None:
+        self._link = link
+        self._store = store
+        self._models = models
+        self._cards = cards
+        self._well = True
+
+    async def keep(self, every_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(every_seconds)
+            await self.round()
+
+    async def round(self) -> None:
+        """Whatever fails, the next round comes; an outage is logged once."""
+        try:
+            await self._link.set_clock()
+            await self._models.register(self._cards)
+            models = {card.name for card in await self._models.cards()}
+            with suppress(TimeoutError):  # the next round goes on
+                async with asyncio.timeout(_SWEEP_SECONDS_MAX):
+                    await self._store.sweep(models)
+            self._well = True
+        except DarkroomError as error:
+            if self._well:
+                log.warning("housekeeping is put off: %s", error)
+            self._well = False
+        except Exception:
+            log.exception("housekeeping failed")

@@ -60,8 +60,10 @@ class ApiSettings(StoreSettings):
     def _limits_fit(self) -> Self:
         if self.item_bytes_max > self.upload_bytes_max:
             raise ValueError("item_bytes_max must not exceed upload_bytes_max")
-        if self.upload_bytes_max > self.uploads_budget_bytes:
-            raise ValueError("upload_bytes_max must fit into uploads_budget_fraction of redis_maxmemory_bytes")
+        if self.upload_bytes_max * self.api_processes > self.uploads_budget_bytes:
+            raise ValueError(
+                "upload_bytes_max × api_processes must fit into uploads_budget_fraction of redis_maxmemory_bytes"
+            )
         if self.upload_seconds_max + 2 * self.submit_deadline_seconds >= self.upload_ttl_seconds:
             raise ValueError("upload_seconds_max + 2 × submit_deadline_seconds must be less than upload_ttl_seconds")
         if self.predict_wait_seconds > self.wait_seconds_max:

@@ -11,13 +11,16 @@ from api.settings import ApiSettings
 from jobs.errors import InvalidRequest, UnsupportedMediaType, UploadTooLarge
 from jobs.media import sniff
 from jobs.records import CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, pack_upload
-from jobs.submit import Chunk
+from jobs.submit import Chunk, UploadRoom
 
 _NAME_CHARACTERS_MAX = 255
 _OTHER_FIELDS_MAX = 16
+_LENGTH_DIGITS_MAX = 18
+_FILES = "files"  # the field; parts that have a file name are taken under any name
+_PARAMETERS = ("model", "top_k", "lane")  # as a form field, one would be passed over in silence
 # The last is what curl --data-binary says of any file.
 _TOLD_BY_MAGIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UploadedImage(NamedTuple):
@@ -26,31 +29,65 @@ class UploadedImage(NamedTuple):
     """None where the image was larger than one may be; its bytes were not kept."""
 
 
-async def read_images(
-    request: Request, settings: ApiSettings, *, field: str | None = None
-) -> AsyncGenerator[UploadedImage]:
-    """The images of a request body, each as soon as it is complete; with `field`, that multipart field alone.
+class Body:
+    """A request's body as it comes in; what has come takes room until `close`."""
+
+    def __init__(self, request: Request, room: UploadRoom) -> None:
+        self.headers = request.headers
+        self._request = request
+        self._room = room
+        self._size = 0
+
+    async def parts(self, bytes_max: int) -> AsyncIterator[bytes]:
+        """
+        Raises:
+            UploadTooLarge: it has, or announces, more than `bytes_max`.
+            QueueFull: there is no room.
+            InvalidRequest: it was cut off.
+        """
+        announced = self.headers.get("content-length", "0")  # digits, as uvicorn has seen to; perhaps very many
+        if len(announced) > _LENGTH_DIGITS_MAX or int(announced) > bytes_max:
+            raise UploadTooLarge(f"The body may have {bytes_max} bytes, and announces more.")
+        try:
+            async for part in self._request.stream():
+                if self._size + len(part) > bytes_max:
+                    raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
+                self._size += len(part)
+                self._room.take(len(part))
+                if part:
+                    yield part
+        except ClientDisconnect:
+            raise InvalidRequest("The body was cut off.") from None
+
+    def close(self) -> None:
+        self._room.open_bytes -= self._size
+
+
+async def read_images(body: Body, settings: ApiSettings, *, field: str | None = None) -> AsyncGenerator[UploadedImage]:
+    """The images of a request body, each as soon as it is complete; with `field`, the one in that multipart field.
 
     Raises:
-        UnsupportedMediaType, UploadTooLarge, InvalidRequest
+        UnsupportedMediaType, UploadTooLarge, InvalidRequest, QueueFull
     """
-    media_type, options = parse_options_header(request.headers.get("content-type", ""))
+    media_type, options = parse_options_header(body.headers.get("content-type", ""))
     if media_type == "multipart/form-data":
         boundary = options.get("boundary")
         if not boundary:
             raise InvalidRequest("The multipart body has no boundary in its Content-Type.")
-        async for image in _read_multipart(request, settings, boundary, field):
+        async for image in _read_multipart(body, settings, boundary, field):
             yield image
     elif field is not None:
         raise UnsupportedMediaType(f"Send multipart/form-data with the image in the field '{field}'.")
     elif media_type.startswith("image/") or media_type in _TOLD_BY_MAGIC:
-        body = await _read_body(request, settings.item_bytes_max)
-        if not media_type.startswith("image/") and not (sniff(body) or "").startswith("image/"):
+        data = b"".join([part async for part in body.parts(settings.item_bytes_max)])
+        if not data:
+            raise InvalidRequest("The body is empty.")
+        if not media_type.startswith("image/") and not (sniff(data) or "").startswith("image/"):
             raise UnsupportedMediaType(
-                "The body is no image that is known here. Say what it is with a Content-Type of image/*, "
-                "or send multipart/form-data."
+                "The body is not an image of a known format. Send it with a Content-Type of image/*, "
+                "or as multipart/form-data."
             )
-        yield UploadedImage(None, body)
+        yield UploadedImage(None, data)
     else:
         raise UnsupportedMediaType("Send image/*, application/octet-stream or multipart/form-data.")
 
@@ -81,40 +118,23 @@ class ChunkBuilder:
         return chunk
 
 
-async def _read_body(request: Request, bytes_max: int) -> bytes:
-    _refuse_announced(request, bytes_max)
-    parts, size = list[bytes](), 0
-    async for part in _stream(request):
-        size += len(part)
-        if size > bytes_max:
-            raise UploadTooLarge(f"An image may have {bytes_max} bytes.")
-        parts.append(part)
-    if size == 0:
-        raise InvalidRequest("The body is empty.")
-    return b"".join(parts)
-
-
 async def _read_multipart(
-    request: Request, settings: ApiSettings, boundary: str, field: str | None
+    body: Body, settings: ApiSettings, boundary: str, field: str | None
 ) -> AsyncGenerator[UploadedImage]:
-    _refuse_announced(request, settings.upload_bytes_max)
-    files, size = _Files(settings, field), 0
+    files = _Files(settings, field)
     parser = PushMultipartParser(
         boundary, max_segment_count=settings.upload_files_max + _OTHER_FIELDS_MAX, header_charset="latin1"
     )
     try:
         with parser:
-            async for data in _stream(request):
-                size += len(data)
-                if size > settings.upload_bytes_max:
-                    raise UploadTooLarge(f"An upload may have {settings.upload_bytes_max} bytes.")
+            async for data in body.parts(settings.upload_bytes_max):
                 for event in parser.parse(data):
                     if (image := files.take(event)) is not None:
                         yield image
     except MultipartError as error:
         raise InvalidRequest(f"The multipart body is cut off or damaged: {error}") from None
     if files.count == 0:
-        raise InvalidRequest(f"The multipart body has not {f'the field {field!r}' if field else 'a file'}.")
+        raise InvalidRequest(f"The multipart body has no {f'field {field!r}' if field else 'file'}.")
 
 
 class _Files:
@@ -145,26 +165,16 @@ class _Files:
         return None
 
     def _begin(self, segment: MultipartSegment) -> None:
-        wanted = segment.filename is not None if self._field is None else segment.name == self._field
+        if self._field is not None:
+            wanted, most = segment.name == self._field, 1
+        else:
+            wanted, most = segment.filename is not None or segment.name == _FILES, self._settings.upload_files_max
+            if not wanted and segment.name in _PARAMETERS:
+                raise InvalidRequest(f"{segment.name!r} is a parameter of the URL, not a part of the body.")
         self._parts, self._bytes, self._name = [] if wanted else None, 0, _label(segment.filename)
         self.count += wanted
-        if self.count > self._settings.upload_files_max:
-            raise InvalidRequest(f"An upload may have {self._settings.upload_files_max} files.")
-
-
-async def _stream(request: Request) -> AsyncIterator[bytes]:
-    try:
-        async for part in request.stream():
-            if part:
-                yield part
-    except ClientDisconnect:
-        raise InvalidRequest("The body was cut off.") from None
-
-
-def _refuse_announced(request: Request, bytes_max: int) -> None:
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > bytes_max:
-        raise UploadTooLarge(f"The body may have {bytes_max} bytes; {announced} were announced.")
+        if self.count > most:
+            raise InvalidRequest(f"The upload has more than {most} file{'s' if most > 1 else ''}.")
 
 
 def _label(filename: str | None) -> str | None:

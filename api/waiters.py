@@ -8,9 +8,11 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from starlette.types import Receive
 
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _ID_BYTES = 16
 _REREAD_AT_ONCE = 1000
+_RESUBSCRIBE_SECONDS = 0.2
 
 
 class Waiters:
@@ -68,26 +71,35 @@ class Waiters:
                 _finish(future)
 
     async def _listen(self) -> None:
+        retry = Retry(NoBackoff(), 0)  # redis-py would subscribe again by itself, and nobody would be read again
+        subscribed = True
         while True:
             try:
                 async with (
-                    Redis.from_url(self._redis_url, socket_timeout=None, health_check_interval=5) as redis,
+                    Redis.from_url(self._redis_url, socket_timeout=None, health_check_interval=5, retry=retry) as redis,
                     redis.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
                     await pubsub.subscribe(self._channel)
                     await self._reread()
+                    subscribed = True
                     async for message in pubsub.listen():
                         data = message["data"]
                         self._wake([data[at : at + _ID_BYTES] for at in range(0, len(data), _ID_BYTES)])
             except (RedisError, OSError, StoreUnavailable) as error:
-                log.warning("the subscription is lost and starts again: %s", error)
-                await asyncio.sleep(0.2)
+                if subscribed:
+                    log.warning("the subscription is lost and starts again: %s", error)
+                subscribed = False
+                await asyncio.sleep(_RESUBSCRIBE_SECONDS)
 
     async def _reread_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self._reread_seconds)
-            with suppress(StoreUnavailable):  # the next round tries again
+            try:
                 await self._reread()
+            except StoreUnavailable:
+                pass
+            except Exception:  # whatever it is, the next round must come
+                log.exception("cannot read those who wait")
 
     async def _reread(self) -> None:
         waiting = list(self._waiting)

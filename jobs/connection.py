@@ -104,6 +104,7 @@ class GroupConnection:
         self._arrived = asyncio.Event()
         self._wire: _Wire | None = None
         self._task: asyncio.Task[None] | None = None
+        self._answers = True  # whether the last group was answered; an outage is logged once
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="group connection")
@@ -116,8 +117,7 @@ class GroupConnection:
         self._drop()
         if wire is not None:
             await wire.lost
-        while self._waiting:
-            _fail(self._waiting.popleft(), NotSent())
+        self._fail_waiting()
 
     async def execute(self, *commands: Command) -> list[Reply]:
         """Run the commands in order, beside those of other callers.
@@ -154,17 +154,29 @@ class GroupConnection:
             async with asyncio.timeout(self._timeout_seconds):
                 wire = await self._connected()
         except (OSError, TimeoutError, hiredis.HiredisError, OutcomeUnknown) as error:
-            log.warning("cannot reach Redis: %s", error or type(error).__name__)
-            self._drop()
             for request in group:
                 _fail(request, NotSent())
+            self._away(f"cannot reach Redis: {error or type(error).__name__}")
             return
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await wire.exchange(group)
         except TimeoutError:
-            log.warning("Redis gave no answer within %s s", self._timeout_seconds)
-            self._drop()
+            self._away(f"Redis gave no answer within {self._timeout_seconds:g} s")
+        else:
+            self._answers = True
+
+    def _away(self, what: str) -> None:
+        """Nobody queues up behind a server that does not answer: those who wait are told, too."""
+        if self._answers:
+            log.warning("%s", what)
+        self._answers = False
+        self._drop()
+        self._fail_waiting()
+
+    def _fail_waiting(self) -> None:
+        while self._waiting:
+            _fail(self._waiting.popleft(), NotSent())
 
     def _next_group(self) -> list[_Request]:
         """What goes into the next pipeline: callers that went away are left out."""

@@ -110,7 +110,7 @@ class QueueFull(DarkroomError):
 
 
 class StoreUnavailable(DarkroomError):
-    """The store gave no answer, and nothing was accepted."""
+    """The store gave no answer. Nothing was accepted, unless a `job_id` among the extensions says what may stand."""
 
     status, code, title = 503, "store_unavailable", "The job store does not answer"
 

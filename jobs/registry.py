@@ -1,10 +1,14 @@
 """Which models are known, and which worker processes serve them now."""
 
+import logging
 from collections.abc import Iterable
 
 from jobs import keys
+from jobs.errors import StoreUnavailable
 from jobs.link import StoreLink
 from jobs.models import Card, card_from_json
+
+log = logging.getLogger(__name__)
 
 
 class ModelRegistry:
@@ -23,14 +27,28 @@ class ModelRegistry:
         """Every known version of every model, by name."""
         (known,) = await self._link.read(("HGETALL", keys.MODELS))
         for ref, data in zip(known[::2], known[1::2], strict=True):
-            self._cards.setdefault(ref.decode(), card_from_json(data))
+            if ref.decode() not in self._cards:
+                self._add(ref.decode(), data)
         return sorted(self._cards.values(), key=lambda card: card.ref)
 
     async def card(self, ref: str) -> Card:
-        """The card of `name@version`, which a result has named."""
+        """The card of `name@version`, which a result has named.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
         if ref not in self._cards:
             await self.cards()
+        if ref not in self._cards:
+            raise StoreUnavailable(f"The card of {ref} cannot be read.")
         return self._cards[ref]
+
+    def _add(self, ref: str, data: bytes) -> None:
+        """A card of a release that writes them otherwise is passed over."""
+        try:
+            self._cards[ref] = card_from_json(data)
+        except ValueError as error:
+            log.warning("the card of %s cannot be read: %s", ref, error)
 
     async def knows(self, name: str) -> bool:
         return name in self.names() or name in {card.name for card in await self.cards()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 from hiredis import ReplyError
 
+from jobs import keys
 from jobs.connection import Command, NotSent, OutcomeUnknown
 from jobs.errors import DarkroomError, QueueFull, QuotaExceeded, StoreUnavailable
 from jobs.ids import new_id, to_text
@@ -16,6 +17,8 @@ from jobs.rows import job_key, upload_key
 
 log = logging.getLogger(__name__)
 
+_READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
+_RESOLVE_MARGIN_SECONDS = 0.01  # between this process's idea of the server's clock and that clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"queue_full": QueueFull,
     b"quota_exceeded": QuotaExceeded,
@@ -47,8 +50,37 @@ class Submission:
     chunks: list[Chunk]
 
 
+class UploadRoom:
+    """What is left of the budget for upload bytes, of which the store counts those of accepted jobs alone.
+
+    `open_bytes` are those of uploads that are still coming in, here in memory or written ahead. Other API processes
+    are taken to hold as much: then all together never hold more than the budget, however the load is spread.
+    """
+
+    def __init__(self, budget_bytes: int, processes: int) -> None:
+        self.open_bytes = 0
+        self._budget_bytes = budget_bytes
+        self._processes = processes
+
+    @property
+    def for_jobs_bytes(self) -> int:
+        """What accepted jobs may have."""
+        return self._budget_bytes - self.open_bytes * self._processes
+
+    def take(self, size: int) -> None:
+        """Raises QueueFull where there is no room even without the jobs that wait."""
+        self.open_bytes += size
+        self.check(0)
+
+    def check(self, waiting_bytes: int) -> None:
+        """Raises QueueFull where there is no room beside so many bytes of accepted jobs."""
+        if waiting_bytes > self.for_jobs_bytes:
+            raise QueueFull("There is no room for more uploads now.")
+
+
 class Submitter:
-    def __init__(self, link: StoreLink, *, owner_pending_items_max: int) -> None:
+    def __init__(self, link: StoreLink, *, owner_pending_items_max: int, processes: int = 1) -> None:
+        self.room = UploadRoom(link.settings.uploads_budget_bytes, processes)
         self._link = link
         self._settings = link.settings
         self._pending_max = owner_pending_items_max
@@ -59,10 +91,16 @@ class Submitter:
         return new_id(owner, self._link.secret)
 
     async def write_upload(self, job_id: bytes, number: int, chunk: Chunk) -> None:
-        """Write a chunk's bytes ahead of its job. They vanish on their own if the job is never submitted."""
-        (reply,) = await self._link.run(self._link.uploads, self._set_upload(job_id, number, chunk))
+        """Write a chunk's bytes ahead of its job. They vanish on their own if the job is never submitted.
+
+        Raises:
+            QueueFull, StoreUnavailable
+        """
+        set_upload = self._set_upload(job_id, number, chunk)
+        reply, waiting = await self._link.run(self._link.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
             raise refusal(reply)
+        self.room.check(int(waiting or 0))
         chunk.data = None
 
     async def discard_uploads(self, job_id: bytes, chunks: int) -> None:
@@ -115,7 +153,7 @@ class Submitter:
             LANE_CODE[submission.lane],
             submission.top_k,
             deadline_ms,
-            self._settings.uploads_budget_bytes,
+            self.room.for_jobs_bytes,
             self._settings.records_budget_bytes,
             self._pending_max,
         ]
@@ -131,15 +169,17 @@ class Submitter:
 
     async def _resolve(self, job_id: bytes, deadline_ms: int) -> int:
         """After an ambiguous timeout: past the deadline the script refuses, so what stands then is the outcome."""
-        await asyncio.sleep(max(0.0, deadline_ms - self._link.now_ms()) / 1000)
+        await asyncio.sleep(max(0.0, deadline_ms - self._link.now_ms()) / 1000 + _RESOLVE_MARGIN_SECONDS)
         try:
             time, accepted_ms = await self._link.commits.execute(("TIME",), ("HGET", job_key(job_id), "a"))
         except (NotSent, OutcomeUnknown):
             time, accepted_ms = None, None
         if isinstance(accepted_ms, bytes):
             return int(accepted_ms)
-        if isinstance(time, list) and int(time[0]) * 1000 > deadline_ms and accepted_ms is None:
-            raise StoreUnavailable
+        if isinstance(time, list) and accepted_ms is None:
+            seconds, micros = map(int, time)
+            if seconds * 1000 + micros // 1000 > deadline_ms:  # as the script reckons
+                raise StoreUnavailable
         raise StoreUnavailable(
             "The job store stopped answering while it was given the job. Ask for the job later to see if it stands.",
             job_id=to_text(job_id),

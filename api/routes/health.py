@@ -15,7 +15,7 @@ async def livez() -> Response:
     return answer({"status": "ok"})
 
 
-@router.get("/readyz", summary="Jobs can be taken", response_model=schemas.Health, responses=schemas.problems(503))
+@router.get("/readyz", summary="Jobs can be taken", response_model=schemas.Health, responses=schemas.responses(503))
 async def readyz(calls: Calls) -> Response:
     """Redis takes writes. Queueing works without a worker; `/v1/models` says who serves."""
     await calls.link.check_writes()

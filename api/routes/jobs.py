@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response, StreamingResponse
 
 from api import schemas
@@ -15,7 +16,7 @@ from api.auth import Calls, Owner
 from api.direct import DirectRoute
 from api.services import Services
 from api.waiters import until_done
-from jobs.errors import InvalidRequest
+from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, ItemState, Job, JobState, Lane
 from jobs.settings import ModelName
@@ -34,25 +35,34 @@ JobId = Annotated[
 Limit = Annotated[int, Field(ge=1, le=1000, description="How many a page.")]
 
 
-class SubmitQuery(BaseModel):
+class _Query(BaseModel):
+    """A parameter that is not known, or not yet, is refused: passed over, it would seem to work."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SubmitQuery(_Query):
     model: ModelName | None = Field(None, description="Which model; none: the default one.")
     top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
     lane: Lane = Field(Lane.INTERACTIVE, description="`bulk` yields to `interactive`.")
 
 
-class JobsQuery(BaseModel):
+class JobsQuery(_Query):
     status: JobState | None = Field(None, description="Only jobs in this state; pages may be short.")
     limit: Limit = 100
     cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the page before.")
 
 
-class JobQuery(BaseModel):
+class JobQuery(_Query):
     wait: float = Field(
-        0, ge=0, allow_inf_nan=False, description="Hold the answer until the job ends, or so many seconds."
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Hold the answer until the job ends, or so many seconds; at most `WAIT_SECONDS_MAX` (30).",
     )
 
 
-class ResultsQuery(BaseModel):
+class ResultsQuery(_Query):
     limit: Limit = 100
     cursor: str | None = Field(
         None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the page before."
@@ -64,10 +74,10 @@ class ResultsQuery(BaseModel):
     status_code=202,
     summary="Submit images",
     response_model=schemas.JobResource,
-    responses=schemas.problems(
-        401, 408, 413, 415, 422, 429, 503, _200={"model": schemas.JobResource, "description": "Ended in time"}
+    responses=schemas.responses(
+        401, 408, 413, 415, 429, also={200: schemas.ENDED, 202: schemas.ACCEPTED, **schemas.SUBMIT_PROBLEMS}
     ),
-    openapi_extra=schemas.UPLOAD_BODY,
+    openapi_extra=schemas.UPLOAD,
 )
 async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[SubmitQuery, Query()]) -> Response:
     """One image as the body, or 1 to 64 files as multipart. `Prefer: wait=N` waits for the end, 30 s at most."""
@@ -79,7 +89,8 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
         job = await calls.intake.commit(submission)
         await until_done(ended, wait, request.receive)
     applied = {"Preference-Applied": f"wait={wait:g}"}
-    job = await calls.store.get(job.id, owner)
+    with suppress(StoreUnavailable):  # the job stands all the same
+        job = await calls.store.get(job.id, owner)
     if job.state.ended:
         return answer(await calls.views.job(job), headers={"Location": _path(job)} | applied)
     return await _accepted(calls, job, applied)
@@ -89,7 +100,7 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
     "",
     summary="List your jobs, newest first",
     response_model=schemas.JobPage,
-    responses=schemas.problems(401, 422, 503),
+    responses=schemas.responses(401, 422, 503),
 )
 async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
     jobs, next_cursor = await calls.store.list(owner, before=query.cursor, limit=query.limit, state=query.status)
@@ -101,7 +112,7 @@ async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Quer
     "/{job_id}",
     summary="A job as it stands",
     response_model=schemas.JobResource,
-    responses=schemas.problems(401, 404, 410, 422, 503),
+    responses=schemas.responses(401, 404, 410, 422, 503),
 )
 async def get_job(
     request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[JobQuery, Query()]
@@ -123,7 +134,9 @@ async def get_job(
     "/{job_id}/results",
     summary="A job's images with their classes, in order",
     response_model=schemas.ItemPage,
-    responses=schemas.problems(401, 404, 410, 422, 503, _200={"content": {_NDJSON: {"schema": {"type": "string"}}}}),
+    responses=schemas.responses(
+        401, 404, 410, 422, 503, also={200: {"content": {_NDJSON: {"schema": {"type": "string"}}}}}
+    ),
 )
 async def results(
     request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
@@ -146,7 +159,7 @@ async def results(
     "/{job_id}/cancel",
     summary="Cancel what has not ended",
     response_model=schemas.JobResource,
-    responses=schemas.problems(401, 404, 410, 503),
+    responses=schemas.responses(401, 404, 410, 503),
 )
 async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """A job that has ended stays as it is."""
@@ -155,7 +168,7 @@ async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
 
 
 @router.delete(
-    "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.problems(401, 404, 410, 503)
+    "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.responses(401, 404, 410, 503)
 )
 async def delete(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     await calls.store.delete(job_id, owner)

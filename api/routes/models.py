@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(o
 
 
 @router.get(
-    "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.problems(401, 503)
+    "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.responses(401, 503)
 )
 async def list_models(calls: Calls) -> Response:
     return answer({"models": await _views(calls, await calls.models.cards())})
@@ -28,7 +28,7 @@ async def list_models(calls: Calls) -> Response:
     "/{name}",
     summary="The versions of one model",
     response_model=schemas.ModelList,
-    responses=schemas.problems(401, 404, 503),
+    responses=schemas.responses(401, 503, also={404: "`model_not_found`", 422: "`invalid_request`"}),
 )
 async def get_model(name: Annotated[ModelName, Path(description="The model's name.")], calls: Calls) -> Response:
     cards = [card for card in await calls.models.cards() if card.name == name]

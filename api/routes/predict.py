@@ -8,7 +8,8 @@ from api.answers import answer
 from api.auth import Calls, Owner
 from api.direct import DirectRoute
 from api.waiters import until_done
-from jobs.errors import BadImage, WaitTimeout
+from jobs.errors import BadImage, StoreUnavailable, WaitTimeout
+from jobs.ids import to_text
 from jobs.records import Failure, Lane
 
 router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
@@ -18,8 +19,16 @@ router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
     "/predict",
     summary="Classify one image and wait",
     response_model=schemas.BookPrediction,
-    responses=schemas.problems(401, 408, 413, 415, 422, 429, 503, 504),
-    openapi_extra=schemas.PREDICT_BODY,
+    responses=schemas.responses(
+        401,
+        408,
+        413,
+        415,
+        429,
+        504,
+        also={**schemas.SUBMIT_PROBLEMS, 422: "`bad_image` with the image's `item_code`, or `invalid_request`"},
+    ),
+    openapi_extra=schemas.PREDICT_UPLOAD,
 )
 async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     """Multipart with the image in the field `file`."""
@@ -29,7 +38,12 @@ async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     with calls.waiters.waiting_for(submission.id) as ended:
         await calls.intake.commit(submission)
         await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
-    job = await calls.store.get(submission.id, owner)
+    try:
+        job = await calls.store.get(submission.id, owner)
+    except StoreUnavailable:
+        raise StoreUnavailable(
+            "The image was accepted, but its result cannot be read now.", job_id=to_text(submission.id)
+        ) from None
     if job.only_item is None or job.only_item.outcome is None:
         await calls.store.cancel(submission.id, owner)  # nobody will ask for it again
         raise WaitTimeout

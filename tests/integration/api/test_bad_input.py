@@ -71,6 +71,13 @@ END = f"--{BOUNDARY}--\r\n".encode()
             "invalid_request",
             id="100 parts",
         ),
+        pytest.param(
+            part("files", b"a", b"x") + part("model", None, b"resnet") + END,
+            MULTIPART,
+            422,
+            "invalid_request",
+            id="a parameter as a part",
+        ),
         pytest.param(bytes(20 << 20), PNG, 413, "upload_too_large", id="20 MiB of one image"),
         pytest.param(
             part("files", b"a", bytes(11 << 20)) + END, MULTIPART, 413, "upload_too_large", id="one file too large"
@@ -118,6 +125,7 @@ async def test_a_body_that_grows_too_large_unannounced_is_refused(
         ("top_k=101", "invalid_request"),
         ("top_k=many", "invalid_request"),
         ("lane=fast", "invalid_request"),
+        ("modle=fmnist-mlp", "invalid_request"),
     ],
 )
 async def test_a_bad_parameter_is_refused_and_leaves_nothing(
@@ -268,6 +276,7 @@ async def test_a_bad_listing_is_refused(api: httpx.AsyncClient, query: str) -> N
         ("GET", "/predict", 405, "method_not_allowed"),
         ("GET", "/v1/models/resnet", 404, "model_not_found"),
         ("GET", "/v1/models/Big%20Model", 422, "invalid_request"),
+        ("GET", "/v1/jobs/", 404, "not_found"),
     ],
 )
 async def test_other_errors_are_problems_too(
@@ -277,3 +286,8 @@ async def test_other_errors_are_problems_too(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["X-Request-Id"]
+
+
+async def test_a_length_of_thousands_of_digits_is_too_large(api: httpx.AsyncClient) -> None:
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {'0' * 4300}3\r\n\r\nabc"
+    assert (await send(api, head.encode(), then_close=False)).startswith(b"HTTP/1.1 413 ")

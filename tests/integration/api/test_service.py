@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from api.schemas import ModelList
+from jobs import keys
+from jobs.store import JobStore
 from tests.integration.api.conftest import StartApi
 from tests.support.store import MODEL, Store
 
@@ -93,7 +95,57 @@ async def test_the_openapi_document_describes_uploads_and_problems_with_examples
     submit = document["paths"]["/v1/jobs"]["post"]
     assert set(submit["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
     assert set(submit["responses"]) >= {"200", "202", "401", "413", "415", "422", "429", "503"}
-    assert "application/problem+json" in submit["responses"]["413"]["content"]
+    assert {"Location", "Retry-After"} <= set(submit["responses"]["202"]["headers"])
+    assert submit["responses"]["202"]["content"]["application/json"]["example"]["status"] == "queued"
+    assert "Prefer" in {parameter["name"] for parameter in submit["parameters"]}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    assert response["content"] == {
+                        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+                    }
+    assert document["components"]["schemas"]["Problem"]["example"]["code"] == "job_not_found"
+    assert "HTTPValidationError" not in document["components"]["schemas"]
     assert document["components"]["schemas"]["JobResource"]["example"]["result"]["class"] == "Shirt"
     paths = {"/v1/jobs/{job_id}", "/v1/jobs/{job_id}/results", "/v1/jobs/{job_id}/cancel", "/v1/models", "/predict"}
     assert paths <= set(document["paths"])
+
+
+async def test_head_is_answered_wherever_get_is(api: httpx.AsyncClient) -> None:
+    for path in ("/livez", "/v1/jobs", "/v1/models", "/docs"):
+        answer = await api.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["Content-Length"]) == len((await api.get(path)).content)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/v1/jobs", "GET, HEAD, POST"), ("/v1/jobs/x", "DELETE, GET, HEAD"), ("/predict", "POST")]
+)
+async def test_a_wrong_method_is_told_the_right_ones(api: httpx.AsyncClient, path: str, methods: str) -> None:
+    answer = await api.request("PATCH", path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
+
+
+async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
+    api: httpx.AsyncClient, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = (await api.post("/v1/jobs", content=shirt, headers=PNG)).headers["Location"]
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(JobStore, "get", fail)
+    answer = await api.get(path, headers={"X-Request-Id": "mine"})
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert answer.headers["X-Request-Id"] == "mine"
+
+
+async def test_a_card_that_cannot_be_read_is_passed_over(
+    api: httpx.AsyncClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.redis.hset(keys.MODELS, "other@1", '{"of": "a newer release"}')
+    models = (await api.get("/v1/models")).json()["models"]
+    assert [model["id"] for model in models] == ["fmnist-mlp@1"]
+    assert (await api.get("/v1/models/other")).status_code == 404
+    assert "the card of other@1 cannot be read" in caplog.text

@@ -1,15 +1,19 @@
 import asyncio
+import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from api.schemas import JobResource
+from jobs import keys
 from jobs.errors import ItemCode
 from jobs.records import Failure, JobState, Prediction, unpack_upload
 from tests.integration.api.conftest import StartApi
-from tests.support.processes import Valkey
-from tests.support.store import Store
+from tests.support.processes import MAXMEMORY_BYTES, Valkey
+from tests.support.store import OWNER, Store
+from tests.support.waiting import eventually
 
 PNG = {"Content-Type": "image/png"}
 
@@ -167,6 +171,62 @@ async def test_a_full_queue_answers_503_with_retry_after(start_api: StartApi, st
     assert (await api.post("/v1/jobs", content=image, headers=PNG)).status_code == 202
 
 
+async def test_uploads_that_are_still_coming_in_take_room(start_api: StartApi, store: Store, shirt: bytes) -> None:
+    """8 MiB for uploads: 5 MiB of an unfinished one, in part written ahead, leave no room for 4 more."""
+    fraction = (8 << 20) / MAXMEMORY_BYTES + 1e-6
+    api = await start_api(uploads_budget_fraction=fraction, upload_bytes_max=8 << 20, item_bytes_max=4 << 20)
+    image = shirt + bytes((4 << 20) - len(shirt))
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        for size in (3 << 20, 2 << 20):
+            yield b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + image[:size] + b"\r\n"
+        yield b"--b\r\n"
+        await asyncio.Event().wait()
+
+    def upload_keys() -> int:
+        return len(store.redis.keys(f"{keys.UPLOAD}*"))
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    upload = asyncio.create_task(api.post("/v1/jobs", content=unfinished(), headers=headers))
+    await eventually(lambda: upload_keys() == 1, what="bytes written ahead")
+    answer = await api.post("/v1/jobs", content=image, headers=PNG)
+    assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
+    assert (await api.post("/v1/jobs", content=shirt, headers=PNG)).status_code == 202
+
+    upload.cancel()
+    await eventually(lambda: upload_keys() == 1, what="the end of what was written ahead")
+    assert (await api.post("/v1/jobs", content=image, headers=PNG)).status_code == 202
+
+
+async def test_what_is_written_ahead_has_no_room_beside_jobs_that_wait(
+    start_api: StartApi, store: Store, shirt: bytes
+) -> None:
+    fraction = (8 << 20) / MAXMEMORY_BYTES + 1e-6
+    api = await start_api(uploads_budget_fraction=fraction, upload_bytes_max=8 << 20, item_bytes_max=4 << 20)
+    image = shirt + bytes((3 << 20) - len(shirt))
+    files = [("files", image), ("files", image)]
+    assert (await api.post("/v1/jobs", files=files)).status_code == 202
+    before = store.keys()
+    answer = await api.post("/v1/jobs", files=files)
+    assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
+    assert store.keys() == before
+
+
+async def test_a_job_that_was_accepted_is_answered_though_redis_went_away_during_the_wait(
+    tmp_path: Path, start_api: StartApi, shirt: bytes
+) -> None:
+    with Valkey(tmp_path / "vk") as server:
+        api = await start_api(redis_url=server.url, submit_deadline_seconds=0.3)
+        waiting = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | {"Prefer": "wait=1"}))
+        with server.client as client:
+            await eventually(lambda: client.exists(keys.OWNED + OWNER), what="the job")
+        server.signal(signal.SIGSTOP)
+        answer = await waiting
+        server.signal(signal.SIGCONT)
+        assert answer.status_code == 202
+        assert (await api.get(answer.headers["Location"])).json()["status"] == "queued"
+
+
 async def test_over_the_quota_answers_429(start_api: StartApi, shirt: bytes) -> None:
     api = await start_api(owner_pending_items_max=1)
     assert (await api.post("/v1/jobs", content=shirt, headers=PNG)).status_code == 202
@@ -208,6 +268,12 @@ async def test_predict_answers_504_when_the_wait_runs_out_and_cancels_its_job(
     assert (answer.status_code, answer.json()["code"]) == (504, "wait_timeout")
     (job,) = (await api.get("/v1/jobs")).json()["jobs"]
     assert job["status"] == "canceled"
+    assert store.claim().chunks == []
+
+
+async def test_predict_takes_one_file(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
+    answer = await api.post("/predict", files=[("file", shirt), ("file", shirt)])
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert store.claim().chunks == []
 
 

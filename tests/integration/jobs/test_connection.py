@@ -116,6 +116,20 @@ async def test_a_server_that_gives_no_answer_leaves_the_outcome_unknown(
     await connection.execute(("PING",))
 
 
+async def test_nobody_queues_up_behind_a_server_that_does_not_answer(
+    connection: GroupConnection, server: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    await connection.execute(("PING",))
+    server.signal(signal.SIGSTOP)
+    started = asyncio.get_running_loop().time()
+    outcomes = await asyncio.gather(*(connection.execute(("PING",)) for _ in range(1000)), return_exceptions=True)
+    seconds = asyncio.get_running_loop().time() - started
+
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 64 + [NotSent] * 936
+    assert seconds < 3 * TIMEOUT_SECONDS, "not one timeout for each group"
+    assert len(caplog.records) == 1, "an outage is one line in the log"
+
+
 async def test_callers_are_told_when_the_connection_is_closed(server: Valkey) -> None:
     connection = GroupConnection(address_of(server.url), timeout_seconds=5)
     waiting = asyncio.create_task(connection.execute(("PING",)))
@@ -159,6 +173,26 @@ async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_link: St
 
     found = await JobStore(short_link).get(job.id, OWNER)
     assert found.accepted_ms == accepted_ms
+
+
+async def test_a_submit_that_never_ran_is_known_not_to_stand(short_link: StoreLink, server: Valkey) -> None:
+    """The commands were lost on their way; past the deadline they cannot run any more."""
+    submitter = Submitter(short_link, owner_pending_items_max=10)
+    job = submission(await submitter.new_id(OWNER))
+    execute = short_link.commits.execute
+    calls = 0
+
+    async def lose_the_first_commands(*commands: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OutcomeUnknown
+        return await execute(*commands)
+
+    short_link.commits.execute = lose_the_first_commands
+    with pytest.raises(StoreUnavailable) as raised:
+        await submitter.enqueue(job)
+    assert raised.value.extensions == {}
 
 
 async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_link: StoreLink, server: Valkey) -> None:

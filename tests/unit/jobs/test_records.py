@@ -55,6 +55,7 @@ def test_codes_in_the_store_keep_their_numbers() -> None:
         "worker_lost",
         "model_failed",
         "deadline_exceeded",
+        "too_many_scans",
     ]
 
 

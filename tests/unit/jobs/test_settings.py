@@ -45,7 +45,7 @@ def test_worker_settings_that_do_not_go_together_are_refused(
         ({"MIN_RESULT_TTL_SECONDS": "90000"}, "min_result_ttl_seconds must not exceed result_ttl_seconds"),
         ({"REDIS_URL": "http://nowhere"}, "REDIS_URL: "),
         ({"ITEM_BYTES_MAX": "1000000000"}, "item_bytes_max must not exceed upload_bytes_max"),
-        ({"REDIS_MAXMEMORY_BYTES": "1000000"}, "upload_bytes_max must fit into"),
+        ({"REDIS_MAXMEMORY_BYTES": "1000000"}, "upload_bytes_max × api_processes must fit into"),
         ({"UPLOAD_SECONDS_MAX": "360"}, "must be less than upload_ttl_seconds"),
         ({"PREDICT_WAIT_SECONDS": "31"}, "predict_wait_seconds must not exceed wait_seconds_max"),
         ({"API_KEYS": '{"al ice": "0123456789abcdef"}'}, "owner 'al ice'"),

@@ -1,4 +1,4 @@
-"""Every answer carries a request id: the client's own, or a new one."""
+"""Around the application: every answer carries a request id, and HEAD works wherever GET does."""
 
 import re
 import uuid
@@ -9,7 +9,9 @@ _HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestIds:
+class Envelope:
+    """Outside of all else, so that the answer to an unforeseen error has an id, too."""
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
@@ -17,6 +19,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # uvicorn sends no body, for it goes by the method that it saw
+            scope = {**scope, "method": "GET"}
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
         request_id = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex.encode()
 
