@@ -1,10 +1,21 @@
 """Settings that the API and the workers share. Each is an environment variable of the same name in capitals."""
 
 from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import quote
 
-from pydantic import Field, RedisDsn, TypeAdapter, ValidationError, field_validator, model_validator
+import pydantic_settings
+from pydantic import (
+    Field,
+    RedisDsn,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs.address import address_of
 from jobs.errors import SettingsError
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -20,6 +31,11 @@ class StoreSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
+    redis_password: str | None = Field(
+        None,
+        repr=False,
+        description="The password for `REDIS_URL`, where that holds none; any characters, as they are.",
+    )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", repr=False, description="The Redis or Valkey that holds the jobs."
     )
@@ -40,10 +56,17 @@ class StoreSettings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _is_a_redis_url(cls, url: str) -> str:
+    def _is_a_redis_url(cls, url: str, others: ValidationInfo) -> str:
+        """The URL with the password in it, so that nobody else has to put the two together."""
         if not url.startswith("unix://"):
             _REDIS_URL.validate_python(url)
-        return url
+        password = others.data.get("redis_password")
+        if not password or address_of(url).password is not None:
+            return url
+        scheme, _, rest = url.partition("://")
+        place, slash, path = rest.partition("/")
+        user, _, host = place.rpartition("@")
+        return f"{scheme}://{user.rstrip(':')}:{quote(password, safe='')}@{host}{slash}{path}"
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> Self:
@@ -76,6 +99,9 @@ def load(settings: type[S], **overrides: Any) -> S:
     """
     try:
         return settings(**overrides)
+    except pydantic_settings.SettingsError as error:  # its cause shows the value, which may be a secret
+        name = next((name for name in settings.model_fields if f'"{name}"' in str(error)), "a setting")
+        raise SettingsError(f"{name.upper()}: must be valid JSON") from None
     except ValidationError as error:
         raise SettingsError("; ".join(_line(settings, problem) for problem in error.errors())) from None
 

@@ -1,6 +1,7 @@
 import pytest
 
 from api.settings import ApiSettings
+from jobs.address import address_of
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings, load
 from worker.settings import WorkerSettings
@@ -50,6 +51,7 @@ def test_worker_settings_that_do_not_go_together_are_refused(
         ({"PREDICT_WAIT_SECONDS": "31"}, "predict_wait_seconds must not exceed wait_seconds_max"),
         ({"API_KEYS": '{"al ice": "0123456789abcdef"}'}, "owner 'al ice'"),
         ({"API_KEYS": '{"alice": "short"}'}, "at least 16 characters"),
+        ({"API_KEYS": "alice:0123456789abcdef"}, "API_KEYS: must be valid JSON"),
         ({"API_KEYS": '{"a": "0123456789abcdef", "b": "0123456789abcdef"}'}, "two owners share a key"),
         ({"PORT": "70000"}, "PORT: "),
     ],
@@ -60,6 +62,33 @@ def test_api_settings_that_do_not_go_together_are_refused(
     assert line in refusal(ApiSettings, monkeypatch, **environment)
 
 
-def test_a_key_is_not_shown_where_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = refusal(ApiSettings, monkeypatch, API_KEYS='{"alice": "tooshort-secret"}')
-    assert "tooshort-secret" not in line
+@pytest.mark.parametrize("api_keys", ['{"alice": "tooshort-secret"}', "alice:tooshort-secret"])
+def test_a_key_is_not_shown_where_settings_are_refused(monkeypatch: pytest.MonkeyPatch, api_keys: str) -> None:
+    assert "tooshort-secret" not in refusal(ApiSettings, monkeypatch, API_KEYS=api_keys)
+
+
+@pytest.mark.parametrize(
+    ("url", "username"),
+    [
+        ("redis://redis:6379/3", "default"),
+        ("rediss://worker@redis:6379/3", "worker"),
+        ("redis://worker:@redis:6379/3", "worker"),
+        ("unix:///run/redis.sock?db=3", "default"),
+    ],
+)
+def test_a_password_of_any_characters_becomes_part_of_the_url(url: str, username: str) -> None:
+    password = "p@ss/w#rd:1 %20\"x'y$z+=?ü"
+    address = address_of(StoreSettings(redis_url=url, redis_password=password).redis_url)
+    assert (address.username, address.password, address.database) == (username, password, 3)
+    if address.unix_socket is None:
+        assert (address.host, address.port) == ("redis", 6379)
+    else:
+        assert address.unix_socket == "/run/redis.sock"
+
+
+def test_a_password_in_the_url_comes_first_and_neither_is_shown() -> None:
+    settings = StoreSettings(redis_url="redis://:its-own@redis:6379/0", redis_password="another")
+    assert address_of(settings.redis_url).password == "its-own"
+    assert "its-own" not in repr(settings)
+    assert "another" not in repr(settings)
+    assert StoreSettings(redis_url="redis://redis:6379/0", redis_password="").redis_url == "redis://redis:6379/0"
