@@ -1,5 +1,6 @@
 """`make run`: an embedded Valkey, the API and a worker under one parent, supervisord."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from configparser import RawConfigParser
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -16,7 +18,8 @@ from pydantic_settings import BaseSettings
 from api.settings import ApiSettings
 from deploy.local.supervise import supervise
 from deploy.local.valkey import valkey_command
-from jobs.errors import SettingsError
+from jobs.errors import ModelPackageError, SettingsError
+from jobs.models import check_package
 from jobs.settings import StoreSettings, load
 from worker.settings import WorkerSettings
 
@@ -35,18 +38,38 @@ def main() -> None:
     try:
         settings = load(LocalSettings)
         data_dir = (settings.data_dir or Path("data") / f"port-{settings.port}").resolve()
-        data_dir.mkdir(parents=True, exist_ok=True)
-        _take(data_dir)
+        os.environ.update({"HOST": settings.host, "PORT": str(settings.port)})
+        if settings.redis_url is None:
+            os.environ["REDIS_URL"] = f"unix://{_socket_path(data_dir)}"
+            os.environ.pop("REDIS_PASSWORD", None)  # meant for another server: the embedded one has none
+        load(ApiSettings)
+        _check_model(load(WorkerSettings))
         _check_port(settings.host, settings.port)
-        environment = {"HOST": settings.host, "PORT": str(settings.port)}
-        environment["REDIS_URL"] = settings.redis_url or f"unix://{_socket_path(data_dir)}"
-        os.environ.update(environment)
-        for service in (ApiSettings, WorkerSettings):
-            load(service)
+        data_dir.mkdir(parents=True, exist_ok=True)  # only now, so that a start that fails leaves nothing behind
+        _take(data_dir)
         config = _write_config(data_dir, embedded=settings.redis_url is None)
-    except (SettingsError, OSError) as error:
+    except (SettingsError, ModelPackageError, OSError) as error:
         sys.exit(f"darkroom: {error}")
-    supervise(config)
+    sys.exit(supervise(config, last="ready") or 0)
+
+
+def _check_model(settings: WorkerSettings) -> None:
+    manifest, _ = check_package(settings.models_dir / settings.model)
+    if manifest.name != settings.model:
+        raise SettingsError(f"MODEL is {settings.model}, but the manifest in that folder has the name {manifest.name}")
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            hint = f"try `make run PORT={max(8000, port % 65_535 + 1)}`"
+            raise SettingsError(f"port {port} on {host} cannot be used ({error.strerror}): {hint}") from None
+        raise SettingsError(f"HOST {host} is no address of this machine ({error.strerror})") from None
 
 
 def _take(data_dir: Path) -> None:
@@ -58,22 +81,10 @@ def _take(data_dir: Path) -> None:
         raise SettingsError(f"DATA_DIR {data_dir} is in use by another `make run`: choose another one") from None
 
 
-def _check_port(host: str, port: int) -> None:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise SettingsError(
-                f"port {port} on {host} cannot be used ({error.strerror}): try `make run PORT={port % 65_535 + 1}`"
-            ) from None
-
-
 def _socket_path(data_dir: Path) -> Path:
     """Valkey listens on a socket of its own, so there is no second port to be taken."""
     path = data_dir / "valkey.sock"
-    if len(str(path)) <= SOCKET_PATH_MAX:
+    if len(str(path)) <= SOCKET_PATH_MAX and quote(str(path)) == str(path):  # it becomes part of a URL
         return path
     digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"darkroom-{os.getuid()}-{digest}.sock"
@@ -99,11 +110,12 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
         config["supervisord"]["user"] = "root"  # said outright, it is not warned of
     for priority, (name, command) in enumerate(programs.items()):
         config[f"program:{name}"] = {
-            "command": command.replace("%", "%%"),
+            "command": command,
             "priority": str(priority),
             "redirect_stderr": "true",
             "stdout_logfile": "/dev/fd/1",
             "stdout_logfile_maxbytes": "0",
+            "stdout_events_enabled": "true",  # so that the last line of what fails is known
             "autorestart": "true",
             "startsecs": "1",
             "startretries": "5",
@@ -112,6 +124,9 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
             "stopwaitsecs": str(STOP_SECONDS),
         }
     config["program:ready"].update({"autorestart": "false", "startsecs": "0", "startretries": "0"})
+    for section in config.values():
+        for name, value in section.items():
+            section[name] = value.replace("%", "%%")  # supervisord would take what follows for a variable's name
     path = data_dir / "supervisord.conf"
     with path.open("w") as file:
         config.write(file)

@@ -11,8 +11,7 @@ SAMPLE = "tests/data/0007-shirt.png"
 
 
 def main() -> None:
-    host, port = os.environ["HOST"], os.environ["PORT"]
-    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    base = _base_url(os.environ["HOST"], os.environ["PORT"])
     while not _serving(base):
         time.sleep(POLL_SECONDS)
     print(
@@ -22,6 +21,12 @@ def main() -> None:
         "Ctrl-C stops it all.\n",
         flush=True,
     )
+
+
+def _base_url(host: str, port: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _serving(base: str) -> bool:
