@@ -14,7 +14,7 @@ run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctr
 	@exec $(BIN)/python -m deploy.local
 
 demo: .venv/run ## Submit the sample pictures to what `make run` started
-	@$(BIN)/darkroom classify tests/data/*.png
+	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify tests/data/*.png
 
 test: .venv/dev ## Run all tests
 	$(BIN)/python -m pytest --cov --cov-report=term
