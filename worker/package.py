@@ -1,11 +1,13 @@
 """Loading a model package: a folder with `manifest.json` and weights."""
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from jobs.errors import ModelPackageError
 from jobs.models import Manifest, check_package
@@ -14,6 +16,7 @@ from worker.classifier import Classifier
 from worker.images import ImageLimits
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
+KEYS_NAMED = 8  # of a file that is no state dict
 
 
 def load_package(folder: Path, limits: ImageLimits) -> Classifier:
@@ -37,11 +40,26 @@ def _read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own kinds; weights_only refuses what is no tensor
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = _why_unsafe(path) if file_format == "state_dict" else " ".join(str(error).split())
         raise ModelPackageError(f"{path}: cannot be read as {file_format}: {reason}") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelPackageError(f"{path}: is no state dict")
+    if not isinstance(state, Mapping):
+        raise ModelPackageError(f"{path}: is no state dict, but a {type(state).__name__}")
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        keys = ", ".join(map(str, islice(state, KEYS_NAMED)))
+        more = ", …" if len(state) > KEYS_NAMED else ""
+        raise ModelPackageError(f"{path}: is no state dict; it has the keys {keys}{more}")
     return state
+
+
+def _why_unsafe(path: Path) -> str:
+    """Why `torch.load` refused a file, told without running it: its own text is a page, with colours."""
+    try:
+        needed = get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        return "it is no file of torch.save(), or it is damaged"
+    if any(name.startswith("torch.nn.modules.") for name in needed):
+        return "it is a whole model; save model.state_dict()"
+    return f"it holds more than tensors: {', '.join(needed[:KEYS_NAMED])}" if needed else "it is damaged"
 
 
 def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

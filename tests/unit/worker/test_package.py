@@ -84,10 +84,12 @@ class _Bomb:
     [
         ({"weight": torch.zeros(2)}, "the network has 0.weight"),
         ({name: torch.zeros(3) for name in ("0.weight", "0.bias", "2.weight", "2.bias")}, "has the shape (3,)"),
-        ([1, 2, 3], "is no state dict"),
-        (_Bomb(), "cannot be read as state_dict"),
+        ([1, 2, 3], "is no state dict, but a list"),
+        ({"epoch": 3, "model_state_dict": {}}, "is no state dict; it has the keys epoch, model_state_dict"),
+        (nn.Sequential(nn.Linear(784, 10)), "it is a whole model; save model.state_dict()"),
+        (_Bomb(), "cannot be read as state_dict: it holds more than tensors: builtins.exec"),
     ],
-    ids=["other names", "other shapes", "a list", "a pickle that runs code"],
+    ids=["other names", "other shapes", "a list", "a checkpoint", "a whole model", "a pickle that runs code"],
 )
 def test_weights_of_another_kind_are_refused_in_one_line(tmp_path: Path, state: object, line: str) -> None:
     with pytest.raises(ModelPackageError) as raised:
@@ -96,11 +98,13 @@ def test_weights_of_another_kind_are_refused_in_one_line(tmp_path: Path, state: 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("weights", [b"", b"no weights", pickle.dumps(_Bomb())])
+@pytest.mark.parametrize("weights", [b"", b"no weights", bytes(range(256)), pickle.dumps(_Bomb())])
 @pytest.mark.parametrize("file_format", ["safetensors", "state_dict"])
 def test_files_that_are_no_weights_are_refused(tmp_path: Path, weights: bytes, file_format: str) -> None:
-    with pytest.raises(ModelPackageError, match=f"cannot be read as {file_format}"):
+    with pytest.raises(ModelPackageError, match=f"cannot be read as {file_format}: .") as raised:
         load_package(package(tmp_path, weights, file_format), LIMITS)
+    assert str(raised.value).isprintable(), "one line, no colours"
+    assert len(str(raised.value)) < len(str(tmp_path)) + 150
 
 
 def test_a_package_that_gets_its_golden_images_wrong_is_refused(tmp_path: Path) -> None:
