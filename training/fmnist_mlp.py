@@ -25,8 +25,8 @@ RECIPE = Recipe(epochs=20, batch_size=256, learning_rate=1e-3, weight_decay=0.3,
 _GOLDEN_LABELS = (1, 5, 8)  # classes that no two networks disagree about: trouser, sandal, bag
 
 
-def train(package: Path, cache: Path) -> None:
-    """Train, measure on the test images once, and write the package."""
+def train(package: Path, cache: Path) -> Manifest:
+    """Train, measure on the test images once, write the package, and return its manifest."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)
     network = fmnist_mlp(len(CLASSES))
@@ -53,7 +53,9 @@ def train(package: Path, cache: Path) -> None:
         license="MIT",
     )
     _write(package, manifest)
-    _write(package, manifest.model_copy(update={"golden": _golden(package, data.held_out)}))
+    manifest = manifest.model_copy(update={"golden": _golden(package, data.held_out)})
+    _write(package, manifest)
+    return manifest
 
 
 def product_shot(image: NDArray[np.uint8]) -> bytes:

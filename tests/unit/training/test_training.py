@@ -10,6 +10,7 @@ import torch
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training import data, fmnist_mlp
+from training.__main__ import main
 from training.data import CLASSES, load_fashion_mnist
 from training.fit import Recipe, accuracy, fit
 from worker.architectures import fmnist_mlp as network_of
@@ -41,14 +42,20 @@ def test_the_shipped_weights_are_as_good_as_their_manifest_says() -> None:
     assert right >= 0.885
 
 
-def test_training_writes_a_package_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_writes_a_package_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(fmnist_mlp, "RECIPE", dataclasses.replace(fmnist_mlp.RECIPE, epochs=1))
     monkeypatch.setattr(fmnist_mlp, "load_fashion_mnist", lambda _: load_fashion_mnist(CACHE))
-    fmnist_mlp.train(tmp_path / "fmnist-mlp", tmp_path)
+    arguments = ["training", "fmnist-mlp", "--models-dir", str(tmp_path), "--cache", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    main()
 
     classifier = load_package(tmp_path / "fmnist-mlp", LIMITS)
     assert classifier.card.test_accuracy is not None
     assert classifier.card.test_accuracy > 0.7
+    accuracy_and_place = f"{classifier.card.test_accuracy:.2%} right of Fashion-MNIST, 10,000 test images; "
+    assert capsys.readouterr().out == f"{accuracy_and_place}the package is in {tmp_path / 'fmnist-mlp'}\n"
     (row,) = csv.DictReader((tmp_path / "fmnist-mlp.csv").read_text().splitlines())
     assert float(row["held_out_accuracy"]) > 0.7
 
