@@ -13,10 +13,11 @@ PAGE = Path(__file__).parent / "SETTINGS.md"
 HEAD = """# Settings
 
 Every setting is an environment variable. Under compose, put them into a file `.env` beside `docker-compose.yml`.
-Settings that do not go together stop the start with one line that says which.
+If one is wrong, or two contradict each other, nothing starts, and one line says why.
 
 `make run` reads `HOST`, `PORT`, `REDIS_URL` (its embedded server is not started then) and `DATA_DIR` (where that server
-keeps its file; `data/port-<PORT>` by default), and hands all others on. Compose reads `PORT` (5000),
+keeps its file; `data/port-<PORT>` by default), and hands all others on, except for `REDIS_PASSWORD` where the embedded
+server, which has none, is used. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads `PORT` (5000),
 `REDIS_PASSWORD`, `REDIS_MAXMEMORY_BYTES`, and for each service `…_MEMORY_LIMIT` and `…_CPUS`. The client reads
 `DARKROOM_URL` and `DARKROOM_API_KEY`.
 """

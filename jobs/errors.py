@@ -29,8 +29,8 @@ class ItemCode(StrEnum):
 
 ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.EMPTY_UPLOAD: "The upload has no bytes.",
-    ItemCode.NOT_AN_IMAGE: "The bytes are no image of a known format.",
-    ItemCode.UNSUPPORTED_FORMAT: "The image is of a format that is not accepted here.",
+    ItemCode.NOT_AN_IMAGE: "The bytes are not an image in a known format.",
+    ItemCode.UNSUPPORTED_FORMAT: "Images of this format are not accepted.",
     ItemCode.CORRUPT_IMAGE: "The image is cut off or damaged.",
     ItemCode.TOO_MANY_PIXELS: "The image has more pixels, in all or on one side, than are accepted.",
     ItemCode.TOO_MANY_FRAMES: "The image has more frames than are accepted.",
@@ -84,7 +84,7 @@ class UploadTooLarge(DarkroomError):
 
 
 class UnsupportedMediaType(DarkroomError):
-    status, code, title = 415, "unsupported_media_type", "The upload is of no type that is accepted here"
+    status, code, title = 415, "unsupported_media_type", "This type of upload is not accepted"
 
 
 class InvalidRequest(DarkroomError):
