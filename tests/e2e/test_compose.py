@@ -18,6 +18,7 @@ from tests.support.stack import PNG, results_of, submit_all
 from tests.support.waiting import wait_until
 
 BAG = samples()["0018-bag.png"]
+PASSWORD = "p@ss/w#rd:1 \"x'y$z\\%41+="  # whatever a generator of passwords may give
 
 
 def docker(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -53,9 +54,10 @@ class Compose:
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds_to_first_result = 0.0
         self._project = f"darkroom-test-{os.getpid()}"
+        self._environment = {"PORT": str(self.port), "REDIS_PASSWORD": PASSWORD}
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return docker("compose", "--project-name", self._project, *arguments, check=check, PORT=str(self.port))
+        return docker("compose", "--project-name", self._project, *arguments, check=check, **self._environment)
 
     def containers(self, service: str) -> list[dict[str, Any]]:
         """What `docker inspect` says of each container of a service."""
