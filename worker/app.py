@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from celery import Celery, Task, signals
 from redis.exceptions import RedisError
@@ -17,6 +18,7 @@ from jobs.doorbell import build_bell, queue_of
 from jobs.errors import ModelPackageError
 from jobs.keys import TASK
 from jobs.models import Card
+from worker.broker import DoorbellAMQP
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.store import open_store
@@ -35,8 +37,11 @@ _RETRY_SECONDS = 0.5
 def make_celery(settings: WorkerSettings) -> Celery:
     """The application of a worker for one model."""
     app = Celery(
-        "darkroom", broker=_broker_url(settings.redis_url), include=["worker.main"]
-    )  # what a spawned child imports
+        "darkroom",
+        broker=_broker_url(settings.redis_url),
+        amqp=DoorbellAMQP,
+        include=["worker.main"],  # what a spawned child imports
+    )
     app.conf.update(
         task_acks_late=False,  # the lease is the only redelivery
         task_reject_on_worker_lost=False,
@@ -54,10 +59,6 @@ def make_celery(settings: WorkerSettings) -> Celery:
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=2,
         broker_transport_options={
-            "visibility_timeout": 300,
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
-            "unacked_mutex_expire": 10,
             "queue_order_strategy": "priority",
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
@@ -92,7 +93,8 @@ def _broker_url(redis_url: str) -> str:
     if not redis_url.startswith("unix://"):
         return redis_url
     address = address_of(redis_url)
-    return f"redis+socket://{address.unix_socket}?virtual_host={address.database}"
+    user = "" if address.password is None else f"{quote(address.username, '')}:{quote(address.password, '')}@"
+    return f"redis+socket://{user}{quote(address.unix_socket or '')}?virtual_host={address.database}"
 
 
 def fault() -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import aiohttp
 import httpx
@@ -153,6 +154,31 @@ async def test_redis_is_killed_under_load_and_restarted_on_its_disk(
     assert worker.running()
     wait_until(lambda: stack.redis.exists(keys.LEASES) == 0, what="the end of all leases")
     assert stack.stat("transitions") == sum(1 for _ in stack.redis.scan_iter(keys.JOB + "*")), "one for each job"
+
+
+async def test_work_goes_on_at_once_when_redis_was_away_for_long(stack: Stack, shirt: bytes) -> None:
+    api, worker = stack.api(), stack.worker(children=1)
+    stack.valkey.kill()
+    await asyncio.sleep(8)  # Celery's own waits between two tries would be 2, 4, 6 s
+    await asyncio.to_thread(stack.valkey.start)
+    back = time.monotonic()
+
+    async with load_client(api.url) as client:
+
+        async def accepted() -> str:
+            while True:
+                async with client.post("/v1/jobs", data=shirt, headers=PNG) as answer:
+                    if answer.status == 202:
+                        return str((await answer.json())["id"])
+                await asyncio.sleep(0.05)
+
+        async with asyncio.timeout(5):
+            job_id = await accepted()
+    await results_of(api.url, [job_id])
+
+    assert time.monotonic() - back < 3
+    lines = [line for line in worker.output().splitlines() if "Redis" in line or "annot connect" in line]
+    assert len(lines) <= 8, lines
 
 
 async def test_an_api_killed_between_write_and_answer_loses_nothing(
