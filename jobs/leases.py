@@ -1,5 +1,6 @@
 """The job store as a worker sees it: claim, renew, finish, lapse. Blocking; one instance a thread."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import orjson
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 from redis.retry import Retry
 
 from jobs import keys
@@ -137,10 +138,12 @@ class LeaseStore:
         """
         return bool(self._call("renew", token, self._lease_ms, "" if at_item is None else at_item, progress))
 
-    def show_presence(self, model: str, ref: str, process: str, seconds: float) -> None:
-        """Say that this process is ready to serve the model for so long."""
-        now_seconds, _ = self._redis.time()
-        self._redis.zadd(keys.SERVING + model, {f"{ref}|{process}": (now_seconds + seconds) * 1000})
+    def show_presence(self, model: str, ref: str, process: str, seconds: float, *, token: str = "") -> None:
+        """Say that this process is ready to serve the model for so long, and extend the lease that it holds.
+
+        One call, and one that a full Redis takes: a worker that seems to be gone could not drain it.
+        """
+        self._call("renew", token, self._lease_ms, "", b"", model, f"{ref}|{process}", int(seconds * 1000))
 
     # -- the worker's main process
 
@@ -154,6 +157,10 @@ class LeaseStore:
         now_ms = seconds * 1000 + micros // 1000
         found = self._redis.zrangebyscore(keys.LEASES, "-inf", now_ms, start=0, num=limit, withscores=True)
         return {token.decode(): f"{score:.0f}" for token, score in found}
+
+    def bells(self, model: str) -> int:
+        """How many doorbells of the model wait."""
+        return int(self._redis.llen(keys.QUEUE + model))
 
     def tokens(self, prefix: str) -> list[str]:
         """Owner tokens of live leases that start so."""
@@ -170,26 +177,35 @@ class LeaseStore:
         for member in self.ready_processes(model, prefix):
             self._redis.zrem(keys.SERVING + model, member)
 
-    def sweep(self, models: Iterable[str]) -> None:
-        """Drop what is due, and ring for what waits."""
+    def sweep(self, models: Iterable[str], *, seconds: float) -> None:
+        """Drop what is due, for about so long, and ring for what waits."""
         args = sweep_args(self._settings, models)
-        while self._call("sweep", *args):
+        until = time.monotonic() + seconds
+        while self._call("sweep", *args) and time.monotonic() < until:
             pass
 
     def register(self, card: Card, bell: bytes) -> None:
         """Make a model known, and leave the doorbell that submits ring for it.
 
+        Where Redis is full, a model that it knows can be registered nevertheless: somebody has to drain it.
+
         Raises:
             ModelPackageError: this version is known with other weights or classes.
         """
-        self._redis.hsetnx(keys.MODELS, card.ref, card.model_dump_json())
         data = self._redis.hget(keys.MODELS, card.ref)
-        known = card_from_json(data) if data else card
+        if data is None:
+            self._redis.hsetnx(keys.MODELS, card.ref, card.model_dump_json())
+            data = self._redis.hget(keys.MODELS, card.ref)
+        known = card_from_json(data)
         if (known.sha256, known.classes) != (card.sha256, card.classes):
             raise ModelPackageError(
                 f"{card.ref} is known with other weights (sha256 {known.sha256[:12]}…): give these another version"
             )
-        self._redis.set(keys.BELL + card.name, bell)
+        try:
+            self._redis.set(keys.BELL + card.name, bell)
+        except OutOfMemoryError:
+            if not self._redis.exists(keys.BELL + card.name):  # an earlier worker's does as well
+                raise
 
     # -- plumbing
 

@@ -5,20 +5,23 @@ import os
 import signal
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from celery import Celery, Task, signals
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.address import address_of
 from jobs.doorbell import build_bell, queue_of
 from jobs.errors import ModelPackageError
 from jobs.keys import TASK
 from jobs.models import Card
+from jobs.server import check_server
 from worker.broker import DoorbellAMQP
+from worker.outage import Outage
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.store import open_store
@@ -66,7 +69,7 @@ def make_celery(settings: WorkerSettings) -> Celery:
             "health_check_interval": 10,
         },
     )
-    processes = _Processes(app, settings)
+    processes = _Processes(settings)
 
     def classify(task: Task, _model: str) -> None:
         processes.serve(task.request.id)
@@ -97,8 +100,33 @@ def _broker_url(redis_url: str) -> str:
     return f"redis+socket://{user}{quote(address.unix_socket or '')}?virtual_host={address.database}"
 
 
+def register(app: Celery, card: Card, settings: WorkerSettings) -> None:
+    """Make the model known, once Redis is there, and see that it is one to trust jobs to.
+
+    Raises:
+        ModelPackageError: this version is known with other weights.
+        SettingsError: as `check_server` has it.
+    """
+    check_server(settings)
+    outage = Outage("worker")
+    with closing(open_store(settings)) as store:
+        while True:
+            try:
+                store.register(card, build_bell(app, card.name))
+                break
+            except AuthenticationError:
+                break  # `check_server` says what is wrong
+            except RedisError as error:
+                outage.failed(error)
+                time.sleep(_RETRY_SECONDS)
+    outage.worked()
+    check_server(settings)  # again: the first time it may not have been there
+
+
 def fault() -> str:
     """Why this worker stopped, if it was for a fault of its own."""
+    if _FAULT_FILE not in os.environ:
+        return ""
     path = Path(os.environ[_FAULT_FILE])
     try:
         return path.read_text()
@@ -106,11 +134,14 @@ def fault() -> str:
         path.unlink()
 
 
+def _note_fault(reason: str) -> None:
+    Path(os.environ[_FAULT_FILE]).write_text(reason)
+
+
 class _Processes:
     """What Celery's signals start and stop, in the main process and in its children."""
 
-    def __init__(self, app: Celery, settings: WorkerSettings) -> None:
-        self._app = app
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._reaper: Reaper | None = None
         self._child: Child | None = None
@@ -151,21 +182,11 @@ class _Processes:
         settings = self._settings
         try:
             classifier = load_model(settings)
-            self._register(classifier.card)
             self._child = Child(settings, classifier, os.environ[_BOOT])
             self._child.start()
         except Exception as error:  # Celery would log it and send work to this child all the same
             if not isinstance(error, ModelPackageError):
                 log.exception("a child cannot start")
-            Path(os.environ[_FAULT_FILE]).write_text(f"the model cannot be served: {error}")
+            _note_fault(f"the model cannot be served: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
-
-    def _register(self, card: Card) -> None:
-        store, bell = open_store(self._settings), build_bell(self._app, card.name)
-        while True:
-            try:
-                return store.register(card, bell)
-            except RedisError as error:
-                log.warning("waiting for Redis: %s", error)
-                time.sleep(_RETRY_SECONDS)

@@ -13,6 +13,7 @@ from jobs.errors import ItemCode
 from jobs.leases import RETURNED, FinishedChunk, Lease
 from worker.classifier import Classifier, OutOfTime
 from worker.lease_work import LeaseWork
+from worker.outage import Outage
 from worker.settings import WorkerSettings
 from worker.store import open_store
 
@@ -151,17 +152,23 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         every = self._settings.renew_seconds
+        outage = Outage(f"lease keeper of {os.getpid()}")
         while True:
             try:
-                self._store.show_presence(*self._presence, seconds=every * 3 + 1)
-                held = self._held
-                if held is not None and time.monotonic() - held[1] < self._settings.task_time_limit_seconds:
-                    self._store.renew(held[0])
+                self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=self._renewable())
+                outage.worked()
             except RedisError as error:
-                log.warning("cannot renew: %s", error)
+                outage.failed(error)
             except Exception:  # whatever it is, the next round must come
                 log.exception("cannot renew")
             time.sleep(every)
+
+    def _renewable(self) -> str:
+        """The token of the lease to renew, or '' for none. A task past its time limit is about to be killed."""
+        held = self._held
+        if held is None or time.monotonic() - held[1] >= self._settings.task_time_limit_seconds:
+            return ""
+        return held[0]
 
 
 class _Kept:

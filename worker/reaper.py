@@ -81,6 +81,6 @@ class Reaper(threading.Thread):
                     "%d chunks of a lapsed lease are ready again", self._store.lapse(token, WORKER_LOST, seen=end)
                 )
         self._seen = overdue
-        self._store.sweep([self._model])
+        self._store.sweep([self._model], seconds=0.5)
         if self._settings.alive_file is not None and self._store.ready_processes(self._model, f"{self._boot}|"):
             self._settings.alive_file.touch()

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, Worker
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -114,3 +116,32 @@ def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: b
             wait_until(lambda: client.zcard("serving:fmnist-mlp") == 1, seconds=60, what="a ready child")
             assert worker.running()
             worker.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_has_never_reached_redis_says_so_once_and_stops_when_told(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with Process(
+        [sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": "redis://127.0.0.1:1/0"}
+    ) as worker:
+        wait_until(lambda: "waiting for Redis" in worker.output(), what="a worker that waits")
+        time.sleep(3)  # the time in which it must not say more
+        worker.signal(number)
+        assert worker.wait(2) == 0
+        assert len(worker.output().splitlines()) == 2
+
+
+def test_a_worker_gives_the_password_of_a_unix_socket_and_does_not_show_it(valkey: Valkey, tmp_path: Path) -> None:
+    with valkey.client as client:
+        client.config_set("requirepass", "a/b@c")
+        try:
+            url = f"unix://default:a%2Fb%40c@{valkey.socket}?db=0"
+            with Worker(url, tmp_path / "worker.log", children=1) as worker:
+                client.lpush("darkroom.fmnist-mlp", client.get("bell:fmnist-mlp") or b"")
+                wait_until(lambda: client.llen("darkroom.fmnist-mlp") == 0, what="a doorbell that is taken")
+                assert "a/b@c" not in worker.output()
+                assert "a%2Fb" not in worker.output()
+        finally:
+            client.execute_command("AUTH", "a/b@c")
+            client.config_set("requirepass", "")

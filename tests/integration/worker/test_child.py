@@ -15,7 +15,8 @@ from jobs.rows import job_key
 from tests.support.pictures import bad_pictures, good_pictures
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store
-from worker.child import Child
+from tests.support.waiting import eventually
+from worker.child import Child, _Keeper
 from worker.classifier import Classifier
 from worker.images import decode
 from worker.settings import WorkerSettings
@@ -282,3 +283,19 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
     assert (await store.get(job_id)).state is JobState.CANCELED
     assert store.redis.exists(keys.LEASES) == 0
     assert (store.stat(f"pending:{OWNER}"), store.stat("transitions"), store.stat("uploads")) == (0, 1, 0)
+
+
+async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store: Store, valkey: Valkey) -> None:
+    await store.submit(b"x")
+    settings = WorkerSettings(redis_url=valkey.url, lease_seconds=1, renew_seconds=0.1)
+    token = store.leases.claim(MODEL, "boot|task|1|0", items_max=64, bytes_max=1 << 26, turn=0).token
+    keeper = _Keeper(settings, MODEL, f"{MODEL}@1", "boot|1")
+    store.redis.config_set("maxmemory", 1)
+    with keeper.keeping(token):
+        keeper.start()
+        shown = await eventually(lambda: store.redis.zscore(keys.SERVING + MODEL, f"{MODEL}@1|boot|1"), what="presence")
+        end = store.redis.zscore(keys.LEASES, token) or 0
+        await eventually(
+            lambda: (store.redis.zscore(keys.LEASES, token) or 0) > end + 1000, what="a second of renewals"
+        )
+    assert (store.redis.zscore(keys.SERVING + MODEL, f"{MODEL}@1|boot|1") or 0) > shown

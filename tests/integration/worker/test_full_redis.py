@@ -1,0 +1,50 @@
+"""A Redis that takes no plain write more: only workers that go on can make room in it."""
+
+import asyncio
+import signal
+
+from jobs import keys
+from tests.support.stack import Stack, results_of, submit_all
+from tests.support.waiting import eventually, wait_until
+
+MODEL = "fmnist-mlp"
+
+
+async def test_a_worker_goes_on_and_drains_what_was_accepted(stack: Stack, shirt: bytes) -> None:
+    api, worker = stack.api(), stack.worker()
+    worker.signal(signal.SIGSTOP)
+    ids = await submit_all(api.url, [shirt] * 200)
+    stack.redis.config_set("maxmemory", 1)
+    assert stack.redis.llen(keys.QUEUE + MODEL) > 0, "the worker takes its doorbells from a full Redis"
+    worker.signal(signal.SIGCONT)
+
+    assert {result["class"] for result in await results_of(api.url, ids)} == {"Shirt"}
+    before = presence(stack)
+    await eventually(lambda: presence(stack) > before, what="presence that is shown on")
+    assert worker.running()
+    assert "Unrecoverable" not in worker.output()
+
+
+async def test_a_worker_starts_and_drains_what_was_accepted(stack: Stack, shirt: bytes) -> None:
+    api = stack.api()
+    stack.worker(children=1).stop()
+    ids = await submit_all(api.url, [shirt] * 200)
+    stack.redis.config_set("maxmemory", 1)
+
+    await asyncio.to_thread(stack.worker, REDIS_MAXMEMORY_BYTES="1")
+
+    assert {result["class"] for result in await results_of(api.url, ids)} == {"Shirt"}
+
+
+def test_a_worker_leaves_nothing_of_its_doorbells_in_redis(stack: Stack) -> None:
+    worker = stack.worker(children=1)
+    template = stack.redis.get(keys.BELL + MODEL)
+    assert template is not None
+    stack.redis.lpush(keys.QUEUE + MODEL, template)
+    wait_until(lambda: stack.redis.llen(keys.QUEUE + MODEL) == 0, what="a doorbell that is taken")
+    assert worker.running()
+    assert sorted(stack.redis.keys()) == [b"bell:fmnist-mlp", b"models", b"serving:fmnist-mlp"]
+
+
+def presence(stack: Stack) -> float:
+    return sum(score for _, score in stack.redis.zrange(keys.SERVING + MODEL, 0, -1, withscores=True))
