@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import time
 import uuid
 from contextlib import closing
@@ -35,6 +36,7 @@ _BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
 _FAULT_FILE = "DARKROOM_FAULT_FILE"  # where a child says why no child can work
 _MAINTAIN_POOL_SECONDS = 0.5
 _RETRY_SECONDS = 0.5
+_STOP_SECONDS = 10
 
 
 def make_celery(settings: WorkerSettings) -> Celery:
@@ -79,6 +81,7 @@ def make_celery(settings: WorkerSettings) -> Celery:
     signals.worker_init.connect(processes.main_starts, weak=False)
     signals.worker_ready.connect(processes.main_is_ready, weak=False)
     signals.worker_shutdown.connect(processes.main_stops, weak=False)
+    signals.task_received.connect(processes.task_received, weak=False)
     signals.task_failure.connect(processes.task_failed, weak=False)
     signals.worker_process_init.connect(processes.child_starts, weak=False)
     return app
@@ -138,6 +141,16 @@ def _note_fault(reason: str) -> None:
     Path(os.environ[_FAULT_FILE]).write_text(reason)
 
 
+def _give_up(reason: str) -> None:
+    """Stop this worker for a fault: asked first, and ended where its event loop does not hear that."""
+    log.error("giving up: %s", reason)
+    _note_fault(reason)
+    end = threading.Timer(_STOP_SECONDS, os._exit, (1,))
+    end.daemon = True
+    end.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class _Processes:
     """What Celery's signals start and stop, in the main process and in its children."""
 
@@ -161,12 +174,16 @@ class _Processes:
         # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
         # at its next five-second look.
         sender.hub.call_repeatedly(_MAINTAIN_POOL_SECONDS, sender.pool.maintain_pool)
-        self._reaper = Reaper(self._settings, self._settings.model, os.environ[_BOOT])
+        self._reaper = Reaper(self._settings, self._settings.model, os.environ[_BOOT], _give_up)
         self._reaper.start()
 
     def main_stops(self, **_: Any) -> None:
         if self._reaper is not None:
             self._reaper.stop()
+
+    def task_received(self, **_: Any) -> None:
+        if self._reaper is not None:
+            self._reaper.bell_taken()
 
     def task_failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
         if self._reaper is not None:

@@ -5,31 +5,38 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
 from jobs.leases import WORKER_LOST
+from worker.outage import Outage
 from worker.settings import WorkerSettings
 from worker.store import open_store
 
 log = logging.getLogger(__name__)
 
 OVERDUE_AT_ONCE = 100
+SWEEPING_SHARE = 0.5  # of a scan's period, so that a child's death never waits for a long sweep
 
 
 class Reaper(threading.Thread):
-    def __init__(self, settings: WorkerSettings, model: str, boot: str) -> None:
+    def __init__(self, settings: WorkerSettings, model: str, boot: str, give_up: Callable[[str], None]) -> None:
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
         self._model = model
         self._boot = boot
+        self._give_up = give_up
         self._store = open_store(settings)
         self._deaths = queue.SimpleQueue[tuple[str, ItemCode] | None]()
+        self._unreleased = deque[tuple[str, ItemCode]]()
         self._seen = dict[str, str]()
+        self._outage = Outage("housekeeping")
+        self._bell_taken = threading.Event()
+        self._scans_without_a_bell = 0
 
     def child_died(self, task_id: str, exception: BaseException) -> None:
         """Called in Celery's event loop when a task ended with its process; ordinary errors are passed over."""
@@ -37,6 +44,10 @@ class Reaper(threading.Thread):
             self._deaths.put((task_id, ItemCode.TIMEOUT))
         elif isinstance(exception, WorkerLostError):
             self._deaths.put((task_id, ItemCode.WORKER_CRASHED))
+
+    def bell_taken(self) -> None:
+        """Called in Celery's event loop when this worker has taken a doorbell."""
+        self._bell_taken.set()
 
     def stop(self) -> None:
         """Take back the presence of this worker's children, and end."""
@@ -54,25 +65,49 @@ class Reaper(threading.Thread):
                 self._guarded(self._scan)
                 continue
             if death is None:
-                self._guarded(partial(self._store.leave, self._model, f"{self._boot}|"))
+                self._guarded(self._leave)
                 return
-            self._guarded(partial(self._release, *death))
+            self._unreleased.append(death)
+            self._guarded(self._release)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
+            self._outage.worked()
         except RedisError as error:
-            log.warning("housekeeping was put off: %s", error)
-            self._seen = {}
+            self._outage.failed(error)
+            self._forget()
         except Exception:  # whatever it is, the next round must come
             log.exception("housekeeping failed")
-            self._seen = {}
+            self._forget()
 
-    def _release(self, task_id: str, why: ItemCode) -> None:
-        for token in self._store.tokens(f"{self._boot}|{task_id}|"):
-            log.warning("%s: %d chunks of a dead child are ready again", why, self._store.lapse(token, why))
+    def _forget(self) -> None:
+        """What was seen in a row is seen anew: a scan is missing."""
+        self._seen = {}
+        self._scans_without_a_bell = 0
+
+    def _leave(self) -> None:
+        self._release()
+        self._store.leave(self._model, f"{self._boot}|")
+
+    def _release(self) -> None:
+        """Free the leases of children that died. A death is struck off once Redis has answered for it."""
+        while self._unreleased:
+            task_id, why = self._unreleased[0]
+            for token in self._store.tokens(f"{self._boot}|{task_id}|"):
+                log.warning("%s: %d chunks of a dead child are ready again", why, self._store.lapse(token, why))
+            self._unreleased.popleft()
 
     def _scan(self) -> None:
+        self._release()
+        self._take_back_lapsed()
+        ready = bool(self._store.ready_processes(self._model, f"{self._boot}|"))
+        if ready and self._settings.alive_file is not None:
+            self._settings.alive_file.touch()
+        self._watch(ready=ready)
+        self._store.sweep([self._model], seconds=self._settings.reap_seconds * SWEEPING_SHARE)
+
+    def _take_back_lapsed(self) -> None:
         """A lease that two scans in a row saw lapsed at the same end is made ready again."""
         overdue = self._store.overdue(OVERDUE_AT_ONCE)
         for token, end in overdue.items():
@@ -81,6 +116,20 @@ class Reaper(threading.Thread):
                     "%d chunks of a lapsed lease are ready again", self._store.lapse(token, WORKER_LOST, seen=end)
                 )
         self._seen = overdue
-        self._store.sweep([self._model], seconds=0.5)
-        if self._settings.alive_file is not None and self._store.ready_processes(self._model, f"{self._boot}|"):
-            self._settings.alive_file.touch()
+
+    def _watch(self, *, ready: bool) -> None:
+        """Give up where this worker is connected but has stopped listening, as Celery's consumers have been seen to.
+
+        However busy its children are, each is done or killed within the task time limit. The worker then takes a
+        bell at once if one waits, and another worker that took it first would have left none for the scan to see.
+        Scans are counted, not time: in a process that was frozen time has passed, but no bell was left lying.
+        """
+        if self._bell_taken.is_set() or not ready or not self._store.bells(self._model):
+            self._bell_taken.clear()
+            self._scans_without_a_bell = 0
+            return
+        self._scans_without_a_bell += 1
+        patience = self._settings.task_time_limit_seconds + self._settings.watchdog_seconds
+        if self._scans_without_a_bell * self._settings.reap_seconds > patience:
+            self._scans_without_a_bell = 0
+            self._give_up(f"doorbells wait, and this worker has taken none for {patience:.0f} s")

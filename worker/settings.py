@@ -39,6 +39,11 @@ class WorkerSettings(StoreSettings):
         3, description="Tries of an image that kills its process."
     )
     losses_max: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Lapsed leases before an image fails.")
+    watchdog_seconds: Seconds = Field(
+        60,
+        description="How long past the task time limit a worker may leave doorbells lying "
+        "before it exits, to be started again.",
+    )
     store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
 
     alive_file: Path | None = Field(None, description="A file that is touched while the worker's children are ready.")

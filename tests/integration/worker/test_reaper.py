@@ -1,0 +1,134 @@
+"""The housekeeping thread, in this process on a real store, and in a real worker."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from billiard.exceptions import WorkerLostError
+
+from jobs import keys
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey
+from tests.support.stack import Stack
+from tests.support.store import MODEL, OWNER, Store
+from tests.support.waiting import eventually, wait_until
+from worker.reaper import Reaper
+from worker.settings import WorkerSettings
+
+MakeReaper = Callable[..., Reaper]
+
+
+@pytest.fixture
+def make_reaper(valkey: Valkey) -> Iterator[MakeReaper]:
+    made = []
+
+    def make(**settings: float) -> Reaper:
+        values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES}
+        made.append(Reaper(WorkerSettings(**values | settings), MODEL, "boot", given_up.append))
+        return made[-1]
+
+    yield make
+    for reaper in made:
+        if reaper.is_alive():
+            reaper.stop()
+
+
+given_up: list[str] = []
+
+
+async def test_a_dead_childs_lease_is_freed_while_a_long_sweep_is_due(store: Store, make_reaper: MakeReaper) -> None:
+    await store.submit(b"victim")
+    store.claim("boot|task9|1|0")
+    for _ in range(12):
+        ids = await asyncio.gather(*(store.submit(b"x") for _ in range(500)))
+        await asyncio.gather(*(store.jobs.cancel(job_id, OWNER) for job_id in ids))
+    reaper = make_reaper()
+    reaper.start()
+    due = store.redis.llen(keys.TRASH)
+    await eventually(lambda: store.redis.llen(keys.TRASH) < due, what="the begin of the sweep")
+
+    reaper.child_died("task9", WorkerLostError("killed"))
+
+    await eventually(lambda: not store.redis.exists(keys.LEASES), seconds=1.5, what="the release")
+    assert store.redis.llen(keys.TRASH) > 0, "the sweep is not over yet"
+
+
+async def test_a_release_that_redis_refuses_is_made_later_and_as_a_crash(
+    store: Store, make_reaper: MakeReaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(b"poison")
+    store.claim("boot|task9|1|0")
+    reaper = make_reaper(reap_seconds=0.1)
+    failed = threading.Event()
+    lapse = reaper._store.lapse
+
+    def fail_once(*args: str, **options: str) -> int:
+        if not failed.is_set():
+            failed.set()
+            raise redis.exceptions.ConnectionError("gone")
+        return lapse(*args, **options)
+
+    monkeypatch.setattr(reaper._store, "lapse", fail_once)
+    reaper.start()
+    reaper.child_died("task9", WorkerLostError("killed"))
+
+    await eventually(lambda: not store.redis.exists(keys.LEASES), what="the release")
+    assert failed.is_set()
+    lease = store.claim(turn=1)
+    assert lease.suspect
+    assert (lease.chunks[0].charges.crashes, lease.chunks[0].charges.losses) == (1, 0)
+
+
+DEAF = """
+import os
+from kombu.transport.redis import Channel
+
+def listen_without_asking(channel, timeout=None):
+    channel._in_poll = channel.client.connection
+
+if __name__ == "__main__":
+    Channel._brpop_start = listen_without_asking
+    from worker.main import run
+    run()
+"""
+QUICK = {"WORKER_CHILDREN": "1", "LEASE_SECONDS": "0.7", "RENEW_SECONDS": "0.2", "REAP_SECONDS": "0.2"}
+IMPATIENT = QUICK | {"TASK_TIME_LIMIT_SECONDS": "1", "WATCHDOG_SECONDS": "1"}
+
+
+def worker_of(stack: Stack, script: Path) -> Process:
+    environment = {"REDIS_URL": stack.valkey.url, "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)}
+    return Process(
+        [sys.executable, str(script)],
+        script.with_suffix(".log"),
+        environment | {"PYTHONPATH": str(ROOT)} | IMPATIENT,
+    )
+
+
+def test_a_worker_that_is_connected_but_deaf_to_doorbells_exits(stack: Stack, tmp_path: Path) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text(DEAF)
+    with worker_of(stack, script) as worker:
+        wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
+        stack.redis.lpush(keys.QUEUE + MODEL, stack.redis.get(keys.BELL + MODEL) or b"")
+        assert worker.wait() == 1
+        line = "darkroom worker: doorbells wait, and this worker has taken none for 2 s"
+        assert worker.output().splitlines()[-1] == line
+
+
+async def test_the_watchdog_leaves_a_worker_alone_that_takes_doorbells(store: Store, make_reaper: MakeReaper) -> None:
+    given_up.clear()
+    reaper = make_reaper(
+        reap_seconds=0.02, lease_seconds=0.04, renew_seconds=0.01, task_time_limit_seconds=0.3, watchdog_seconds=0.2
+    )
+    store.leases.show_presence(MODEL, f"{MODEL}@1", "boot|1", seconds=60)
+    store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
+    reaper.start()
+    for _ in range(20):
+        reaper.bell_taken()
+        await asyncio.sleep(0.1)
+    assert given_up == []
+
+    await eventually(lambda: given_up, what="the end of patience")
