@@ -42,8 +42,8 @@ def read_job(job_id: bytes) -> Command:
 
 
 def read_chunk(job_id: bytes, chunk: int) -> Command:
-    """The command whose reply `items_from` takes."""
-    return ("HMGET", job_key(job_id), f"r{chunk}", f"i{chunk}")
+    """The command whose reply is what `items_from` takes, and the job's state: None once it is gone."""
+    return ("HMGET", job_key(job_id), f"r{chunk}", f"i{chunk}", "s")
 
 
 def job_from(job_id: bytes, fields: Fields) -> Job | None:

@@ -78,9 +78,10 @@ class JobStore:
             numbers = range(start, min(start + _CHUNKS_A_READ, job.chunks))
             rows = await self._link.read(*(read_chunk(job.id, number) for number in numbers))
             for number, row in zip(numbers, rows, strict=True):
-                if row[1] is None and job.total > 1:  # chunks of such a job have names: it was deleted meanwhile
+                *fields, state = row
+                if state is None:  # it was deleted meanwhile
                     return
-                items = items_from(job, first, row)
+                items = items_from(job, first, fields)
                 for at in range(place, len(items)):
                     yield number, at, items[at]
                 first, place = first + len(items), 0

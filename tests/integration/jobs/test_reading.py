@@ -90,3 +90,11 @@ async def test_a_job_that_is_deleted_while_its_items_are_read_just_ends(store: S
     await store.jobs.delete(job_id, OWNER)
     rest = [item.index async for _, _, item in found]
     assert first + rest == list(range(16)), "what was read before, and no more"
+
+
+async def test_a_one_image_job_that_is_deleted_while_its_item_is_read_has_none(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    store.finish(store.claim())
+    job = await store.get(job_id)
+    await store.jobs.delete(job_id, OWNER)
+    assert [item async for _, _, item in store.jobs.items(job)] == []
