@@ -19,11 +19,10 @@ SUSPECTS: Final = "suspect:"  # + model, list: chunks that were held when a work
 LEASES: Final = "leases"  # sorted set: owner token by the lease's end, Redis time in ms
 LEASE: Final = "l:"  # + owner token, set: the chunks that this lease holds
 SUSPECT_AT: Final = "suspect_at"  # hash: owner token to the item a suspect run has reached, -1 before the first
-ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first
-OWNED: Final = "own:"  # + owner, list: IDs of this owner's jobs, oldest first
-OWNED_BASE: Final = "own_base"  # hash: owner to how many IDs have left the head of that list
+ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first; a deleted job's too, until it gets to the head
+OWNED: Final = "jobs:"  # + owner, sorted set: IDs of this owner's jobs by their number among all that were accepted
 TRASH: Final = "trash"  # list: jobs whose upload bytes are to be dropped
-STATS: Final = "stats"  # hash: upload bytes, record bytes, terminal transitions, pending items an owner
+STATS: Final = "stats"  # hash: upload bytes, record bytes, accepted jobs, ended items, pending items an owner
 BELL: Final = "bell:"  # + model, string: the doorbell's template
 BELLS: Final = "bells"  # counter: makes every doorbell's id unique
 SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
@@ -31,7 +30,10 @@ MODELS: Final = "models"  # hash: name@version to the model's card
 SIGNING: Final = "secret"  # string: the key that signs job ids
 WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes
 
-JOB_BYTES: Final = 260  # what a one-image job costs in Redis beyond its strings; tests/integration measures it
+# What the record budget counts, beyond the strings; tests/integration/jobs/test_memory.py measures it.
+JOB_BYTES: Final = 350  # a job of one chunk, in the listpack that jobs/server.py asks for
+ROW_BYTES: Final = 190  # each further chunk of it, many of which make a hash table
+ENDED_BYTES: Final = 20  # an id among the ended
 CHUNK_BYTES: Final = 96  # what a chunk's upload key costs beyond its bytes
 
 
@@ -51,14 +53,17 @@ def lua_prelude(database: int) -> str:
         "suspect_at": SUSPECT_AT,
         "ended": ENDED,
         "owned": OWNED,
-        "owned_base": OWNED_BASE,
         "trash": TRASH,
         "stats": STATS,
         "bell": BELL,
         "bells": BELLS,
         "serving": SERVING,
-        "models": MODELS,
     }
     fields = [f"{name}='{value}'" for name, value in names.items()]
-    fields += [f"job_bytes={JOB_BYTES}", f"chunk_bytes={CHUNK_BYTES}"]
+    fields += [
+        f"job_bytes={JOB_BYTES}",
+        f"row_bytes={ROW_BYTES}",
+        f"ended_bytes={ENDED_BYTES}",
+        f"chunk_bytes={CHUNK_BYTES}",
+    ]
     return f"local K = {{{','.join(fields)}}}\n"

@@ -44,27 +44,16 @@ class JobStore:
     ) -> tuple[list[Job], int | None]:
         """Up to `limit` jobs of an owner, newest first, and where the next page starts, or None at the end.
 
-        `before` is such a start. A page is shorter where jobs in it are gone or of another state.
+        `before` is such a start. A page is shorter where jobs in it are of another state, or gone this moment.
         """
-        owned = keys.OWNED + owner
-        while True:
-            seen, length = await self._link.read(("HGET", keys.OWNED_BASE, owner), ("LLEN", owned))
-            base = int(seen or 0)
-            stop = base + length if before is None else min(base + length, before)
-            start = max(base, stop - limit)
-            if stop <= start:
-                return [], None
-            *_, (still, ids) = await self._link.read(
-                ("MULTI",),
-                ("HGET", keys.OWNED_BASE, owner),
-                ("LRANGE", owned, start - base, stop - base - 1),
-                ("EXEC",),
-            )
-            if int(still or 0) == base:  # else the list lost its head in between, and places moved
-                break
-        found = map(job_from, ids, await self._link.read(*map(read_job, ids)))
-        jobs = [job for job in found if job is not None and (state is None or job.state is state)]
-        return jobs[::-1], start if start > base else None
+        newest = "+inf" if before is None else f"({before}"
+        (found,) = await self._link.read(
+            ("ZRANGE", keys.OWNED + owner, newest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit + 1, "WITHSCORES")
+        )
+        ids, numbers = found[: 2 * limit : 2], found[1 : 2 * limit : 2]
+        rows = map(job_from, ids, await self._link.read(*map(read_job, ids)))
+        jobs = [job for job in rows if job is not None and (state is None or job.state is state)]
+        return jobs, int(numbers[-1]) if len(found) > 2 * limit else None
 
     async def items(
         self, job: Job, *, chunk: int = 0, place: int = 0, index: int = 0

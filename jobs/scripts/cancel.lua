@@ -5,6 +5,5 @@ local job = K.job .. id
 local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c')
 if record[2] ~= owner then return 'absent' end
 if not live(record[1]) then return 'ended' end
-close(id, job, owner, record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), 's', 'x')
-trash(id, record[6])
+close(id, job, owner, record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), record[6], 's', 'x')
 return 'canceled'

@@ -5,10 +5,8 @@ local job = K.job .. id
 local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c', 'z')
 if record[2] ~= owner then return 'absent' end
 if live(record[1]) then
-  close(id, job, owner, record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), 's', 'x')
-  trash(id, record[6])
+  close(id, job, owner, record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), record[6], 's', 'x')
 end
-redis.call('UNLINK', job)
-count('records', -record[7])
-trim_owned(owner)
+forget(id, owner)
+count('records', K.ended_bytes - record[7]) -- its id stays among the ended until the sweep comes to it
 return 'deleted'

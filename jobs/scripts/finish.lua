@@ -20,7 +20,7 @@ for at = 3, #ARGV, 3 do
     if live(record[1]) and not record[7] then
       local done = (tonumber(record[4]) or 0) + succeeded
       local failed = (tonumber(record[5]) or 0) + items - succeeded
-      local fields = { 'r' .. chunk, results, 'z', record[6] + #results }
+      local fields = { 'r' .. chunk, results, 'z', record[6] + stored(results) }
       if succeeded > 0 then fields[5], fields[6] = 'd', done end
       if succeeded < items then fields[#fields + 1], fields[#fields + 2] = 'f', failed end
       if record[1] ~= 'o' and done + failed == tonumber(record[3]) then
@@ -28,7 +28,7 @@ for at = 3, #ARGV, 3 do
         ended[#ended + 1] = id
       end
       redis.call('HSET', job, unpack(fields))
-      records = records + #results
+      records = records + stored(results)
       finished = finished + items
       pending[record[2]] = (pending[record[2]] or 0) + items
     end

@@ -12,7 +12,7 @@ if ARGV[4] ~= '' then
   local id, chunk = unpack_entry(redis.call('SRANDMEMBER', K.lease .. ARGV[1]))
   local record = redis.call('HMGET', K.job .. id, 's', 'z', 'p' .. chunk)
   if live(record[1]) then
-    local more = #ARGV[4] - #(record[3] or '')
+    local more = stored(ARGV[4]) - stored(record[3] or '')
     redis.call('HSET', K.job .. id, 'p' .. chunk, ARGV[4], 'z', record[2] + more)
     count('records', more)
   end

@@ -5,13 +5,15 @@
 local ttl, ttl_min, records_max, deadline = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
 local done = 0
+local uploads, looks = 48 -- what is left of this call's share, which bounds the keys that it touches
 
 -- Upload bytes of canceled and deleted jobs.
-local head = redis.call('LPOP', K.trash)
-if head then
+while uploads > 0 do
+  local head = redis.call('LPOP', K.trash)
+  if not head then break end
   local id = string.sub(head, 1, 16)
   local from, chunks = struct.unpack('>I4I4', head, 17)
-  local last = math.min(from + 64, chunks)
+  local last = math.min(from + uploads, chunks)
   local freed = 0
   for chunk = from, last - 1 do
     local upload = K.upload .. id .. struct.pack('>I4', chunk)
@@ -20,53 +22,66 @@ if head then
   end
   count('uploads', -freed)
   if last < chunks then redis.call('LPUSH', K.trash, id .. struct.pack('>I4I4', last, chunks)) end
+  uploads = uploads - (last - from)
   done = done + 1
 end
 
 -- Ended jobs whose time is over, or whose room is needed.
 local records = tonumber(redis.call('HGET', K.stats, 'records')) or 0
-for _ = 1, 32 do
+for _ = 1, 24 do
   local id = redis.call('LINDEX', K.ended, 0)
   if not id then break end
   local job = K.job .. id
   local record = redis.call('HMGET', job, 'e', 'w', 'z')
-  if record[1] then
-    local age = now - record[1]
-    if age < ttl and (age < ttl_min or records <= records_max) then break end
-    redis.call('UNLINK', job)
-    count('records', -record[3])
-    records = records - record[3]
-    trim_owned(record[2])
+  local bytes = record[3] or K.ended_bytes
+  local age = record[1] and now - record[1] or math.huge
+  if age < 0 then -- the clock was set back: its time starts anew, and it stands in nobody's way
+    redis.call('HSET', job, 'e', now)
+    redis.call('LMOVE', K.ended, K.ended, 'LEFT', 'RIGHT')
+  elseif age < ttl and (age < ttl_min or records <= records_max) then
+    break
+  else
+    if record[1] then forget(id, record[2]) end
+    redis.call('LPOP', K.ended)
+    count('records', -bytes)
+    records = records - bytes
   end
-  redis.call('LPOP', K.ended)
   done = done + 1
+end
+
+-- Takes chunks off the head of a queue while their job has ended or is gone, or no worker took it in time.
+local function drop_heads(queue)
+  while looks > 0 do
+    local entry = redis.call('LINDEX', queue, 0)
+    if not entry then return end
+    looks = looks - 1
+    local id, _, _, size = unpack_entry(entry)
+    local job = K.job .. id
+    local record = redis.call('HMGET', job, 's', 'a', 'n', 'd', 'f', 'c', 'w')
+    if live(record[1]) then
+      if now - record[2] <= deadline then return end
+      local succeeded, failed = tonumber(record[4]) or 0, tonumber(record[5]) or 0
+      local pending = record[3] - succeeded - failed
+      close(id, job, record[7], pending, record[6],
+        's', succeeded > 0 and 'c' or 'f', 'f', failed + pending, 'g', 'deadline_exceeded')
+    end
+    drop_upload(entry, size)
+    redis.call('LPOP', queue)
+    done = done + 1
+  end
 end
 
 for at = 5, #ARGV do
   local model = ARGV[at]
-  -- Jobs that no worker took in time: the oldest chunk of each owner stands at the head of its queue.
+  looks = 16
+  drop_heads(K.suspects .. model)
   for _, lane in ipairs({ 'i', 'b' }) do
     local name = model .. ':' .. lane
-    for _ = 1, math.min(8, redis.call('LLEN', K.ring .. name)) do
+    for _ = 1, math.min(4, redis.call('LLEN', K.ring .. name)) do
       local owner = redis.call('LMOVE', K.ring .. name, K.ring .. name, 'LEFT', 'RIGHT')
       local queue = K.ready .. name .. ':' .. owner
-      local entry = redis.call('LINDEX', queue, 0)
-      local id, _, _, size = unpack_entry(entry)
-      local job = K.job .. id
-      local record = redis.call('HMGET', job, 's', 'a', 'n', 'd', 'f', 'c')
-      local late = live(record[1]) and now - record[2] > deadline
-      if late then
-        local succeeded, failed = tonumber(record[4]) or 0, tonumber(record[5]) or 0
-        local pending = record[3] - succeeded - failed
-        close(id, job, owner, pending, 's', succeeded > 0 and 'c' or 'f', 'f', failed + pending, 'g', 'deadline_exceeded')
-        trash(id, record[6])
-      end
-      if late or not live(record[1]) then
-        drop_upload(entry, size)
-        redis.call('LPOP', queue)
-        if redis.call('EXISTS', queue) == 0 then redis.call('LREM', K.ring .. name, -1, owner) end
-        done = done + 1
-      end
+      drop_heads(queue)
+      if redis.call('EXISTS', queue) == 0 then redis.call('LREM', K.ring .. name, -1, owner) end
     end
   end
   redis.call('ZREMRANGEBYSCORE', K.serving .. model, '-inf', now)

@@ -178,7 +178,7 @@ async def test_a_deleted_job_is_gone(api: httpx.AsyncClient, store: Store, shirt
     assert (await api.delete(f"/v1/jobs/{job_id}")).status_code == 204
     await store.jobs.sweep([MODEL])
 
-    left = store.keys() - before - {keys.STATS.encode(), keys.OWNED_BASE.encode(), keys.WRITE_PROBE.encode()}
+    left = store.keys() - before - {keys.STATS.encode(), keys.WRITE_PROBE.encode()}
     left = {key for key in left if not key.startswith((keys.READY.encode(), keys.RING.encode()))}
     assert left <= {keys.ENDED.encode()}
     for call in (api.get, api.delete):

@@ -49,7 +49,7 @@ async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, val
 
     await sweep(valkey, result_ttl_seconds=3600)
 
-    left = store.keys() - before - {keys.STATS.encode(), keys.OWNED_BASE.encode()}
+    left = store.keys() - before - {keys.STATS.encode()}
     assert left == set()
     assert (store.stat("uploads"), store.stat("records"), store.stat(f"pending:{OWNER}")) == (0, 0, 0)
     assert store.stat("transitions") == 150
@@ -98,6 +98,84 @@ async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, val
     assert items[-1].outcome == Failure(ItemCode.DEADLINE_EXCEEDED)
     assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
     assert store.stat("transitions") == 4
+
+
+async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
+    late, in_time = await store.submit(b"one"), await store.submit(b"two")
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    age(store, late, 61)
+    suspects = keys.SUSPECTS + MODEL
+    while not (store.redis.lindex(suspects, 0) or b"").startswith(late):
+        store.redis.lmove(suspects, suspects, "LEFT", "RIGHT")
+
+    await sweep(valkey, queue_deadline_seconds=60)
+
+    job = await store.get(late)
+    assert (job.state, job.gave_up) == (JobState.FAILED, ItemCode.DEADLINE_EXCEEDED)
+    assert store.stat(f"pending:{OWNER}") == 1
+    assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
+
+
+async def test_suspects_of_ended_jobs_are_dropped(store: Store) -> None:
+    jobs = [await store.submit(b"one") for _ in range(3)]
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    for job_id in jobs:
+        await store.jobs.cancel(job_id, OWNER)
+
+    await store.jobs.sweep([MODEL])
+
+    assert store.redis.exists(keys.SUSPECTS + MODEL) == 0
+    assert store.redis.keys(keys.UPLOAD + "*") == []
+
+
+async def test_many_dead_chunks_of_one_owner_go_in_few_calls(store: Store) -> None:
+    for job_id in [await store.submit(b"one") for _ in range(160)]:
+        await store.jobs.cancel(job_id, OWNER)
+    store.redis.config_resetstat()
+
+    await store.jobs.sweep([MODEL])
+
+    assert store.redis.exists(f"{keys.READY}{MODEL}:i:{OWNER}", f"{keys.RING}{MODEL}:i") == 0
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 12
+
+
+async def test_a_clock_that_was_set_back_holds_up_nothing(store: Store, valkey: Valkey) -> None:
+    ahead, due = await store.submit(b"one"), await store.submit(b"two")
+    for number in range(2):
+        store.finish(store.claim(f"boot|task|1|{number}", items=1))
+    age(store, ahead, -7200)
+    age(store, due, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    with pytest.raises(JobExpired):
+        await store.get(due)
+    job = await store.get(ahead)
+    assert job.ended_ms is not None
+    assert job.ended_ms / 1000 <= store.redis.time()[0] + 1, "its time to live starts anew"
+    age(store, ahead, 3601)
+    await sweep(valkey, result_ttl_seconds=3600)
+    assert store.redis.exists(keys.ENDED) == 0
+
+
+async def test_what_is_left_of_deleted_jobs_is_counted_and_goes_with_time(store: Store, valkey: Valkey) -> None:
+    kept = await store.submit(b"kept")
+    store.finish(store.claim())
+    one = store.stat("records")
+    for number in range(5):
+        job_id = await store.submit(b"one")
+        if number % 2:
+            store.finish(store.claim(f"boot|task|1|{number}"))
+        await store.jobs.delete(job_id, OWNER)
+    await sweep(valkey)
+    assert store.redis.llen(keys.ENDED) == 6
+    assert store.stat("records") == one + 5 * keys.ENDED_BYTES
+
+    age(store, kept, 3601)
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    assert store.redis.exists(keys.ENDED, keys.OWNED + OWNER) == 0
+    assert store.stat("records") == 0
 
 
 async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store) -> None:
