@@ -1,7 +1,6 @@
 #!lua flags=allow-oom
 -- Cancels what has not ended, whatever the job's size. ARGV: id, owner. Returns 'absent', 'ended' or 'canceled'.
-local id, owner = ARGV[1], ARGV[2]
-local job = K.job .. id
+local id, owner, job = ARGV[1], ARGV[2], K.job .. ARGV[1]
 local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c')
 if record[2] ~= owner then return 'absent' end
 if not live(record[1]) then return 'ended' end

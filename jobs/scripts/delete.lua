@@ -1,7 +1,6 @@
 #!lua flags=allow-oom
 -- Forgets a job, also while it runs. ARGV: id, owner. Returns 'absent' or 'deleted'.
-local id, owner = ARGV[1], ARGV[2]
-local job = K.job .. id
+local id, owner, job = ARGV[1], ARGV[2], K.job .. ARGV[1]
 local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c', 'z')
 if record[2] ~= owner then return 'absent' end
 if live(record[1]) then

@@ -1,10 +1,9 @@
 #!lua flags=allow-oom
 -- Ends a lease and makes its chunks ready again.
 -- ARGV: owner token, the lease's end that the caller saw ('' for any), why:
---   'returned'                                    given back unharmed, charges nothing
---   'worker_lost'                                 nobody renewed it: charges a loss
---   an item's error code, as 'timeout'            its process died at work: charges a crash, to the item that a
---                                                 suspect run had reached, else to the whole chunk; suspects run alone
+--   'returned'      given back unharmed, charges nothing
+--   'worker_lost'   nobody renewed it: charges a loss
+--   an item's code  its process died: a crash is charged to the item that a suspect run had reached, else to the chunk
 -- Returns how many chunks were made ready.
 local token, seen, why = ARGV[1], ARGV[2], ARGV[3]
 local score = redis.call('ZSCORE', K.leases, token)

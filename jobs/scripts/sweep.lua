@@ -14,13 +14,11 @@ while uploads > 0 do
   local id = string.sub(head, 1, 16)
   local from, chunks = struct.unpack('>I4I4', head, 17)
   local last = math.min(from + uploads, chunks)
-  local freed = 0
   for chunk = from, last - 1 do
     local upload = K.upload .. id .. struct.pack('>I4', chunk)
     local size = redis.call('STRLEN', upload)
-    if redis.call('UNLINK', upload) == 1 then freed = freed + size + K.chunk_bytes end
+    if redis.call('UNLINK', upload) == 1 then count('uploads', -(size + K.chunk_bytes)) end
   end
-  count('uploads', -freed)
   if last < chunks then redis.call('LPUSH', K.trash, id .. struct.pack('>I4I4', last, chunks)) end
   uploads = uploads - (last - from)
   done = done + 1
