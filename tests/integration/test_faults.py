@@ -54,7 +54,11 @@ async def test_three_children_are_killed_each_while_it_holds_a_lease(
     ids += await submit_all(api.url, test_images[1800:])
 
     await all_succeeded(stack, api.url, ids, classes)
-    assert worker.output().count("of a dead child are ready again") == 3
+    freed = [line.partition("worker.reaper: ")[2] for line in worker.output().splitlines() if "ready again" in line]
+    # One lease a death, or two: a `finish` that the server sees for the first time comes after the claim it was sent
+    # with, so that a child can die between the two, holding what it has done and what it would have done next.
+    assert 3 <= len(freed) <= 6, worker.output()
+    assert all("of a dead child" in line and line.startswith("worker_crashed: ") for line in freed), freed
 
 
 async def test_three_workers_are_killed_each_while_a_child_holds_a_lease(
