@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from api.settings import ApiSettings
 from api.uploads import Body, ChunkBuilder, read_images
-from jobs.errors import UnknownModel, UploadTimeout, UploadTooLarge
+from jobs.errors import ItemCode, UnknownModel, UploadTimeout, UploadTooLarge
 from jobs.records import Item, ItemState, Job, JobState, Lane
 from jobs.registry import ModelRegistry
 from jobs.submit import Chunk, Submission, Submitter
@@ -43,7 +43,7 @@ class Intake:
                 aclosing(read_images(body, self._settings, field=field)) as images,
             ):
                 async for image in images:
-                    refused += image.data is None
+                    refused += isinstance(image.data, ItemCode)
                     if (full := builder.add(image)) is not None:
                         await self._keep(submission, full)
             last = builder.build()

@@ -8,7 +8,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from starlette.requests import ClientDisconnect, Request
 
 from api.settings import ApiSettings
-from jobs.errors import InvalidRequest, UnsupportedMediaType, UploadTooLarge
+from jobs.errors import InvalidRequest, ItemCode, UnsupportedMediaType, UploadTooLarge
 from jobs.media import sniff
 from jobs.records import CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, pack_upload
 from jobs.submit import Chunk, UploadRoom
@@ -25,8 +25,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\
 
 class UploadedImage(NamedTuple):
     name: str | None
-    data: bytes | None
-    """None where the image was larger than one may be; its bytes were not kept."""
+    data: bytes | ItemCode
+    """A code says why the bytes were not kept."""
 
 
 class Body:
@@ -101,7 +101,7 @@ class ChunkBuilder:
 
     def add(self, image: UploadedImage) -> Chunk | None:
         """Returns the chunk before this image, once it is full."""
-        size = len(image.data or b"")
+        size = 0 if isinstance(image.data, ItemCode) else len(image.data)
         full = len(self._images) == CHUNK_ITEMS_MAX or self._bytes + size > CHUNK_BYTES_MAX
         chunk = self.build() if full and self._images else None
         self._images.append(image)
@@ -161,7 +161,7 @@ class _Files:
         elif self._parts is not None:
             parts, self._parts = self._parts, None
             too_large = self._bytes > self._settings.item_bytes_max
-            return UploadedImage(self._name, None if too_large else b"".join(parts))
+            return UploadedImage(self._name, ItemCode.ITEM_TOO_LARGE if too_large else b"".join(parts))
         return None
 
     def _begin(self, segment: MultipartSegment) -> None:

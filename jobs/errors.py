@@ -25,6 +25,25 @@ class ItemCode(StrEnum):
     MODEL_FAILED = "model_failed"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     TOO_MANY_SCANS = "too_many_scans"
+    # Entries of an archive
+    LINK_ENTRY = "link_entry"
+    SPECIAL_ENTRY = "special_entry"
+    ABSOLUTE_PATH = "absolute_path"
+    PARENT_PATH = "parent_path"
+    NESTED_ARCHIVE = "nested_archive"
+    ENCRYPTED_ENTRY = "encrypted_entry"
+    DUPLICATE_NAME = "duplicate_name"
+    COMPRESSION_BOMB = "compression_bomb"
+    UNSUPPORTED_COMPRESSION = "unsupported_compression"
+    CORRUPT_ENTRY = "corrupt_entry"
+    # Images by reference
+    INVALID_URL = "invalid_url"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    FETCH_FAILED = "fetch_failed"
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_DENIED = "fetch_denied"
+    FETCH_NOT_FOUND = "fetch_not_found"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
 
 
 ITEM_DETAIL: dict[ItemCode, str] = {
@@ -43,6 +62,23 @@ ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.MODEL_FAILED: "The model raised an error on this image.",
     ItemCode.DEADLINE_EXCEEDED: "No worker took the image before its job's deadline.",
     ItemCode.TOO_MANY_SCANS: "The JPEG has more scans than are accepted.",
+    ItemCode.LINK_ENTRY: "The archive's entry is a link, and links are not followed.",
+    ItemCode.SPECIAL_ENTRY: "The archive's entry is a device, a pipe or something else that is no file.",
+    ItemCode.ABSOLUTE_PATH: "The archive's entry has an absolute path.",
+    ItemCode.PARENT_PATH: "The path of the archive's entry leads out of the archive.",
+    ItemCode.NESTED_ARCHIVE: "The entry is an archive itself, and archives in archives are not opened.",
+    ItemCode.ENCRYPTED_ENTRY: "The archive's entry is encrypted.",
+    ItemCode.DUPLICATE_NAME: "An earlier entry of the archive has the same name.",
+    ItemCode.COMPRESSION_BOMB: "The entry grows more when it is unpacked than is accepted.",
+    ItemCode.UNSUPPORTED_COMPRESSION: "The archive's entry is compressed by a method that is not supported.",
+    ItemCode.CORRUPT_ENTRY: "The archive's entry is damaged.",
+    ItemCode.INVALID_URL: "The reference is no http, https or s3 URL that can be fetched.",
+    ItemCode.FORBIDDEN_ADDRESS: "The URL leads to an address that is not fetched from.",
+    ItemCode.FETCH_FAILED: "The URL could not be fetched.",
+    ItemCode.FETCH_TIMEOUT: "Fetching the URL took too long.",
+    ItemCode.FETCH_DENIED: "The URL's server refused access.",
+    ItemCode.FETCH_NOT_FOUND: "There is nothing at the URL.",
+    ItemCode.TOO_MANY_REDIRECTS: "The URL redirects more often than is followed.",
 }
 
 
@@ -71,6 +107,26 @@ class ModelNotFound(DarkroomError):
     status, code, title = 404, "model_not_found", "There is no such model"
 
 
+class IdempotencyInProgress(DarkroomError):
+    status, code, title = 409, "idempotency_in_progress", "The first request with this Idempotency-Key still runs"
+
+
+class JobEnded(DarkroomError):
+    status, code, title = 409, "job_ended", "The job has ended"
+
+
+class JobSealed(DarkroomError):
+    status, code, title = 409, "job_sealed", "The job is sealed: it takes no more parts"
+
+
+class JobEmpty(DarkroomError):
+    status, code, title = 409, "job_empty", "The job has no images"
+
+
+class NothingToRetry(DarkroomError):
+    status, code, title = 409, "nothing_to_retry", "The job has no failed image whose bytes are kept"
+
+
 class UploadTimeout(DarkroomError):
     status, code, title = 408, "upload_timeout", "The upload took too long"
 
@@ -89,6 +145,10 @@ class UnsupportedMediaType(DarkroomError):
 
 class InvalidRequest(DarkroomError):
     status, code, title = 422, "invalid_request", "The request is not valid"
+
+
+class IdempotencyKeyReused(DarkroomError):
+    status, code, title = 422, "idempotency_key_reused", "This Idempotency-Key was used with other content"
 
 
 class UnknownModel(DarkroomError):

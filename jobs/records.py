@@ -11,7 +11,7 @@ from jobs.errors import ITEM_DETAIL, ItemCode
 CHUNK_ITEMS_MAX = 64
 CHUNK_BYTES_MAX = 4 << 20  # one larger item is a chunk alone
 TOP_K_MAX = 100
-TOO_LARGE = 0xFFFF_FFFF  # stands for the length of an item that the API refused to keep
+REFUSED = 0xFFFF_FF00  # + a code: stands for the length of an item that was refused before it was kept
 
 
 class JobState(StrEnum):
@@ -89,19 +89,23 @@ class Entry(NamedTuple):
         return cls(data[:16], *struct.unpack(">IHI", data[16:]))
 
 
-def pack_upload(items: Sequence[bytes | None]) -> bytes:
-    """One chunk's images in one string: a length for each as 4 bytes, then their bytes. None: refused as too large."""
-    lengths = struct.pack(f"<{len(items)}I", *(TOO_LARGE if item is None else len(item) for item in items))
-    return b"".join((lengths, *(item for item in items if item is not None)))
+_CODES = list(ItemCode)
 
 
-def unpack_upload(data: bytes, items: int) -> list[memoryview | None]:
+def pack_upload(items: Sequence[bytes | ItemCode]) -> bytes:
+    """One chunk's images in one string: a length for each as 4 bytes, then their bytes. A code: why one was refused."""
+    lengths = (REFUSED + _CODES.index(item) if isinstance(item, ItemCode) else len(item) for item in items)
+    kept = (item for item in items if not isinstance(item, ItemCode))
+    return b"".join((struct.pack(f"<{len(items)}I", *lengths), *kept))
+
+
+def unpack_upload(data: bytes, items: int) -> list[memoryview | ItemCode]:
     """The images of a chunk, without copying them."""
     lengths = struct.unpack_from(f"<{items}I", data)
-    view, at, images = memoryview(data), 4 * items, list[memoryview | None]()
+    view, at, images = memoryview(data), 4 * items, list[memoryview | ItemCode]()
     for length in lengths:
-        if length == TOO_LARGE:
-            images.append(None)
+        if length >= REFUSED:
+            images.append(_CODES[length - REFUSED])
         else:
             images.append(view[at : at + length])
             at += length
@@ -109,7 +113,6 @@ def unpack_upload(data: bytes, items: int) -> list[memoryview | None]:
 
 
 _PREDICTION = struct.Struct("<Hf")
-_CODES = list(ItemCode)
 
 
 def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:

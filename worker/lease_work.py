@@ -62,8 +62,8 @@ class LeaseWork:
             failure = claimed.charges.verdict(
                 number, crash_tries_max=self._crash_tries_max, losses_max=self._losses_max
             )
-            if image is None:
-                outcomes.append(Failure(ItemCode.ITEM_TOO_LARGE))
+            if isinstance(image, ItemCode):
+                outcomes.append(Failure(image))
             elif failure is not None:
                 outcomes.append(failure)
             else:

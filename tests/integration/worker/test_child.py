@@ -10,7 +10,7 @@ from PIL import Image
 from jobs import keys
 from jobs.errors import ItemCode
 from jobs.lua import load_scripts
-from jobs.records import Failure, JobState
+from jobs.records import Failure, JobState, pack_upload
 from jobs.rows import job_key
 from tests.support.pictures import bad_pictures, good_pictures
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
@@ -66,9 +66,7 @@ async def test_an_item_that_the_api_refused_to_keep_fails_as_too_large(
     store: Store, make_child: MakeChild, shirt: bytes
 ) -> None:
     submission = await store.submission(shirt, shirt)
-    packed = submission.chunks[0].data
-    assert packed is not None
-    submission.chunks[0].data = b"\xff\xff\xff\xff" + packed[4 : 8 + len(shirt)]
+    submission.chunks[0].data = pack_upload([ItemCode.ITEM_TOO_LARGE, shirt])
     await store.submitter.enqueue(submission)
 
     make_child().serve("task")

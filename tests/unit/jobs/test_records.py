@@ -17,8 +17,8 @@ predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, widt
 outcomes = st.one_of(st.lists(predictions, min_size=1, max_size=100), st.builds(Failure, st.sampled_from(ItemCode)))
 
 
-@given(st.lists(st.one_of(st.none(), st.binary(max_size=100)), min_size=1, max_size=64))
-def test_packed_uploads_come_back(items: list[bytes | None]) -> None:
+@given(st.lists(st.one_of(st.sampled_from(ItemCode), st.binary(max_size=100)), min_size=1, max_size=64))
+def test_packed_uploads_come_back(items: list[bytes | ItemCode]) -> None:
     assert unpack_upload(pack_upload(items), len(items)) == items
 
 
@@ -56,6 +56,23 @@ def test_codes_in_the_store_keep_their_numbers() -> None:
         "model_failed",
         "deadline_exceeded",
         "too_many_scans",
+        "link_entry",
+        "special_entry",
+        "absolute_path",
+        "parent_path",
+        "nested_archive",
+        "encrypted_entry",
+        "duplicate_name",
+        "compression_bomb",
+        "unsupported_compression",
+        "corrupt_entry",
+        "invalid_url",
+        "forbidden_address",
+        "fetch_failed",
+        "fetch_timeout",
+        "fetch_denied",
+        "fetch_not_found",
+        "too_many_redirects",
     ]
 
 
