@@ -1,5 +1,6 @@
 """Settings that the API and the workers share. Each is an environment variable of the same name in capitals."""
 
+from base64 import b64decode
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -86,6 +87,61 @@ class StoreSettings(BaseSettings):
     @property
     def records_budget_bytes(self) -> int:
         return int(self.redis_maxmemory_bytes * self.records_budget_fraction)
+
+
+class S3Settings(BaseSettings):
+    """Where images by reference are read from S3."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    s3_buckets: list[str] = Field(
+        [], description='The buckets that `s3://` references may name, as JSON: ["photos"]; ["*"] is any. Empty: none.'
+    )
+    s3_endpoint_url: str | None = Field(None, description="An S3 of another provider. None: AWS.")
+    s3_region: str = Field("us-east-1", description="The region of the buckets.")
+    s3_access_key_id: str | None = Field(
+        None, description="The key to sign with. None: the machine's own role, as AWS provides it."
+    )
+    s3_secret_access_key: str | None = Field(None, repr=False, description="What belongs to that key.")
+    s3_session_token: str | None = Field(None, repr=False, description="What belongs to a temporary key.")
+    s3_anonymous: bool = Field(False, description="Sign nothing: for public buckets.")
+    s3_allow_http: bool = Field(False, description="Whether `S3_ENDPOINT_URL` may be without TLS.")
+
+    @model_validator(mode="after")
+    def _s3_is_whole(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("s3_access_key_id and s3_secret_access_key go together")
+        if (self.s3_endpoint_url or "").startswith("http:") and not self.s3_allow_http:
+            raise ValueError("s3_endpoint_url is without TLS: set s3_allow_http to allow that")
+        return self
+
+    def bucket_allowed(self, bucket: str) -> bool:
+        return bucket in self.s3_buckets or "*" in self.s3_buckets
+
+
+class WebhookSettings(BaseSettings):
+    """Who may have webhooks."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    webhook_secrets: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description='Owner to the secret that signs their webhooks, as JSON: {"alice": "whsec_…"} with 24 to 64 random '
+        "bytes in base64; `public` is the owner where `API_KEYS` is empty. An owner without one can have no webhook.",
+    )
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _secrets_are_usable(cls, secrets: dict[str, str]) -> dict[str, str]:
+        for owner, secret in secrets.items():
+            try:
+                size = len(b64decode(secret.removeprefix("whsec_"), validate=True))  # as Standard Webhooks write them
+            except ValueError:
+                size = 0
+            if not secret.startswith("whsec_") or not 24 <= size <= 64:
+                raise ValueError(f"the secret of {owner!r} must be whsec_ and 24 to 64 bytes in base64")
+        return secrets
 
 
 S = TypeVar("S", bound=BaseSettings)

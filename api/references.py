@@ -1,0 +1,89 @@
+"""Jobs by reference: the URLs of a JSON body, S3 prefixes expanded to the objects below them."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import obstore.exceptions
+import orjson
+from pydantic import Field
+
+from api.uploads import UploadedImage
+from jobs.errors import InvalidRequest, ItemCode, UploadTooLarge
+from jobs.s3 import list_prefix, open_bucket
+from jobs.settings import Bytes, S3Settings, Seconds
+from jobs.urls import S3Url, is_web_url, s3_url
+
+_NAME_CHARACTERS_MAX = 255
+_SHAPE = 'The body must be JSON like {"urls": ["https://example.com/a.png", "s3://bucket/prefix/"]}.'
+
+
+class ReferenceSettings(S3Settings):
+    """How much one job may refer to."""
+
+    references_max: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        1_000_000, description="Images that one submit may refer to, those below its prefixes included."
+    )
+    references_bytes_max: Bytes = Field(64 << 20, description="Bytes of a JSON body with references.")
+    s3_list_seconds_max: Seconds = Field(10, description="How long S3 may take to list 1,000 objects, tries included.")
+
+
+async def read_references(body: bytes, settings: ReferenceSettings) -> AsyncGenerator[UploadedImage]:
+    """An item for each reference: its data is the URL, which an outbound worker will fetch, or why it is none.
+
+    Raises:
+        InvalidRequest: the body has another shape, or a prefix cannot be listed.
+        UploadTooLarge: it refers to more than `references_max` images.
+    """
+    count = 0
+    for url in _urls(body):
+        async for image in _expand(url, settings):
+            count += 1
+            if count > settings.references_max:
+                raise UploadTooLarge(f"A job may refer to {settings.references_max} images.")
+            yield image
+
+
+def _urls(body: bytes) -> list[str]:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise InvalidRequest(_SHAPE) from None
+    urls = parsed.get("urls") if isinstance(parsed, dict) and len(parsed) == 1 else None
+    if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
+        raise InvalidRequest(_SHAPE)
+    return urls
+
+
+async def _expand(url: str, settings: ReferenceSettings) -> AsyncGenerator[UploadedImage]:
+    place = s3_url(url)
+    if place is None:
+        yield _item(url, url if is_web_url(url) else ItemCode.INVALID_URL)
+    elif not settings.bucket_allowed(place.bucket):
+        yield _item(url, ItemCode.FORBIDDEN_ADDRESS)
+    elif not place.is_prefix:
+        yield _item(url, url)
+    else:
+        found = False
+        async for below in _list(place, settings):
+            found = True
+            yield _item(str(below), str(below))
+        if not found:
+            yield _item(url, ItemCode.FETCH_NOT_FOUND)
+
+
+async def _list(prefix: S3Url, settings: ReferenceSettings) -> AsyncGenerator[S3Url]:
+    seconds = settings.s3_list_seconds_max
+    bucket = open_bucket(prefix.bucket, settings, connect_seconds=seconds, request_seconds=seconds)
+    try:
+        async for place in list_prefix(bucket, prefix):
+            yield place
+    except obstore.exceptions.InvalidPathError:
+        raise InvalidRequest(f"{prefix} has objects whose keys are no paths; name its objects one by one.") from None
+    except (obstore.exceptions.BaseError, OSError):
+        raise InvalidRequest(f"{prefix} cannot be listed.") from None
+
+
+def _item(name: str, data: str | ItemCode) -> UploadedImage:
+    """The name goes without its query, which may hold a signature."""
+    shown = name if name.startswith("s3:") else name.partition("?")[0].partition("#")[0]
+    return UploadedImage(shown[-_NAME_CHARACTERS_MAX:], data if isinstance(data, ItemCode) else data.encode())

@@ -1,0 +1,117 @@
+"""References in a submit's body, and prefixes listed by a real S3."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from api.references import ReferenceSettings, read_references
+from jobs.errors import InvalidRequest, ItemCode, UploadTooLarge
+from tests.support.s3 import S3, serving_s3
+
+MANY = 1100
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with serving_s3() as s3:
+        s3.bucket("photos")
+        s3.put("photos", {f"many/{n:04}.png": b"x" for n in range(MANY)})
+        s3.put("photos", {"few/": b"", "few/folder/": b"", "few/b.png": b"x", "few/folder/a.png": b"x"})
+        s3.put("photos", {"fewer/c.png": b"x", "top.png": b"x", "odd/a//b.png": b"x"})
+        yield s3
+
+
+async def read(urls: Any, **settings: Any) -> list[tuple[str | None, bytes | ItemCode]]:
+    body = urls if isinstance(urls, bytes) else orjson.dumps({"urls": urls})
+    return [(name, data) async for name, data in read_references(body, ReferenceSettings(**settings))]
+
+
+async def test_each_url_is_an_item_that_is_named_without_its_query() -> None:
+    urls = ["https://example.com/a.png?X-Signature=secret#there", "http://example.com/b"]
+    assert await read(urls) == [
+        ("https://example.com/a.png", urls[0].encode()),
+        ("http://example.com/b", urls[1].encode()),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "example.com", "file:///etc/passwd", "http://u:p@example.com/", "s3:///a", "s3://a"]
+)
+async def test_what_is_no_url_is_an_item_that_fails(url: str) -> None:
+    ((_, data),) = await read([url])
+    assert data is ItemCode.INVALID_URL
+
+
+async def test_a_long_url_has_a_short_name() -> None:
+    ((name, data),) = await read(["https://example.com/" + "a" * 3000])
+    assert (len(name or ""), data) == (255, ItemCode.INVALID_URL)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"urls": []}',
+        b'{"urls": "http://example.com"}',
+        b'{"urls": [1]}',
+        b'{"urls": [["http://example.com"]]}',
+        b'{"urls": ["http://example.com"], "model": "m"}',
+        b'{"url": ["http://example.com"]}',
+        b"[" * 100_000,
+    ],
+)
+async def test_a_body_of_another_shape_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        await read(body)
+
+
+async def test_an_object_is_not_looked_up_while_its_job_is_accepted() -> None:
+    assert await read(["s3://photos/top.png"], s3_buckets=["photos"]) == [
+        ("s3://photos/top.png", b"s3://photos/top.png")
+    ]
+
+
+async def test_a_prefix_is_all_that_lies_below_it_but_folders(s3: S3) -> None:
+    found = await read(["s3://photos/few/"], **s3.settings)
+    assert [name for name, _ in found] == ["s3://photos/few/b.png", "s3://photos/few/folder/a.png"]
+    assert [data for _, data in found] == [b"s3://photos/few/b.png", b"s3://photos/few/folder/a.png"]
+
+
+async def test_a_prefix_of_more_objects_than_s3_lists_at_once_is_listed_whole(s3: S3) -> None:
+    found = await read(["s3://photos/many/", "s3://photos/top.png"], **s3.settings)
+    assert [name for name, _ in found] == [f"s3://photos/many/{n:04}.png" for n in range(MANY)] + [
+        "s3://photos/top.png"
+    ]
+
+
+async def test_a_bucket_is_a_prefix(s3: S3) -> None:
+    s3.bucket("small", **{"a.png": b"x"})
+    assert [name for name, _ in await read(["s3://small"], **s3.settings)] == ["s3://small/a.png"]
+
+
+async def test_an_empty_prefix_is_an_item_that_is_not_found(s3: S3) -> None:
+    assert await read(["s3://photos/none/"], **s3.settings) == [("s3://photos/none/", ItemCode.FETCH_NOT_FOUND)]
+
+
+async def test_a_bucket_that_is_not_allowed_is_not_listed(s3: S3) -> None:
+    for allowed in ([], ["other"]):
+        found = await read(["s3://photos/few/"], **s3.settings | {"s3_buckets": allowed})
+        assert found == [("s3://photos/few/", ItemCode.FORBIDDEN_ADDRESS)]
+
+
+@pytest.mark.parametrize("url", ["s3://absent/", "s3://photos/odd/"])
+async def test_what_cannot_be_listed_refuses_the_submit(s3: S3, url: str) -> None:
+    with pytest.raises(InvalidRequest, match=url):
+        await read([url], **s3.settings)
+
+
+async def test_references_have_a_bound_also_below_a_prefix(s3: S3) -> None:
+    urls = ["http://example.com/a"] * 3
+    assert len(await read(urls, references_max=3)) == 3
+    for too_many in ([*urls, "http://example.com/b"], ["s3://photos/many/"]):
+        with pytest.raises(UploadTooLarge):
+            await read(too_many, references_max=3, **s3.settings)

@@ -1,0 +1,1 @@
+"""The worker that speaks to others' servers: it fetches images by reference and calls webhooks."""

@@ -1,0 +1,88 @@
+"""Which addresses may be spoken to: public ones, and what the allow-lists name.
+
+Each connection is checked where its socket is made, after its host was resolved and for each hop of a redirect anew,
+so a name cannot be checked with one address and reached at another.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_WEB_PORTS = (80, 443)
+_WELL_KNOWN_PORTS_END = 1024
+
+# What `is_global` lets pass and nobody should be sent to.
+_SPECIAL_V4 = [
+    ipaddress.IPv4Network(network)
+    for network in (
+        "192.0.0.0/24",  # protocol assignments; a cloud's metadata among them
+        "192.88.99.0/24",  # 6to4 relays
+        "168.63.129.16/32",  # a cloud's host, on a public address
+    )
+]
+_GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+_SPECIAL_V6 = [
+    ipaddress.IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments; Teredo among them, which hides an IPv4 address
+        "2002::/16",  # 6to4, likewise
+        "3fff::/20",  # documentation
+    )
+]
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # its last 32 bits are the IPv4 address that is reached
+
+
+class ForbiddenAddress(OSError):
+    """The host has no address that may be spoken to."""
+
+    def __init__(self) -> None:
+        super().__init__("forbidden address")  # always the same, so that many of them are still one
+
+
+class AddressRules:
+    def __init__(self, allow_networks: Iterable[Network] = ()) -> None:
+        self._allowed = list(allow_networks)
+
+    def open_socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        """A socket for an address as `getaddrinfo` gives it; what aiohttp takes as its `socket_factory`.
+
+        Raises:
+            ForbiddenAddress
+        """
+        family, kind, protocol, _, (host, port, *_) = info
+        try:
+            address = ipaddress.ip_address(str(host))
+        except ValueError:  # a name would be resolved once more, and perhaps differently
+            raise ForbiddenAddress from None
+        if not self.allows(address, int(str(port))):
+            raise ForbiddenAddress
+        return socket.socket(family, kind, protocol)
+
+    def allows(self, address: Address, port: int) -> bool:
+        address = _reached(address)
+        if any(address in network for network in self._allowed):
+            return True
+        return is_public(address) and (port in _WEB_PORTS or port >= _WELL_KNOWN_PORTS_END)
+
+
+def is_public(address: Address) -> bool:
+    """Whether the address is one of the public internet, and of one host there."""
+    address = _reached(address)
+    if not address.is_global or address.is_multicast:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return not address.is_reserved and not any(address in network for network in _SPECIAL_V4)
+    return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _SPECIAL_V6)
+
+
+def _reached(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address
