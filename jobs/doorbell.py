@@ -49,11 +49,11 @@ def queue_of(model: str) -> str:
     return QUEUE + model
 
 
-def build_bell(app: Celery, model: str) -> bytes:
+def build_bell(app: Celery, model: str, task: str = TASK) -> bytes:
     """The doorbell's template: what `LPUSH`ed to the model's queue, its placeholder filled, is a task to Celery."""
     channel = Connection(transport=_KeepingTransport).channel()
     app.send_task(
-        TASK,
+        task,
         (model,),
         task_id=BELL_PLACEHOLDER,
         queue=queue_of(model),

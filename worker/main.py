@@ -1,36 +1,44 @@
 """The worker's entry: the only place in it that reads the environment."""
 
-import logging
-import signal
 import sys
+from contextlib import closing
 
-from jobs.errors import ModelPackageError, SettingsError
+from jobs.doorbell import build_bell
+from jobs.errors import ModelPackageError
 from jobs.models import check_package
-from jobs.settings import load
-from worker.app import fault, make_celery, register, worker_arguments
+from worker.app import make_celery, start_up
+from worker.app import run as run_worker
+from worker.processes import Role, Server
 from worker.settings import WorkerSettings
+from worker.store import open_store
 
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-for chatty in ("celery.worker.strategy", "celery.app.trace"):  # a line or two for every doorbell
-    logging.getLogger(chatty).setLevel(logging.WARNING)
-try:
-    settings = load(WorkerSettings)
-except SettingsError as error:
-    sys.exit(f"darkroom worker: {error}")
-app = make_celery(settings)
+settings = start_up(WorkerSettings, "worker")
+
+
+def _open_server(boot: str) -> Server:
+    # Here, because torch is for children alone: the main process has no use for its 200 MB.
+    from worker.child import Child
+    from worker.loading import load_model
+
+    return Child(settings, load_model(settings), boot)
+
+
+role = Role(
+    name="worker",
+    entry="worker.main",
+    model=settings.model,
+    children=settings.worker_children,
+    open_server=_open_server,
+    fault="the model cannot be served",
+)
+app = make_celery(settings, role)
 
 
 def run() -> None:
     """Work until told to stop, or until no child can."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # until Celery has its own; a container's first process has none
-        signal.signal(number, lambda *_: sys.exit())
     try:
         _, card = check_package(settings.models_dir / settings.model)
-        register(app, card, settings)
-    except (SettingsError, ModelPackageError) as error:
+    except ModelPackageError as error:
         sys.exit(f"darkroom worker: {error}")
-    try:
-        app.worker_main(worker_arguments(settings))
-    finally:
-        if reason := fault():
-            sys.exit(f"darkroom worker: {reason}")
+    with closing(open_store(settings)) as store:
+        run_worker(app, settings, role, lambda: store.register(card, build_bell(app, card.name)))

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from jobs.errors import ItemCode
 from jobs.leases import WORKER_LOST
 from worker.outage import Outage
-from worker.settings import WorkerSettings
+from worker.settings import LeasingSettings
 from worker.store import open_store
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ SWEEPING_SHARE = 0.5  # of a scan's period, so that a child's death never waits 
 
 
 class Reaper(threading.Thread):
-    def __init__(self, settings: WorkerSettings, model: str, boot: str, give_up: Callable[[str], None]) -> None:
+    def __init__(self, settings: LeasingSettings, model: str, boot: str, give_up: Callable[[str], None]) -> None:
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
         self._model = model

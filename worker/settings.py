@@ -11,29 +11,12 @@ from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
-class WorkerSettings(StoreSettings):
-    model: ModelName = Field("fmnist-mlp", description="The model package that this worker serves.")
-    models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
-    worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: max(2, os.cpu_count() or 1),
-        description="Processes that classify. Two at least, so that one may die unnoticed.",
-    )
-    torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
-        1, description="Threads that one process computes with; children × threads should match the cores."
-    )
-    batch_items: Annotated[int, Field(ge=1, le=256)] = Field(64, description="Images of one claim, and of one forward.")
-    batch_bytes_max: Bytes = Field(64 << 20, description="Upload bytes of one claim; one chunk may be larger.")
-    item_pixels_max: Count = Field(50_000_000, description="Pixels of one image, told from its header.")
-    item_side_pixels_max: Count = Field(65_535, description="Pixels of one side of an image, told from its header.")
-    item_frames_max: Count = Field(1, description="Frames of one image, told from its header; the first is classified.")
-    item_scans_max: Count = Field(100, description="Scans of one JPEG; each costs a pass over all its pixels.")
+class LeasingSettings(StoreSettings):
+    """What every kind of worker has."""
+
     lease_seconds: Seconds = Field(4, description="How long a claim is held without renewal.")
     renew_seconds: Seconds = Field(1, description="How often a claim is renewed.")
     task_time_limit_seconds: Seconds = Field(60, description="A child that is busy for longer is killed.")
-    slice_seconds: Seconds = Field(0.25, description="How long one task goes on claiming before it returns to Celery.")
-    linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.005, description="How long an idle task waits for more work before it returns."
-    )
     reap_seconds: Seconds = Field(1, description="How often overdue leases are looked for.")
     crash_tries_max: Annotated[int, Field(ge=1, le=20)] = Field(
         3, description="Tries of an image that kills its process."
@@ -45,13 +28,49 @@ class WorkerSettings(StoreSettings):
         "before it exits, to be started again.",
     )
     store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
-
     alive_file: Path | None = Field(None, description="A file that is touched while the worker's children are ready.")
 
     @model_validator(mode="after")
-    def _times_fit(self) -> Self:
+    def _leases_fit(self) -> Self:
         if not self.renew_seconds * 3 < self.lease_seconds < self.task_time_limit_seconds:
             raise ValueError("renew_seconds × 3 < lease_seconds < task_time_limit_seconds must hold")
+        return self
+
+
+class WorkerSettings(LeasingSettings):
+    model: ModelName = Field("fmnist-mlp", description="The model package that this worker serves.")
+    models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
+    worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: max(2, os.cpu_count() or 1),
+        description="Processes that classify. Two at least, so that one may die unnoticed.",
+    )
+    torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Threads that one process computes with; children × threads should match the cores."
+    )
+    batch_items: Annotated[int, Field(ge=1, le=256)] = Field(
+        64, description="Images of one claim of the interactive lane, and of its forward."
+    )
+    batch_items_max: Annotated[int, Field(ge=1, le=256)] = Field(
+        256, description="Images of one claim of the bulk lane, as far as they fit `BULK_SLICE_SECONDS`."
+    )
+    bulk_slice_seconds: Seconds = Field(
+        0.02,
+        description="Measured work of the bulk lane in one go; interactive work that waits goes before the next.",
+    )
+    batch_bytes_max: Bytes = Field(64 << 20, description="Upload bytes of one claim; one chunk may be larger.")
+    item_pixels_max: Count = Field(50_000_000, description="Pixels of one image, told from its header.")
+    item_side_pixels_max: Count = Field(65_535, description="Pixels of one side of an image, told from its header.")
+    item_frames_max: Count = Field(1, description="Frames of one image, told from its header; the first is classified.")
+    item_scans_max: Count = Field(100, description="Scans of one JPEG; each costs a pass over all its pixels.")
+    slice_seconds: Seconds = Field(0.25, description="How long one task goes on claiming before it returns to Celery.")
+    linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.005, description="How long an idle task waits for more work before it returns."
+    )
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
         if not self.slice_seconds + self.linger_seconds < self.task_time_limit_seconds:
             raise ValueError("slice_seconds + linger_seconds must be less than task_time_limit_seconds")
+        if not self.bulk_slice_seconds * 4 < self.task_time_limit_seconds:
+            raise ValueError("bulk_slice_seconds × 4 must be less than task_time_limit_seconds")
         return self

@@ -1,0 +1,128 @@
+"""What Celery's signals start and stop, in a worker's main process and in its children."""
+
+import logging
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Protocol
+
+from jobs.errors import ModelPackageError
+from jobs.keys import TASK
+from worker.reaper import Reaper
+from worker.settings import LeasingSettings
+
+log = logging.getLogger(__name__)
+
+_BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
+_FAULT_FILE = "DARKROOM_FAULT_FILE"  # where a child says why no child can work
+_MAINTAIN_POOL_SECONDS = 0.5
+_STOP_SECONDS = 10
+
+
+class Server(Protocol):
+    """What a child process runs."""
+
+    def start(self) -> None:
+        """Show this process as ready, and keep its leases."""
+
+    def serve(self, task_id: str) -> None:
+        """Do what is to be done for one slice of time."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What tells one kind of worker from another."""
+
+    name: str
+    entry: str
+    """The module that a spawned child imports."""
+    model: str
+    """Whose doorbells are taken."""
+    children: int
+    open_server: Callable[[str], Server]
+    """Called in each child with the worker's boot id. Imports what the main process has no use for."""
+    fault: str
+    """What it means when that fails."""
+    task: str = TASK
+    reaper: type[Reaper] = Reaper
+
+
+class Processes:
+    def __init__(self, settings: LeasingSettings, role: Role) -> None:
+        self._settings = settings
+        self._role = role
+        self._reaper: Reaper | None = None
+        self._server: Server | None = None
+
+    def serve(self, task_id: str) -> None:
+        assert self._server is not None
+        self._server.serve(task_id)
+
+    # -- the main process
+
+    def main_starts(self, **_: Any) -> None:
+        os.environ[_BOOT] = uuid.uuid4().hex[:8]
+        with NamedTemporaryFile(prefix="darkroom-fault-", delete=False) as file:
+            os.environ[_FAULT_FILE] = file.name
+
+    def main_is_ready(self, sender: Any, **_: Any) -> None:
+        # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
+        # at its next five-second look.
+        sender.hub.call_repeatedly(_MAINTAIN_POOL_SECONDS, sender.pool.maintain_pool)
+        self._reaper = self._role.reaper(self._settings, self._role.model, os.environ[_BOOT], _give_up)
+        self._reaper.start()
+
+    def main_stops(self, **_: Any) -> None:
+        if self._reaper is not None:
+            self._reaper.stop()
+
+    def task_received(self, **_: Any) -> None:
+        if self._reaper is not None:
+            self._reaper.bell_taken()
+
+    def task_failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
+        if self._reaper is not None:
+            self._reaper.child_died(task_id, exception)
+
+    # -- a child
+
+    def child_starts(self, **_: Any) -> None:
+        try:
+            self._server = self._role.open_server(os.environ[_BOOT])
+            self._server.start()
+        except Exception as error:  # Celery would log it and send work to this child all the same
+            if not isinstance(error, ModelPackageError):
+                log.exception("a child cannot start")
+            _note_fault(f"{self._role.fault}: {error}")
+            os.kill(os.getppid(), signal.SIGTERM)
+            os._exit(1)
+
+
+def fault() -> str:
+    """Why this worker stopped, if it was for a fault of its own."""
+    if _FAULT_FILE not in os.environ:
+        return ""
+    path = Path(os.environ[_FAULT_FILE])
+    try:
+        return path.read_text()
+    finally:
+        path.unlink()
+
+
+def _note_fault(reason: str) -> None:
+    Path(os.environ[_FAULT_FILE]).write_text(reason)
+
+
+def _give_up(reason: str) -> None:
+    """Stop this worker for a fault: asked first, and ended where its event loop does not hear that."""
+    log.error("giving up: %s", reason)
+    _note_fault(reason)
+    end = threading.Timer(_STOP_SECONDS, os._exit, (1,))
+    end.daemon = True
+    end.start()
+    os.kill(os.getpid(), signal.SIGTERM)
