@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from jobs.errors import DarkroomError, InvalidRequest
+from jobs.errors import DarkroomError, InvalidRequest, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +21,12 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def install(app: FastAPI, retry_after_seconds: int) -> None:
     """Turn every exception of a route into a problem."""
 
-    async def darkroom_error(_: Request, error: Exception) -> Response:
+    async def darkroom_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, DarkroomError)
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-        if error.status in (429, 503):
+        if isinstance(error, QueueFull):
+            headers["Retry-After"] = str(request.state.services.drain.retry_after(error))
+        elif error.status in (429, 503):
             headers["Retry-After"] = str(retry_after_seconds)
         return problem(error.status, error.code, error.title, error.detail, headers, **error.extensions)
 

@@ -7,7 +7,7 @@ import obstore.exceptions
 import orjson
 from pydantic import Field
 
-from api.uploads import UploadedImage
+from api.images import UploadedImage
 from jobs.errors import InvalidRequest, ItemCode, UploadTooLarge
 from jobs.s3 import list_prefix, open_bucket
 from jobs.settings import Bytes, S3Settings, Seconds

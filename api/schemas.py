@@ -108,8 +108,12 @@ class JobResource(_Shape):
     completed_at: datetime | None
     expires_at: datetime | None
     counts: Counts
-    eta_seconds: float | None
+    eta_seconds: float | None = Field(description="By the pace that was measured; none where that is not known.")
     links: Links
+    skipped: int | None = Field(
+        None, description="Entries of archives passed over, as `.DS_Store` and `__MACOSX/` are."
+    )
+    retry_of: str | None = Field(None, description="The job whose failed images this one tries again.")
     result: ItemResult | None = None
 
 
@@ -197,7 +201,8 @@ def responses(*problems: int, also: Special | None = None) -> dict[int | str, di
 
 
 SUBMIT_PROBLEMS: Special = {
-    422: "`invalid_request` or `unknown_model`",
+    409: "`idempotency_in_progress`",
+    422: "`invalid_request`, `unknown_model` or `idempotency_key_reused`",
     503: "`queue_full` or `store_unavailable`, with `Retry-After`; with a `job_id` where the job may stand",
 }
 _PREFER: dict[str, Any] = {
@@ -209,22 +214,38 @@ _PREFER: dict[str, Any] = {
 }
 
 
-UPLOAD: dict[str, Any] = {
-    "parameters": [_PREFER],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
+_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A repeat with the same key gives the first answer, for as long as the job is kept.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_IMAGES: dict[str, Any] = {
+    "content": {
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+        "application/x-tar": _BINARY,
+        "application/zip": _BINARY,
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["urls"],
+                "properties": {"urls": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
             },
+            "example": {"urls": ["https://example.com/shirt.png", "s3://bucket/prefix/"]},
         },
     },
 }
+UPLOAD: dict[str, Any] = {"parameters": [_PREFER, _KEY], "requestBody": _IMAGES}
+PART: dict[str, Any] = {"parameters": [_KEY], "requestBody": _IMAGES | {"required": True}}
+PART_CONFLICTS = "`job_sealed`, `job_ended` or `idempotency_in_progress`"
 PREDICT_UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,

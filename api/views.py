@@ -1,8 +1,10 @@
 """Jobs, items and models as the JSON that clients see."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from api.drain import Drain
 from jobs.ids import to_text
 from jobs.models import Card
 from jobs.records import Failure, Item, Job, JobState
@@ -10,12 +12,17 @@ from jobs.registry import ModelRegistry
 from jobs.settings import StoreSettings
 
 CONFIDENCE_DIGITS = 6
+ETA_SHARE = 0.02  # of a job's images: fewer tell nothing of its pace
 
 
 class Views:
-    def __init__(self, settings: StoreSettings, models: ModelRegistry) -> None:
+    def __init__(
+        self, settings: StoreSettings, models: ModelRegistry, drain: Drain, now_ms: Callable[[], float]
+    ) -> None:
         self._result_ttl_ms = int(settings.result_ttl_seconds * 1000)
         self._models = models
+        self._drain = drain
+        self._now_ms = now_ms
 
     async def job(self, job: Job) -> dict[str, Any]:
         path = f"/v1/jobs/{to_text(job.id)}"
@@ -35,12 +42,28 @@ class Views:
                 "failed": job.failed,
                 "canceled": job.unfinished if canceled else 0,
             },
-            "eta_seconds": None,
+            "eta_seconds": self._eta_seconds(job),
             "links": {"self": path, "results": f"{path}/results"},
         }
+        if job.skipped:
+            view["skipped"] = job.skipped
+        if job.retry_of is not None:
+            view["retry_of"] = to_text(job.retry_of)
         if job.only_item is not None:
             view["result"] = await self.item(job.only_item)
         return view
+
+    def _eta_seconds(self, job: Job) -> float | None:
+        """By the job's own pace once it has one; before, by what all workers do now. None where nobody can know."""
+        if job.state.ended or job.state is JobState.OPEN:
+            return None
+        done = job.succeeded + job.failed
+        if job.started_ms is not None and done >= max(1, job.total * ETA_SHARE):
+            seconds = max(0.001, (self._now_ms() - job.started_ms) / 1000)
+            return round(job.unfinished * seconds / done, 1)
+        if self._drain.images_per_second < 1:
+            return None
+        return round(job.unfinished / self._drain.images_per_second, 1)
 
     async def item(self, item: Item) -> dict[str, Any]:
         view: dict[str, Any] = {"index": item.index, "name": item.name, "status": item.state}

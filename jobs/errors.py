@@ -46,6 +46,20 @@ class ItemCode(StrEnum):
     TOO_MANY_REDIRECTS = "too_many_redirects"
 
 
+RETRYABLE = frozenset(
+    {
+        ItemCode.WORKER_CRASHED,
+        ItemCode.TIMEOUT,
+        ItemCode.OUT_OF_MEMORY,
+        ItemCode.WORKER_LOST,
+        ItemCode.MODEL_FAILED,
+        ItemCode.DEADLINE_EXCEEDED,
+        ItemCode.FETCH_FAILED,
+        ItemCode.FETCH_TIMEOUT,
+    }
+)
+"""What may not happen again when the image is tried again: the image itself is not at fault, or not for certain."""
+
 ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.EMPTY_UPLOAD: "The upload has no bytes.",
     ItemCode.NOT_AN_IMAGE: "The bytes are not an image in a known format.",
@@ -166,7 +180,13 @@ class QuotaExceeded(DarkroomError):
 
 
 class QueueFull(DarkroomError):
+    """There is no room; `over_bytes` is how much has to drain first, 0 where that is not known."""
+
     status, code, title = 503, "queue_full", "The queue is full"
+
+    def __init__(self, detail: str = "", *, over_bytes: int = 0, **extensions: str) -> None:
+        super().__init__(detail, **extensions)
+        self.over_bytes = over_bytes
 
 
 class StoreUnavailable(DarkroomError):

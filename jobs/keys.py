@@ -7,6 +7,7 @@ Python and Lua read the same names: `lua_prelude` writes this table into the hea
 from typing import Final
 
 TASK: Final = "classify"
+OUTBOUND_TASK: Final = "outbound"  # fetch what chunks refer to, call the webhooks that are due
 QUEUE: Final = "darkroom."  # + model: the Celery queue that carries this model's doorbells
 BELL_PLACEHOLDER: Final = "BELLID"  # stands in a doorbell template where its unique id goes
 ENDED_CHANNEL: Final = "darkroom.ended"  # + the database's number: pub/sub ignores databases
@@ -21,8 +22,13 @@ LEASE: Final = "l:"  # + owner token, set: the chunks that this lease holds
 SUSPECT_AT: Final = "suspect_at"  # hash: owner token to the item a suspect run has reached, -1 before the first
 ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first; a deleted job's too, until it gets to the head
 OWNED: Final = "jobs:"  # + owner, sorted set: IDs of this owner's jobs by their number among all that were accepted
+OPEN: Final = "open"  # sorted set: IDs of jobs that take more parts, by their deadline, Redis time in ms
+KEYED: Final = "k:"  # + owner:DIGEST, string: ID of the job that an Idempotency-Key made; it goes with that job
+HOOKS: Final = "hooks"  # sorted set: IDs of ended jobs whose webhook is to be called, by when, Redis time in ms
 TRASH: Final = "trash"  # list: jobs whose upload bytes are to be dropped
-STATS: Final = "stats"  # hash: upload bytes, record bytes, accepted jobs, ended items, pending items an owner
+STATS: Final = (
+    "stats"  # hash: upload bytes, record bytes, accepted jobs, ended and an owner's pending items, drained bytes
+)
 BELL: Final = "bell:"  # + model, string: the doorbell's template
 BELLS: Final = "bells"  # counter: makes every doorbell's id unique
 SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
@@ -30,10 +36,13 @@ MODELS: Final = "models"  # hash: name@version to the model's card
 SIGNING: Final = "secret"  # string: the key that signs job ids
 WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes
 
+FETCH: Final = "@fetch"  # in place of a model's name: chunks of URLs are served by outbound workers first
+
 # What the record budget counts, beyond the strings; tests/integration/jobs/test_memory.py measures it.
 JOB_BYTES: Final = 350  # a job of one chunk, in the listpack that jobs/server.py asks for
 ROW_BYTES: Final = 190  # each further chunk of it, many of which make a hash table
 ENDED_BYTES: Final = 20  # an id among the ended
+KEYED_BYTES: Final = 160  # an Idempotency-Key's own key
 CHUNK_BYTES: Final = 96  # what a chunk's upload key costs beyond its bytes
 
 
@@ -53,6 +62,10 @@ def lua_prelude(database: int) -> str:
         "suspect_at": SUSPECT_AT,
         "ended": ENDED,
         "owned": OWNED,
+        "open": OPEN,
+        "keyed": KEYED,
+        "hooks": HOOKS,
+        "fetch": FETCH,
         "trash": TRASH,
         "stats": STATS,
         "bell": BELL,
@@ -64,6 +77,8 @@ def lua_prelude(database: int) -> str:
         f"job_bytes={JOB_BYTES}",
         f"row_bytes={ROW_BYTES}",
         f"ended_bytes={ENDED_BYTES}",
+        f"keyed_bytes={KEYED_BYTES}",
+        f"by_reference={0x8000}",
         f"chunk_bytes={CHUNK_BYTES}",
     ]
     return f"local K = {{{','.join(fields)}}}\n"

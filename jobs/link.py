@@ -16,7 +16,7 @@ from jobs.settings import StoreSettings
 
 log = logging.getLogger(__name__)
 
-_API_SCRIPTS = ("enqueue", "cancel", "delete", "sweep")
+_API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
 
 
 class StoreLink:
@@ -96,15 +96,17 @@ class StoreLink:
                 raise refusal(reply)
         return replies
 
-    async def call(self, name: str, *args: bytes | str | int) -> Reply:
-        """Call a script that may safely run twice."""
+    async def call(self, name: str, *args: bytes | str | int, after: Command | None = None) -> Reply:
+        """Call a script that may safely run twice; `after` is a large write that goes before it in one pipeline."""
         script = self._scripts[name]
+        connection = self.commits if after is None else self.uploads
         command: Command = ("EVALSHA", script.sha1, 0, *args)
-        (reply,) = await self.run(self.commits, command)
+        *written, reply = await self.run(connection, *((after,) if after else ()), command)
         if is_noscript(reply):
-            _, reply = await self.run(self.commits, ("SCRIPT", "LOAD", script.source), command)
-        if isinstance(reply, ReplyError):
-            raise refusal(reply)
+            _, reply = await self.run(connection, ("SCRIPT", "LOAD", script.source), command)
+        for each in (*written, reply):
+            if isinstance(each, ReplyError):
+                raise refusal(each)
         return reply
 
     async def check_writes(self) -> None:

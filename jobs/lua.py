@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jobs.keys import lua_prelude
 
-NAMES = ("enqueue", "claim", "renew", "finish", "lapse", "cancel", "delete", "sweep")
+NAMES = ("enqueue", "part", "claim", "renew", "finish", "lapse", "cancel", "delete", "sweep", "fetched", "hook")
 
 
 class Script(NamedTuple):

@@ -10,7 +10,9 @@ from jobs.errors import ITEM_DETAIL, ItemCode
 
 CHUNK_ITEMS_MAX = 64
 CHUNK_BYTES_MAX = 4 << 20  # one larger item is a chunk alone
+REFERENCES_MAX = 8  # URLs of one chunk: each becomes an image of up to the largest size
 TOP_K_MAX = 100
+_BY_REFERENCE = 0x8000  # in an entry's number of items
 REFUSED = 0xFFFF_FF00  # + a code: stands for the length of an item that was refused before it was kept
 
 
@@ -80,13 +82,17 @@ class Entry(NamedTuple):
     chunk: int
     items: int
     upload_bytes: int
+    by_reference: bool = False
+    """Whether its upload holds URLs, to be fetched first."""
 
     def pack(self) -> bytes:
-        return self.job_id + struct.pack(">IHI", self.chunk, self.items, self.upload_bytes)
+        items = self.items | (_BY_REFERENCE if self.by_reference else 0)
+        return self.job_id + struct.pack(">IHI", self.chunk, items, self.upload_bytes)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Entry":
-        return cls(data[:16], *struct.unpack(">IHI", data[16:]))
+        chunk, items, upload_bytes = struct.unpack(">IHI", data[16:])
+        return cls(data[:16], chunk, items & ~_BY_REFERENCE, upload_bytes, bool(items & _BY_REFERENCE))
 
 
 _CODES = list(ItemCode)
@@ -110,6 +116,25 @@ def unpack_upload(data: bytes, items: int) -> list[memoryview | ItemCode]:
             images.append(view[at : at + length])
             at += length
     return images
+
+
+_KEPT = struct.Struct("<HI")
+
+
+def pack_kept(items: Iterable[tuple[int, bytes | memoryview]]) -> bytes:
+    """Failed images of a chunk that are kept for a retry: place in the chunk as 2 bytes, length as 4, then its bytes."""
+    return b"".join(part for place, image in items for part in (_KEPT.pack(place, len(image)), image))
+
+
+def unpack_kept(data: bytes) -> dict[int, memoryview]:
+    """The images by their place in the chunk, without copying them."""
+    view, at, kept = memoryview(data), 0, dict[int, memoryview]()
+    while at < len(view):
+        place, length = _KEPT.unpack_from(view, at)
+        at += _KEPT.size
+        kept[place] = view[at : at + length]
+        at += length
+    return kept
 
 
 _PREDICTION = struct.Struct("<Hf")
@@ -176,6 +201,12 @@ class Job:
     chunks: int
     gave_up: ItemCode | None
     """Why items without a result failed, where the whole job was given up."""
+    started_ms: int | None = None
+    """When a worker took its first chunk."""
+    skipped: int = 0
+    """Entries of archives that were passed over because they are no content, as `.DS_Store` is."""
+    webhook_url: str | None = None
+    retry_of: bytes | None = None
     only_item: Item | None = None
     """The item of a job that has one."""
 

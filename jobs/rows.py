@@ -1,7 +1,10 @@
 """From the fields of a job's hash to `Job` and `Item`. The Lua scripts write these fields.
 
 s state, w owner, m model, l lane, k top_k, a accepted ms, e ended ms, n items, d succeeded, f failed, c chunks,
-g why it was given up, z bytes it counts for; for each chunk N: iN names (JSON), rN results, xN charges, pN progress.
+g why it was given up, z bytes it counts for, t when its first chunk was claimed (ms), j archive entries skipped,
+h webhook, o the job that it retries, v fingerprint of its content, y digest of its Idempotency-Key, q what its
+deadline does while it is open; for each chunk N: iN names (JSON), rN results, xN charges, pN progress; for each part P
+of an open job: uP holder's token (8), until when it is held (ms as a double, 0 once done), chunks (4), digest so far.
 """
 
 from collections.abc import Sequence
@@ -23,7 +26,7 @@ from jobs.records import (
     unpack_outcomes,
 )
 
-_FIELDS = ("s", "w", "m", "l", "k", "a", "e", "n", "d", "f", "c", "g", "r0", "i0")
+_FIELDS = ("s", "w", "m", "l", "k", "a", "e", "n", "d", "f", "c", "g", "t", "j", "h", "o", "r0", "i0")
 
 Fields = Sequence[bytes | None]
 
@@ -34,6 +37,10 @@ def job_key(job_id: bytes) -> bytes:
 
 def upload_key(job_id: bytes, chunk: int) -> bytes:
     return keys.UPLOAD.encode() + job_id + chunk.to_bytes(4, "big")
+
+
+def keyed_key(owner: str, digest: bytes) -> bytes:
+    return f"{keys.KEYED}{owner}:".encode() + digest
 
 
 def read_job(job_id: bytes) -> Command:
@@ -48,9 +55,8 @@ def read_chunk(job_id: bytes, chunk: int) -> Command:
 
 def job_from(job_id: bytes, fields: Fields) -> Job | None:
     """The job, or None where there is no record."""
-    state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, results, names = (
-        fields
-    )
+    state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, *more = fields
+    started, skipped, webhook, retry_of, results, names = more
     if state is None or owner is None or model is None or lane is None:
         return None
     job = Job(
@@ -67,8 +73,12 @@ def job_from(job_id: bytes, fields: Fields) -> Job | None:
         failed=int(failed or 0),
         chunks=int(chunks or 0),
         gave_up=ItemCode(gave_up.decode()) if gave_up else None,
+        started_ms=int(started) if started else None,
+        skipped=int(skipped or 0),
+        webhook_url=webhook.decode() if webhook else None,
+        retry_of=retry_of,
     )
-    if job.total == 1:
+    if job.total == 1 and job.state is not JobState.OPEN:
         job.only_item = items_from(job, 0, (results, names))[0]
     return job
 

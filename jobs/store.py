@@ -7,7 +7,7 @@ from jobs.errors import JobExpired, JobNotFound
 from jobs.ids import belongs_to
 from jobs.link import StoreLink
 from jobs.records import STATE_OF_CODE, Item, Job, JobState
-from jobs.rows import items_from, job_from, job_key, read_chunk, read_job
+from jobs.rows import items_from, job_from, job_key, keyed_key, read_chunk, read_job
 from jobs.settings import StoreSettings
 
 _CHUNKS_A_READ = 8  # 512 items at most
@@ -74,6 +74,19 @@ class JobStore:
                 for at in range(place, len(items)):
                     yield number, at, items[at]
                 first, place = first + len(items), 0
+
+    async def keyed(self, owner: str, key_digest: bytes) -> Job | None:
+        """The job that the Idempotency-Key of this digest has made."""
+        (job_id,) = await self._link.read(("GET", keyed_key(owner, key_digest)))
+        if job_id is None:
+            return None
+        (fields,) = await self._link.read(read_job(job_id))
+        return job_from(job_id, fields)
+
+    async def drained(self) -> tuple[int, int]:
+        """How many images have ended, and how many upload bytes have gone, since the store began."""
+        (totals,) = await self._link.read(("HMGET", keys.STATS, "transitions", "drained"))
+        return int(totals[0] or 0), int(totals[1] or 0)
 
     async def cancel(self, job_id: bytes, owner: str) -> None:
         """Cancel what has not ended; a job that has ended stays as it is. Raises as `get` does."""

@@ -1,18 +1,28 @@
-"""Submitting: bytes first, then one script that accepts or refuses the whole job."""
+"""Submitting: bytes first, then one script that accepts or refuses the job."""
 
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 import orjson
 from hiredis import ReplyError
 
 from jobs import keys
 from jobs.connection import Command, NotSent, OutcomeUnknown
-from jobs.errors import DarkroomError, QueueFull, QuotaExceeded, StoreUnavailable
+from jobs.errors import (
+    DarkroomError,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    ItemCode,
+    QueueFull,
+    QuotaExceeded,
+    StoreUnavailable,
+)
 from jobs.ids import new_id, to_text
 from jobs.link import StoreLink, is_noscript, refusal
 from jobs.records import LANE_CODE, Lane
+from jobs.room import UploadRoom
 from jobs.rows import job_key, upload_key
 
 log = logging.getLogger(__name__)
@@ -20,7 +30,6 @@ log = logging.getLogger(__name__)
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
 _RESOLVE_MARGIN_SECONDS = 0.01  # between this process's idea of the server's clock and that clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
-    b"queue_full": QueueFull,
     b"quota_exceeded": QuotaExceeded,
     b"late": StoreUnavailable,
     b"upload_lost": StoreUnavailable,
@@ -28,7 +37,7 @@ _REFUSALS: dict[bytes, type[DarkroomError]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass
 class Chunk:
     """Consecutive images of a submission on their way into the store."""
 
@@ -36,52 +45,49 @@ class Chunk:
     upload_bytes: int
     data: bytes | None
     """Packed upload bytes, or None once `Submitter.write_upload` has written them."""
+    by_reference: bool = False
+    """Whether they are URLs, which a worker fetches first."""
+    only_refused: ItemCode | None = None
+    """Why the only image was refused, where there is just one."""
+
+    @cached_property
+    def packed_names(self) -> bytes:
+        """As the store keeps them."""
+        return b"" if self.names == [None] else orjson.dumps(self.names)
 
 
 @dataclass(slots=True)
 class Submission:
-    """A job that is not accepted yet."""
+    """A job that is not accepted yet: one chunk, or none where it is to stay open for more."""
 
     id: bytes
     owner: str
     model: str
     lane: Lane
     top_k: int
-    chunks: list[Chunk]
+    chunk: Chunk | None = None
+    key: bytes = b""
+    """Digest of the Idempotency-Key."""
+    fingerprint: bytes = b""
+    """Digest of what was asked and sent; of an open job's content, `OpenJobs.seal` gets it."""
+    webhook_url: str = ""
+    retry_of: bytes = b""
+    seals_itself: bool = False
+    """Whether an open job is sealed at its deadline, rather than canceled."""
 
 
-class UploadRoom:
-    """What is left of the budget for upload bytes, of which the store counts those of accepted jobs alone.
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an Idempotency-Key made before."""
 
-    `open_bytes` are those of uploads that are still coming in, here in memory or written ahead. Other API processes
-    are taken to hold as much: then all together never hold more than the budget, however the load is spread.
-    """
-
-    def __init__(self, budget_bytes: int, processes: int) -> None:
-        self.open_bytes = 0
-        self._budget_bytes = budget_bytes
-        self._processes = processes
-
-    @property
-    def for_jobs_bytes(self) -> int:
-        """What accepted jobs may have."""
-        return self._budget_bytes - self.open_bytes * self._processes
-
-    def take(self, size: int) -> None:
-        """Raises QueueFull where there is no room even without the jobs that wait."""
-        self.open_bytes += size
-        self.check(0)
-
-    def check(self, waiting_bytes: int) -> None:
-        """Raises QueueFull where there is no room beside so many bytes of accepted jobs."""
-        if waiting_bytes > self.for_jobs_bytes:
-            raise QueueFull("There is no room for more uploads now.")
+    job_id: bytes
+    fingerprint: bytes
 
 
 class Submitter:
-    def __init__(self, link: StoreLink, *, owner_pending_items_max: int, processes: int = 1) -> None:
-        self.room = UploadRoom(link.settings.uploads_budget_bytes, processes)
+    def __init__(self, link: StoreLink, room: UploadRoom, *, owner_pending_items_max: int) -> None:
         self._link = link
+        self._room = room
         self._settings = link.settings
         self._pending_max = owner_pending_items_max
 
@@ -90,42 +96,41 @@ class Submitter:
         await self._link.greeted()
         return new_id(owner, self._link.secret)
 
-    async def write_upload(self, job_id: bytes, number: int, chunk: Chunk) -> None:
+    async def write_upload(self, job_id: bytes, chunk: Chunk) -> None:
         """Write a chunk's bytes ahead of its job. They vanish on their own if the job is never submitted.
 
         Raises:
             QueueFull, StoreUnavailable
         """
-        set_upload = self._set_upload(job_id, number, chunk)
+        set_upload = self._set_upload(job_id, chunk)
         reply, waiting = await self._link.run(self._link.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
             raise refusal(reply)
-        self.room.check(int(waiting or 0))
+        self._room.check(int(waiting or 0))
         chunk.data = None
 
-    async def discard_uploads(self, job_id: bytes, chunks: int) -> None:
+    async def discard_upload(self, job_id: bytes) -> None:
         """Drop bytes that were written for a job that will not be submitted."""
         try:
-            await self._link.uploads.execute(("UNLINK", *(upload_key(job_id, number) for number in range(chunks))))
+            await self._link.uploads.execute(("UNLINK", upload_key(job_id, 0)))
         except (NotSent, OutcomeUnknown):
             log.warning("upload bytes of a refused job stay until their time to live is over")
 
-    async def enqueue(self, submission: Submission) -> int:
+    async def enqueue(self, submission: Submission, *, open_seconds: float = 0) -> int | Earlier:
         """Accept the job: once this returns, it will end. Returns when, in Redis time (ms).
 
+        A submission without a chunk becomes an open job, whose deadline is in `open_seconds`.
+
         Raises:
-            QueueFull, QuotaExceeded: refused; nothing is left behind.
+            QueueFull, QuotaExceeded, IdempotencyInProgress, IdempotencyKeyReused: refused; nothing is left behind.
             StoreUnavailable: not accepted, or with `outcome: unknown` among its extensions if that is not known.
         """
         await self._link.greeted()
         deadline_ms = int(self._link.now_ms() + self._link.timeout_seconds * 1000)
-        sets = [
-            self._set_upload(submission.id, number, chunk)
-            for number, chunk in enumerate(submission.chunks)
-            if chunk.data is not None
-        ]
+        chunk = submission.chunk
+        sets = [self._set_upload(submission.id, chunk)] if chunk is not None and chunk.data is not None else []
         script = self._link.script("enqueue")
-        call: Command = ("EVALSHA", script.sha1, 0, *self._args(submission, deadline_ms))
+        call: Command = ("EVALSHA", script.sha1, 0, *self._args(submission, deadline_ms, open_seconds))
         try:
             replies = await self._link.commits.execute(*sets, call)
             if is_noscript(replies[-1]):
@@ -136,16 +141,28 @@ class Submitter:
             return await self._resolve(submission.id, deadline_ms)
         for reply in replies:
             if isinstance(reply, ReplyError):
-                await self.discard_uploads(submission.id, len(submission.chunks))
+                await self.discard_upload(submission.id)
                 raise refusal(reply)
-        verdict, *accepted_ms = replies[-1]
-        if verdict == b"late":
-            await self._link.set_clock()
-        if verdict != b"ok":
-            raise _REFUSALS[verdict]
-        return int(accepted_ms[0])
+        return await self._verdict(submission, *replies[-1])
 
-    def _args(self, submission: Submission, deadline_ms: int) -> list[bytes | str | int]:
+    async def _verdict(self, submission: Submission, verdict: bytes, *more: bytes) -> int | Earlier:
+        match verdict:
+            case b"ok":
+                return int(more[0])
+            case b"earlier":
+                earlier = Earlier(*more)
+                if submission.fingerprint and earlier.fingerprint != submission.fingerprint:
+                    raise IdempotencyKeyReused
+                return earlier
+            case b"in_progress":
+                raise IdempotencyInProgress(job_id=to_text(more[0]))
+            case b"queue_full":
+                raise QueueFull(over_bytes=int(more[0]))
+            case b"late":
+                await self._link.set_clock()
+        raise _REFUSALS[verdict]
+
+    def _args(self, submission: Submission, deadline_ms: int, open_seconds: float) -> list[bytes | str | int]:
         args: list[bytes | str | int] = [
             submission.id,
             submission.owner,
@@ -153,19 +170,22 @@ class Submitter:
             LANE_CODE[submission.lane],
             submission.top_k,
             deadline_ms,
-            self.room.for_jobs_bytes,
+            self._room.for_jobs_bytes(submission.lane),
             self._settings.records_budget_bytes,
             self._pending_max,
+            submission.key,
+            submission.fingerprint,
+            submission.webhook_url,
+            submission.retry_of,
         ]
-        for chunk in submission.chunks:
-            nameless = len(submission.chunks) == 1 and chunk.names == [None]
-            args += [len(chunk.names), chunk.upload_bytes, b"" if nameless else orjson.dumps(chunk.names)]
-        return args
+        if submission.chunk is None:
+            return [*args, 0, int(open_seconds * 1000), "s" if submission.seals_itself else "x"]
+        return [*args, len(submission.chunk.names), submission.chunk.upload_bytes, submission.chunk.packed_names]
 
-    def _set_upload(self, job_id: bytes, number: int, chunk: Chunk) -> Command:
+    def _set_upload(self, job_id: bytes, chunk: Chunk) -> Command:
         assert chunk.data is not None
         ttl_ms = int(self._settings.upload_ttl_seconds * 1000)
-        return ("SET", upload_key(job_id, number), chunk.data, "PX", ttl_ms)
+        return ("SET", upload_key(job_id, 0), chunk.data, "PX", ttl_ms)
 
     async def _resolve(self, job_id: bytes, deadline_ms: int) -> int:
         """After an ambiguous timeout: past the deadline the script refuses, so what stands then is the outcome."""

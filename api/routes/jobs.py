@@ -14,17 +14,20 @@ from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
 from api.direct import DirectRoute
+from api.intake import Accepted, Order, key_digest
 from api.services import Services
 from api.waiters import until_done
 from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, ItemState, Job, JobState, Lane
 from jobs.settings import ModelName
+from jobs.webhooks import check_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
 
 POLL_AFTER_SECONDS = 1
 _NDJSON = "application/x-ndjson"
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE | re.ASCII)
 
 JobId = Annotated[
@@ -44,11 +47,16 @@ class _Query(BaseModel):
 class SubmitQuery(_Query):
     model: ModelName | None = Field(None, description="Which model; none: the default one.")
     top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
-    lane: Lane = Field(Lane.INTERACTIVE, description="`bulk` yields to `interactive`.")
+    lane: Lane | None = Field(
+        None, description="`bulk` yields to `interactive`. None: interactive for up to 64 images, bulk for more."
+    )
+    webhook_url: str | None = Field(None, max_length=2048, description="Called once the job has ended.")
+    open: bool = Field(False, description="Without a body: a job that takes parts until it is sealed.")
 
 
 class JobsQuery(_Query):
     status: JobState | None = Field(None, description="Only jobs in this state; pages may be short.")
+    idempotency_key: str | None = Field(None, description="Only the job that this Idempotency-Key has made.")
     limit: Limit = 100
     cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the page before.")
 
@@ -80,20 +88,27 @@ class ResultsQuery(_Query):
     openapi_extra=schemas.UPLOAD,
 )
 async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[SubmitQuery, Query()]) -> Response:
-    """One image as the body, or 1 to 64 files as multipart. `Prefer: wait=N` waits for the end, 30 s at most."""
-    submission = await calls.intake.receive(request, owner=owner, model=query.model, lane=query.lane, top_k=query.top_k)
+    """One image as the body, or many: multipart, tar, zip, or URLs as JSON. They are read as they arrive.
+
+    `Prefer: wait=N` waits for the end, 30 s at most. With an `Idempotency-Key`, a repeat gives the first answer.
+    """
+    if query.webhook_url:
+        check_webhook(query.webhook_url, owner, calls.settings)
+    order = Order(owner, query.model, query.lane, query.top_k, query.webhook_url or "", key=_idempotency_key(request))
+    job_id = await calls.intake.new_id(owner)
+    if query.open:
+        return await _accepted(calls, await calls.intake.open(order, job_id))
     wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
     if wait is None:
-        return await _accepted(calls, await calls.intake.commit(submission))
-    with calls.waiters.waiting_for(submission.id) as ended:
-        job = await calls.intake.commit(submission)
-        await until_done(ended, wait, request.receive)
-    applied = {"Preference-Applied": f"wait={wait:g}"}
+        return await _accepted(calls, await calls.intake.submit(request, order, job_id))
+    with calls.waiters.waiting_for(job_id) as ended:
+        accepted = await calls.intake.submit(request, order, job_id)
+        if not accepted.replayed:
+            await until_done(ended, wait, request.receive)
+    job = accepted.job
     with suppress(StoreUnavailable):  # the job stands all the same
-        job = await calls.store.get(job.id, owner)
-    if job.state.ended:
-        return answer(await calls.views.job(job), headers={"Location": _path(job)} | applied)
-    return await _accepted(calls, job, applied)
+        job = await (_until_ended(request, calls, job, wait) if accepted.replayed else calls.store.get(job.id, owner))
+    return await _accepted(calls, Accepted(job, accepted.replayed), {"Preference-Applied": f"wait={wait:g}"})
 
 
 @router.get(
@@ -103,6 +118,10 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
     responses=schemas.responses(401, 422, 503),
 )
 async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
+    if query.idempotency_key is not None:
+        job = await calls.store.keyed(owner, key_digest(query.idempotency_key))
+        found = [job] if job is not None and query.status in (None, job.state) else []
+        return answer({"jobs": [await calls.views.job(job) for job in found], "next_cursor": None})
     jobs, next_cursor = await calls.store.list(owner, before=query.cursor, limit=query.limit, state=query.status)
     views = [await calls.views.job(job) for job in jobs]
     return answer({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
@@ -122,11 +141,7 @@ async def get_job(
         raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
     job = await calls.store.get(job_id, owner)
     if wait and not job.state.ended:
-        with calls.waiters.waiting_for(job_id) as ended:
-            job = await calls.store.get(job_id, owner)
-            if not job.state.ended:
-                await until_done(ended, wait, request.receive)
-                job = await calls.store.get(job_id, owner)
+        job = await _until_ended(request, calls, job, wait)
     return answer(await calls.views.job(job))
 
 
@@ -156,6 +171,39 @@ async def results(
 
 
 @router.post(
+    "/{job_id}/items",
+    status_code=202,
+    summary="Add a part to an open job",
+    response_model=schemas.JobResource,
+    responses=schemas.responses(
+        401, 404, 408, 410, 413, 415, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.PART_CONFLICTS}
+    ),
+    openapi_extra=schemas.PART,
+)
+async def add_items(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
+    """The body is one of those of a submit.
+
+    With an `Idempotency-Key`, a part that broke off is sent again from its beginning, and nothing is taken twice.
+    """
+    job = await calls.store.get(job_id, owner)
+    order = Order(owner, key=_idempotency_key(request))
+    return await _accepted(calls, await calls.intake.add(request, job, order))
+
+
+@router.post(
+    "/{job_id}/seal",
+    summary="Close an open job: it takes no more parts",
+    response_model=schemas.JobResource,
+    responses=schemas.responses(401, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
+)
+async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
+    """A job that is sealed already stays so."""
+    await calls.store.get(job_id, owner)
+    await calls.open_jobs.seal(job_id, owner)
+    return answer(await calls.views.job(await calls.store.get(job_id, owner)))
+
+
+@router.post(
     "/{job_id}/cancel",
     summary="Cancel what has not ended",
     response_model=schemas.JobResource,
@@ -175,9 +223,35 @@ async def delete(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     return Response(status_code=204)
 
 
-async def _accepted(calls: Services, job: Job, headers: dict[str, str] | None = None) -> Response:
-    polling = {"Location": _path(job), "Retry-After": str(POLL_AFTER_SECONDS)}
-    return answer(await calls.views.job(job), 202, polling | (headers or {}))
+async def _accepted(calls: Services, accepted: Accepted, headers: dict[str, str] | None = None) -> Response:
+    """202, or 200 where a wait was asked for and the job has ended in it."""
+    job = accepted.job
+    headers = {"Location": _path(job)} | (headers or {})
+    if accepted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if job.state.ended and "Preference-Applied" in headers:
+        return answer(await calls.views.job(job), headers=headers)
+    return answer(await calls.views.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
+
+
+async def _until_ended(request: Request, calls: Services, job: Job, seconds: float) -> Job:
+    """The job, once it has ended or the time is over."""
+    with calls.waiters.waiting_for(job.id) as ended:
+        job = await calls.store.get(job.id, job.owner)
+        if job.state.ended:
+            return job
+        await until_done(ended, seconds, request.receive)
+        return await calls.store.get(job.id, job.owner)
+
+
+def _idempotency_key(request: Request) -> str:
+    """Raises InvalidRequest where it is no key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return ""
+    if not _KEY.fullmatch(key):
+        raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters.")
+    return key
 
 
 async def _lines(calls: Services, job: Job) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
 from api.direct import DirectRoute
+from api.intake import Order
 from api.waiters import until_done
 from jobs.errors import BadImage, StoreUnavailable, WaitTimeout
 from jobs.ids import to_text
@@ -32,20 +33,18 @@ router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 )
 async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     """Multipart with the image in the field `file`."""
-    submission = await calls.intake.receive(
-        request, owner=owner, model=None, lane=Lane.INTERACTIVE, top_k=1, field="file"
-    )
-    with calls.waiters.waiting_for(submission.id) as ended:
-        await calls.intake.commit(submission)
+    job_id = await calls.intake.new_id(owner)
+    with calls.waiters.waiting_for(job_id) as ended:
+        await calls.intake.submit(request, Order(owner, lane=Lane.INTERACTIVE, top_k=1, field="file"), job_id)
         await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
     try:
-        job = await calls.store.get(submission.id, owner)
+        job = await calls.store.get(job_id, owner)
     except StoreUnavailable:
         raise StoreUnavailable(
-            "The image was accepted, but its result cannot be read now.", job_id=to_text(submission.id)
+            "The image was accepted, but its result cannot be read now.", job_id=to_text(job_id)
         ) from None
     if job.only_item is None or job.only_item.outcome is None:
-        await calls.store.cancel(submission.id, owner)  # nobody will ask for it again
+        await calls.store.cancel(job_id, owner)  # nobody will ask for it again
         raise WaitTimeout
     if isinstance(job.only_item.outcome, Failure):
         raise BadImage(job.only_item.outcome.detail, item_code=job.only_item.outcome.code)

@@ -39,12 +39,13 @@ for _, entry in ipairs(entries) do
       redis.call('HSET', K.job .. id, 'x' .. chunk, charge(charges, tonumber(reached)))
     end
     if reached or (why ~= 'returned' and why ~= 'worker_lost') then
-      redis.call('RPUSH', K.suspects .. record[3], entry)
+      local server = server_of(entry, record[3])
+      redis.call('RPUSH', K.suspects .. server, entry)
+      ring(server, doorbells_max(server))
     else
-      make_ready(record[3], record[4], record[2], entry, true)
+      call_for(record[3], record[4], record[2], entry, true)
     end
     readied = readied + 1
-    ring(record[3], doorbells_max(record[3]))
   end
 end
 return readied

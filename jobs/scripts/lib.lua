@@ -1,5 +1,6 @@
 -- Shared by every script. K holds the names of jobs/keys.py.
--- An entry names a ready chunk in 26 bytes: job id (16), chunk number (4), items (2), upload bytes (4), big-endian.
+-- An entry names a ready chunk in 26 bytes: job id (16), chunk number (4), items (2), upload bytes (4), big-endian;
+-- the highest bit of items says that the upload holds URLs, to be fetched first.
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -16,7 +17,12 @@ end
 
 local function unpack_entry(entry)
   local chunk, items, size = struct.unpack('>I4I2I4', entry, 17)
-  return string.sub(entry, 1, 16), chunk, items, size
+  return string.sub(entry, 1, 16), chunk, items % K.by_reference, size
+end
+
+-- Who serves an entry: its job's model, or first of all those who fetch.
+local function server_of(entry, model)
+  return string.byte(entry, 21) >= 128 and K.fetch or model
 end
 
 -- What a string costs in a record: allocators round up, by a fifth at most of what they give.
@@ -58,19 +64,62 @@ local function doorbells_max(model)
   return math.max(2, redis.call('ZCARD', K.serving .. model))
 end
 
+-- Counts what a submit brings, or returns why it is refused and by how much it is over.
+local function admit(owner, jobs, items, waiting, records, uploads_max, records_max, pending_max)
+  local stats = redis.call('HMGET', K.stats, 'uploads', 'records', 'pending:' .. owner, 'accepted')
+  for at = 1, 4 do stats[at] = tonumber(stats[at] or 0) end
+  if stats[3] + items > tonumber(pending_max) then return 'quota_exceeded', 0 end
+  if stats[1] + waiting > tonumber(uploads_max) then return 'queue_full', stats[1] + waiting - uploads_max end
+  if stats[2] + records > tonumber(records_max) then return 'queue_full', 0 end
+  redis.call('HSET', K.stats, 'uploads', stats[1] + waiting, 'records', stats[2] + records,
+    'pending:' .. owner, stats[3] + items, 'accepted', stats[4] + jobs)
+  return nil, stats[4] + jobs
+end
+
+-- Whoever waits for the end of a job is told, and its webhook is due.
+local function note_end(id, hook)
+  redis.call('RPUSH', K.ended, id)
+  redis.call('PUBLISH', K.channel, id)
+  if hook then redis.call('ZADD', K.hooks, now_ms(), id) end
+end
+
+-- Ends the intake of an open job, which may have nothing left to do.
+local function seal(id, job)
+  local record = redis.call('HMGET', job, 'n', 'd', 'f', 't', 'h')
+  local succeeded, failed = tonumber(record[2]) or 0, tonumber(record[3]) or 0
+  redis.call('ZREM', K.open, id)
+  if succeeded + failed == tonumber(record[1]) then
+    redis.call('HSET', job, 's', succeeded > 0 and 'c' or 'f', 'e', now_ms())
+    note_end(id, record[5])
+  else
+    redis.call('HSET', job, 's', record[4] and 'r' or 'q')
+  end
+end
+
+-- Makes a chunk ready for whoever serves it, and rings.
+local function call_for(model, lane, owner, entry, first)
+  local server = server_of(entry, model)
+  make_ready(server, lane, owner, entry, first)
+  ring(server, doorbells_max(server))
+end
+
 -- Ends a live job whose items are not all done: what is pending takes the state that the job's fields imply.
 -- Upload bytes of chunks that no finish will drop are freed by the sweep, in slices.
 local function close(id, job, owner, pending, chunks, ...)
   redis.call('HSET', job, 'e', now_ms(), ...)
-  redis.call('RPUSH', K.ended, id)
+  redis.call('ZREM', K.open, id)
   redis.call('RPUSH', K.trash, id .. struct.pack('>I4I4', 0, chunks))
   count('transitions', pending)
   count('pending:' .. owner, -pending)
-  redis.call('PUBLISH', K.channel, id)
+  note_end(id, redis.call('HGET', job, 'h'))
 end
 
--- Drops a job's record and its place among its owner's jobs.
+-- Drops a job's record and what leads to it.
 local function forget(id, owner)
+  local record = redis.call('HMGET', K.job .. id, 'y', 'h')
+  local keyed = record[1] and K.keyed .. owner .. ':' .. record[1]
+  if keyed and redis.call('GET', keyed) == id then redis.call('UNLINK', keyed) end
+  if record[2] then redis.call('ZREM', K.hooks, id) end
   redis.call('UNLINK', K.job .. id)
   redis.call('ZREM', K.owned .. owner, id)
 end

@@ -24,6 +24,20 @@ while uploads > 0 do
   done = done + 1
 end
 
+-- Open jobs that nobody has added to in time.
+for _, id in ipairs(redis.call('ZRANGE', K.open, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)) do
+  local job = K.job .. id
+  local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c', 'q')
+  if record[1] ~= 'o' then
+    redis.call('ZREM', K.open, id)
+  elseif record[7] == 's' and tonumber(record[3]) > 0 then
+    seal(id, job)
+  else
+    close(id, job, record[2], record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), record[6], 's', 'x')
+  end
+  done = done + 1
+end
+
 -- Ended jobs whose time is over, or whose room is needed.
 local records = tonumber(redis.call('HGET', K.stats, 'records')) or 0
 for _ = 1, 24 do

@@ -8,7 +8,10 @@ import redis
 from jobs import keys
 from jobs.leases import FinishedChunk, Lease, LeaseStore
 from jobs.link import StoreLink
+from jobs.open_jobs import Limits, OpenJobs, Part
 from jobs.records import Failure, Job, Lane, Outcome, Prediction, pack_outcomes, pack_upload
+from jobs.room import UploadRoom
+from jobs.settings import StoreSettings
 from jobs.store import JobStore
 from jobs.submit import Chunk, Submission, Submitter
 from tests.support.waiting import eventually
@@ -18,33 +21,39 @@ OWNER = "public"
 COAT: Outcome = [Prediction(4, 0.75), Prediction(6, 0.125)]
 
 
+LIMITS = Limits(owner_pending_items_max=1_000_000, job_items_max=1_000_000, room_wait_seconds_max=1, hold_seconds=30)
+
+
+def make_room(settings: StoreSettings) -> UploadRoom:
+    return UploadRoom(settings.uploads_budget_bytes, 1, bulk_fraction=0.8)
+
+
 class Store:
     def __init__(self, link: StoreLink, leases: LeaseStore, client: "redis.Redis[bytes]") -> None:
         self.link = link
         self.jobs = JobStore(link)
-        self.submitter = Submitter(link, owner_pending_items_max=1_000_000)
+        self.room = make_room(link.settings)
+        self.submitter = Submitter(link, self.room, owner_pending_items_max=1_000_000)
+        self.open_jobs = OpenJobs(link, self.room, LIMITS)
         self.leases = leases
         self.redis = client
         self._turn = itertools.count(0, 2)  # even: no turn goes to suspects or to bulk first
 
     async def submission(
-        self,
-        *images: bytes,
-        owner: str = OWNER,
-        lane: Lane = Lane.INTERACTIVE,
-        chunk_items: int = 64,
-        model: str = MODEL,
+        self, *images: bytes, owner: str = OWNER, lane: Lane = Lane.INTERACTIVE, model: str = MODEL
     ) -> Submission:
-        """A job that is not accepted yet, of chunks of so many images."""
+        """A job of one chunk that is not accepted yet."""
         uploads = list(images) or [b"image"]
-        chunks = list[Chunk]()
-        for at in range(0, len(uploads), chunk_items):
-            part = uploads[at : at + chunk_items]
-            data = pack_upload(part)
-            chunks.append(
-                Chunk([None if len(uploads) == 1 else f"{at + n}.png" for n in range(len(part))], len(data), data)
-            )
-        return Submission(await self.submitter.new_id(owner), owner, model, lane, 5, chunks)
+        chunk = make_chunk(uploads, 0) if len(uploads) > 1 else make_chunk(uploads)
+        return Submission(await self.submitter.new_id(owner), owner, model, lane, 5, chunk)
+
+    async def open(
+        self, *, owner: str = OWNER, lane: Lane = Lane.BULK, model: str = MODEL, seconds: float = 60
+    ) -> Part:
+        """An open job, and its only part."""
+        submission = Submission(await self.submitter.new_id(owner), owner, model, lane, 5)
+        await self.submitter.enqueue(submission, open_seconds=seconds)
+        return Part(submission.id, owner, lane, seconds)
 
     async def submit(
         self,
@@ -53,10 +62,20 @@ class Store:
         lane: Lane = Lane.INTERACTIVE,
         chunk_items: int = 64,
         model: str = MODEL,
+        name: str | None = None,
     ) -> bytes:
-        submission = await self.submission(*images, owner=owner, lane=lane, chunk_items=chunk_items, model=model)
-        await self.submitter.enqueue(submission)
-        return submission.id
+        """An accepted job, of chunks of so many images; with `name`, all are called so."""
+        if len(images) <= chunk_items:
+            submission = await self.submission(*images, owner=owner, lane=lane, model=model)
+            if name is not None:
+                chunk_of(submission).names = [name] * len(images)
+            await self.submitter.enqueue(submission)
+            return submission.id
+        part = await self.open(owner=owner, lane=lane, model=model)
+        for at in range(0, len(images), chunk_items):
+            await self.open_jobs.add(part, make_chunk(images[at : at + chunk_items], at), bytes(16))
+        await self.open_jobs.seal(part.job_id, owner)
+        return part.job_id
 
     def claim(
         self, token: str = "boot|task|1|0", *, items: int = 64, turn: int | None = None, model: str = MODEL
@@ -84,6 +103,17 @@ class Store:
     def lapse_now(self, lease: Lease) -> None:
         """Let the lease's end lie in the past."""
         self.redis.zadd(keys.LEASES, {lease.token: 1})
+
+
+def make_chunk(images: Sequence[bytes], first: int | None = None) -> Chunk:
+    """Images named by their number, or nameless."""
+    data = pack_upload(images)
+    return Chunk([None if first is None else f"{first + n}.png" for n in range(len(images))], len(data), data)
+
+
+def chunk_of(submission: Submission) -> Chunk:
+    assert submission.chunk is not None
+    return submission.chunk
 
 
 def finished(lease: Lease, outcome: Outcome = COAT) -> Sequence[FinishedChunk]:

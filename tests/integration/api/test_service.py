@@ -93,11 +93,18 @@ async def test_the_pages_come_from_this_server_alone(api: httpx.AsyncClient) -> 
 async def test_the_openapi_document_describes_uploads_and_problems_with_examples(api: httpx.AsyncClient) -> None:
     document = (await api.get("/openapi.json")).json()
     submit = document["paths"]["/v1/jobs"]["post"]
-    assert set(submit["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
+    assert set(submit["requestBody"]["content"]) == {
+        "image/*",
+        "application/octet-stream",
+        "multipart/form-data",
+        "application/x-tar",
+        "application/zip",
+        "application/json",
+    }
     assert set(submit["responses"]) >= {"200", "202", "401", "413", "415", "422", "429", "503"}
     assert {"Location", "Retry-After"} <= set(submit["responses"]["202"]["headers"])
     assert submit["responses"]["202"]["content"]["application/json"]["example"]["status"] == "queued"
-    assert "Prefer" in {parameter["name"] for parameter in submit["parameters"]}
+    assert {"Prefer", "Idempotency-Key"} <= {parameter["name"] for parameter in submit["parameters"]}
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in operation["responses"].items():

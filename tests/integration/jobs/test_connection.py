@@ -14,7 +14,7 @@ from jobs.settings import StoreSettings
 from jobs.store import JobStore
 from jobs.submit import Chunk, Submission, Submitter
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, make_room
 
 TIMEOUT_SECONDS = 0.3
 
@@ -51,7 +51,7 @@ async def short_link(server: Valkey) -> AsyncIterator[StoreLink]:
 
 
 def submission(job_id: bytes) -> Submission:
-    return Submission(job_id, OWNER, MODEL, Lane.INTERACTIVE, 5, [Chunk([None], 9, b"\x05\x00\x00\x00image")])
+    return Submission(job_id, OWNER, MODEL, Lane.INTERACTIVE, 5, Chunk([None], 9, b"\x05\x00\x00\x00image"))
 
 
 async def test_callers_get_their_own_replies(connection: GroupConnection) -> None:
@@ -140,7 +140,7 @@ async def test_callers_are_told_when_the_connection_is_closed(server: Valkey) ->
 
 
 async def test_a_cut_connection_does_not_lose_a_later_submit(short_link: StoreLink, server: Valkey) -> None:
-    submitter = Submitter(short_link, owner_pending_items_max=10)
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
     with server.client as client:
         client.client_kill_filter(_type="normal", skipme=True)
     for _ in range(2):
@@ -155,7 +155,7 @@ async def test_a_cut_connection_does_not_lose_a_later_submit(short_link: StoreLi
 
 async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_link: StoreLink, server: Valkey) -> None:
     """The connection dies after the script has run and before its answer is read."""
-    submitter = Submitter(short_link, owner_pending_items_max=10)
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
     execute = short_link.commits.execute
     calls = 0
@@ -177,7 +177,7 @@ async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_link: St
 
 async def test_a_submit_that_never_ran_is_known_not_to_stand(short_link: StoreLink, server: Valkey) -> None:
     """The commands were lost on their way; past the deadline they cannot run any more."""
-    submitter = Submitter(short_link, owner_pending_items_max=10)
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
     execute = short_link.commits.execute
     calls = 0
@@ -196,7 +196,7 @@ async def test_a_submit_that_never_ran_is_known_not_to_stand(short_link: StoreLi
 
 
 async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_link: StoreLink, server: Valkey) -> None:
-    submitter = Submitter(short_link, owner_pending_items_max=10)
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
     server.signal(signal.SIGSTOP)
 

@@ -122,7 +122,7 @@ async def test_finish_and_claim_in_one_call_survive_an_emptied_script_cache(stor
     store.redis.script_flush()
 
     next_lease = store.leases.finish_and_claim(
-        lease.token, finished(lease), MODEL, "boot|task|1|1", items_max=64, bytes_max=1 << 20, turn=0
+        lease.token, finished(lease), MODEL, "boot|task|1|1", items_max=64, bytes_max=1 << 20, turn=0, bulk_items_max=64
     )
 
     assert (await store.get(first)).state is JobState.COMPLETED

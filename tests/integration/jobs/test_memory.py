@@ -6,7 +6,7 @@ import pytest
 
 from jobs import keys
 from jobs.records import Prediction
-from tests.support.store import Store
+from tests.support.store import Store, chunk_of
 
 
 def used_memory(store: Store) -> int:
@@ -22,11 +22,8 @@ async def cost(store: Store, *, items: int, top_k: int, name: str | None, chunk_
     before = used_memory(store)
     rounds = 40 // (1 + items // 16)
     for _ in range(rounds):
-        submissions = [await store.submission(*[b"image"] * items, chunk_items=chunk_items) for _ in range(50)]
-        for submission in submissions if name is not None else []:
-            for chunk in submission.chunks:
-                chunk.names = [name] * len(chunk.names)
-        await asyncio.gather(*map(store.submitter.enqueue, submissions))
+        images = [b"image"] * items
+        await asyncio.gather(*(store.submit(*images, chunk_items=chunk_items, name=name) for _ in range(50)))
     number = 0
     while (lease := store.claim(f"boot|task|1|{number}")).chunks:
         store.finish(lease, [Prediction(place, 0.01) for place in range(top_k)])
@@ -69,7 +66,7 @@ async def test_waiting_uploads_cost_not_more_than_is_counted(store: Store) -> No
         count = min(2_000, 20_000_000 // size)
         for _ in range(count):
             submission = await store.submission(bytes(size))
-            await store.submitter.write_upload(submission.id, 0, submission.chunks[0])
+            await store.submitter.write_upload(submission.id, chunk_of(submission))
             store.redis.persist(keys.UPLOAD.encode() + submission.id + bytes(4))
         used = (used_memory(store) - before) / count
         print(f"an upload of {size} B: {used:.0f} B used")

@@ -11,7 +11,7 @@ from jobs.settings import StoreSettings
 from jobs.submit import Submitter
 from tests.conftest import open_link
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, chunk_of, make_room
 
 BASE_KEYS = {keys.SIGNING.encode()}
 
@@ -29,21 +29,10 @@ async def test_an_accepted_job_is_queued_with_its_bytes_kept(store: Store) -> No
 
 async def test_upload_bytes_vanish_on_their_own_until_their_job_is_accepted(store: Store) -> None:
     submission = await store.submission(b"one")
-    await store.submitter.write_upload(submission.id, 0, submission.chunks[0])
+    await store.submitter.write_upload(submission.id, chunk_of(submission))
 
     (upload,) = store.redis.keys(keys.UPLOAD + "*")
     assert 0 < store.redis.pttl(upload) <= 360_000
-
-
-async def test_a_job_of_many_chunks_is_accepted_whole(store: Store) -> None:
-    submission = await store.submission(*[b"image"] * 130)
-    for number, chunk in enumerate(submission.chunks[:-1]):
-        await store.submitter.write_upload(submission.id, number, chunk)
-    await store.submitter.enqueue(submission)
-
-    job = await store.get(submission.id)
-    assert (job.total, job.chunks) == (130, 3)
-    assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == 3
 
 
 @pytest.mark.parametrize(
@@ -60,14 +49,14 @@ async def test_a_job_over_a_budget_is_refused_and_leaves_nothing(
     submission = await store.submission(b"x" * 1000)
 
     with pytest.raises(refusal):
-        await Submitter(link, owner_pending_items_max=10).enqueue(submission)
+        await Submitter(link, make_room(link.settings), owner_pending_items_max=10).enqueue(submission)
     await link.close()
 
     assert store.keys() == BASE_KEYS
 
 
 async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(store: Store, link: StoreLink) -> None:
-    submitter = Submitter(link, owner_pending_items_max=2)
+    submitter = Submitter(link, store.room, owner_pending_items_max=2)
     await store.submit(b"one")
     before = store.keys()
 
@@ -80,7 +69,7 @@ async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(store: 
 
 async def test_a_submit_whose_bytes_are_gone_is_refused(store: Store) -> None:
     submission = await store.submission(b"one")
-    submission.chunks[0].data = None
+    chunk_of(submission).data = None
 
     with pytest.raises(StoreUnavailable):
         await store.submitter.enqueue(submission)

@@ -14,7 +14,7 @@ from jobs.records import Failure, JobState, pack_upload
 from jobs.rows import job_key
 from tests.support.pictures import bad_pictures, good_pictures
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, chunk_of
 from tests.support.waiting import eventually
 from worker.child import Child, _Keeper
 from worker.classifier import Classifier
@@ -66,7 +66,7 @@ async def test_an_item_that_the_api_refused_to_keep_fails_as_too_large(
     store: Store, make_child: MakeChild, shirt: bytes
 ) -> None:
     submission = await store.submission(shirt, shirt)
-    submission.chunks[0].data = pack_upload([ItemCode.ITEM_TOO_LARGE, shirt])
+    chunk_of(submission).data = pack_upload([ItemCode.ITEM_TOO_LARGE, shirt])
     await store.submitter.enqueue(submission)
 
     make_child().serve("task")

@@ -7,8 +7,10 @@ from jobs.records import (
     Entry,
     Failure,
     Prediction,
+    pack_kept,
     pack_outcomes,
     pack_upload,
+    unpack_kept,
     unpack_outcomes,
     unpack_upload,
 )
@@ -20,6 +22,11 @@ outcomes = st.one_of(st.lists(predictions, min_size=1, max_size=100), st.builds(
 @given(st.lists(st.one_of(st.sampled_from(ItemCode), st.binary(max_size=100)), min_size=1, max_size=64))
 def test_packed_uploads_come_back(items: list[bytes | ItemCode]) -> None:
     assert unpack_upload(pack_upload(items), len(items)) == items
+
+
+@given(st.dictionaries(st.integers(0, 65_535), st.binary(max_size=100), max_size=64))
+def test_kept_images_come_back(kept: dict[int, bytes]) -> None:
+    assert unpack_kept(pack_kept(kept.items())) == kept
 
 
 @given(st.text(st.characters(codec="ascii"), min_size=1, max_size=97), st.lists(outcomes, min_size=1, max_size=64))

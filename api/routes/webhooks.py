@@ -1,0 +1,76 @@
+"""`/v1/jobs/{id}/webhook`: whether the job's webhook was called, and what came of it."""
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+
+from api import schemas
+from api.answers import answer
+from api.auth import Calls, Owner
+from api.direct import DirectRoute
+from api.routes.jobs import JobId
+from jobs.times import iso_time
+from jobs.webhooks import Webhook, WebhookState, read_webhook
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+
+
+class WebhookAttempt(BaseModel):
+    """One call: the answer's status, or the stable code of why there was none."""
+
+    at: datetime
+    status: int | None
+    error: str | None
+    duration_ms: int
+
+
+class WebhookResource(BaseModel):
+    """A job's webhook, its last 20 attempts oldest first. `none` is the state of a job without one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "url": "https://example.com/hook",
+                "state": "pending",
+                "next_attempt_at": "2026-11-23T10:00:05.120Z",
+                "attempts": [{"at": "2026-11-23T10:00:00.100Z", "status": 503, "error": None, "duration_ms": 20}],
+            }
+        }
+    )
+    url: str | None
+    state: WebhookState
+    next_attempt_at: datetime | None
+    attempts: list[WebhookAttempt]
+
+
+@router.get(
+    "/{job_id}/webhook",
+    summary="Where the job's webhook stands",
+    response_model=WebhookResource,
+    responses=schemas.responses(401, 404, 410, 503),
+)
+async def get_webhook(owner: Owner, job_id: JobId, calls: Calls) -> Response:
+    """The URL is shown without its query, which may hold a secret."""
+    job = await calls.store.get(job_id, owner)
+    return answer(_view(await read_webhook(calls.link, job)))
+
+
+def _view(webhook: Webhook) -> dict[str, Any]:
+    return {
+        "url": None if webhook.url is None else urlsplit(webhook.url)._replace(query="", fragment="").geturl(),
+        "state": webhook.state,
+        "next_attempt_at": iso_time(webhook.next_ms),
+        "attempts": [
+            {
+                "at": iso_time(attempt.at_ms),
+                "status": attempt.outcome if isinstance(attempt.outcome, int) else None,
+                "error": attempt.outcome if isinstance(attempt.outcome, str) else None,
+                "duration_ms": attempt.duration_ms,
+            }
+            for attempt in webhook.attempts
+        ],
+    }
