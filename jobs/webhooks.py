@@ -1,8 +1,53 @@
-"""Webhooks: who may have one, and what is kept of the attempts to call it."""
+"""Webhooks: who may have one, what it says, and what is kept of the attempts to call it."""
 
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+from jobs import keys
 from jobs.errors import InvalidRequest
+from jobs.ids import to_text
+from jobs.link import StoreLink
+from jobs.records import Job, JobState
+from jobs.rows import job_key
 from jobs.settings import WebhookSettings
+from jobs.times import iso_time
 from jobs.urls import is_web_url
+
+ATTEMPTS_KEPT = 20
+
+
+class WebhookState(StrEnum):
+    NONE = "none"
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GAVE_UP = "gave_up"
+
+
+class Attempt(NamedTuple):
+    """One call of a webhook."""
+
+    at_ms: int
+    outcome: int | str
+    """The answer's status, or why there was no answer."""
+    duration_ms: int
+
+    @property
+    def delivered(self) -> bool:
+        return isinstance(self.outcome, int) and 200 <= self.outcome < 300
+
+
+class Webhook(NamedTuple):
+    """Where a job's webhook stands."""
+
+    url: str | None
+    state: WebhookState
+    next_ms: int | None
+    """When it is called next, in Redis time, or None where that is not known or never."""
+    attempts: list[Attempt]
+    """The last ones, oldest first."""
 
 
 def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
@@ -15,3 +60,49 @@ def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
         raise InvalidRequest("webhook_url: must be an http or https URL without credentials.")
     if owner not in settings.webhook_secrets:
         raise InvalidRequest("webhook_url: there is no secret to sign with; the operator sets WEBHOOK_SECRETS.")
+
+
+def event(job: Job) -> dict[str, Any]:
+    """What the webhook of an ended job is sent: the same each time."""
+    path = f"/v1/jobs/{to_text(job.id)}"
+    canceled = job.state is JobState.CANCELED
+    return {
+        "type": f"job.{job.state}",
+        "timestamp": iso_time(job.ended_ms),
+        "data": {
+            "id": to_text(job.id),
+            "status": job.state,
+            "model": job.model,
+            "created_at": iso_time(job.accepted_ms),
+            "completed_at": iso_time(job.ended_ms),
+            "counts": {
+                "total": job.total,
+                "succeeded": job.succeeded,
+                "failed": job.failed,
+                "canceled": job.unfinished if canceled else 0,
+            },
+            "links": {"self": path, "results": f"{path}/results"},
+        },
+    }
+
+
+def attempts_from(data: bytes | None) -> list[Attempt]:
+    """Attempts as `hook.lua` keeps them."""
+    return [Attempt(*attempt) for attempt in orjson.loads(data or b"[]")]
+
+
+async def read_webhook(link: StoreLink, job: Job) -> Webhook:
+    """Where the webhook of a job stands now.
+
+    Raises:
+        StoreUnavailable
+    """
+    fields: Sequence[bytes | None]
+    fields, due = await link.read(("HMGET", job_key(job.id), "h", "ha"), ("ZSCORE", keys.HOOKS, job.id))
+    url, attempts = fields[0], attempts_from(fields[1])
+    if url is None:
+        return Webhook(None, WebhookState.NONE, None, [])
+    if due is not None or not job.state.ended:
+        return Webhook(url.decode(), WebhookState.PENDING, None if due is None else int(float(due)), attempts)
+    delivered = bool(attempts) and attempts[-1].delivered
+    return Webhook(url.decode(), WebhookState.DELIVERED if delivered else WebhookState.GAVE_UP, None, attempts)

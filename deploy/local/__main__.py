@@ -1,4 +1,4 @@
-"""`make run`: an embedded Valkey, the API and a worker under one parent, supervisord."""
+"""`make run`: an embedded Valkey, the API and a worker of each kind under one parent, supervisord."""
 
 import errno
 import fcntl
@@ -21,6 +21,7 @@ from deploy.local.valkey import valkey_command
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.models import check_package
 from jobs.settings import StoreSettings, load
+from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
 
 SOCKET_PATH_MAX = 100  # what fits into a unix socket's address, with room for the end of the string
@@ -43,6 +44,7 @@ def main() -> None:
             os.environ["REDIS_URL"] = f"unix://{_socket_path(data_dir)}"
             os.environ.pop("REDIS_PASSWORD", None)  # meant for another server: the embedded one has none
         load(ApiSettings)
+        load(OutboundSettings)
         _check_model(load(WorkerSettings))
         _check_port(settings.host, settings.port)
         data_dir.mkdir(parents=True, exist_ok=True)  # only now, so that a start that fails leaves nothing behind
@@ -101,7 +103,8 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
         "pidfile": str(data_dir / "supervisord.pid"),
     }
     python = f'"{sys.executable}"'
-    programs = {"api": f"{python} -m api", "worker": f"{python} -m worker", "ready": f"{python} -m deploy.local.ready"}
+    modules = {"api": "api", "worker": "worker", "outbound": "worker.outbound", "ready": "deploy.local.ready"}
+    programs = {name: f"{python} -m {module}" for name, module in modules.items()}
     if embedded:
         maxmemory = load(StoreSettings).redis_maxmemory_bytes
         server = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=_socket_path(data_dir))

@@ -37,6 +37,9 @@ class Web:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         await self._checked.close()
         await self._unchecked.close()
 

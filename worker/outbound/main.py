@@ -1,0 +1,39 @@
+"""The outbound worker's entry: the only place in it that reads the environment."""
+
+from contextlib import closing
+
+from jobs.doorbell import build_bell
+from jobs.keys import FETCH, OUTBOUND_TASK
+from worker.app import make_celery, start_up
+from worker.app import run as run_worker
+from worker.outbound.reaper import OutboundReaper
+from worker.outbound.settings import OutboundSettings
+from worker.outbound.store import open_outbound_store
+from worker.processes import Role, Server
+
+settings = start_up(OutboundSettings, "outbound")
+
+
+def _open_server(boot: str) -> Server:
+    from worker.outbound.child import OutboundChild
+
+    return OutboundChild(settings, boot)
+
+
+role = Role(
+    name="outbound",
+    entry="worker.outbound.main",
+    model=FETCH,
+    children=settings.outbound_children,
+    open_server=_open_server,
+    fault="nothing can be fetched",
+    task=OUTBOUND_TASK,
+    reaper=OutboundReaper,
+)
+app = make_celery(settings, role)
+
+
+def run() -> None:
+    """Work until told to stop, or until no child can."""
+    with closing(open_outbound_store(settings)) as store:
+        run_worker(app, settings, role, lambda: store.register_bell(build_bell(app, FETCH, OUTBOUND_TASK)))

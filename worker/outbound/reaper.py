@@ -1,0 +1,17 @@
+"""An outbound worker's housekeeping: that of every worker, and a doorbell for webhooks that are due."""
+
+from collections.abc import Callable
+
+from worker.outbound.store import open_outbound_store
+from worker.reaper import Reaper
+from worker.settings import LeasingSettings
+
+
+class OutboundReaper(Reaper):
+    def __init__(self, settings: LeasingSettings, model: str, boot: str, give_up: Callable[[str], None]) -> None:
+        super().__init__(settings, model, boot, give_up)
+        self._outbound_store = open_outbound_store(settings)
+
+    def _scan(self) -> None:
+        self._outbound_store.ring_for_webhooks()
+        super()._scan()
