@@ -7,7 +7,8 @@ from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
 from jobs.settings import StoreSettings
-from worker.settings import WorkerSettings
+from worker.outbound.settings import OutboundSettings
+from worker.settings import LeasingSettings, WorkerSettings
 
 PAGE = Path(__file__).parent / "SETTINGS.md"
 HEAD = """# Settings
@@ -24,11 +25,16 @@ server, which has none, is used. `make demo` reads `DARKROOM_URL`, else `HOST` a
 
 
 def page() -> str:
-    shared = set(StoreSettings.model_fields)
+    store = set(StoreSettings.model_fields)
+    workers = LeasingSettings.model_fields.keys() - store
+    outside = ApiSettings.model_fields.keys() & OutboundSettings.model_fields.keys() - store
     sections = [
-        ("Both services", StoreSettings, shared),
-        ("API", ApiSettings, ApiSettings.model_fields.keys() - shared),
-        ("Worker", WorkerSettings, WorkerSettings.model_fields.keys() - shared),
+        ("All services", StoreSettings, store),
+        ("API", ApiSettings, ApiSettings.model_fields.keys() - store - outside),
+        ("API and outbound workers", OutboundSettings, outside),
+        ("Both kinds of workers", LeasingSettings, workers),
+        ("Workers", WorkerSettings, WorkerSettings.model_fields.keys() - store - workers),
+        ("Outbound workers", OutboundSettings, OutboundSettings.model_fields.keys() - store - workers - outside),
     ]
     return HEAD + "".join(_section(title, settings, names) for title, settings, names in sections)
 
