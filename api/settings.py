@@ -30,6 +30,12 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
     models_dir: Path = Field(Path("weights"), description="Model packages whose manifests are known from the start.")
     item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")
     upload_bytes_max: Bytes = Field(64 << 30, description="Bytes of one upload of many images, as they are sent.")
+    archive_inflated_bytes_max: Bytes = Field(64 << 30, description="Bytes of an archive, unpacked.")
+    archive_ratio_max: Annotated[float, Field(ge=1, le=100_000)] = Field(
+        200, description="How many times its bytes an archive, or one entry of a zip, may unpack to."
+    )
+    zip_bytes_max: Bytes = Field(4 << 30, description="Bytes of a zip, which is kept on the disk until it is read.")
+    zip_spool_bytes_max: Bytes = Field(8 << 20, description="Bytes of a zip that are kept in memory, not on the disk.")
     upload_seconds_max: Seconds = Field(300, description="How long a client may take to send one image.")
     upload_idle_seconds_max: Seconds = Field(
         60, description="How long an upload may bring nothing before it is broken."

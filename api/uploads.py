@@ -4,17 +4,32 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from multipart import parse_options_header
 
+from api.archives import ArchiveLimits, is_tar
 from api.body import Body
-from api.images import Source, UploadedImage
+from api.images import Source, Tally, UploadedImage
 from api.multipart_stream import read_multipart
 from api.references import read_references
 from api.settings import ApiSettings
+from api.tar_stream import read_tar
+from api.zip_stream import read_zip
 from jobs.errors import InvalidRequest, UnsupportedMediaType
 from jobs.media import sniff
 
 _HEAD_BYTES = 512  # a tar's magic is in its first header
 # The last is what curl --data-binary says of any file.
 _TOLD_BY_MAGIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+_ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+# A gzip-compressed tar goes by many names, and is told by its bytes.
+_TAR_TYPES = (
+    "application/x-tar",
+    "application/tar",
+    "application/gzip",
+    "application/x-gzip",
+    "application/x-gtar",
+    "application/x-tgz",
+    "application/x-compressed-tar",
+    "application/x-tar+gzip",
+)
 
 
 async def open_source(body: Body, settings: ApiSettings, *, field: str | None = None) -> Source:
@@ -36,13 +51,28 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
         return Source(_read_image(body, body.parts(settings.item_bytes_max), settings, told=True), alone=True)
     if media_type in _TOLD_BY_MAGIC:
         head, parts = await _peek(parts)
-        return Source(_read_image(body, parts, settings, told=False), alone=True)
+        media_type = _archive_type(head)
+        if not media_type:
+            return Source(_read_image(body, parts, settings, told=False), alone=True)
+    tally = Tally()
+    if media_type in _TAR_TYPES:
+        return Source(read_tar(parts, ArchiveLimits.of(settings), tally), tally)
+    if media_type in _ZIP_TYPES:
+        return Source(read_zip(parts, ArchiveLimits.of(settings), tally), tally)
     if media_type == "application/json":
         return Source(_read_references(body, parts, settings), by_reference=True)
     raise UnsupportedMediaType(
         "Send image/*, application/octet-stream, multipart/form-data, application/x-tar, application/zip, "
         "or application/json with URLs."
     )
+
+
+def _archive_type(head: bytes) -> str:
+    """The media type of an archive that starts so, or ''."""
+    kind = sniff(head) or ""
+    if kind in _ZIP_TYPES or kind in _TAR_TYPES:
+        return kind
+    return "application/x-tar" if is_tar(head) else ""
 
 
 async def _peek(parts: AsyncGenerator[bytes]) -> tuple[bytes, AsyncGenerator[bytes]]:

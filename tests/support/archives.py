@@ -1,0 +1,60 @@
+"""Archives for tests, and reading them through the API's own readers."""
+
+import tarfile
+import zipfile
+from collections.abc import AsyncIterator, Iterable, Mapping
+from io import BytesIO
+from typing import Any
+
+from api.archives import ArchiveLimits
+from api.images import Tally, UploadedImage
+from api.tar_stream import read_tar
+from api.zip_stream import read_zip
+
+LIMITS = ArchiveLimits(
+    item_bytes_max=10_000,
+    entries_max=1000,
+    inflated_bytes_max=64 << 20,
+    ratio_max=200,
+    spool_bytes_max=1000,
+    zip_bytes_max=1 << 20,
+)
+
+
+def make_tar(
+    files: Mapping[str, bytes] | Iterable[tuple[str, bytes]], *, kind: int = tarfile.PAX_FORMAT, mode: str = "w"
+) -> bytes:
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode=mode, format=kind) as archive:  # type: ignore[call-overload]
+        for name, data in files.items() if isinstance(files, Mapping) else files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, BytesIO(data))
+    return file.getvalue()
+
+
+def make_zip(files: Mapping[str, bytes], **options: Any) -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", **options) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+async def _parts(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+async def untar(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
+    """What a tar brings that comes in parts of so many bytes, and how many entries were skipped."""
+    tally = Tally()
+    images = [image async for image in read_tar(_parts(data, size), limits, tally)]
+    return images, tally.skipped
+
+
+async def unzip(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
+    """As `untar`, for a zip."""
+    tally = Tally()
+    images = [image async for image in read_zip(_parts(data, size), limits, tally)]
+    return images, tally.skipped
