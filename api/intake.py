@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -134,8 +134,9 @@ class Intake:
                         raise InvalidRequest(_NO_IMAGES)
                     await stream.add(last)
                     await stream.end(skipped=source.tally.skipped)
-                finally:
-                    await stream.stop()
+                except BaseException:
+                    await self._leave(part, stream)
+                    raise
         finally:
             body.close()
         return Accepted(await self._store.get(job.id, order.owner), replayed=before.done)
@@ -245,6 +246,11 @@ class Intake:
             log.warning("a broken stream stays until its deadline")
         if isinstance(error, DarkroomError):
             error.extensions["job_id"] = to_text(submission.id)
+
+    async def _leave(self, part: Part, stream: ChunkStream) -> None:
+        await stream.stop()
+        with suppress(DarkroomError):
+            await self._open_jobs.leave(part)
 
     def _stream_of(self, submission: Submission) -> ChunkStream:
         part = Part(submission.id, submission.owner, submission.lane, self._settings.hold_seconds)

@@ -94,6 +94,10 @@ class OpenJobs:
             raise _REFUSALS[verdict]
         return Progress(int(more[0]), more[1], verdict == b"earlier")
 
+    async def leave(self, part: Part) -> None:
+        """Let somebody else go on with a part that broke off, now rather than after `hold_seconds`."""
+        await self._call(part, "begin", hold_seconds=0)
+
     async def add(
         self, part: Part, chunk: Chunk | None, digest: bytes, *, done: bool = False, skipped: int = 0
     ) -> None:
@@ -154,8 +158,15 @@ class OpenJobs:
             raise _REFUSALS[verdict]
         part.chunks += chunk is not None
 
-    async def _call(self, part: Part, what: str, *args: bytes | str | int, after: Command | None = None) -> list[bytes]:
-        hold_ms, open_ms = int(self._limits.hold_seconds * 1000), int(part.open_seconds * 1000)
-        fixed = (part.job_id, part.owner, part.name, part.token, hold_ms, open_ms, what)
+    async def _call(
+        self,
+        part: Part,
+        what: str,
+        *args: bytes | str | int,
+        after: Command | None = None,
+        hold_seconds: float | None = None,
+    ) -> list[bytes]:
+        hold_ms = int(1000 * (self._limits.hold_seconds if hold_seconds is None else hold_seconds))
+        fixed = (part.job_id, part.owner, part.name, part.token, hold_ms, int(part.open_seconds * 1000), what)
         reply: list[bytes] = await self._link.call("part", *fixed, *args, after=after)
         return reply
