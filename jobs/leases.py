@@ -61,6 +61,8 @@ class Lease:
 
     token: str
     suspect: bool = False
+    bulk: bool = False
+    """Whether its chunks are of the bulk lane; False for a suspect of either."""
     more: bool = False
     """Whether work may be left."""
     chunks: list[Claimed] = field(default_factory=list)
@@ -70,6 +72,8 @@ class FinishedChunk(NamedTuple):
     entry: Entry
     succeeded: int
     outcomes: bytes
+    kept: bytes = b""
+    """Images that may be tried again, as `pack_kept` has them."""
 
 
 class LeaseStore:
@@ -92,17 +96,25 @@ class LeaseStore:
 
     # -- a child's side
 
-    def claim(self, model: str, token: str, *, items_max: int, bytes_max: int, turn: int) -> Lease:
-        """Take ready chunks of a model under a new lease."""
-        reply = self._call("claim", *self._claim_args(model, token, items_max, bytes_max, turn))
-        return self._lease(token, reply)
+    def claim(
+        self, model: str, token: str, *, items_max: int, bytes_max: int, turn: int, bulk_items_max: int | None = None
+    ) -> Lease:
+        """Take ready chunks of a model under a new lease.
+
+        `bulk_items_max` stands in for `items_max` where it finds bulk work; with 0 it looks for interactive work alone.
+        `turn` says which lane it looks at first, and whether at suspects; see `claim.lua`.
+        """
+        bulk_items = items_max if bulk_items_max is None else bulk_items_max
+        return self._lease(
+            token, self._call("claim", *self._claim_args(model, token, items_max, bulk_items, bytes_max, turn))
+        )
 
     def finish(self, token: str, finished: Sequence[FinishedChunk], *, ring_for: str = "") -> int:
         """Write results of chunks that the lease still holds. Returns how many items got their terminal state.
 
         `ring_for` names the model whose doorbell is rung if work is left.
         """
-        return int(self._call("finish", *_finish_args(token, finished, ring_for)))
+        return int(self._call("finish", *self._finish_args(token, finished, ring_for)))
 
     def finish_and_claim(
         self,
@@ -114,18 +126,20 @@ class LeaseStore:
         items_max: int,
         bytes_max: int,
         turn: int,
+        bulk_items_max: int,
     ) -> Lease:
         """`finish`, then `claim`, in one round trip."""
+        claim_args = self._claim_args(model, next_token, items_max, bulk_items_max, bytes_max, turn)
         pipeline = self._redis.pipeline(transaction=False)
-        self._add(pipeline, "finish", _finish_args(token, finished, ""))
-        self._add(pipeline, "claim", self._claim_args(model, next_token, items_max, bytes_max, turn))
+        self._add(pipeline, "finish", self._finish_args(token, finished, ""))
+        self._add(pipeline, "claim", claim_args)
         done, reply = pipeline.execute(raise_on_error=False)
         if isinstance(done, NoScriptError):  # the server was restarted: its script cache is empty
             self.finish(token, finished)
         elif isinstance(done, Exception):
             raise done
         if isinstance(reply, NoScriptError):
-            return self.claim(model, next_token, items_max=items_max, bytes_max=bytes_max, turn=turn)
+            reply = self._call("claim", *claim_args)
         if isinstance(reply, Exception):
             raise reply
         return self._lease(next_token, reply)
@@ -209,8 +223,16 @@ class LeaseStore:
 
     # -- plumbing
 
-    def _claim_args(self, model: str, token: str, items_max: int, bytes_max: int, turn: int) -> list[str | int]:
-        return [model, token, self._lease_ms, items_max, bytes_max, turn]
+    def _claim_args(
+        self, model: str, token: str, items_max: int, bulk_items_max: int, bytes_max: int, turn: int
+    ) -> list[str | int]:
+        return [model, token, self._lease_ms, items_max, bulk_items_max, bytes_max, turn]
+
+    def _finish_args(self, token: str, finished: Sequence[FinishedChunk], ring_for: str) -> list[bytes | str | int]:
+        args: list[bytes | str | int] = [token, ring_for, self._settings.retry_budget_bytes]
+        for entry, succeeded, outcomes, kept in finished:
+            args += [entry.pack(), succeeded, outcomes, kept]
+        return args
 
     def _lease(self, token: str, reply: list[Any]) -> Lease:
         mode, more, *rest = reply
@@ -222,7 +244,7 @@ class LeaseStore:
                 entries, rest[1::4], rest[2::4], rest[3::4], uploads, strict=True
             )
         ]
-        return Lease(token, mode == b"suspect", bool(more), chunks)
+        return Lease(token, mode == b"suspect", mode == b"b", bool(more), chunks)
 
     def _call(self, name: str, *args: bytes | str | int) -> Any:
         script = self._scripts[name]
@@ -235,13 +257,6 @@ class LeaseStore:
     def _add(self, pipeline: Pipeline, name: str, args: Sequence[bytes | str | int]) -> None:
         script: Script = self._scripts[name]
         pipeline.evalsha(script.sha1, 0, *args)
-
-
-def _finish_args(token: str, finished: Sequence[FinishedChunk], ring_for: str) -> list[bytes | str | int]:
-    args: list[bytes | str | int] = [token, ring_for]
-    for entry, succeeded, outcomes in finished:
-        args += [entry.pack(), succeeded, outcomes]
-    return args
 
 
 def _charges(data: bytes) -> Charges:

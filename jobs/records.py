@@ -122,7 +122,7 @@ _KEPT = struct.Struct("<HI")
 
 
 def pack_kept(items: Iterable[tuple[int, bytes | memoryview]]) -> bytes:
-    """Failed images of a chunk that are kept for a retry: place in the chunk as 2 bytes, length as 4, then its bytes."""
+    """Failed images of a chunk, kept for a retry: for each its place in the chunk as 2 bytes, length as 4, bytes."""
     return b"".join(part for place, image in items for part in (_KEPT.pack(place, len(image)), image))
 
 

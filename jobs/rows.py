@@ -3,8 +3,9 @@
 s state, w owner, m model, l lane, k top_k, a accepted ms, e ended ms, n items, d succeeded, f failed, c chunks,
 g why it was given up, z bytes it counts for, t when its first chunk was claimed (ms), j archive entries skipped,
 h webhook, o the job that it retries, v fingerprint of its content, y digest of its Idempotency-Key, q what its
-deadline does while it is open; for each chunk N: iN names (JSON), rN results, xN charges, pN progress; for each part P
-of an open job: uP holder's token (8), until when it is held (ms as a double, 0 once done), chunks (4), digest so far.
+deadline does while it is open; for each chunk N: iN names (JSON), rN results, xN charges, pN progress, bN failed images
+that are kept for a retry (`pack_kept`); for each part P of an open job: uP holder's token (8), until when it is held
+(ms as a double, 0 once done), chunks (4), digest so far.
 """
 
 from collections.abc import Sequence

@@ -45,6 +45,9 @@ class StoreSettings(BaseSettings):
     )
     uploads_budget_fraction: Fraction = Field(0.5, description="Share of that memory for uploads that wait.")
     records_budget_fraction: Fraction = Field(0.3, description="Share of that memory for records with results.")
+    retry_fraction: Fraction = Field(
+        0.5, description="Share of the room for records up to which images that failed are kept for a retry."
+    )
     upload_ttl_seconds: Seconds = Field(360, description="How long upload bytes live without a job that needs them.")
     result_ttl_seconds: Seconds = Field(86_400, description="How long an ended job is kept.")
     min_result_ttl_seconds: Seconds = Field(
@@ -87,6 +90,10 @@ class StoreSettings(BaseSettings):
     @property
     def records_budget_bytes(self) -> int:
         return int(self.redis_maxmemory_bytes * self.records_budget_fraction)
+
+    @property
+    def retry_budget_bytes(self) -> int:
+        return int(self.records_budget_bytes * self.retry_fraction)
 
 
 class S3Settings(BaseSettings):

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import threading
 import time
 from typing import TypedDict
 
@@ -11,19 +10,22 @@ from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
 from jobs.leases import RETURNED, FinishedChunk, Lease
-from worker.classifier import Classifier, OutOfTime
-from worker.lease_work import LeaseWork
-from worker.outage import Outage
+from worker.classifier import Classifier
+from worker.keeper import Keeper
+from worker.lease_work import LeaseWork, OutOfTime
+from worker.pace import Pace
 from worker.settings import WorkerSettings
 from worker.store import open_store
 
 log = logging.getLogger(__name__)
 
 IDLE_POLL_SECONDS = 0.0005
+INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
 
 
 class _Wanted(TypedDict):
     items_max: int
+    bulk_items_max: int
     bytes_max: int
     turn: int
 
@@ -34,10 +36,13 @@ class Child:
         self._model = classifier.card.name
         self._boot = boot
         self._store = open_store(settings)
-        self._work = LeaseWork(classifier, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max)
+        self._pace = Pace(settings.bulk_slice_seconds, items_max=settings.batch_items_max)
+        self._work = LeaseWork(
+            classifier, self._pace, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
+        )
         self._turn = itertools.count(os.getpid())  # children out of step look at different lanes first
         self._sequence = itertools.count()
-        self._keeper = _Keeper(settings, self._model, f"{classifier.card.ref}", f"{boot}|{os.getpid()}")
+        self._keeper = Keeper(settings, self._model, f"{classifier.card.ref}", f"{boot}|{os.getpid()}")
 
     def start(self) -> None:
         """Show this process as ready, and keep its leases."""
@@ -48,8 +53,7 @@ class Child:
         ends = time.monotonic() + self._settings.slice_seconds
         lease = self._claim(task_id, ends)
         while lease.chunks:
-            with self._keeper.keeping(lease.token):
-                finished = self._run(lease)
+            finished = self._run(lease, task_id, time.monotonic() + self._settings.task_time_limit_seconds / 2)
             if time.monotonic() >= ends:
                 self._finish(lease.token, finished, ring_for=self._model)
                 return
@@ -61,44 +65,73 @@ class Child:
         """The next lease, or an empty one after a short wait for work that has not come."""
         until = min(ends, time.monotonic() + self._settings.linger_seconds)
         while True:
-            token = self._token(task_id)
-            try:
-                lease = self._store.claim(self._model, token, **self._wanted())
-            except RedisError:
-                self._give_back(token, RETURNED)  # it may have run though its answer was lost
-                raise
+            lease = self._claim_once(task_id, self._wanted())
             now = time.monotonic()
             if lease.chunks or now >= ends or (now >= until and not lease.more):
                 return lease
             if not lease.more:
                 time.sleep(IDLE_POLL_SECONDS)
 
-    def _wanted(self) -> _Wanted:
+    def _claim_once(self, task_id: str, wanted: _Wanted) -> Lease:
+        token = self._token(task_id)
+        try:
+            return self._store.claim(self._model, token, **wanted)
+        except RedisError:
+            self._give_back(token, RETURNED)  # it may have run though its answer was lost
+            raise
+
+    def _wanted(self, *, bulk: bool = True) -> _Wanted:
         return {
             "items_max": self._settings.batch_items,
+            "bulk_items_max": self._pace.items() if bulk else 0,
             "bytes_max": self._settings.batch_bytes_max,
-            "turn": next(self._turn),
+            "turn": next(self._turn) if bulk else 0,
         }
 
-    def _run(self, lease: Lease) -> list[FinishedChunk]:
-        until = time.monotonic() + self._settings.task_time_limit_seconds / 2
-        try:
-            return self._work.run(lease, lambda item, progress: self._note(lease.token, item, progress), until)
-        except OutOfTime:
-            # Before the time limit kills this process: image by image, what is done stays done, so that only an
-            # image that is too slow by itself is ever charged.
-            if not lease.suspect:
-                self._note(lease.token, -1)
-            self._give_back(lease.token, RETURNED)
-            return []
-        except RedisError:
-            self._give_back(lease.token, RETURNED)
-            raise
-        except Exception:
-            # A fault of ours on these very bytes would come back for ever: charge it like a crash.
-            log.exception("classifying failed; the chunks are tried again one by one")
-            self._give_back(lease.token, ItemCode.WORKER_CRASHED)
-            raise
+    def _run(self, lease: Lease, task_id: str, until: float) -> list[FinishedChunk]:
+        """Classify a lease's images; between the slices of a bulk lease, what waits in the interactive lane."""
+
+        def note(item: int, progress: bytes) -> None:
+            self._note(lease.token, item, progress)
+
+        def between() -> None:
+            self._serve_interactive(task_id, until)
+
+        # A bulk lease ends early enough for the interactive one that its last slice may have to wait for.
+        work_until = (time.monotonic() + until) / 2 if lease.bulk else until
+        with self._keeper.keeping(lease.token):
+            try:
+                return self._work.run(lease, note, between, work_until)
+            except OutOfTime as error:
+                # Before the time limit kills this process: image by image, what is done stays done, so that only an
+                # image that is too slow by itself is ever charged.
+                if lease.bulk and len(lease.chunks) == 1:
+                    self._store.renew(lease.token, progress=error.progress)
+                elif not lease.suspect:
+                    self._note(lease.token, -1)
+                self._give_back(lease.token, RETURNED)
+                return []
+            except RedisError:
+                self._give_back(lease.token, RETURNED)
+                raise
+            except Exception:
+                # A fault of ours on these very bytes would come back for ever: charge it like a crash.
+                log.exception("classifying failed; the chunks are tried again one by one")
+                self._give_back(lease.token, ItemCode.WORKER_CRASHED)
+                raise
+
+    def _serve_interactive(self, task_id: str, until: float) -> None:
+        for _ in range(INTERACTIVE_CLAIMS):
+            lease = self._claim_once(task_id, self._wanted(bulk=False))
+            if not lease.chunks:
+                return
+            try:
+                finished = self._run(lease, task_id, until)
+            except RedisError:
+                raise
+            except Exception:  # noqa: S112 - it is logged and charged, and the bulk lease has no part in it
+                continue
+            self._finish(lease.token, finished)
 
     def _note(self, token: str, item: int, progress: bytes = b"") -> None:
         self._store.renew(token, at_item=item, progress=progress)
@@ -132,52 +165,3 @@ class Child:
 
     def _token(self, task_id: str) -> str:
         return f"{self._boot}|{task_id}|{os.getpid()}|{next(self._sequence)}"
-
-
-class _Keeper(threading.Thread):
-    """Renews the lease that its process holds, and shows that the process is ready."""
-
-    def __init__(self, settings: WorkerSettings, model: str, ref: str, process: str) -> None:
-        super().__init__(name="lease keeper", daemon=True)
-        self._settings = settings
-        self._presence = (model, ref, process)
-        self._store = open_store(settings)
-        self._held: tuple[str, float] | None = None
-
-    def keeping(self, token: str) -> "_Kept":
-        return _Kept(self, token)
-
-    def hold(self, token: str | None) -> None:
-        self._held = None if token is None else (token, time.monotonic())
-
-    def run(self) -> None:
-        every = self._settings.renew_seconds
-        outage = Outage(f"lease keeper of {os.getpid()}")
-        while True:
-            try:
-                self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=self._renewable())
-                outage.worked()
-            except RedisError as error:
-                outage.failed(error)
-            except Exception:  # whatever it is, the next round must come
-                log.exception("cannot renew")
-            time.sleep(every)
-
-    def _renewable(self) -> str:
-        """The token of the lease to renew, or '' for none. A task past its time limit is about to be killed."""
-        held = self._held
-        if held is None or time.monotonic() - held[1] >= self._settings.task_time_limit_seconds:
-            return ""
-        return held[0]
-
-
-class _Kept:
-    def __init__(self, keeper: _Keeper, token: str) -> None:
-        self._keeper = keeper
-        self._token = token
-
-    def __enter__(self) -> None:
-        self._keeper.hold(self._token)
-
-    def __exit__(self, *exc: object) -> None:
-        self._keeper.hold(None)

@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 Upload = bytes | memoryview
 
 
-class OutOfTime(Exception):
-    """The images take too long to be done together."""
-
-
 class Classifier:
     def __init__(self, network: nn.Module, card: Card, limits: ImageLimits) -> None:
         self.card = card
@@ -35,14 +31,13 @@ class Classifier:
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
         """Each image's classes, best first, or why it has none. A bad image fails alone.
 
-        Raises:
-            OutOfTime: at `until`, a time of the monotonic clock, images were left to decode; the first always is.
+        What is not decoded at `until`, a time of the monotonic clock, is left out at the end; the first image never is.
         """
         outcomes: list[Outcome | None] = [None] * len(uploads)
         inputs, places = list[NDArray[np.float32]](), list[int]()
         for place, upload in enumerate(uploads):
             if place and time.monotonic() > until:
-                raise OutOfTime
+                break
             try:
                 inputs.append(self._preprocess(decode(upload, self._limits), self.card.input))
                 places.append(place)

@@ -1,25 +1,31 @@
 #!lua flags=allow-oom
 -- Takes ready chunks of live jobs under one lease.
--- ARGV: model, owner token, lease ms, items wanted, bytes allowed, turn.
+-- ARGV: model, owner token, lease ms, items wanted of the interactive lane, of the bulk lane, bytes allowed, turn.
 -- Every second turn takes one suspect chunk alone, every eighth looks at the bulk lane first; one lane a claim,
--- owner after owner, each getting its share of what is wanted.
--- Returns {'suspect' | 'batch', 1 if work may be left else 0, then for each chunk: entry, top_k, charges, progress},
--- where progress is what an earlier suspect run has done of the chunk.
+-- owner after owner, each getting its share of what is wanted. Where no bulk is wanted, suspects are not, either.
+-- Returns {'suspect' | 'i' | 'b' (the lane), 1 if work may be left else 0, then for each chunk: entry, top_k, charges,
+-- progress}, where progress is what an earlier run has done of the chunk.
 local model, token = ARGV[1], ARGV[2]
-local lease_ms, items_max, bytes_max, turn = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local reply, held = { 'batch', 0 }, {}
+local lease_ms, bytes_max, turn = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local wanted = { i = tonumber(ARGV[4]), b = tonumber(ARGV[5]) }
+local reply, held = { 'i', 0 }, {}
+local now = now_ms()
 local pops = 120 -- bounds the keys that one call touches
 
 -- Whether the chunk was taken: chunks of jobs that ended or are gone lose their bytes here.
 local function take(entry)
   local id, chunk, _, size = unpack_entry(entry)
   local job = K.job .. id
-  local record = redis.call('HMGET', job, 's', 'k', 'x' .. chunk, 'p' .. chunk)
+  local record = redis.call('HMGET', job, 's', 'k', 'x' .. chunk, 'p' .. chunk, 't')
   if not live(record[1]) then
     drop_upload(entry, size)
     return false
   end
-  if record[1] == 'q' then redis.call('HSET', job, 's', 'r') end
+  if record[1] == 'q' then
+    redis.call('HSET', job, 's', 'r', 't', now)
+  elseif not record[5] then
+    redis.call('HSET', job, 't', now)
+  end
   held[#held + 1] = entry
   reply[#reply + 1] = entry
   reply[#reply + 1] = record[2]
@@ -42,12 +48,12 @@ local function take_suspect()
 end
 
 -- One round of the ring: each owner gets its share of what is still wanted. Returns the items and bytes held.
-local function take_round(name, items, bytes)
+local function take_round(name, items_max, items, bytes)
   for owners = redis.call('LLEN', K.ring .. name), 1, -1 do
     if items >= items_max or pops <= 0 then break end
     local owner = redis.call('LPOP', K.ring .. name)
     local queue = K.ready .. name .. ':' .. owner
-    local share = items + math.ceil((items_max - items) / owners)
+    local before, share, fits = items, items + math.ceil((items_max - items) / owners), true
     while items < share and pops > 0 do
       local entry = redis.call('LPOP', queue)
       if not entry then break end
@@ -55,31 +61,35 @@ local function take_round(name, items, bytes)
       local _, _, more, size = unpack_entry(entry)
       if #held > 0 and (items + more > items_max or bytes + size > bytes_max) then
         redis.call('LPUSH', queue, entry)
-        pops = 0
+        fits, pops = false, 0
       elseif take(entry) then
         items, bytes = items + more, bytes + size
       end
     end
-    if redis.call('EXISTS', queue) == 1 then redis.call('RPUSH', K.ring .. name, owner) end
+    if redis.call('EXISTS', queue) == 1 then
+      -- For whom there was no room at all, the next claim has it first.
+      redis.call((fits or items > before) and 'RPUSH' or 'LPUSH', K.ring .. name, owner)
+    end
   end
   return items, bytes
 end
 
 local function take_lane(lane)
-  local items, bytes, before = 0, 0, -1
+  local items_max, items, bytes, before = wanted[lane], 0, 0, -1
   while items > before and items < items_max and pops > 0 do
     before = items
-    items, bytes = take_round(model .. ':' .. lane, items, bytes)
+    items, bytes = take_round(model .. ':' .. lane, items_max, items, bytes)
   end
+  if items > 0 then reply[1] = lane end
 end
 
-if turn % 2 == 1 then take_suspect() end
+if wanted.b > 0 and turn % 2 == 1 then take_suspect() end
 if #held == 0 then take_lane(turn % 8 == 6 and 'b' or 'i') end
 if #held == 0 then take_lane(turn % 8 == 6 and 'i' or 'b') end
-if #held == 0 and turn % 2 == 0 then take_suspect() end
+if #held == 0 and wanted.b > 0 and turn % 2 == 0 then take_suspect() end
 if #held > 0 then
   redis.call('SADD', K.lease .. token, unpack(held))
-  redis.call('ZADD', K.leases, now_ms() + lease_ms, token)
+  redis.call('ZADD', K.leases, now + lease_ms, token)
 end
 if has_ready(model) then reply[2] = 1 end
 return reply

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Writes the results of chunks that this owner still holds; others are refused without a trace.
--- ARGV: owner token, model to ring for if work is left ('' for none), then for each chunk: entry, succeeded, results.
+-- ARGV: owner token, model to ring for if work is left ('' for none), bytes of records up to which failed images are
+--       kept, then for each chunk: entry, succeeded, results, failed images to be kept ('' for none).
 -- Returns how many items reached their terminal state.
 local token = ARGV[1]
 local lease = K.lease .. token
@@ -8,27 +9,39 @@ local now = now_ms()
 local uploads, records, finished = 0, 0, 0
 local ended, pending = {}, {}
 
-for at = 3, #ARGV, 3 do
-  local entry, succeeded, results = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+-- What keeping so much takes, or 0 where there is no room for it.
+local function room_for(kept)
+  if kept == '' then return 0 end
+  local more = stored(kept) + K.row_bytes
+  local taken = (tonumber(redis.call('HGET', K.stats, 'records')) or 0) + records
+  return taken + more <= tonumber(ARGV[3]) and more or 0
+end
+
+for at = 4, #ARGV, 4 do
+  local entry, succeeded, results, kept = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   if redis.call('SREM', lease, entry) == 1 then
     local id, chunk, items, size = unpack_entry(entry)
     local job = K.job .. id
-    local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'z', 'r' .. chunk)
+    local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'z', 'h', 'r' .. chunk)
     if redis.call('UNLINK', K.upload .. string.sub(entry, 1, 20)) == 1 then
       uploads = uploads + size + K.chunk_bytes
     end
-    if live(record[1]) and not record[7] then
+    if live(record[1]) and not record[8] then
       local done = (tonumber(record[4]) or 0) + succeeded
       local failed = (tonumber(record[5]) or 0) + items - succeeded
-      local fields = { 'r' .. chunk, results, 'z', record[6] + stored(results) }
+      local keeping = room_for(kept)
+      local more = stored(results) + keeping
+      local fields = { 'r' .. chunk, results, 'z', record[6] + more }
       if succeeded > 0 then fields[5], fields[6] = 'd', done end
       if succeeded < items then fields[#fields + 1], fields[#fields + 2] = 'f', failed end
+      if keeping > 0 then fields[#fields + 1], fields[#fields + 2] = 'b' .. chunk, kept end
       if record[1] ~= 'o' and done + failed == tonumber(record[3]) then
         for _, value in ipairs({ 's', done > 0 and 'c' or 'f', 'e', now }) do fields[#fields + 1] = value end
         ended[#ended + 1] = id
+        if record[7] then redis.call('ZADD', K.hooks, now, id) end
       end
       redis.call('HSET', job, unpack(fields))
-      records = records + stored(results)
+      records = records + more
       finished = finished + items
       pending[record[2]] = (pending[record[2]] or 0) + items
     end
@@ -36,6 +49,7 @@ for at = 3, #ARGV, 3 do
 end
 
 count('uploads', -uploads)
+count('drained', uploads)
 count('records', records)
 count('transitions', finished)
 for owner, items in pairs(pending) do count('pending:' .. owner, -items) end

@@ -16,9 +16,10 @@ from tests.support.pictures import bad_pictures, good_pictures
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of
 from tests.support.waiting import eventually
-from worker.child import Child, _Keeper
+from worker.child import Child
 from worker.classifier import Classifier
 from worker.images import decode
+from worker.keeper import Keeper
 from worker.settings import WorkerSettings
 
 MakeChild = Callable[..., Child]
@@ -287,7 +288,7 @@ async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store
     await store.submit(b"x")
     settings = WorkerSettings(redis_url=valkey.url, lease_seconds=1, renew_seconds=0.1)
     token = store.leases.claim(MODEL, "boot|task|1|0", items_max=64, bytes_max=1 << 26, turn=0).token
-    keeper = _Keeper(settings, MODEL, f"{MODEL}@1", "boot|1")
+    keeper = Keeper(settings, MODEL, f"{MODEL}@1", "boot|1")
     store.redis.config_set("maxmemory", 1)
     with keeper.keeping(token):
         keeper.start()
