@@ -1,7 +1,6 @@
 """Jobs, items and models as the JSON that clients see."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from api.drain import Drain
@@ -10,6 +9,7 @@ from jobs.models import Card
 from jobs.records import Failure, Item, Job, JobState
 from jobs.registry import ModelRegistry
 from jobs.settings import StoreSettings
+from jobs.times import iso_time
 
 CONFIDENCE_DIGITS = 6
 ETA_SHARE = 0.02  # of a job's images: fewer tell nothing of its pace
@@ -32,9 +32,9 @@ class Views:
             "status": job.state,
             "model": job.model,
             "lane": job.lane,
-            "created_at": _time(job.accepted_ms),
-            "completed_at": _time(job.ended_ms),
-            "expires_at": None if job.ended_ms is None else _time(job.ended_ms + self._result_ttl_ms),
+            "created_at": iso_time(job.accepted_ms),
+            "completed_at": iso_time(job.ended_ms),
+            "expires_at": None if job.ended_ms is None else iso_time(job.ended_ms + self._result_ttl_ms),
             "counts": {
                 "total": job.total,
                 "pending": 0 if canceled else job.unfinished,
@@ -86,9 +86,3 @@ def model_view(card: Card, serving: list[str]) -> dict[str, Any]:
         **card.model_dump(),
         "serving": {"workers": len(workers), "processes": len(serving)},
     }
-
-
-def _time(ms: int | None) -> str | None:
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

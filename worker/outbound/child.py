@@ -64,8 +64,8 @@ class OutboundChild:
 
     async def _open(self) -> Web:
         loop = asyncio.get_running_loop()
-        # Names are resolved in threads, where a slow name server must not hold up the others.
-        loop.set_default_executor(ThreadPoolExecutor(self._settings.fetch_concurrency, "resolver"))
+        # Names are resolved in threads: enough of them that slow name servers, which outlast a fetch, hold up no other.
+        loop.set_default_executor(ThreadPoolExecutor(2 * self._settings.fetch_concurrency, "resolver"))
         return Web(self._settings)
 
     async def _serve(self, task_id: str) -> None:
