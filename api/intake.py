@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from api.body import Body
 from api.chunk_stream import ChunkStream, feed, new_digest, pump
-from api.images import ChunkBuilder, Source
+from api.images import ChunkBuilder, Source, UploadedImage
 from api.settings import ApiSettings
 from api.uploads import open_source
 from jobs.errors import (
@@ -20,6 +20,8 @@ from jobs.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     ItemCode,
+    JobNotEnded,
+    NothingToRetry,
     QueueFull,
     UnknownModel,
     UploadTimeout,
@@ -141,12 +143,28 @@ class Intake:
             body.close()
         return Accepted(await self._store.get(job.id, order.owner), replayed=before.done)
 
-    async def retry(self, job: Job, order: Order, job_id: bytes, source: Source) -> Accepted:
-        """A new job from images of an earlier one. Raises as `submit` does."""
-        submission = await self._submission(order, job_id)
+    async def retry(self, job: Job, key: str) -> Accepted:
+        """A new job from the failed images of an ended one whose bytes are kept.
+
+        Raises:
+            JobNotEnded, NothingToRetry; and as `submit`.
+        """
+        if not job.state.ended:
+            raise JobNotEnded
+        order = Order(job.owner, job.model, job.lane, job.top_k, job.webhook_url or "", key)
+        submission = await self._submission(order, await self.new_id(job.owner))
         submission.retry_of = job.id
+        source = Source(self._kept(job))
         async with self._streaming(source):
             return await self._submit_stream(source, submission, job.lane)
+
+    async def _kept(self, job: Job) -> AsyncGenerator[UploadedImage]:
+        found = False
+        async for name, data in self._store.kept(job):
+            found = True
+            yield UploadedImage(name, data)
+        if not found:
+            raise NothingToRetry
 
     async def _submission(self, order: Order, job_id: bytes) -> Submission:
         name = order.model or self._settings.default_model

@@ -245,6 +245,8 @@ _IMAGES: dict[str, Any] = {
 }
 UPLOAD: dict[str, Any] = {"parameters": [_PREFER, _KEY], "requestBody": _IMAGES}
 PART: dict[str, Any] = {"parameters": [_KEY], "requestBody": _IMAGES | {"required": True}}
+RETRY: dict[str, Any] = {"parameters": [_KEY]}
+RETRY_CONFLICTS = "`job_not_ended`, `nothing_to_retry` or `idempotency_in_progress`"
 PART_CONFLICTS = "`job_sealed`, `job_ended` or `idempotency_in_progress`"
 PREDICT_UPLOAD: dict[str, Any] = {
     "requestBody": {

@@ -129,6 +129,10 @@ class JobEnded(DarkroomError):
     status, code, title = 409, "job_ended", "The job has ended"
 
 
+class JobNotEnded(DarkroomError):
+    status, code, title = 409, "job_not_ended", "The job has not ended yet"
+
+
 class JobSealed(DarkroomError):
     status, code, title = 409, "job_sealed", "The job is sealed: it takes no more parts"
 

@@ -54,6 +54,16 @@ def read_chunk(job_id: bytes, chunk: int) -> Command:
     return ("HMGET", job_key(job_id), f"r{chunk}", f"i{chunk}", "s")
 
 
+def read_kept(job_id: bytes, chunk: int) -> Command:
+    """The command whose reply is what `unpack_kept` and `names_from` take."""
+    return ("HMGET", job_key(job_id), f"b{chunk}", f"i{chunk}")
+
+
+def names_from(packed: bytes | None) -> list[str | None]:
+    """The names of a chunk's items."""
+    return orjson.loads(packed) if packed else [None]
+
+
 def job_from(job_id: bytes, fields: Fields) -> Job | None:
     """The job, or None where there is no record."""
     state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, *more = fields
@@ -87,7 +97,7 @@ def job_from(job_id: bytes, fields: Fields) -> Job | None:
 def items_from(job: Job, first: int, fields: Fields) -> list[Item]:
     """The items of one chunk, whose first has the index `first`."""
     results, packed_names = fields
-    names: list[str | None] = orjson.loads(packed_names) if packed_names else [None]
+    names = names_from(packed_names)
     if results is not None:
         ref, outcomes = unpack_outcomes(results)
         return [_item(first + at, names[at], outcome, ref) for at, outcome in enumerate(outcomes)]

@@ -6,11 +6,12 @@ from jobs import keys
 from jobs.errors import JobExpired, JobNotFound
 from jobs.ids import belongs_to
 from jobs.link import StoreLink
-from jobs.records import STATE_OF_CODE, Item, Job, JobState
-from jobs.rows import items_from, job_from, job_key, keyed_key, read_chunk, read_job
+from jobs.records import STATE_OF_CODE, Item, Job, JobState, unpack_kept
+from jobs.rows import items_from, job_from, job_key, keyed_key, names_from, read_chunk, read_job, read_kept
 from jobs.settings import StoreSettings
 
 _CHUNKS_A_READ = 8  # 512 items at most
+_LENGTHS_A_READ = 1000
 
 
 class JobStore:
@@ -87,6 +88,19 @@ class JobStore:
         """How many images have ended, and how many upload bytes have gone, since the store began."""
         (totals,) = await self._link.read(("HMGET", keys.STATS, "transitions", "drained"))
         return int(totals[0] or 0), int(totals[1] or 0)
+
+    async def kept(self, job: Job) -> AsyncIterator[tuple[str | None, bytes]]:
+        """Name and bytes of each failed image that may be tried again."""
+        for start in range(0, job.chunks, _LENGTHS_A_READ):
+            numbers = range(start, min(start + _LENGTHS_A_READ, job.chunks))
+            lengths = await self._link.read(*(("HSTRLEN", job_key(job.id), f"b{number}") for number in numbers))
+            for number in (number for number, length in zip(numbers, lengths, strict=True) if length):
+                (row,) = await self._link.read(read_kept(job.id, number))
+                if row[0] is None:  # it was deleted meanwhile
+                    return
+                names = names_from(row[1])
+                for place, data in unpack_kept(row[0]).items():
+                    yield names[place], bytes(data)
 
     async def cancel(self, job_id: bytes, owner: str) -> None:
         """Cancel what has not ended; a job that has ended stays as it is. Raises as `get` does."""

@@ -215,6 +215,20 @@ async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     return answer(await calls.views.job(await calls.store.get(job_id, owner)))
 
 
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    summary="Try failed images again, as a new job",
+    response_model=schemas.JobResource,
+    responses=schemas.responses(401, 404, 410, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.RETRY_CONFLICTS}),
+    openapi_extra=schemas.RETRY,
+)
+async def retry(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
+    """Those whose failure may pass, as after a crash or a timeout, and whose bytes are kept with the job."""
+    job = await calls.store.get(job_id, owner)
+    return await _accepted(calls, await calls.intake.retry(job, _idempotency_key(request)))
+
+
 @router.delete(
     "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.responses(401, 404, 410, 503)
 )

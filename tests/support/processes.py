@@ -191,4 +191,4 @@ def _runs(pid: int, what: str) -> bool:
 
 
 def _memory() -> dict[str, str]:
-    return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "UPLOAD_BYTES_MAX": str(64 << 20)}
+    return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)}

@@ -11,7 +11,7 @@ import aiohttp
 import redis
 
 from jobs import keys
-from tests.support.processes import Api, Valkey, Worker
+from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey, Worker
 from tests.support.waiting import wait_until
 
 PNG = {"Content-Type": "image/png"}
@@ -21,16 +21,17 @@ IN_FLIGHT = 32
 class Stack:
     """Starts what is asked for; ends all of it."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, maxmemory_bytes: int = MAXMEMORY_BYTES, **settings: str) -> None:
         self._folder = folder
-        self._settings = settings
+        self._maxmemory_bytes = maxmemory_bytes
+        self._settings = {"REDIS_MAXMEMORY_BYTES": str(maxmemory_bytes)} | settings
         self._exits = ExitStack()
         self._workers = 0
         self.valkey: Valkey
         self.redis: redis.Redis[bytes]
 
     def __enter__(self) -> Self:
-        self.valkey = self._exits.enter_context(Valkey(self._folder / "vk"))
+        self.valkey = self._exits.enter_context(Valkey(self._folder / "vk", maxmemory_bytes=self._maxmemory_bytes))
         self.redis = self._exits.enter_context(self.valkey.client)
         return self
 

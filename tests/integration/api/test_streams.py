@@ -8,10 +8,12 @@ import httpx
 import pytest
 
 from jobs import keys
-from jobs.records import JobState
+from jobs.errors import ItemCode
+from jobs.leases import FinishedChunk
+from jobs.records import Failure, JobState, pack_kept, pack_outcomes, unpack_upload
 from tests.integration.api.conftest import StartApi
 from tests.support.archives import make_tar, make_zip
-from tests.support.store import MODEL, Store
+from tests.support.store import COAT, MODEL, Store
 from tests.support.waiting import eventually
 
 TAR = {"Content-Type": "application/x-tar"}
@@ -287,3 +289,48 @@ async def test_opening_with_the_same_key_opens_one_job(api: httpx.AsyncClient) -
     assert again.headers["Idempotency-Replayed"] == "true"
     other = await api.post("/v1/jobs?open=true&top_k=1", headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+# -- retry
+
+
+def fail(store: Store, failures: dict[str, ItemCode]) -> None:
+    """Finish what waits: images of these names fail, with their bytes kept, the others are coats."""
+    lease = store.claim()
+    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].entry.job_id, "i0"))
+    done = []
+    for claimed in lease.chunks:
+        images = unpack_upload(claimed.upload, claimed.entry.items)
+        outcomes = [Failure(failures[name]) if name in failures else COAT for name in names]
+        kept = pack_kept((place, images[place]) for place, name in enumerate(names) if name in failures)
+        done.append(FinishedChunk(claimed.entry, 3 - len(failures), pack_outcomes("fmnist-mlp@1", outcomes), kept))
+    store.leases.finish(lease.token, done)
+
+
+async def test_a_retry_is_a_new_job_of_the_failed_images_whose_bytes_are_kept(
+    api: httpx.AsyncClient, store: Store, shirt: bytes
+) -> None:
+    files = {"a.png": shirt, "b.png": shirt + b"b", "c.png": shirt + b"c"}
+    job = (await api.post("/v1/jobs?top_k=3", content=make_tar(files), headers=TAR)).json()
+    path = job["links"]["self"]
+    early = await api.post(f"{path}/retry")
+    assert (early.status_code, early.json()["code"]) == (409, "job_not_ended")
+    fail(store, {"b.png": ItemCode.TIMEOUT})
+
+    answer = await api.post(f"{path}/retry", headers={"Idempotency-Key": "again"})
+    retried = answer.json()
+    assert (answer.status_code, retried["retry_of"], retried["counts"]["total"]) == (202, job["id"], 1)
+    again = await api.post(f"{path}/retry", headers={"Idempotency-Key": "again"})
+    assert (again.json()["id"], again.headers["Idempotency-Replayed"]) == (retried["id"], "true")
+    (claimed,) = store.claim().chunks
+    assert unpack_upload(claimed.upload, 1) == [files["b.png"]]
+    assert claimed.top_k == 3
+
+
+async def test_a_retry_of_nothing_is_refused(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
+    path = (await api.post("/v1/jobs", content=shirt, headers=PNG)).headers["Location"]
+    drain(store)
+    for headers in ({}, {"Idempotency-Key": "again"}):
+        answer = await api.post(f"{path}/retry", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_retry")
+    assert len((await api.get("/v1/jobs")).json()["jobs"]) == 1

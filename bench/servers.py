@@ -1,0 +1,53 @@
+"""A stack of real processes for a benchmark, and what they cost: CPU and memory, read from /proc."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.processes import Process, children_of
+from tests.support.stack import Stack
+
+GIB = 1 << 30
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def serving(**settings: str) -> Iterator["Servers"]:
+    """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker of two children."""
+    with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB, **settings) as stack:
+        api = stack.api()
+        worker = stack.worker()
+        yield Servers(stack, {"valkey": stack.valkey, "api": api, "worker": worker}, api.url)
+
+
+class Servers:
+    def __init__(self, stack: Stack, processes: dict[str, Process], url: str) -> None:
+        self.stack = stack
+        self.url = url
+        self._processes = processes
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """User and system time that each has spent, its children included."""
+        return {name: sum(map(_cpu_seconds, _tree(it.pid))) for name, it in self._processes.items()}
+
+    def memory_bytes(self, name: str) -> tuple[int, int]:
+        """Resident now, and at most since `reset_peak`."""
+        status = Path(f"/proc/{self._processes[name].pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return tuple(int(fields[field].split()[0]) * 1024 for field in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+
+    def reset_peak(self, name: str) -> None:
+        Path(f"/proc/{self._processes[name].pid}/clear_refs").write_text("5")
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for child in children_of(pid):
+        yield from _tree(child)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
