@@ -1,0 +1,124 @@
+"""Bulk jobs through real processes: more than fits into memory, and nothing left behind."""
+
+import asyncio
+import signal
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from jobs import keys
+from tests.support.archives import make_tar, make_zip
+from tests.support.keyspace import unreachable
+from tests.support.pictures import encode, photo
+from tests.support.stack import PNG, Stack, load_client
+from tests.support.store import OWNER
+from tests.support.waiting import wait_until
+
+TAR = {"Content-Type": "application/x-tar"}
+MEMORY = 64 << 20
+
+
+async def tar_of(image: bytes, count: int) -> AsyncIterator[bytes]:
+    """An archive that is nowhere whole."""
+    for number in range(count):
+        entry = tarfile.TarInfo(f"{number:06}.jpg")
+        entry.size = len(image)
+        yield entry.tobuf() + image + bytes(-len(image) % 512)
+    yield bytes(1024)
+
+
+async def ended(client: aiohttp.ClientSession, path: str) -> dict[str, Any]:
+    while True:
+        async with client.get(f"{path}?wait=20") as answer:
+            job: dict[str, Any] = await answer.json()
+            if job["status"] in ("completed", "failed", "canceled"):
+                return job
+
+
+async def test_five_times_redis_memory_goes_through_it_and_nothing_is_lost(tmp_path: Path, shirt: bytes) -> None:
+    """Three streams are read as fast as the workers drain them, while single uploads find room all the time."""
+    image = encode(photo(shirt, size=(640, 480)), "JPEG", quality=95)
+    each = 5 * MEMORY // len(image) // 3 + 1
+    with Stack(tmp_path, maxmemory_bytes=MEMORY) as stack:
+        api = stack.api()
+        stack.worker()
+        refused = 0
+
+        async def singles(client: aiohttp.ClientSession) -> None:
+            nonlocal refused
+            while True:
+                async with client.post("/v1/jobs", data=shirt, headers=PNG) as answer:
+                    refused += answer.status != 202
+                await asyncio.sleep(0.01)
+
+        async with load_client(api.url) as client:
+
+            async def stream() -> dict[str, Any]:
+                async with client.post("/v1/jobs", data=tar_of(image, each), headers=TAR) as answer:
+                    assert answer.status == 202, await answer.text()
+                    return await ended(client, answer.headers["Location"])
+
+            small = asyncio.create_task(singles(client))
+            jobs = await asyncio.gather(*(stream() for _ in range(3)))
+            small.cancel()
+        assert [job["counts"]["succeeded"] for job in jobs] == [each] * 3
+        assert refused == 0
+        peak = stack.redis.info("memory")["used_memory_peak"]
+        print(f"{3 * each * len(image) >> 20} MiB through a Redis of {MEMORY >> 20} MiB: peak {peak >> 20} MiB")
+        assert peak < MEMORY
+
+
+@pytest.fixture
+def bulk_stack(tmp_path: Path) -> Iterator[Stack]:
+    with Stack(tmp_path, RESULT_TTL_SECONDS="3600", MIN_RESULT_TTL_SECONDS="1") as stack:
+        yield stack
+
+
+async def test_every_key_has_a_time_to_live_or_a_job_that_leads_to_it(bulk_stack: Stack, shirt: bytes) -> None:
+    stack = bulk_stack
+    api, worker = stack.api(), stack.worker()
+    files = {f"{n}.png": shirt for n in range(300)}
+    async with load_client(api.url) as client:
+
+        async def post(path: str, data: bytes = b"", **headers: str) -> str:
+            async with client.post(
+                path, data=data, headers={k.replace("_", "-"): v for k, v in headers.items()}
+            ) as answer:
+                body = await answer.json()
+                return str(body.get("links", {}).get("self") or body.get("job_id", body.get("code")))
+
+        tar, unfinished = make_tar(files), make_tar(files)[:-150_000]
+        kinds = {"Content_Type": "application/x-tar"}
+        done = [
+            await post("/v1/jobs", shirt, Content_Type="image/png", Idempotency_Key="one"),
+            await post("/v1/jobs", tar, Idempotency_Key="two", **kinds),
+            await post("/v1/jobs", make_zip(files), Content_Type="application/zip"),
+        ]
+        for path in done:
+            assert (await ended(client, path))["status"] == "completed"
+        await post("/v1/jobs", unfinished, Idempotency_Key="three", **kinds)
+        opened = await post("/v1/jobs?open=true", Idempotency_Key="four")
+        await post(f"{opened}/items", unfinished, Idempotency_Key="part", **kinds)
+        async with client.delete(done[1]) as answer:
+            assert answer.status == 204
+
+        worker.signal(signal.SIGSTOP)  # it takes no bells: what comes now waits, once its children are idle
+        waiting = [await post("/v1/jobs", tar, **kinds) for _ in range(3)]
+        await post(f"{waiting[0]}/cancel")
+        async with client.delete(waiting[1]) as answer:
+            assert answer.status == 204
+        wait_until(lambda: not unreachable(stack.redis, owner=OWNER), what="the sweep of what was canceled and deleted")
+        worker.signal(signal.SIGCONT)
+
+        # All of it deleted, nothing is left of any job.
+        async with client.get("/v1/jobs?limit=1000") as answer:
+            for job in (await answer.json())["jobs"]:
+                async with client.delete(job["links"]["self"]) as gone:
+                    assert gone.status == 204
+    patterns = (keys.JOB, keys.UPLOAD, keys.KEYED, keys.OWNED, keys.LEASE, keys.READY)
+    wait_until(lambda: not any(stack.redis.keys(f"{p}*") for p in patterns), what="the end of every key of a job")
+    wait_until(lambda: stack.stat("uploads") == stack.stat(f"pending:{OWNER}") == 0, what="counters at nought")

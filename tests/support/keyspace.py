@@ -1,0 +1,42 @@
+"""Whether everything in Redis will go away by itself, or with a job that is there."""
+
+import redis
+
+from jobs import keys
+
+# One of each a stack, or one a model or an owner: what they hold is bounded by jobs, leases or workers.
+_FIXED = {
+    keys.LEASES,
+    keys.SUSPECT_AT,
+    keys.ENDED,
+    keys.OPEN,
+    keys.HOOKS,
+    keys.TRASH,
+    keys.STATS,
+    keys.BELLS,
+    keys.MODELS,
+    keys.SIGNING,
+}
+_OF_MODELS = (keys.RING, keys.BELL, keys.SERVING, keys.SUSPECTS, keys.QUEUE, keys.READY)
+
+
+def unreachable(client: "redis.Redis[bytes]", *, owner: str) -> list[bytes]:
+    """Keys without a time to live that no job leads to, and places where a job stands that is not there."""
+    jobs = {key.removeprefix(keys.JOB.encode()) for key in client.keys(f"{keys.JOB}*")}
+    owned = set(client.zrange(keys.OWNED + owner, 0, -1))
+    leases = set(client.zrange(keys.LEASES, 0, -1))
+    lost = [b"owned " + job_id for job_id in owned ^ jobs]
+    for key in client.scan_iter(count=1000):
+        name = key.decode("latin1")
+        if client.ttl(key) >= 0 or name in _FIXED or name == keys.OWNED + owner or name.startswith(_OF_MODELS):
+            continue
+        kind, rest = name[:2], key[2:]
+        reachable = (
+            (kind == keys.JOB and rest in owned)
+            or (kind == keys.UPLOAD and rest[:16] in jobs)
+            or (kind == keys.KEYED and client.get(key) in jobs)
+            or (kind == keys.LEASE and rest in leases)
+        )
+        if not reachable:
+            lost.append(key)
+    return lost
