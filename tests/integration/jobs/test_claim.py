@@ -1,6 +1,15 @@
+from collections import Counter
+
 from jobs import keys
+from jobs.errors import ItemCode
+from jobs.leases import Lease
 from jobs.records import JobState, Lane, unpack_upload
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, make_chunk
+
+
+def claim(store: Store, number: int, *, items: int, bulk_items: int, turn: int = 0) -> Lease:
+    token = f"boot|task|1|{number}"
+    return store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk_items, bytes_max=64 << 20, turn=turn)
 
 
 async def test_a_claim_takes_what_is_ready_and_its_bytes(store: Store) -> None:
@@ -64,6 +73,80 @@ async def test_one_claim_is_of_one_lane(store: Store) -> None:
     await store.submit(b"bulk", lane=Lane.BULK)
     interactive = await store.submit(b"one")
     assert [c.entry.job_id for c in store.claim().chunks] == [interactive]
+
+
+async def test_each_lane_has_its_own_number_of_items(store: Store) -> None:
+    for _ in range(10):
+        await store.submit(b"bulk", lane=Lane.BULK)
+        await store.submit(b"one")
+
+    leases = [claim(store, number, items=3, bulk_items=8, turn=turn) for number, turn in enumerate((0, 6))]
+
+    assert [(lease.bulk, len(lease.chunks)) for lease in leases] == [(False, 3), (True, 8)]
+
+
+async def test_where_no_bulk_is_wanted_neither_bulk_nor_suspects_are_taken(store: Store) -> None:
+    await store.submit(b"suspect")
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    await store.submit(b"bulk", lane=Lane.BULK)
+
+    assert [claim(store, turn, items=64, bulk_items=0, turn=turn).chunks for turn in range(8)] == [[]] * 8
+
+    interactive = await store.submit(b"one")
+    (claimed,) = claim(store, 8, items=64, bulk_items=0, turn=6).chunks
+    assert claimed.entry.job_id == interactive
+
+
+async def test_a_suspect_is_of_no_lane(store: Store) -> None:
+    await store.submit(b"suspect", lane=Lane.BULK)
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+
+    lease = store.claim("boot|task|1|1", turn=1)
+    assert (lease.suspect, lease.bulk) == (True, False)
+
+
+async def test_the_first_claim_of_a_job_notes_when_it_started(store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 2, chunk_items=1)
+    assert (await store.get(job_id)).started_ms is None
+
+    store.claim(items=1)
+    started = (await store.get(job_id)).started_ms
+    assert started is not None
+    assert started >= (await store.get(job_id)).accepted_ms
+    store.redis.hset(keys.JOB.encode() + job_id, "t", 1)
+    store.claim("boot|task|1|1")
+    assert (await store.get(job_id)).started_ms == 1, "the first one counts"
+
+
+async def test_an_open_job_stays_open_when_it_is_claimed_and_its_start_is_noted_once(store: Store) -> None:
+    part = await store.open()
+    for number in range(2):
+        await store.open_jobs.add(part, make_chunk([b"image"], number), bytes(16))
+
+    store.claim(items=1)
+    job = await store.get(part.job_id)
+    assert job.state is JobState.OPEN
+    assert job.started_ms is not None
+    store.redis.hset(keys.JOB.encode() + part.job_id, "t", 1)
+    store.claim("boot|task|1|1")
+    assert (await store.get(part.job_id)).started_ms == 1
+
+    await store.open_jobs.seal(part.job_id, OWNER)
+    assert (await store.get(part.job_id)).state is JobState.RUNNING
+
+
+async def test_owners_of_full_chunks_share_claims_of_any_size(store: Store) -> None:
+    """A claim for 200 has room for three chunks of 64: whoever got none of it comes first in the next."""
+    of = {await store.submit(*[b"x"] * 64 * 30, owner=owner, lane=Lane.BULK): owner for owner in ("a", "b", "c")}
+
+    taken = Counter(
+        of[claimed.entry.job_id]
+        for number in range(15)
+        for claimed in claim(store, number, items=64, bulk_items=200).chunks
+    )
+
+    assert taken.total() == 45
+    assert max(taken.values()) - min(taken.values()) <= 1, taken
 
 
 async def test_owners_share_a_claim_whatever_each_has_waiting(store: Store) -> None:

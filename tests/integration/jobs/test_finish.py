@@ -2,8 +2,14 @@ import pytest
 
 from jobs import keys
 from jobs.errors import ItemCode, JobExpired
-from jobs.records import Failure, ItemState, JobState
+from jobs.leases import FinishedChunk, Lease, LeaseStore
+from jobs.records import Failure, ItemState, JobState, pack_kept, pack_outcomes, unpack_kept
+from jobs.rows import job_key
+from jobs.settings import StoreSettings
+from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, OWNER, Store, finished
+
+CRASHED = Failure(ItemCode.WORKER_CRASHED)
 
 
 async def test_a_finish_gives_results_and_ends_the_job(store: Store) -> None:
@@ -143,3 +149,68 @@ async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
     store.redis.delete(keys.QUEUE + MODEL)
     store.leases.finish(lease.token, finished(lease), ring_for=MODEL)
     assert store.redis.llen(keys.QUEUE + MODEL) == 0
+
+
+async def test_what_drained_is_counted_for_good(store: Store) -> None:
+    for _ in range(2):
+        await store.submit(b"image" * 100)
+        waiting = store.stat("uploads")
+        before = store.stat("drained")
+        store.finish(store.claim())
+        assert store.stat("drained") == before + waiting
+
+
+def failed_but_kept(lease: Lease, image: bytes) -> list[FinishedChunk]:
+    results = pack_outcomes("fmnist-mlp@1", [CRASHED])
+    return [FinishedChunk(claimed.entry, 0, results, pack_kept([(0, image)])) for claimed in lease.chunks]
+
+
+async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_job(store: Store) -> None:
+    image = b"image" * 1000
+    job_id = await store.submit(image)
+    lease = store.claim()
+    before = store.stat("records")
+
+    assert store.leases.finish(lease.token, failed_but_kept(lease, image)) == 1
+
+    kept = store.redis.hget(job_key(job_id), "b0")
+    assert kept is not None
+    assert unpack_kept(kept) == {0: image}
+    assert store.stat("records") >= before + len(image)
+    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z") or 0)
+    await store.jobs.delete(job_id, OWNER)
+    await store.jobs.sweep([MODEL])
+    assert store.stat("records") == 0
+
+
+async def test_images_beyond_the_room_for_retries_are_dropped(store: Store, valkey: Valkey) -> None:
+    image = b"image" * 1000
+    jobs = [await store.submit(image) for _ in range(4)]
+    lease = store.claim()
+    room = store.stat("records") + 14_000
+    settings = StoreSettings(
+        redis_url=valkey.url, redis_maxmemory_bytes=room * 5, records_budget_fraction=0.4, retry_fraction=0.5
+    )
+    assert settings.retry_budget_bytes == room
+    leases = LeaseStore(settings, lease_seconds=4, timeout_seconds=5)
+
+    leases.finish(lease.token, failed_but_kept(lease, image))
+    leases.close()
+
+    assert [store.redis.hexists(job_key(job_id), "b0") for job_id in jobs] == [True, True, False, False]
+    assert store.stat("records") <= room
+    assert {(await store.get(job_id)).state for job_id in jobs} == {JobState.FAILED}
+
+
+async def test_the_webhook_of_a_job_is_due_when_its_last_chunk_is_finished(store: Store) -> None:
+    submission = await store.submission(b"one")
+    submission.webhook_url = "https://example.com/hook"
+    await store.submitter.enqueue(submission)
+    await store.submit(b"without")
+    assert not store.redis.exists(keys.HOOKS)
+
+    store.finish(store.claim())
+
+    assert store.redis.zrange(keys.HOOKS, 0, -1) == [submission.id]
+    job = await store.get(submission.id)
+    assert store.redis.zscore(keys.HOOKS, submission.id) == job.ended_ms

@@ -1,5 +1,7 @@
 """The child's loop in this process, on a real store with the real model."""
 
+import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +12,9 @@ from PIL import Image
 from jobs import keys
 from jobs.errors import ItemCode
 from jobs.lua import load_scripts
-from jobs.records import Failure, JobState, pack_upload
+from jobs.records import Failure, JobState, Lane, pack_upload, unpack_kept
 from jobs.rows import job_key
-from tests.support.pictures import bad_pictures, good_pictures
+from tests.support.pictures import bad_pictures, good_pictures, samples
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of
 from tests.support.waiting import eventually
@@ -32,6 +34,35 @@ def make_child(valkey: Valkey, classifier: Classifier) -> MakeChild:
         return Child(WorkerSettings(**values | settings), classifier, "boot")
 
     return make
+
+
+BULK_FIRST = 6  # the turn that looks at the bulk lane first
+SMALLEST = 1e-9  # seconds: a slice of one image
+
+
+@pytest.fixture
+def bag() -> bytes:
+    """Another picture than the shirt."""
+    return samples()["0018-bag.png"]
+
+
+def begin_with_bulk(child: Child) -> Child:
+    child._turn = itertools.count(BULK_FIRST)
+    return child
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, before: Callable[[bytes], None]) -> None:
+    """Have every upload seen before it is decoded."""
+
+    def see(upload: memoryview, *args: Any) -> Image.Image:
+        before(bytes(upload))
+        return decode(upload, *args)
+
+    monkeypatch.setattr("worker.classifier.decode", see)
+
+
+async def outcomes_of(store: Store, job_id: bytes) -> list[object]:
+    return [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
 
 
 async def test_a_slice_classifies_what_is_ready(store: Store, make_child: MakeChild, shirt: bytes) -> None:
@@ -284,6 +315,214 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
     assert (store.stat(f"pending:{OWNER}"), store.stat("transitions"), store.stat("uploads")) == (0, 1, 0)
 
 
+async def test_interactive_work_is_served_between_the_slices_of_a_bulk_lease(
+    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk = await store.submit(*[shirt] * 5, lane=Lane.BULK)
+    interactive = [await store.submit(bag) for _ in range(3)]
+    seen = list[bytes]()
+    watch(monkeypatch, seen.append)
+
+    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST)).serve("task")
+
+    assert seen == [shirt, *[bag] * 3, *[shirt] * 4]
+    for job_id in (bulk, *interactive):
+        assert (await store.get(job_id)).state is JobState.COMPLETED
+    assert store.stat("transitions") == 8
+    assert store.redis.exists(keys.LEASES) == 0
+
+
+async def test_interactive_work_that_comes_during_a_bulk_lease_waits_for_one_slice(
+    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(*[shirt] * 64, lane=Lane.BULK)
+    seen = list[bytes]()
+    loop = asyncio.get_running_loop()
+
+    def submit_at_the_tenth(upload: bytes) -> None:
+        seen.append(upload)
+        if len(seen) == 10:
+            asyncio.run_coroutine_threadsafe(store.submit(bag), loop).result(10)
+
+    watch(monkeypatch, submit_at_the_tenth)
+    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task")
+
+    assert seen.index(bag) == 10
+    assert len(seen) == 65
+
+
+async def test_interactive_work_without_end_leaves_bulk_every_eighth_turn(
+    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(*[shirt] * 3, lane=Lane.BULK)
+    for _ in range(20):
+        await store.submit(bag)
+    seen = list[bytes]()
+    watch(monkeypatch, seen.append)
+
+    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, batch_items=1, slice_seconds=5)).serve("task")
+
+    assert [at for at, upload in enumerate(seen) if upload == shirt] == [0, 8, 16]
+    assert len(seen) == 23
+
+
+async def test_where_images_are_cheap_a_bulk_claim_takes_more_of_them(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(*[shirt] * 320, lane=Lane.BULK)
+    child = make_child(bulk_slice_seconds=10, slice_seconds=10)
+    classify, batches = child._work._classifier.classify, list[int]()
+
+    def count(images: Any, top_ks: Any, until: float) -> Any:
+        batches.append(len(images))
+        return classify(images, top_ks, until=until)
+
+    monkeypatch.setattr(child._work._classifier, "classify", count)
+    child.serve("task")
+
+    assert batches == [4, 60, 256]
+
+
+async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(*[shirt] * 3, lane=Lane.BULK)
+    child = make_child(slice_seconds=1e-6, task_time_limit_seconds=100)
+    clock, leases = 0.0, 0
+
+    def take_long(_: bytes) -> None:
+        nonlocal clock
+        clock += 30
+
+    watch(monkeypatch, take_long)
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    while not (await store.get(job_id)).state.ended:
+        child.serve("task")
+        leases += 1
+        assert not store.redis.exists(keys.SUSPECTS + MODEL)
+
+    assert (leases, clock) == (3, 90), "an image a lease, and none twice"
+    assert not store.redis.hexists(job_key(job_id), "x0"), "nothing was charged"
+    assert all(isinstance(outcome, list) for outcome in await outcomes_of(store, job_id))
+    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z") or 0)
+
+
+async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
+    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk = await store.submit(*[shirt] * 3, lane=Lane.BULK)
+    await store.submit(bag)
+
+    def fail(upload: bytes) -> None:
+        if upload == bag:
+            raise ValueError("a fault of ours")
+
+    watch(monkeypatch, fail)
+    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, slice_seconds=1e-6)).serve("task")
+
+    assert (await store.get(bulk)).state is JobState.COMPLETED
+    assert not store.redis.hexists(job_key(bulk), "x0")
+    assert store.redis.llen(keys.SUSPECTS + MODEL) == 1
+    assert store.redis.exists(keys.LEASES) == 0
+
+
+async def test_when_redis_goes_away_between_two_slices_both_leases_are_given_back_uncharged(
+    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = {await store.submit(*[shirt] * 3, lane=Lane.BULK), await store.submit(bag)}
+    child = begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST))
+    claim = child._store.claim
+
+    def lose_the_second_answer(*args: Any, **options: Any) -> Any:
+        lease = claim(*args, **options)
+        if not lease.bulk:
+            raise redis.exceptions.TimeoutError("no answer")
+        return lease
+
+    monkeypatch.setattr(child._store, "claim", lose_the_second_answer)
+    with pytest.raises(redis.exceptions.TimeoutError):
+        child.serve("task")
+
+    assert store.redis.exists(keys.LEASES) == 0
+    claimed = [store.claim(f"boot|task|1|{number}").chunks[0] for number in range(2)]
+    assert {one.entry.job_id for one in claimed} == jobs
+    assert {(one.charges.losses, one.charges.crashes) for one in claimed} == {(0, 0)}
+
+
+async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Death(BaseException):
+        """Ends the child at once, as a signal does."""
+
+    bulk = await store.submit(*[shirt] * 10, lane=Lane.BULK)
+    poison = await store.submit(shirt, b"poison", shirt)
+    seen = list[bytes]()
+
+    def die(upload: bytes) -> None:
+        seen.append(upload)
+        if upload == b"poison":
+            raise Death
+
+    watch(monkeypatch, die)
+    child = begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, slice_seconds=5))
+    held = list[int]()
+    while True:
+        try:
+            child.serve("task")
+            break
+        except Death:
+            assert len(held) < 4
+            tokens = store.leases.tokens("boot|task|")
+            held.append(len(tokens))
+            for token in tokens:  # as the reaper does
+                store.leases.lapse(token, ItemCode.WORKER_CRASHED)
+
+    assert held == [2, 1, 1]
+    assert seen.count(b"poison") == 3
+    assert all(isinstance(outcome, list) for outcome in await outcomes_of(store, bulk))
+    first, second, third = await outcomes_of(store, poison)
+    assert (isinstance(first, list), second, isinstance(third, list)) == (True, Failure(ItemCode.WORKER_CRASHED), True)
+    assert store.stat("transitions") == 13
+    assert store.redis.exists(keys.LEASES) == 0
+
+
+async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await store.submit(shirt, b"poison", b"no image")
+
+    def fail(upload: bytes) -> None:
+        if upload == b"poison":
+            raise MemoryError
+
+    watch(monkeypatch, fail)
+    make_child().serve("task")
+
+    _, passing, lasting = await outcomes_of(store, job_id)
+    assert (passing, lasting) == (Failure(ItemCode.OUT_OF_MEMORY), Failure(ItemCode.NOT_AN_IMAGE))
+    kept = store.redis.hget(job_key(job_id), "b0")
+    assert kept is not None
+    assert unpack_kept(kept) == {1: b"poison"}
+
+
+async def test_two_leases_are_kept_at_once(store: Store, valkey: Valkey) -> None:
+    for _ in range(2):
+        await store.submit(b"x")
+    settings = WorkerSettings(redis_url=valkey.url, renew_seconds=0.1)
+    tokens = [store.claim(f"boot|task|1|{number}", items=1).token for number in range(2)]
+    keeper = Keeper(settings, MODEL, f"{MODEL}@1", "boot|1")
+
+    def earliest_end() -> float:
+        return min(end for _, end in store.redis.zrange(keys.LEASES, 0, -1, withscores=True))
+
+    before = earliest_end()
+    with keeper.keeping(tokens[0]), keeper.keeping(tokens[1]):
+        keeper.start()
+        await eventually(lambda: earliest_end() > before + 1000, what="a second of renewals")
+    keeper.stop()
+
+
 async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store: Store, valkey: Valkey) -> None:
     await store.submit(b"x")
     settings = WorkerSettings(redis_url=valkey.url, lease_seconds=1, renew_seconds=0.1)
@@ -297,4 +536,5 @@ async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store
         await eventually(
             lambda: (store.redis.zscore(keys.LEASES, token) or 0) > end + 1000, what="a second of renewals"
         )
+    keeper.stop()
     assert (store.redis.zscore(keys.SERVING + MODEL, f"{MODEL}@1|boot|1") or 0) > shown
