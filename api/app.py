@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from api import openapi, problems
 from api.auth import Keys
 from api.envelope import Envelope
-from api.routes import health, jobs, models, predict, webhooks
+from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
 from jobs.models import pinned_cards
@@ -43,7 +43,7 @@ def create_app(settings: ApiSettings) -> ASGIApp:
         title="Darkroom", version="1", description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     problems.install(app, settings.retry_after_seconds)
-    for router in (jobs.router, webhooks.router, models.router, predict.router, health.router):
+    for router in (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router):
         app.include_router(router)
     openapi.install(app)
     return Envelope(app)

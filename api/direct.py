@@ -6,16 +6,30 @@ that a submit does in this process (docs/decisions/0006-direct-routes.md).
 
 from collections.abc import Callable, Coroutine
 from inspect import signature
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-from fastapi import Request
+from fastapi import Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.responses import Response
 
 from jobs.errors import JobNotFound
 from jobs.ids import from_text
+
+JobId = Annotated[
+    bytes,
+    Path(description="The job's id, as the submit answered it."),
+    WithJsonSchema({"type": "string", "format": "uuid"}),
+]
+Limit = Annotated[int, Field(ge=1, le=1000, description="How many a page.")]
+
+
+class StrictQuery(BaseModel):
+    """A parameter that is not known, or not yet, is refused: passed over, it would seem to work."""
+
+    model_config = ConfigDict(extra="forbid")
+
 
 _KNOWN = {"request", "owner", "calls", "job_id", "query"}
 

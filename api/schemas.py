@@ -29,7 +29,11 @@ _JOB_EXAMPLE: dict[str, Any] = {
     "expires_at": "2026-11-24T10:00:00.009Z",
     "counts": {"total": 1, "pending": 0, "succeeded": 1, "failed": 0, "canceled": 0},
     "eta_seconds": None,
-    "links": {"self": f"/v1/jobs/{_JOB_ID}", "results": f"/v1/jobs/{_JOB_ID}/results"},
+    "links": {
+        "self": f"/v1/jobs/{_JOB_ID}",
+        "results": f"/v1/jobs/{_JOB_ID}/results",
+        "events": f"/v1/jobs/{_JOB_ID}/events",
+    },
     "result": _RESULT_EXAMPLE,
 }
 
@@ -94,6 +98,7 @@ class Counts(_Shape):
 class Links(_Shape):
     self: str
     results: str
+    events: str
 
 
 class JobResource(_Shape):

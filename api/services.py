@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from api.drain import Drain
+from api.held import Held
 from api.intake import Intake
 from api.settings import ApiSettings
 from api.stopping import on_stop_signal
@@ -36,6 +37,7 @@ class Services:
     intake: Intake
     open_jobs: OpenJobs
     waiters: Waiters
+    held: Held
     drain: Drain
     views: Views
 
@@ -87,6 +89,12 @@ async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterat
             intake=Intake(settings, store, submitter, open_jobs, room, models),
             open_jobs=open_jobs,
             waiters=waiters,
+            held=Held(
+                waiters,
+                streams_max=settings.held_streams_max,
+                seconds_max=settings.held_stream_seconds_max,
+                poll_seconds=settings.progress_poll_seconds,
+            ),
             drain=drain,
             views=Views(settings, models, drain, link.now_ms),
         )

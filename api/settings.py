@@ -55,6 +55,12 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
     )
     owner_pending_items_max: Count = Field(2_000_000, description="Items of one owner that may wait or run.")
     wait_seconds_max: Seconds = Field(30, description="The longest that a client may have an answer held.")
+    held_streams_max: Count = Field(
+        256, description="Followed results and event streams that a process holds at a time."
+    )
+    held_stream_seconds_max: Seconds = Field(3600, description="How long one of them may last.")
+    progress_poll_seconds: Seconds = Field(0.25, description="How often they look for progress.")
+    sse_heartbeat_seconds: Seconds = Field(15, description="How long an event stream may be silent.")
     predict_wait_seconds: Seconds = Field(10, description="How long /predict waits for its result.")
     submit_deadline_seconds: Annotated[float, Field(gt=0, le=2.4)] = Field(
         2, description="How long Redis may take to accept a job. Twice this bounds the answer to a submit."

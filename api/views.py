@@ -43,7 +43,7 @@ class Views:
                 "canceled": job.unfinished if canceled else 0,
             },
             "eta_seconds": self._eta_seconds(job),
-            "links": {"self": path, "results": f"{path}/results"},
+            "links": {"self": path, "results": f"{path}/results", "events": f"{path}/events"},
         }
         if job.skipped:
             view["skipped"] = job.skipped

@@ -35,7 +35,8 @@ class Waiters:
         self._reread_seconds = reread_seconds
         self._waiting = defaultdict[bytes, set[asyncio.Future[None]]](set)
         self._tasks = list[asyncio.Task[None]]()
-        self._released = False
+        self.released = False
+        """Whether the process stops, and nobody is to wait any more."""
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._reread_now_and_then())]
@@ -47,7 +48,7 @@ class Waiters:
 
     def release(self) -> None:
         """From now on nobody waits: the process stops, and held answers go out as things stand."""
-        self._released = True
+        self.released = True
         self._wake(list(self._waiting))
 
     @contextmanager
@@ -55,7 +56,7 @@ class Waiters:
         """A future that is done once the job has ended or is gone. Look at the job only after this was entered."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(future)
-        if self._released:
+        if self.released:
             _finish(future)
         try:
             yield future

@@ -193,6 +193,10 @@ class QueueFull(DarkroomError):
         self.over_bytes = over_bytes
 
 
+class TooManyStreams(DarkroomError):
+    status, code, title = 503, "too_many_streams", "Too many answers are held open now"
+
+
 class StoreUnavailable(DarkroomError):
     """The store gave no answer. Nothing was accepted, unless a `job_id` among the extensions says what may stand."""
 

@@ -4,7 +4,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from jobs.errors import ITEM_DETAIL, ItemCode
 
@@ -156,20 +157,30 @@ def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
     return b"".join(parts)
 
 
-def unpack_outcomes(data: bytes) -> tuple[str, list[Outcome]]:
-    """The model's `name@version` and the chunk's outcomes in order."""
+def unpack_flat(data: bytes) -> tuple[str, list[tuple[Any, ...] | Failure]]:
+    """The model's `name@version`, and for each item class, confidence, class, confidence … or why it failed."""
     at = 1 + data[0]
-    ref, outcomes = data[1:at].decode(), list[Outcome]()
+    ref, items = data[1:at].decode(), list[tuple[Any, ...] | Failure]()
     while at < len(data):
         count = data[at]
         if count == 0:
-            outcomes.append(Failure(_CODES[data[at + 1]]))
+            items.append(Failure(_CODES[data[at + 1]]))
             at += 2
         else:
-            end = at + 1 + count * _PREDICTION.size
-            outcomes.append([Prediction(*pair) for pair in _PREDICTION.iter_unpack(data[at + 1 : end])])
-            at = end
-    return ref, outcomes
+            items.append(_flat(count).unpack_from(data, at + 1))
+            at += 1 + count * _PREDICTION.size
+    return ref, items
+
+
+@cache
+def _flat(count: int) -> struct.Struct:
+    return struct.Struct("<" + "Hf" * count)
+
+
+def unpack_outcomes(data: bytes) -> tuple[str, list[Outcome]]:
+    """The model's `name@version` and the chunk's outcomes in order."""
+    ref, items = unpack_flat(data)
+    return ref, [it if isinstance(it, Failure) else list(map(Prediction, it[::2], it[1::2])) for it in items]
 
 
 @dataclass(frozen=True, slots=True)

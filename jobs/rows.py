@@ -9,6 +9,7 @@ that are kept for a retry (`pack_kept`); for each part P of an open job: uP hold
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -52,6 +53,34 @@ def read_job(job_id: bytes) -> Command:
 def read_chunk(job_id: bytes, chunk: int) -> Command:
     """The command whose reply is what `items_from` takes, and the job's state: None once it is gone."""
     return ("HMGET", job_key(job_id), f"r{chunk}", f"i{chunk}", "s")
+
+
+class Rows(NamedTuple):
+    """Some chunks of a job as they stand, for whoever reads very many."""
+
+    state: JobState
+    gave_up: ItemCode | None
+    chunks: list[tuple[bytes | None, bytes | None]]
+    """Packed results, None while there are none, and packed names of each."""
+    more: bool
+    """Whether the job has chunks behind these."""
+
+
+def read_rows(job_id: bytes, numbers: range) -> Command:
+    """The command whose reply `rows_from` takes."""
+    fields = (f"{kind}{number}" for number in numbers for kind in "ri")
+    return ("HMGET", job_key(job_id), "s", "g", "c", *fields)
+
+
+def rows_from(reply: Fields, first: int) -> Rows | None:
+    """What stands of chunks from the number `first` on, or None where there is no record."""
+    state, gave_up, chunks, *fields = reply
+    if state is None:
+        return None
+    there = max(0, int(chunks or 0) - first)
+    pairs = list(zip(fields[::2], fields[1::2], strict=True))
+    code = ItemCode(gave_up.decode()) if gave_up else None
+    return Rows(STATE_OF_CODE[state], code, pairs[:there], there > len(pairs))
 
 
 def read_kept(job_id: bytes, chunk: int) -> Command:

@@ -7,7 +7,19 @@ from jobs.errors import JobExpired, JobNotFound
 from jobs.ids import belongs_to
 from jobs.link import StoreLink
 from jobs.records import STATE_OF_CODE, Item, Job, JobState, unpack_kept
-from jobs.rows import items_from, job_from, job_key, keyed_key, names_from, read_chunk, read_job, read_kept
+from jobs.rows import (
+    Rows,
+    items_from,
+    job_from,
+    job_key,
+    keyed_key,
+    names_from,
+    read_chunk,
+    read_job,
+    read_kept,
+    read_rows,
+    rows_from,
+)
 from jobs.settings import StoreSettings
 
 _CHUNKS_A_READ = 8  # 512 items at most
@@ -88,6 +100,11 @@ class JobStore:
         """How many images have ended, and how many upload bytes have gone, since the store began."""
         (totals,) = await self._link.read(("HMGET", keys.STATS, "transitions", "drained"))
         return int(totals[0] or 0), int(totals[1] or 0)
+
+    async def rows(self, job_id: bytes, first: int, count: int) -> Rows | None:
+        """Chunks of a job as they are stored, in one read; None where the job is gone."""
+        (reply,) = await self._link.read(read_rows(job_id, range(first, first + count)))
+        return rows_from(reply, first)
 
     async def kept(self, job: Job) -> AsyncIterator[tuple[str | None, bytes]]:
         """Name and bytes of each failed image that may be tried again."""

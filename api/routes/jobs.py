@@ -1,50 +1,34 @@
 """`/v1/jobs`: submit, read, list, results, cancel, delete."""
 
 import re
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
-from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
-from starlette.responses import Response, StreamingResponse
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
 
 from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
-from api.direct import DirectRoute
+from api.direct import DirectRoute, JobId, Limit, StrictQuery
 from api.intake import Accepted, Order, key_digest
 from api.services import Services
 from api.waiters import until_done
 from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
-from jobs.records import TOP_K_MAX, ItemState, Job, JobState, Lane
+from jobs.records import TOP_K_MAX, Job, JobState, Lane
 from jobs.settings import ModelName
 from jobs.webhooks import check_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
 
 POLL_AFTER_SECONDS = 1
-_NDJSON = "application/x-ndjson"
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE | re.ASCII)
 
-JobId = Annotated[
-    bytes,
-    Path(description="The job's id, as the submit answered it."),
-    WithJsonSchema({"type": "string", "format": "uuid"}),
-]
-Limit = Annotated[int, Field(ge=1, le=1000, description="How many a page.")]
 
-
-class _Query(BaseModel):
-    """A parameter that is not known, or not yet, is refused: passed over, it would seem to work."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class SubmitQuery(_Query):
+class SubmitQuery(StrictQuery):
     model: ModelName | None = Field(None, description="Which model; none: the default one.")
     top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
     lane: Lane | None = Field(
@@ -54,26 +38,19 @@ class SubmitQuery(_Query):
     open: bool = Field(False, description="Without a body: a job that takes parts until it is sealed.")
 
 
-class JobsQuery(_Query):
+class JobsQuery(StrictQuery):
     status: JobState | None = Field(None, description="Only jobs in this state; pages may be short.")
     idempotency_key: str | None = Field(None, description="Only the job that this Idempotency-Key has made.")
     limit: Limit = 100
     cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the page before.")
 
 
-class JobQuery(_Query):
+class JobQuery(StrictQuery):
     wait: float = Field(
         0,
         ge=0,
         allow_inf_nan=False,
         description="Hold the answer until the job ends, or so many seconds; at most `WAIT_SECONDS_MAX` (30).",
-    )
-
-
-class ResultsQuery(_Query):
-    limit: Limit = 100
-    cursor: str | None = Field(
-        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the page before."
     )
 
 
@@ -143,31 +120,6 @@ async def get_job(
     if wait and not job.state.ended:
         job = await _until_ended(request, calls, job, wait)
     return answer(await calls.views.job(job))
-
-
-@router.get(
-    "/{job_id}/results",
-    summary="A job's images with their classes, in order",
-    response_model=schemas.ItemPage,
-    responses=schemas.responses(
-        401, 404, 410, 422, 503, also={200: {"content": {_NDJSON: {"schema": {"type": "string"}}}}}
-    ),
-)
-async def results(
-    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
-) -> Response:
-    """JSON pages, pending images included; with `Accept: application/x-ndjson` all that have ended, a line each."""
-    job = await calls.store.get(job_id, owner)
-    if _NDJSON in request.headers.get("accept", ""):
-        return StreamingResponse(_lines(calls, job), media_type=_NDJSON)
-    chunk, place, index = map(int, (query.cursor or "0-0-0").split("-"))
-    views, next_cursor = list[dict[str, Any]](), None
-    async for number, at, item in calls.store.items(job, chunk=chunk, place=place, index=index):
-        if len(views) == query.limit:
-            next_cursor = f"{number}-{at}-{item.index}"
-            break
-        views.append(await calls.views.item(item))
-    return answer({"items": views, "next_cursor": next_cursor})
 
 
 @router.post(
@@ -266,12 +218,6 @@ def _idempotency_key(request: Request) -> str:
     if not _KEY.fullmatch(key):
         raise InvalidRequest("Idempotency-Key: 1 to 255 printable ASCII characters.")
     return key
-
-
-async def _lines(calls: Services, job: Job) -> AsyncIterator[bytes]:
-    async for _, _, item in calls.store.items(job):
-        if item.state is not ItemState.PENDING:
-            yield orjson.dumps(await calls.views.item(item)) + b"\n"
 
 
 def _preferred_wait_seconds(request: Request, most: float) -> float | None:

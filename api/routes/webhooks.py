@@ -11,8 +11,7 @@ from starlette.responses import Response
 from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
-from api.direct import DirectRoute
-from api.routes.jobs import JobId
+from api.direct import DirectRoute, JobId
 from jobs.times import iso_time
 from jobs.webhooks import Webhook, WebhookState, read_webhook
 

@@ -46,7 +46,7 @@ END = f"--{BOUNDARY}--\r\n".encode()
         pytest.param(b"plain text", {"Content-Type": "text/plain"}, 415, "unsupported_media_type", id="text"),
         pytest.param(b"{}", {"Content-Type": "application/json"}, 422, "invalid_request", id="JSON without urls"),
         pytest.param(b"<a/>", {"Content-Type": "application/xml"}, 415, "unsupported_media_type", id="XML"),
-        pytest.param(b"PK\x03\x04", {}, 415, "unsupported_media_type", id="an archive told by its bytes"),
+        pytest.param(b"PK\x03\x04", {}, 422, "invalid_request", id="a damaged archive told by its bytes"),
         pytest.param(b"x", {"Content-Type": "multipart/form-data"}, 422, "invalid_request", id="no boundary"),
         pytest.param(
             b"x", {"Content-Type": "multipart/form-data; boundary="}, 422, "invalid_request", id="no boundary"

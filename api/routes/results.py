@@ -1,0 +1,171 @@
+"""`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: what is known of a job's images, also while it runs."""
+
+import re
+import zlib
+from asyncio import to_thread
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+
+from api import schemas
+from api.answers import answer
+from api.auth import Calls, Owner
+from api.direct import DirectRoute, JobId, Limit, StrictQuery
+from api.events import END_ID, events
+from api.results import Csv, Form, Ndjson, ResultLines
+from api.services import Services
+from jobs.errors import InvalidRequest
+from jobs.ids import to_text
+from jobs.records import ItemState, Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+
+_NDJSON, _CSV = "application/x-ndjson", "text/csv"
+_SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_VARY = {"Vary": "Accept, Accept-Encoding"}
+_GZIP = re.compile(r"(?:^|,)\s*(?:gzip|\*)\s*(?:;\s*q=(?P<q>[0-9.]+)\s*)?(?=$|,)", re.IGNORECASE)
+_GZIP_LEVEL, _GZIP_WBITS = 4, 31
+_FILTERED_CHUNKS_MAX = 256  # of one page: a filter that finds little is no reason to hold up others
+
+
+class Format(StrEnum):
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+class ResultsQuery(StrictQuery):
+    limit: Limit = 100
+    cursor: str | None = Field(
+        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the page before."
+    )
+    status: ItemState | None = Field(None, description="Only items in this state; pages may be short.")
+    format: Format | None = Field(None, description="As the `Accept` header, which this overrides.")
+    follow: bool = Field(False, description="NDJSON and CSV: wait for what is pending, in order, until the job ends.")
+
+
+@router.get(
+    "/{job_id}/results",
+    summary="A job's images with their classes, in order",
+    response_model=schemas.ItemPage,
+    responses=schemas.responses(
+        401,
+        404,
+        410,
+        422,
+        also={
+            200: {"content": {_NDJSON: {"schema": {"type": "string"}}, _CSV: {"schema": {"type": "string"}}}},
+            503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
+        },
+    ),
+)
+async def results(
+    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
+) -> Response:
+    """JSON pages, pending images included; as NDJSON or CSV all that have ended, a line each."""
+    job = await calls.store.get(job_id, owner)
+    wanted = query.format or _accepted_format(request)
+    if wanted is Format.JSON:
+        if query.follow:
+            raise InvalidRequest("follow: NDJSON and CSV can be followed, pages cannot.")
+        return _zipped(request, answer(await _page(calls, job, query), headers=_VARY))
+    form: Form = Csv() if wanted is Format.CSV else Ndjson()
+    lines = ResultLines(calls.store, calls.models, form, query.status)
+    headers, media_type = dict(_VARY), _NDJSON
+    if wanted is Format.CSV:
+        media_type = "text/csv; charset=utf-8"
+        headers["Content-Disposition"] = f'attachment; filename="{to_text(job_id)}.csv"'
+    stream = _followed(calls, job, lines) if query.follow and not job.state.ended else lines.of(job)
+    if _takes_gzip(request):
+        stream = _gzip(stream)
+        headers["Content-Encoding"] = "gzip"
+    first = await anext(stream, b"")  # what is refused is refused before the answer begins
+    return StreamingResponse(_with_first(first, stream), media_type=media_type, headers=headers)
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="A job's counts as they change, as server-sent events",
+    responses=schemas.responses(
+        401,
+        404,
+        410,
+        also={
+            200: {"description": "`counts` as they change, then `end`", "content": {"text/event-stream": {}}},
+            204: {"description": "The `Last-Event-ID` is that of the end: there is no more"},
+            503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
+        },
+    ),
+)
+async def job_events(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
+    """Ends with the job. An `EventSource` that was cut off goes on after the last event that it has seen."""
+    seen = request.headers.get("last-event-id", "")
+    job = await calls.store.get(job_id, owner)
+    if seen == END_ID and job.state.ended:
+        return Response(status_code=204)
+    stream = events(calls, job, seen)
+    first = await anext(stream)
+    return StreamingResponse(_with_first(first, stream), media_type="text/event-stream", headers=_SSE)
+
+
+async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
+    chunk, place, index = map(int, (query.cursor or "0-0-0").split("-"))
+    views, next_cursor = list[dict[str, Any]](), None
+    async for number, at, item in calls.store.items(job, chunk=chunk, place=place, index=index):
+        if len(views) == query.limit or number >= chunk + _FILTERED_CHUNKS_MAX:
+            next_cursor = f"{number}-{at}-{item.index}"
+            break
+        if query.status in (None, item.state):
+            views.append(await calls.views.item(item))
+    return {"items": views, "next_cursor": next_cursor}
+
+
+async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncIterator[bytes]:
+    with calls.held.holding(job.id) as held:
+        async for data in lines.of(job, held.pause):
+            yield data
+
+
+async def _with_first(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(stream):  # type: ignore[type-var]  # all of ours are generators
+        yield first
+        async for data in stream:
+            yield data
+
+
+async def _gzip(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Each piece can be read as soon as it is here."""
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
+
+    def pack(data: bytes) -> bytes:
+        return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+    async with aclosing(stream):  # type: ignore[type-var]
+        async for data in stream:
+            yield await to_thread(pack, data)
+    yield packer.flush()
+
+
+def _zipped(request: Request, page: Response) -> Response:
+    if _takes_gzip(request):
+        page.body = zlib.compress(page.body, _GZIP_LEVEL, _GZIP_WBITS)
+        page.headers["Content-Length"] = str(len(page.body))
+        page.headers["Content-Encoding"] = "gzip"
+    return page
+
+
+def _takes_gzip(request: Request) -> bool:
+    found = _GZIP.search(request.headers.get("accept-encoding", ""))
+    return found is not None and float(found["q"] or 1) > 0
+
+
+def _accepted_format(request: Request) -> Format:
+    accept = request.headers.get("accept", "")
+    if _NDJSON in accept:
+        return Format.NDJSON
+    return Format.CSV if _CSV in accept else Format.JSON

@@ -1,0 +1,239 @@
+"""Results while a job runs: NDJSON, CSV, pages, gzip, followed or not; events."""
+
+import asyncio
+import csv
+import gzip
+import json
+import zlib
+from io import StringIO
+from typing import Any
+
+import httpx
+import pytest
+
+from jobs.errors import ItemCode
+from jobs.ids import to_text
+from jobs.leases import FinishedChunk
+from jobs.records import Failure, Outcome, Prediction, pack_outcomes
+from tests.integration.api.conftest import StartApi
+from tests.support.store import COAT, OWNER, Store, make_chunk
+from tests.support.waiting import eventually
+
+NDJSON = {"Accept": "application/x-ndjson"}
+MIXED: list[Outcome] = [
+    [Prediction(4, 0.648812), Prediction(6, 0.2011345678)],
+    Failure(ItemCode.NOT_AN_IMAGE),
+    [Prediction(0, 1.0)],
+    [Prediction(9, 1e-7)],
+]
+
+
+def finish(store: Store, outcomes: list[Outcome] | None = None, *, items: int = 64) -> None:
+    """Finish what waits, each chunk with these outcomes over and over."""
+    lease = store.claim(items=items)
+    done = []
+    for claimed in lease.chunks:
+        given = [(outcomes or [COAT])[n % len(outcomes or [COAT])] for n in range(claimed.entry.items)]
+        succeeded = sum(not isinstance(outcome, Failure) for outcome in given)
+        done.append(FinishedChunk(claimed.entry, succeeded, pack_outcomes("fmnist-mlp@1", given)))
+    store.leases.finish(lease.token, done)
+
+
+async def mixed(store: Store) -> str:
+    job_id = await store.submit(*[b"image"] * 8, chunk_items=4)
+    finish(store, MIXED)
+    return f"/v1/jobs/{to_text(job_id)}/results"
+
+
+def lines(answer: httpx.Response) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+async def test_lines_say_the_same_as_pages(api: httpx.AsyncClient, store: Store) -> None:
+    path = await mixed(store)
+    pages = (await api.get(path)).json()["items"]
+    answer = await api.get(path, headers=NDJSON)
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    assert lines(answer) == pages
+    assert lines(await api.get(f"{path}?format=ndjson")) == pages
+    assert [item["status"] for item in pages] == ["succeeded", "failed", "succeeded", "succeeded"] * 2
+
+
+async def test_csv_has_a_row_for_each_item(api: httpx.AsyncClient, store: Store) -> None:
+    path = await mixed(store)
+    answer = await api.get(path, headers={"Accept": "text/csv"})
+    rows = list(csv.DictReader(StringIO(answer.text)))
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"].endswith('.csv"')
+    assert len(rows) == 8
+    assert rows[0] == {
+        "index": "0",
+        "name": "0.png",
+        "status": "succeeded",
+        "class": "Coat",
+        "confidence": "0.648812",
+        "model": "fmnist-mlp@1",
+        "error_code": "",
+        "error_detail": "",
+    }
+    assert (rows[5]["status"], rows[5]["error_code"], rows[5]["class"]) == ("failed", "not_an_image", "")
+
+
+async def test_names_come_back_whole_and_do_no_harm_in_a_spreadsheet(api: httpx.AsyncClient, store: Store) -> None:
+    names = ["=1+1.png", "+a", "-a", "@a", 'a "quoted", name', "line\nbreak", "100%d%s", "ünï", "\\", None]
+    submission = await store.submission(*[b"image"] * len(names))
+    assert submission.chunk is not None
+    submission.chunk.names = names
+    await store.submitter.enqueue(submission)
+    finish(store)
+    path = f"/v1/jobs/{to_text(submission.id)}/results"
+
+    assert [line["name"] for line in lines(await api.get(path, headers=NDJSON))] == names
+    cells = [row["name"] for row in csv.DictReader(StringIO((await api.get(f"{path}?format=csv")).text, newline=""))]
+    assert cells == ["'=1+1.png", "'+a", "'-a", "'@a", *(name or "" for name in names[4:])]
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "pending", "canceled"])
+async def test_a_status_filters_every_form(api: httpx.AsyncClient, store: Store, status: str) -> None:
+    path = await mixed(store)
+    wanted = [item for item in (await api.get(path)).json()["items"] if item["status"] == status]
+    assert len(wanted) == {"succeeded": 6, "failed": 2}.get(status, 0)
+    assert (await api.get(f"{path}?status={status}")).json()["items"] == wanted
+    assert lines(await api.get(f"{path}?status={status}", headers=NDJSON)) == wanted
+    assert len((await api.get(f"{path}?status={status}&format=csv")).text.splitlines()) == 1 + len(wanted)
+
+
+async def test_items_that_are_pending_canceled_or_given_up_are_told_apart(api: httpx.AsyncClient, store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 8, chunk_items=4)
+    path = f"/v1/jobs/{to_text(job_id)}/results"
+    finish(store, items=4)
+    assert len(lines(await api.get(path, headers=NDJSON))) == 4, "those that have ended"
+    assert len(lines(await api.get(f"{path}?status=pending", headers=NDJSON))) == 4
+    await store.jobs.cancel(job_id, OWNER)
+    canceled = lines(await api.get(f"{path}?status=canceled", headers=NDJSON))
+    assert canceled == (await api.get(path)).json()["items"][4:]
+
+
+@pytest.mark.parametrize("path", ["?format=json", "?format=ndjson", "?format=csv"])
+async def test_gzip_is_sent_when_asked_for(api: httpx.AsyncClient, store: Store, path: str) -> None:
+    url = await mixed(store) + path
+    plain = await api.get(url, headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+    assert "Accept-Encoding" in plain.headers["Vary"]
+    async with api.stream("GET", url, headers={"Accept-Encoding": "br, gzip;q=0.5"}) as answer:
+        raw = b"".join([part async for part in answer.aiter_raw()])
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(raw) == plain.content
+    refused = await api.get(url, headers={"Accept-Encoding": "gzip;q=0"})
+    assert "Content-Encoding" not in refused.headers
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_followed_results_come_in_order_as_they_are_there(
+    api: httpx.AsyncClient, store: Store, encoding: str
+) -> None:
+    part = await store.open()
+    for at in range(4):
+        await store.open_jobs.add(part, make_chunk([b"image"] * 2, 2 * at), bytes(16))
+    first, second = store.claim("boot|task|1|0", items=4), store.claim("boot|task|1|1", items=4)
+    received = list[dict[str, Any]]()
+
+    async def follow() -> None:
+        unpack = zlib.decompressobj(31)
+        rest = b""
+        url = f"/v1/jobs/{to_text(part.job_id)}/results?follow=true"
+        async with api.stream("GET", url, headers=NDJSON | {"Accept-Encoding": encoding}) as answer:
+            async for data in answer.aiter_raw():
+                *whole, rest = (rest + (unpack.decompress(data) if encoding == "gzip" else data)).split(b"\n")
+                received.extend(map(json.loads, whole))
+
+    task = asyncio.create_task(follow())
+    store.finish(second)
+    await asyncio.sleep(0)
+    store.finish(first)
+    await eventually(lambda: len(received) == 8, what="what is done while the job is open")
+    await store.open_jobs.add(part, make_chunk([b"image"], 8), bytes(16))
+    store.finish(store.claim())
+    await eventually(lambda: len(received) == 9, what="what came later")
+    assert not task.done()
+    await store.open_jobs.seal(part.job_id, OWNER)
+    await task
+    assert [item["index"] for item in received] == list(range(9))
+
+
+async def test_a_followed_job_that_is_deleted_or_canceled_ends_the_stream(api: httpx.AsyncClient, store: Store) -> None:
+    for change, left in ((store.jobs.cancel, 4), (store.jobs.delete, 0)):
+        job_id = await store.submit(*[b"image"] * 4)
+        following = asyncio.create_task(api.get(f"/v1/jobs/{to_text(job_id)}/results?follow=true", headers=NDJSON))
+        await asyncio.sleep(0)
+        await change(job_id, OWNER)
+        answer = await following
+        assert answer.status_code in (200, 410)
+        assert len(answer.text.splitlines()) == (left if answer.status_code == 200 else 1)
+
+
+async def test_pages_cannot_be_followed(api: httpx.AsyncClient, store: Store) -> None:
+    answer = await api.get(await mixed(store) + "?follow=true")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def events_of(api: httpx.AsyncClient, path: str, **headers: str) -> list[dict[str, str]]:
+    found = list[dict[str, str]]()
+    async with api.stream("GET", f"{path}/events", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert "Content-Encoding" not in answer.headers
+        async for block in answer.aiter_text():
+            for event in block.strip().split("\n\n"):
+                found.append(dict(line.split(": ", 1) for line in event.splitlines()))
+    return found
+
+
+async def test_events_are_counts_as_they_change_and_then_the_end(api: httpx.AsyncClient, store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 4, chunk_items=2)
+    path = f"/v1/jobs/{to_text(job_id)}"
+    watching = asyncio.create_task(events_of(api, path))
+    await eventually(lambda: finish_one(store) or watching.done(), what="work")
+    await eventually(lambda: finish_one(store) or watching.done(), what="work")
+    found = await watching
+
+    kinds = [event["event"] for event in found if "event" in event]
+    assert kinds[0] == "counts"
+    assert kinds[-1] == "end"
+    last = json.loads(found[-1]["data"])
+    assert (last["status"], last["counts"]["succeeded"]) == ("completed", 4)
+    assert json.loads(found[-2]["data"])["counts"]["pending"] == 0
+
+    again = await events_of(api, path)
+    assert [event.get("event") for event in again] == [None, "counts", "end"]
+    seen = again[1]["id"]
+    resumed = await events_of(api, path, **{"Last-Event-ID": seen})
+    assert [event.get("event") for event in resumed] == [None, "end"], "what was seen is not said again"
+    assert (await api.get(f"{path}/events", headers={"Last-Event-ID": "end"})).status_code == 204
+
+
+def finish_one(store: Store) -> bool:
+    lease = store.claim(items=2)
+    return bool(lease.chunks) and store.finish(lease) > 0
+
+
+async def test_a_silent_event_stream_has_heartbeats(start_api: StartApi, store: Store) -> None:
+    api = await start_api(sse_heartbeat_seconds=0.05, progress_poll_seconds=0.02)
+    job_id = await store.submit(b"image")
+    async with api.stream("GET", f"/v1/jobs/{to_text(job_id)}/events") as answer:
+        async for text in answer.aiter_text():
+            if ": still running" in text:
+                break
+
+
+async def test_held_streams_have_a_bound(start_api: StartApi, store: Store) -> None:
+    api = await start_api(held_streams_max=1)
+    job_id = await store.submit(b"image")
+    path = f"/v1/jobs/{to_text(job_id)}"
+    async with api.stream("GET", f"{path}/events") as answer:
+        held = answer.aiter_text()
+        await anext(held)
+        for refused in (f"{path}/events", f"{path}/results?follow=true&format=csv"):
+            second = await api.get(refused)
+            assert (second.status_code, second.json()["code"]) == (503, "too_many_streams")
+            assert "Retry-After" in second.headers
