@@ -17,8 +17,8 @@ from jobs.address import address_of
 from jobs.errors import ItemCode, ModelPackageError
 from jobs.lua import Script, load_scripts
 from jobs.models import Card, card_from_json
-from jobs.records import Entry, Failure
-from jobs.rows import upload_key
+from jobs.records import STATE_OF_CODE, Entry, Failure
+from jobs.rows import job_key, upload_key
 from jobs.settings import StoreSettings
 from jobs.store import sweep_args
 
@@ -108,6 +108,13 @@ class LeaseStore:
         return self._lease(
             token, self._call("claim", *self._claim_args(model, token, items_max, bulk_items, bytes_max, turn))
         )
+
+    def is_wanted(self, lease: Lease) -> bool:
+        """Whether any of its chunks belongs to a job that goes on."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in {claimed.entry.job_id for claimed in lease.chunks}:
+            pipeline.hget(job_key(job_id), "s")
+        return any(code is not None and not STATE_OF_CODE[code].ended for code in pipeline.execute())
 
     def finish(self, token: str, finished: Sequence[FinishedChunk], *, ring_for: str = "") -> int:
         """Write results of chunks that the lease still holds. Returns how many items got their terminal state.

@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_SECONDS = 0.0005
 INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
+CANCELED_LOOK_SECONDS = 0.25  # between two looks whether the jobs of a bulk lease were canceled meanwhile
+
+
+class _Unwanted(Exception):
+    """The jobs of a lease have ended while it was held."""
 
 
 class _Wanted(TypedDict):
@@ -94,7 +99,14 @@ class Child:
         def note(item: int, progress: bytes) -> None:
             self._note(lease.token, item, progress)
 
+        looked = time.monotonic()
+
         def between() -> None:
+            nonlocal looked
+            if time.monotonic() - looked >= CANCELED_LOOK_SECONDS:
+                looked = time.monotonic()
+                if not self._store.is_wanted(lease):
+                    raise _Unwanted
             self._serve_interactive(task_id, until)
 
         # A bulk lease ends early enough for the interactive one that its last slice may have to wait for.
@@ -103,12 +115,9 @@ class Child:
             try:
                 return self._work.run(lease, note, between, work_until)
             except OutOfTime as error:
-                # Before the time limit kills this process: image by image, what is done stays done, so that only an
-                # image that is too slow by itself is ever charged.
-                if lease.bulk and len(lease.chunks) == 1:
-                    self._store.renew(lease.token, progress=error.progress)
-                elif not lease.suspect:
-                    self._note(lease.token, -1)
+                self._put_off(lease, error.progress)
+                return []
+            except _Unwanted:
                 self._give_back(lease.token, RETURNED)
                 return []
             except RedisError:
@@ -119,6 +128,17 @@ class Child:
                 log.exception("classifying failed; the chunks are tried again one by one")
                 self._give_back(lease.token, ItemCode.WORKER_CRASHED)
                 raise
+
+    def _put_off(self, lease: Lease, progress: bytes) -> None:
+        """Give a lease back before the time limit kills this process.
+
+        Image by image then, and what is done stays done, so that only an image that is too slow by itself is charged.
+        """
+        if lease.bulk and len(lease.chunks) == 1:
+            self._store.renew(lease.token, progress=progress)
+        elif not lease.suspect:
+            self._note(lease.token, -1)
+        self._give_back(lease.token, RETURNED)
 
     def _serve_interactive(self, task_id: str, until: float) -> None:
         for _ in range(INTERACTIVE_CLAIMS):

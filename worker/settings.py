@@ -57,7 +57,7 @@ class WorkerSettings(LeasingSettings):
         0.02,
         description="Measured work of the bulk lane in one go; interactive work that waits goes before the next.",
     )
-    batch_bytes_max: Bytes = Field(64 << 20, description="Upload bytes of one claim; one chunk may be larger.")
+    batch_bytes_max: Bytes = Field(16 << 20, description="Upload bytes of one claim; one chunk may be larger.")
     item_pixels_max: Count = Field(50_000_000, description="Pixels of one image, told from its header.")
     item_side_pixels_max: Count = Field(65_535, description="Pixels of one side of an image, told from its header.")
     item_frames_max: Count = Field(1, description="Frames of one image, told from its header; the first is classified.")

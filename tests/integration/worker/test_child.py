@@ -315,6 +315,28 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
     assert (store.stat(f"pending:{OWNER}"), store.stat("transitions"), store.stat("uploads")) == (0, 1, 0)
 
 
+@pytest.mark.parametrize("change", ["cancel", "delete"])
+async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
+    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr("worker.child.CANCELED_LOOK_SECONDS", 0)
+    job_id = await store.submit(*[shirt] * 64, lane=Lane.BULK)
+    seen = list[bytes]()
+    loop = asyncio.get_running_loop()
+
+    def change_at_the_tenth(upload: bytes) -> None:
+        seen.append(upload)
+        if len(seen) == 10:
+            asyncio.run_coroutine_threadsafe(getattr(store.jobs, change)(job_id, OWNER), loop).result(10)
+
+    watch(monkeypatch, change_at_the_tenth)
+    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task")
+
+    assert len(seen) == 10
+    assert store.redis.exists(keys.LEASES) == 0
+    assert (store.stat("uploads"), store.stat(f"pending:{OWNER}")) == (0, 0)
+
+
 async def test_interactive_work_is_served_between_the_slices_of_a_bulk_lease(
     store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
