@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test lint train clean
+.PHONY: help run demo test bench lint train clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -18,6 +18,9 @@ demo: .venv/run ## Submit the sample pictures to what `make run` started
 
 test: .venv/dev ## Run all tests
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: .venv/dev ## Measure bulk jobs; about 4 minutes; writes bench/results/bulk.json
+	$(BIN)/python -m bench.bulk
 
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff check .

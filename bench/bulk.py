@@ -1,6 +1,6 @@
 """Bulk jobs, measured on a stack of this script's own: `make bench`.
 
-    .venv/bin/python -m bench.bulk [archive] [million] [interactive] [fairness] [upload]
+    .venv/bin/python -m bench.bulk [archive] [million] [interactive] [fairness] [eta] [cancel] [upload]
 
 Server CPU is that of Valkey, the API and the worker with their children. Writes bench/results/bulk.json.
 """
@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import tarfile
 import time
@@ -70,6 +71,11 @@ class Client:
     async def post(self, path: str, data: bytes | AsyncIterator[bytes] | None = None, **headers: str) -> dict[str, Any]:
         async with self.http.post(path, data=data, headers=headers) as answer:
             assert answer.status < 300, await answer.text()
+            body: dict[str, Any] = await answer.json()
+            return body
+
+    async def get(self, path: str) -> dict[str, Any]:
+        async with self.http.get(path) as answer:
             body: dict[str, Any] = await answer.json()
             return body
 
@@ -167,7 +173,10 @@ async def million(pngs: list[bytes]) -> dict[str, Any]:
         result = cost.of(count)
         _, peak = client.servers.memory_bytes("api")
         used = client.servers.stack.redis.info("memory")["used_memory_peak"]
-        canceled = await cancel_at_once(client, path)
+        started = time.perf_counter()
+        async with client.http.delete(path) as answer:
+            assert answer.status == 204
+        delete_ms = round(1000 * (time.perf_counter() - started), 1)
     return {
         **result,
         "cost_by_that_of_10000": round(result["server_cpu_ms_per_image"] / baseline["server_cpu_ms_per_image"], 2),
@@ -175,16 +184,8 @@ async def million(pngs: list[bytes]) -> dict[str, Any]:
         "redis_maxmemory_mib": GIB >> 20,
         "api_resident_before_mib": before >> 20,
         "api_resident_peak_mib": peak >> 20,
-        **canceled,
+        "delete_ms": delete_ms,
     }
-
-
-async def cancel_at_once(client: Client, done: str) -> dict[str, Any]:
-    """Delete the million results, which frees their room."""
-    started = time.perf_counter()
-    async with client.http.delete(done) as answer:
-        assert answer.status == 204
-    return {"delete_of_a_million_ms": round(1000 * (time.perf_counter() - started), 1)}
 
 
 async def interactive(pngs: list[bytes]) -> dict[str, Any]:
@@ -199,9 +200,8 @@ async def interactive(pngs: list[bytes]) -> dict[str, Any]:
         await client.post(f"{path}/seal")
         busy = list[float]()
         while True:
-            async with client.http.get(path) as answer:
-                if (await answer.json())["status"] == "completed":
-                    break
+            if (await client.get(path))["status"] == "completed":
+                break
             busy += [await client.submit_and_wait(pngs[n]) for n in range(10)]
     return {"submits_beside_bulk": len(busy), **quantiles("idle", idle), **quantiles("busy", busy)} | {
         f"{q}_ratio": round(quantiles("x", busy)[f"x_{q}_ms"] / quantiles("x", idle)[f"x_{q}_ms"], 2)
@@ -233,6 +233,59 @@ async def fairness(pngs: list[bytes]) -> dict[str, Any]:
     }
 
 
+async def eta(pngs: list[bytes]) -> dict[str, Any]:
+    """`eta_seconds` of a job of 100,000, against what was left in truth, from 5% on until a second before the end."""
+    said = list[tuple[float, float]]()
+    async with connected() as client:
+        await client.ended(await client.submit(tar_of(pngs)))
+        path = await client.submit(tar_of(pngs * 10))
+        while True:
+            job = await client.get(path)
+            counts, now = job["counts"], time.perf_counter()
+            if job["status"] == "completed":
+                break
+            if job["eta_seconds"] is not None and counts["succeeded"] >= 0.05 * counts["total"]:
+                said.append((now, job["eta_seconds"]))
+            await asyncio.sleep(0.1)
+    ratios = [told / (now - at) for at, told in said if now - at > 1]
+    return {"looks": len(ratios), "least_ratio": round(min(ratios), 2), "largest_ratio": round(max(ratios), 2)}
+
+
+async def cancel(pngs: list[bytes]) -> dict[str, Any]:
+    """A job of 1,000,000 items that runs is canceled: how soon nothing of it is worked on any more."""
+    async with connected() as client:
+        await client.ended(await client.submit(tar_of(pngs)))
+        worker = client.servers.processes("worker")
+        for pid in worker:
+            os.kill(pid, signal.SIGSTOP)  # so that all of it waits
+        path = str((await client.post("/v1/jobs?open=true"))["links"]["self"])
+        body = tar_of([b"x"] * 100_000)
+        for _ in range(10):
+            await client.post(f"{path}/items", pieces(body), **TAR)
+        await client.post(f"{path}/seal")
+        for pid in worker:
+            os.kill(pid, signal.SIGCONT)
+        while (await client.get(path))["counts"]["pending"] == 1_000_000:
+            await asyncio.sleep(0.01)
+        started = time.perf_counter()
+        canceled = await client.post(f"{path}/cancel")
+        answered = time.perf_counter() - started
+        single = await client.submit_and_wait(pngs[0])
+        client.servers.stack.redis.ping()
+        transitions = client.servers.stack.stat("transitions")
+        while client.servers.stack.stat("uploads"):
+            await asyncio.sleep(0.01)
+        freed = time.perf_counter() - started
+        assert (await client.get(path))["counts"] == canceled["counts"], "a terminal state never changes"
+        assert client.servers.stack.stat("transitions") == transitions
+    return {
+        "pending_when_canceled": canceled["counts"]["canceled"],
+        "cancel_answered_ms": round(1000 * answered, 1),
+        "single_submit_and_wait_right_after_ms": round(1000 * single, 1),
+        "all_uploads_freed_s": round(freed, 2),
+    }
+
+
 async def upload(pngs: list[bytes]) -> dict[str, Any]:
     """2 GB of a tar of 64 KB files: how much memory the API takes for it."""
     data = pngs[0] + os.urandom(64 * 1024 - len(pngs[0]))
@@ -253,11 +306,12 @@ async def upload(pngs: list[bytes]) -> dict[str, Any]:
         path = job["links"]["self"]
         ended = await client.ended(path)
         count = ended["counts"]["total"]
+        result = cost.of(count)
         _, peak = client.servers.memory_bytes("api")
         used = client.servers.stack.redis.info("memory")["used_memory_peak"]
     return {
         "bytes": count * len(data),
-        **cost.of(count),
+        **result,
         "api_resident_before_mib": before >> 20,
         "api_resident_peak_mib": peak >> 20,
         "redis_used_memory_peak_mib": used >> 20,
@@ -288,6 +342,8 @@ CASES: dict[str, Case] = {
     "million": million,
     "interactive": interactive,
     "fairness": fairness,
+    "eta": eta,
+    "cancel": cancel,
     "upload": upload,
 }
 

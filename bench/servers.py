@@ -20,6 +20,10 @@ def serving(**settings: str) -> Iterator["Servers"]:
         api = stack.api()
         worker = stack.worker()
         yield Servers(stack, {"valkey": stack.valkey, "api": api, "worker": worker}, api.url)
+        for process in (api, worker):
+            for line in process.output().splitlines():
+                if line.startswith(("WARNING", "ERROR")):
+                    print(line)
 
 
 class Servers:
@@ -27,6 +31,10 @@ class Servers:
         self.stack = stack
         self.url = url
         self._processes = processes
+
+    def processes(self, name: str) -> list[int]:
+        """The pids of a service, its children's included."""
+        return list(_tree(self._processes[name].pid))
 
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time that each has spent, its children included."""

@@ -72,6 +72,41 @@ async def test_five_times_redis_memory_goes_through_it_and_nothing_is_lost(tmp_p
         assert peak < MEMORY
 
 
+async def test_the_api_dies_in_the_middle_of_a_stream_whose_job_is_found_again_and_ends(
+    tmp_path: Path, shirt: bytes
+) -> None:
+    """With its deadline cut to about 6 s: it waits for no byte and no room for long."""
+    settings = {"UPLOAD_IDLE_SECONDS_MAX": "0.2", "ROOM_WAIT_SECONDS_MAX": "0.2", "SUBMIT_DEADLINE_SECONDS": "0.5"}
+    data = make_tar({f"{n}.png": shirt for n in range(300)})
+    headers = TAR | {"Idempotency-Key": "mine"}
+    with Stack(tmp_path, **settings) as stack:
+        api = stack.api()
+        stack.worker()
+
+        async def unfinished() -> AsyncIterator[bytes]:
+            yield data[:-150_000]
+            await asyncio.to_thread(wait_until, lambda: stack.stat("transitions") > 0, what="the first chunk's results")
+            await asyncio.to_thread(api.kill)
+            yield b"x"
+
+        async with load_client(api.url) as client:
+            with pytest.raises(aiohttp.ClientError):
+                await client.post("/v1/jobs", data=unfinished(), headers=headers)
+        api.start()
+        async with load_client(api.url) as client:
+            async with client.get("/v1/jobs?idempotency_key=mine") as answer:
+                (job,) = (await answer.json())["jobs"]
+            assert job["status"] == "open"
+            async with client.post("/v1/jobs", data=data, headers=headers) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (409, "idempotency_in_progress")
+            job = await ended(client, job["links"]["self"])
+            assert job["status"] == "canceled"
+            assert job["counts"]["succeeded"] > 0
+            async with client.post("/v1/jobs", data=data, headers=headers) as answer:
+                again = await answer.json()
+            assert (await ended(client, again["links"]["self"]))["counts"]["succeeded"] == 300
+
+
 @pytest.fixture
 def bulk_stack(tmp_path: Path) -> Iterator[Stack]:
     with Stack(tmp_path, RESULT_TTL_SECONDS="3600", MIN_RESULT_TTL_SECONDS="1") as stack:
