@@ -1,6 +1,7 @@
 """A stack of real processes for a benchmark, and what they cost: CPU and memory, read from /proc."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,17 @@ class Servers:
         self.url = url
         self._processes = processes
 
-    def processes(self, name: str) -> list[int]:
-        """The pids of a service, its children's included."""
-        return list(_tree(self._processes[name].pid))
+    @contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """A service does nothing (SIGSTOP), with its children."""
+        pids = list(_tree(self._processes[name].pid))
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time that each has spent, its children included."""
