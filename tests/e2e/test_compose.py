@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.archives import make_zip
 from tests.support.pictures import samples
 from tests.support.processes import ROOT, free_port
 from tests.support.stack import PNG, results_of, submit_all
@@ -98,13 +99,13 @@ def is_healthy(compose: Compose, service: str) -> bool:
 
 def test_the_stack_comes_up_and_classifies(compose: Compose) -> None:
     print(f"from `docker compose up` to the first result: {compose.seconds_to_first_result:.1f} s")
-    for service in ("redis", "api", "worker"):
+    for service in ("redis", "api", "worker", "outbound"):
         wait_until(partial(is_healthy, compose, service), seconds=60, what=f"a healthy {service}")
     answer = httpx.post(f"{compose.url}/predict", files={"file": BAG}, timeout=20)
     assert answer.json()["class"] == "Bag"
 
 
-@pytest.mark.parametrize("service", ["redis", "api", "worker"])
+@pytest.mark.parametrize("service", ["redis", "api", "worker", "outbound"])
 def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str) -> None:
     (container,) = compose.containers(service)
     host, config = container["HostConfig"], container["Config"]
@@ -139,6 +140,25 @@ def test_redis_keeps_what_it_is_given(compose: Compose) -> None:
 def test_the_api_image_cannot_import_what_is_the_workers(compose: Compose, module: str) -> None:
     done = compose("exec", "api", "python3", "-c", f"import {module}", check=False)
     assert f"No module named '{module}'" in done.stderr
+
+
+def test_an_archive_larger_than_its_spool_is_classified(compose: Compose) -> None:
+    """A zip of 12 MiB: it goes to the disk, since /tmp would be memory."""
+    data = make_zip({f"{n:03}.png": BAG + bytes(64_000) for n in range(190)})
+    headers = {"Content-Type": "application/zip"}
+    path = httpx.post(f"{compose.url}/v1/jobs", content=data, headers=headers, timeout=30).headers["Location"]
+    assert httpx.get(f"{compose.url}{path}?wait=30", timeout=40).json()["counts"]["succeeded"] == 190
+    assert compose("exec", "api", "sh", "-c", "df -P $TMPDIR | tail -1").stdout.split()[0] not in ("tmpfs", "shm")
+    rows = httpx.get(f"{compose.url}{path}/results?format=csv", timeout=30).text.splitlines()
+    assert len(rows) == 191
+
+
+def test_outbound_workers_fetch_from_addresses_that_they_may(compose: Compose) -> None:
+    urls = {"urls": ["http://redis:6379/", "http://169.254.169.254/latest/meta-data/"]}
+    path = httpx.post(f"{compose.url}/v1/jobs", json=urls, timeout=30).headers["Location"]
+    assert httpx.get(f"{compose.url}{path}?wait=30", timeout=40).json()["status"] == "failed"
+    items = httpx.get(f"{compose.url}{path}/results", timeout=30).json()["items"]
+    assert [item["error"]["code"] for item in items] == ["forbidden_address"] * 2
 
 
 async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compose) -> None:

@@ -1,0 +1,121 @@
+"""The directory of a zip archive, read a slice at a time.
+
+`zipfile.ZipFile` makes an object of every entry before it shows the first: 0.6 GB for a million of them, and there is
+no telling how many a directory has before it is read (docs/decisions/0016-zip-directories.md).
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import IO
+from zipfile import BadZipFile, ZipInfo
+
+_SLICE_BYTES = 64 << 10
+_END = struct.Struct("<4s4H2LH")
+_END_MAGIC = b"PK\x05\x06"
+_COMMENT_BYTES_MAX = 0xFFFF
+_LOCATOR64 = struct.Struct("<4sLQL")
+_LOCATOR64_MAGIC = b"PK\x06\x07"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_END64_MAGIC = b"PK\x06\x06"
+_ENTRY = struct.Struct("<4s4B4HL2L5H2L")
+_ENTRY_MAGIC = b"PK\x01\x02"
+_EXTRA64 = 1
+_IN_EXTRA64 = 0xFFFFFFFF
+
+
+def read_directory(spool: IO[bytes]) -> Iterator[ZipInfo]:
+    """An archive's entries. The spool may be moved about between two of them.
+
+    Raises:
+        BadZipFile: it is no zip, cut off or damaged.
+    """
+    at, end, shift = _find_directory(spool)
+    rest = b""
+    while at < end:
+        spool.seek(at)
+        data = spool.read(min(_SLICE_BYTES, end - at))
+        at += len(data)
+        rest += data
+        offset = 0
+        while len(rest) - offset >= _ENTRY.size:
+            fields = _ENTRY.unpack_from(rest, offset)
+            name_end = offset + _ENTRY.size + fields[12]
+            extra_end = name_end + fields[13]
+            comment_end = extra_end + fields[14]
+            if fields[0] != _ENTRY_MAGIC:
+                raise BadZipFile
+            if comment_end > len(rest):
+                break
+            yield _entry(fields, rest[offset + _ENTRY.size : name_end], rest[name_end:extra_end], shift)
+            offset = comment_end
+        rest = rest[offset:]
+    if rest:
+        raise BadZipFile
+
+
+def _find_directory(spool: IO[bytes]) -> tuple[int, int, int]:
+    """Where it starts and ends, and how far everything is from where the archive says: programs stand before some."""
+    tail_at = max(0, spool.seek(0, io.SEEK_END) - _END.size - _COMMENT_BYTES_MAX)
+    spool.seek(tail_at)
+    tail = spool.read()
+    at = len(tail)
+    while (at := tail.rfind(_END_MAGIC, 0, at)) >= 0:
+        if at + _END.size <= len(tail):
+            *_, size, offset, comment_bytes = _END.unpack_from(tail, at)
+            if not tail[at + _END.size + comment_bytes :].strip(b"\0"):  # else, no end but an entry's or comment's bytes
+                break
+    else:
+        raise BadZipFile
+    end = tail_at + at
+    locator = _read_at(spool, end - _LOCATOR64.size, _LOCATOR64.size)
+    if locator.startswith(_LOCATOR64_MAGIC):
+        end -= _LOCATOR64.size + _END64.size
+        end64 = _read_at(spool, end, _END64.size)
+        if not end64.startswith(_END64_MAGIC):
+            raise BadZipFile
+        *_, size, offset = _END64.unpack(end64)
+    start = end - size
+    if start < offset:
+        raise BadZipFile
+    return start, end, start - offset
+
+
+def _read_at(spool: IO[bytes], at: int, size: int) -> bytes:
+    if at < 0:
+        return b""
+    spool.seek(at)
+    return spool.read(size)
+
+
+def _entry(fields: tuple[int, ...], name: bytes, extra: bytes, shift: int) -> ZipInfo:
+    try:
+        path = name.decode()  # also where no flag says so: macOS's archiver sets none
+    except UnicodeDecodeError:
+        path = name.decode("cp437")
+    info = ZipInfo(path)
+    info.create_system = fields[2]
+    info.flag_bits, info.compress_type = fields[5:7]
+    info.CRC, info.compress_size, info.file_size = fields[9:12]
+    info.external_attr, info.header_offset = fields[17:19]
+    if _IN_EXTRA64 in fields[10:12] or fields[18] == _IN_EXTRA64:
+        _read_extra64(info, extra)
+    info.header_offset += shift
+    return info
+
+
+def _read_extra64(info: ZipInfo, extra: bytes) -> None:
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<2H", extra, at)
+        at += 4
+        if kind == _EXTRA64:
+            break
+        at += size
+    for field in ("file_size", "compress_size", "header_offset"):  # those that do not fit, in this order
+        if getattr(info, field) == _IN_EXTRA64:
+            if at + 8 > len(extra):
+                raise BadZipFile
+            (value,) = struct.unpack_from("<Q", extra, at)
+            setattr(info, field, value)
+            at += 8
