@@ -9,6 +9,7 @@ from api.settings import ApiSettings
 from jobs.errors import InvalidRequest, ItemCode, UploadTooLarge
 
 _LEFTOVERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_SEPARATOR = re.compile(r"[/\\]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ARCHIVE_MAGIC = (
     b"PK\x03\x04",
@@ -20,7 +21,6 @@ _ARCHIVE_MAGIC = (
     b"BZh",
     b"\x28\xb5\x2f\xfd",
 )
-_FIRST_BYTES = frozenset(magic[0] for magic in _ARCHIVE_MAGIC)
 _TAR_MAGIC_AT = 257
 RATIO_FLOOR_BYTES = 1 << 20  # what is smaller unpacked does no harm, whatever its ratio
 
@@ -55,7 +55,8 @@ class Entries:
     def __init__(self, limits: ArchiveLimits, tally: Tally) -> None:
         self._limits = limits
         self._tally = tally
-        self._inflated = 0
+        self.inflated = 0
+        """Bytes unpacked so far."""
         self._count = 0
         self._seen = set[int]()  # hashes of names: a million names would take too much
 
@@ -63,7 +64,7 @@ class Entries:
         """Why an entry is refused by its name or size, if it is."""
         if path.startswith(("/", "\\")) or _DRIVE.match(path):
             return ItemCode.ABSOLUTE_PATH
-        if ".." in path and ".." in re.split(r"[/\\]", path):
+        if ".." in path and ".." in _SEPARATOR.split(path):
             return ItemCode.PARENT_PATH
         before = len(self._seen)
         self._seen.add(hash(path))
@@ -80,16 +81,16 @@ class Entries:
         self._count += 1
         if self._count > self._limits.entries_max:
             raise UploadTooLarge(f"An archive may have {self._limits.entries_max} entries.")
-        base = path.rpartition("/")[2]
-        if base in _LEFTOVERS or base.startswith("._") or path.startswith("__MACOSX/") or "/__MACOSX/" in path:
+        *folders, base = path.split("/") if "\\" not in path else _SEPARATOR.split(path)
+        if base in _LEFTOVERS or base.startswith("._") or "__MACOSX" in folders:
             self._tally.skipped += 1
             return True
         return False
 
     def inflate(self, size: int) -> None:
         """Count unpacked bytes. Raises UploadTooLarge where they are too many in all."""
-        self._inflated += size
-        if self._inflated > self._limits.inflated_bytes_max:
+        self.inflated += size
+        if self.inflated > self._limits.inflated_bytes_max:
             raise UploadTooLarge(f"An archive may have {self._limits.inflated_bytes_max} bytes unpacked.")
 
     def image(self, path: str, data: bytes | ItemCode) -> UploadedImage:
@@ -99,9 +100,7 @@ class Entries:
 def _is_archive(data: bytes | ItemCode) -> bool:
     if isinstance(data, ItemCode):
         return False
-    if data and data[0] in _FIRST_BYTES:
-        return data.startswith(_ARCHIVE_MAGIC)
-    return is_tar(data)
+    return data.startswith(_ARCHIVE_MAGIC) or is_tar(data)
 
 
 def is_tar(head: bytes) -> bool:

@@ -21,8 +21,19 @@ _GZIP = b"\x1f\x8b"
 _GZIP_WBITS = 31
 _FILE_KINDS = (b"0", b"\0", b"7")
 _LINK_KINDS = (b"1", b"2")
+_FOLDER = b"5"
+_SPARSE = b"S"
 _DATALESS_KINDS = (b"1", b"2", b"3", b"4", b"5", b"6")  # whatever size their header names
-_META_KINDS = (b"L", b"K", b"x", b"g")  # GNU's long names and links, PAX's records
+_NO_CONTENT_KINDS = (
+    _FOLDER,
+    b"D",
+    b"V",
+)  # the latter two are GNU's: a folder with a list of its files, a volume's label
+_META_KINDS = (b"L", b"K", b"x", b"X", b"g")  # GNU's long names and links, PAX's records, also as Solaris marks them
+_RECORDS = frozenset((b"path", b"size", b"GNU.sparse.name", b"GNU.sparse.size", b"GNU.sparse.major"))
+_SPARSE_RECORDS = frozenset((b"GNU.sparse.size", b"GNU.sparse.major"))  # each version has one of them
+_CHECKSUM = slice(148, 156)
+_ADLER_MODULUS = 65_521
 _MAGIC = slice(257, 263)
 _USTAR = b"ustar\0"
 _MAGICS = (_USTAR, b"ustar ")
@@ -110,6 +121,8 @@ class _Tar:
         self._over = False
         self._globals = dict[bytes, bytes]()  # of PAX headers for the whole archive
         self._meta = dict[bytes, bytes]()  # of those for the next entry
+        self._awaits_entry = False  # for which such a header has come
+        self._sparse_map_goes_on = False  # between the header of one of GNU's sparse files and its bytes
 
     def feed(self, data: bytes) -> Iterator[UploadedImage]:
         self._entries.inflate(len(data))
@@ -122,10 +135,10 @@ class _Tar:
                 step = min(self._pass_over, len(self._buffer) - at)
                 at += step
                 self._pass_over -= step
-            if self._header is None:
+            if self._header is None or self._sparse_map_goes_on:
                 if len(self._buffer) - at < _BLOCK:
                     break
-                self._read_header(bytes(self._buffer[at : at + _BLOCK]))
+                self._read_block(bytes(self._buffer[at : at + _BLOCK]))
                 at += _BLOCK
                 continue
             header = self._header
@@ -147,14 +160,21 @@ class _Tar:
 
     def close(self) -> None:
         if not self._begun:
-            raise damaged("is empty")
-        if not self._over and (self._header is not None or self._pass_over or self._buffer):
+            raise InvalidRequest("The upload is no tar archive.") if self._buffer else damaged("is empty")
+        if self._over:
+            return
+        if self._header is not None or self._awaits_entry or self._pass_over or self._buffer:
             raise damaged("is cut off")
 
-    def _read_header(self, block: bytes) -> None:
-        if block == _END:
+    def _read_block(self, block: bytes) -> None:
+        if self._sparse_map_goes_on:
+            self._sparse_map_goes_on = block[504] != 0
+        elif block == _END:
             self._begun = self._over = True
-            return
+        else:
+            self._read_header(block)
+
+    def _read_header(self, block: bytes) -> None:
         if not self._begun and block[_MAGIC] not in _MAGICS and not _checked(block):
             raise InvalidRequest("The upload is no tar archive.")
         self._begun = True
@@ -162,9 +182,13 @@ class _Tar:
         if kind in _META_KINDS:
             if size > _META_BYTES_MAX:
                 raise damaged("is damaged: it has a header that is too long")
+            self._awaits_entry |= kind != b"g"
             self._header = _Header(kind, "", size, _padded(size), keep=True, refused=None)
         else:
-            path, self._meta = self._path(block), {}
+            if not _SPARSE_RECORDS.isdisjoint(self._meta):
+                kind = _SPARSE
+            self._sparse_map_goes_on = block[156:157] == _SPARSE and block[482] != 0
+            path, self._meta, self._awaits_entry = self._path(block), {}, False
             size = 0 if kind in _DATALESS_KINDS else size
             keep, refused = self._judge(kind, path, size)
             self._header = _Header(kind, path, size, _padded(size), keep, refused)
@@ -184,41 +208,46 @@ class _Tar:
 
     def _judge(self, kind: bytes, path: str, size: int) -> tuple[bool, ItemCode | None]:
         """Whether an entry's bytes are wanted, and if not, its code; none for what is no content."""
-        is_file = kind in _FILE_KINDS
-        if kind == b"5" or (is_file and path.endswith("/")):  # so old archives write a directory
+        if kind in _NO_CONTENT_KINDS or (kind == b"\0" and path.endswith("/")):  # so old archives write a folder
             return False, None
         if self._entries.skips(path):
             return False, None
-        if not is_file:
+        if kind not in _FILE_KINDS:
             return False, ItemCode.LINK_ENTRY if kind in _LINK_KINDS else ItemCode.SPECIAL_ENTRY
         refused = self._entries.problem(path, size)
         return refused is None, refused
 
     def _path(self, block: bytes) -> str:
-        name = self._meta.get(b"path") or self._globals.get(b"path")
+        name = self._meta.get(b"GNU.sparse.name") or self._meta.get(b"path") or self._globals.get(b"path")
         if name is None:
             name = block[:100].split(b"\0", 1)[0]
             if block[_MAGIC] == _USTAR and (prefix := block[345:500].split(b"\0", 1)[0]):
                 name = prefix + b"/" + name
-        return name.decode(errors="replace").removeprefix("./")
+        return name.decode(errors="surrogateescape").removeprefix("./")  # names in other encodings stay different ones
 
     def _read_meta(self, kind: bytes, body: bytes) -> None:
         if kind == b"L":
             self._meta[b"path"] = body.split(b"\0", 1)[0]
-        elif kind in b"xg":
+        elif kind in b"xXg":
             try:
-                records = dict(_pax_records(body))
+                records = {key: value for key, value in _pax_records(body) if key in _RECORDS}
             except ValueError:
                 raise damaged("is damaged: it has a PAX header that cannot be read") from None
-            (self._meta if kind == b"x" else self._globals).update(records)
+            (self._globals if kind == b"g" else self._meta).update(records)
 
 
 def _checked(block: bytes) -> bool:
-    """Whether the header's checksum is right: the sum of its bytes, those of the checksum itself taken as spaces."""
+    """Whether the header's checksum is right: the sum of its bytes, those of the checksum itself taken as spaces.
+
+    Old programs took the bytes as signed.
+    """
     try:
-        return _number(block[148:156]) == sum(block) - sum(block[148:156]) + 8 * 0x20
+        checksum = _number(block[_CHECKSUM])
     except ValueError:
         return False
+    summed = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
+    excess = ((zlib.adler32(summed) & 0xFFFF) - 1 - checksum) % _ADLER_MODULUS  # a fifth of the time of sum()
+    return not excess or excess == 256 * sum(byte > 0x7F for byte in summed) % _ADLER_MODULUS
 
 
 def _number(digits: bytes) -> int:
@@ -239,7 +268,7 @@ def _pax_records(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, _, _ = body[at : at + 20].partition(b" ")
         end = at + int(length)
         key, equals, value = body[at + len(length) + 1 : end - 1].partition(b"=")
-        if not equals or end > len(body) or body[end - 1 : end] != b"\n":
+        if not length.isdigit() or not equals or end > len(body) or body[end - 1 : end] != b"\n":
             raise ValueError
         yield key, value
         at = end

@@ -1,7 +1,7 @@
 """The directory of a zip archive, read a slice at a time.
 
 `zipfile.ZipFile` makes an object of every entry before it shows the first: 0.6 GB for a million of them, and there is
-no telling how many a directory has before it is read (docs/decisions/0016-zip-directories.md).
+no telling how many a directory has before it is read (docs/decisions/0018-zip-directories.md).
 """
 
 import io
@@ -63,7 +63,7 @@ def _find_directory(spool: IO[bytes]) -> tuple[int, int, int]:
     while (at := tail.rfind(_END_MAGIC, 0, at)) >= 0:
         if at + _END.size <= len(tail):
             *_, size, offset, comment_bytes = _END.unpack_from(tail, at)
-            if not tail[at + _END.size + comment_bytes :].strip(b"\0"):  # else, no end but an entry's or comment's bytes
+            if not tail[at + _END.size + comment_bytes :].strip(b"\0"):  # or it is the end of a zip within this one
                 break
     else:
         raise BadZipFile

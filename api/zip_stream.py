@@ -2,21 +2,29 @@
 
 import asyncio
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 
 from api.archives import ArchiveLimits, Entries, damaged
 from api.images import Tally, UploadedImage
-from jobs.errors import DarkroomError, ItemCode, UploadTooLarge
+from api.zip_directory import read_directory
+from jobs.errors import ItemCode, QueueFull, UploadTooLarge
 
-_BATCH_ITEMS = 64
+_BATCH_ENTRIES = 64
 _BATCH_BYTES = 1 << 20  # of one hop to the thread and back
 _SPOOL_BYTES = 1 << 20  # written at a time
 _ENCRYPTED = 0x1
 _READ_BYTES = 64 << 10
+_LOCAL_HEADER = struct.Struct("<4s22x2H")
+_LOCAL_MAGIC = b"PK\x03\x04"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def read_zip(parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: Tally) -> AsyncGenerator[UploadedImage]:
@@ -25,13 +33,18 @@ async def read_zip(parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: Ta
     Raises:
         InvalidRequest: it is no zip archive, or damaged.
         UploadTooLarge: it has too many bytes or entries.
+        QueueFull: the disk has no room for it.
     """
-    with SpooledTemporaryFile(max_size=limits.spool_bytes_max) as spool:
+    spool = SpooledTemporaryFile(max_size=limits.spool_bytes_max)  # noqa: SIM115  # closed in a thread
+    try:
         await _spool(parts, spool, limits.zip_bytes_max)
-        images = _read(spool, limits, Entries(limits, tally))
-        while batch := await asyncio.to_thread(_batch, images):
+        batches = _batches(spool, limits, Entries(limits, tally))
+        while (batch := await _in_thread(next, batches, None)) is not None:
             for image in batch:
                 yield image
+    finally:
+        with suppress(OSError):  # it writes what is left once more, and the disk may be full
+            await _in_thread(spool.close)  # the disk takes a while to free gigabytes
 
 
 async def _spool(parts: AsyncIterator[bytes], spool: IO[bytes], bytes_max: int) -> None:
@@ -39,36 +52,55 @@ async def _spool(parts: AsyncIterator[bytes], spool: IO[bytes], bytes_max: int) 
     async for part in parts:
         size += len(part)
         if size > bytes_max:
-            raise UploadTooLarge(f"A zip archive may have {bytes_max} bytes; a tar is read as it comes.")
+            raise UploadTooLarge(f"A zip may have {bytes_max} bytes; a tar is read as it comes.")
         waiting += part
         if len(waiting) >= _SPOOL_BYTES:
-            await asyncio.to_thread(spool.write, waiting)
+            await _write(spool, waiting)
             waiting = bytearray()
-    await asyncio.to_thread(spool.write, waiting)
+    await _write(spool, waiting)
 
 
-def _batch(images: Iterator[UploadedImage]) -> list[UploadedImage]:
-    batch, size = list[UploadedImage](), 0
-    for image in images:
-        batch.append(image)
-        size += len(image.data)
-        if len(batch) == _BATCH_ITEMS or size >= _BATCH_BYTES:
-            break
-    return batch
-
-
-def _read(spool: IO[bytes], limits: ArchiveLimits, entries: Entries) -> Iterator[UploadedImage]:
+async def _write(spool: IO[bytes], data: bytearray) -> None:
     try:
-        with zipfile.ZipFile(spool) as archive:
-            for info in archive.infolist():
-                path = info.filename
-                if info.is_dir() or entries.skips(path):
-                    continue
-                code = _kind_problem(info) or entries.problem(path, info.file_size)
-                yield entries.image(path, code or _unpack(archive, info, limits, entries))
-    except DarkroomError:
-        raise
-    except Exception:  # a damaged directory raises BadZipFile, struct.error, OSError, ValueError, NotImplementedError …
+        await _in_thread(spool.write, data)
+    except OSError as error:
+        raise QueueFull("There is no room to keep a zip now; a tar is read as it comes.") from error
+
+
+async def _in_thread(function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
+    """As asyncio.to_thread, but the thread is done when this is, even canceled: nothing else may use the spool."""
+    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        return await asyncio.shield(work)
+    finally:
+        if not work.done():
+            await asyncio.wait([work])
+
+
+def _batches(spool: IO[bytes], limits: ArchiveLimits, entries: Entries) -> Iterator[list[UploadedImage]]:
+    """Images by a bounded amount of work, some of which brings none."""
+    batch, count, inflated_before = list[UploadedImage](), 0, 0
+    for image in _read(spool, limits, entries):
+        count += 1
+        if image is not None:
+            batch.append(image)
+        if count == _BATCH_ENTRIES or entries.inflated - inflated_before >= _BATCH_BYTES:
+            yield batch
+            batch, count, inflated_before = [], 0, entries.inflated
+    yield batch
+
+
+def _read(spool: IO[bytes], limits: ArchiveLimits, entries: Entries) -> Iterator[UploadedImage | None]:
+    """Entry by entry, None for what is no content."""
+    try:
+        for info in read_directory(spool):
+            path = info.filename
+            if path.endswith(("/", "\\")) or entries.skips(path):
+                yield None
+                continue
+            code = _kind_problem(info) or entries.problem(path, info.file_size)
+            yield entries.image(path, code or _unpack(spool, info, limits, entries))
+    except zipfile.BadZipFile:
         raise damaged("is no zip, or it is damaged") from None
 
 
@@ -81,15 +113,14 @@ def _kind_problem(info: zipfile.ZipInfo) -> ItemCode | None:
     return ItemCode.ENCRYPTED_ENTRY if info.flag_bits & _ENCRYPTED else None
 
 
-def _unpack(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, entries: Entries
-) -> bytes | ItemCode:
+def _unpack(spool: IO[bytes], info: zipfile.ZipInfo, limits: ArchiveLimits, entries: Entries) -> bytes | ItemCode:
     """The entry's bytes, whatever size its header claims."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others' unpackers are not bounded a read
         return ItemCode.UNSUPPORTED_COMPRESSION
     pieces, size = list[bytes](), 0
     try:
-        with archive.open(info) as file:
+        _seek(spool, info)
+        with zipfile.ZipExtFile(spool, "r", info) as file:
             while piece := file.read(_READ_BYTES):
                 size += len(piece)
                 entries.inflate(len(piece))
@@ -98,10 +129,16 @@ def _unpack(
                 if size > limits.item_bytes_max:
                     return ItemCode.ITEM_TOO_LARGE
                 pieces.append(piece)
-    except DarkroomError:
-        raise
-    except NotImplementedError:
-        return ItemCode.UNSUPPORTED_COMPRESSION
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, OverflowError, ValueError):
         return ItemCode.CORRUPT_ENTRY
-    return b"".join(pieces)
+    return b"".join(pieces) if size == info.file_size else ItemCode.CORRUPT_ENTRY
+
+
+def _seek(spool: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """To the entry's first byte, behind its own header."""
+    spool.seek(info.header_offset)
+    header = spool.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL_MAGIC):
+        raise zipfile.BadZipFile
+    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+    spool.seek(info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)

@@ -1,5 +1,6 @@
 """The README's own commands, from a clean clone in an empty folder."""
 
+import csv
 import json
 import os
 import re
@@ -102,7 +103,13 @@ def test_the_readmes_curl_lines_work(first_run: tuple[MakeRun, int], clone: Path
     bag, licence = next(answer["items"] for answer in answers if "items" in answer)
     assert (bag["name"], bag["class"]) == ("0018-bag.png", "Bag")
     assert (licence["name"], licence["error"]["code"]) == ("LICENSE", "not_an_image")
-    assert answers[-1]["class"] == "Shirt"
+    assert next(answer for answer in answers if answer.keys() == {"class", "confidence"})["class"] == "Shirt"
+    table = list(
+        csv.DictReader(line for line in done.stdout.splitlines() if line.startswith(("index,", *"0123456789")))
+    )
+    assert len(table) == 30, done.stdout
+    assert table[0]["name"] == "tests/data/0000-ankle-boot.png"
+    assert answers[-1]["counts"]["total"] == 30, "two parts, sealed"
 
 
 def test_what_make_run_says_to_try_works(first_run: tuple[MakeRun, int], clone: Path) -> None:
