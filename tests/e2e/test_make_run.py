@@ -108,7 +108,7 @@ def test_the_readmes_curl_lines_work(first_run: tuple[MakeRun, int], clone: Path
         csv.DictReader(line for line in done.stdout.splitlines() if line.startswith(("index,", *"0123456789")))
     )
     assert len(table) == 30, done.stdout
-    assert table[0]["name"] == "tests/data/0000-ankle-boot.png"
+    assert "tests/data/0000-ankle-boot.png" in {row["name"] for row in table}
     assert answers[-1]["counts"]["total"] == 30, "two parts, sealed"
 
 
