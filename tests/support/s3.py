@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import httpx
 from moto.server import ThreadedMotoServer
 
 
@@ -40,6 +41,7 @@ def serving_s3() -> Iterator[S3]:
     server.start()
     host, port = server.get_host_and_port()
     try:
+        httpx.post(f"http://{host}:{port}/moto-api/reset").raise_for_status()  # its buckets outlive a server
         yield S3(f"http://{host}:{port}")
     finally:
         server.stop()
