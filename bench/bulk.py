@@ -345,8 +345,10 @@ CASES: dict[str, Case] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"{', '.join(CASES)}; all where none is named")
     wanted = parser.parse_args().cases or list(CASES)
+    if unknown := set(wanted) - CASES.keys():
+        parser.error(f"there is no case {', '.join(unknown)}")
     pngs = images()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     found = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
