@@ -106,7 +106,7 @@ class Client:
         started = time.perf_counter()
         headers = {"Content-Type": "image/png", "Prefer": "wait=10"}
         async with self.http.post("/v1/jobs", data=png, headers=headers) as answer:
-            assert answer.status == 200
+            assert answer.status == 200, (answer.status, await answer.text())
             await answer.read()
         return time.perf_counter() - started
 

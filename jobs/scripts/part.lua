@@ -11,17 +11,23 @@ local id, owner, part, token, what = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[7]
 local job, now = K.job .. id, now_ms()
 local record = redis.call('HMGET', job, 's', 'w', 'm', 'l', 'n', 'c', 'z', 'u' .. part)
 local state, chunks, digest = record[1], 0, ''
+local staged = what == 'add' and ARGV[16]
 local holder, held_until
 
-if record[2] ~= owner then return { 'absent' } end
+local function refuse(why)
+  if staged then redis.call('UNLINK', staged) end
+  return { why }
+end
+
+if record[2] ~= owner then return refuse('absent') end
 if record[8] then
   holder = string.sub(record[8], 1, 8)
   held_until, chunks = struct.unpack('>dI4', record[8], 9)
   digest = string.sub(record[8], 21)
   if what == 'begin' and held_until == 0 then return { 'earlier', chunks, digest } end
 end
-if state == 'x' then return { 'ended' } end
-if state ~= 'o' then return { what == 'seal' and 'ok' or 'sealed' } end
+if state == 'x' then return refuse('ended') end
+if state ~= 'o' then return refuse(what == 'seal' and 'ok' or 'sealed') end
 
 local function keep(until_ms, number, so_far)
   redis.call('HSET', job, 'u' .. part, token .. struct.pack('>dI4', until_ms, number) .. so_far)
@@ -38,7 +44,7 @@ if what == 'seal' then
   seal(id, job)
   return { 'ok' }
 end
-if holder and holder ~= token and held_until > now then return { 'in_progress' } end
+if holder and holder ~= token and held_until > now then return refuse('in_progress') end
 redis.call('ZADD', K.open, now + ARGV[6], id)
 if what == 'begin' then
   keep(now + ARGV[5], chunks, digest)
@@ -49,19 +55,17 @@ if what == 'begin' then
   return { 'ok', chunks, digest }
 end
 
-local before, staged = tonumber(ARGV[8]), ARGV[16]
-if holder and holder ~= token then return { 'in_progress' } end
-if held_until == 0 or before < chunks then
-  if staged then redis.call('UNLINK', staged) end
-  return { 'ok' }
-end
+local before = tonumber(ARGV[8])
+if holder and holder ~= token then return refuse('in_progress') end
+if held_until == 0 or before < chunks then return refuse('ok') end -- it was added before
 if staged then
   local items, size, chunk = tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(record[6])
-  if record[5] + items > tonumber(ARGV[15]) then return { 'upload_too_large' } end
+  if record[5] + items > tonumber(ARGV[15]) then return refuse('upload_too_large') end
   if redis.call('EXISTS', staged) == 0 then return { 'upload_lost' } end
   local records = K.row_bytes + stored(ARGV[19])
   local refusal, over = admit(owner, 0, items, size + K.chunk_bytes, records, ARGV[12], ARGV[13], ARGV[14])
-  if refusal then return { refusal, over } end
+  if refusal == 'queue_full' then return { refusal, over } end -- the caller waits, and the bytes with it
+  if refusal then return refuse(refusal) end
   redis.call('RENAME', staged, K.upload .. id .. struct.pack('>I4', chunk))
   redis.call('PERSIST', K.upload .. id .. struct.pack('>I4', chunk))
   redis.call('HSET', job, 'n', record[5] + items, 'c', chunk + 1, 'z', record[7] + records, 'i' .. chunk, ARGV[19])
