@@ -1,9 +1,11 @@
 import asyncio
 import dataclasses
 import gzip
+import subprocess
 import tarfile
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -93,8 +95,43 @@ async def test_an_entry_that_is_no_file_to_read_fails_with_its_code(header: byte
     assert [image.data for image in images] == [b"first", code, b"second"]
 
 
+@pytest.mark.parametrize(
+    "options", [["--format=gnu"], *(["--format=posix", f"--sparse-version={v}"] for v in ("0.0", "0.1", "1.0"))]
+)
+def test_a_sparse_file_fails_alone(tmp_path: Path, options: list[str]) -> None:
+    with (tmp_path / "sparse.png").open("wb") as sparse:
+        for hole in range(50):  # more than a header describes, so that GNU's goes on in further blocks
+            sparse.seek(hole * 65_536)
+            sparse.write(b"x" * 4096)
+        sparse.truncate(4 << 20)
+    (tmp_path / "z.png").write_bytes(b"last")
+    archive = tmp_path / "photos.tar"
+    subprocess.run(["tar", "--sparse", *options, "-cf", archive, "-C", tmp_path, "sparse.png", "z.png"], check=True)
+    images, _ = asyncio.run(untar(archive.read_bytes()))
+    assert [(image.name, image.data) for image in images] == [
+        ("sparse.png", ItemCode.SPECIAL_ENTRY),
+        ("z.png", b"last"),
+    ]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+async def test_an_archive_that_ends_with_the_name_of_an_entry_to_come_is_cut_off(kind: int) -> None:
+    data = make_tar({"n" * 150: b"x"}, kind=kind)
+    with pytest.raises(InvalidRequest):
+        await untar(data[:1024])
+
+
+async def test_names_that_are_not_utf8_stay_different_names() -> None:
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("ä.png", "ö.png"):
+            archive.addfile(tarfile.TarInfo(name))
+    images, _ = await untar(file.getvalue())
+    assert [(image.name, image.data) for image in images] == [("\ufffd.png", b"")] * 2
+
+
 async def test_archives_in_archives_are_not_opened() -> None:
-    inner = make_tar({"a.png": b"first"})
+    inner = make_tar({"Photos/a.png": b"first"})
     files = {"a.tar": inner, "a.tar.gz": gzip.compress(inner), "a.zip": b"PK\x03\x04", "a.7z": b"7z\xbc\xaf\x27\x1c"}
     images, _ = await untar(make_tar(files), limits=dataclasses.replace(LIMITS, item_bytes_max=100_000))
     assert [image.data for image in images] == [ItemCode.NESTED_ARCHIVE] * 4

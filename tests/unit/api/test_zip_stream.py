@@ -2,6 +2,7 @@ import asyncio
 import dataclasses
 import stat
 import struct
+import tracemalloc
 import zipfile
 from contextlib import suppress
 from io import BytesIO
@@ -113,6 +114,32 @@ async def test_a_zip64_archive_of_many_entries_is_read() -> None:
     limits = dataclasses.replace(LIMITS, entries_max=count, zip_bytes_max=1 << 30)
     images, _ = await unzip(data, size=1 << 16, limits=limits)
     assert len(images) == count
+
+
+async def test_a_directory_of_folders_alone_takes_no_memory() -> None:
+    count = 200_000
+    folder = make_zip({"f/": b""})
+    record = folder[folder.index(b"PK\x01\x02") : folder.index(b"PK\x05\x06")]
+    size = count * len(record)
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, 0)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, size, 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    data = record * count + end64 + locator + end
+    tracemalloc.start()
+    try:
+        images, _ = await unzip(data, size=1 << 16, limits=dataclasses.replace(LIMITS, zip_bytes_max=1 << 30))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert images == []
+    assert peak < 4 << 20
+
+
+async def test_what_stands_before_an_archive_and_a_comment_behind_it_are_passed_over() -> None:
+    data = bytearray(make_zip({"a.png": b"x"}))
+    data[-2:] = struct.pack("<H", 9)
+    images, _ = await unzip(b"#!program" * 100 + bytes(data) + b"a comment")
+    assert [image.data for image in images] == [b"x"]
 
 
 async def test_what_is_no_zip_or_too_large_is_refused() -> None:
