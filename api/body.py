@@ -50,21 +50,19 @@ class Body:
         except ClientDisconnect:
             raise InvalidRequest("The body was cut off.") from None
 
-    async def whole(self, parts: AsyncIterator[bytes], bytes_max: int) -> bytes:
-        """All of it; what has come takes room until `close`.
+    async def kept(self, bytes_max: int, parts: AsyncIterator[bytes] | None = None) -> AsyncGenerator[bytes]:
+        """The parts of a body that is kept in memory: what has come takes room until `close`.
 
         Raises:
             QueueFull: there is no room.
             And as `parts` does.
         """
-        whole = list[bytes]()
-        async for part in parts:
+        async for part in self.parts(bytes_max) if parts is None else parts:
             self._taken += len(part)
             self._room.take(len(part))
             if self._taken > bytes_max:
                 raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
-            whole.append(part)
-        return b"".join(whole)
+            yield part
 
     def close(self) -> None:
         """What has come takes no room here any more: it is on its way into the store, which counts it, or dropped."""

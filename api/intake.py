@@ -134,6 +134,7 @@ class Intake:
                     last = await pump(source, stream.add)
                     if last is None:
                         raise InvalidRequest(_NO_IMAGES)
+                    body.close()  # from here on the stream counts these bytes
                     await stream.add(last)
                     await stream.end(skipped=source.tally.skipped)
                 except BaseException:

@@ -17,6 +17,8 @@ _PARAMETERS = ("model", "top_k", "lane", "webhook_url", "open")  # as a form fie
 async def read_multipart(
     parts: AsyncIterator[bytes], settings: ApiSettings, boundary: str, field: str | None
 ) -> AsyncGenerator[UploadedImage]:
+    if not boundary:
+        raise InvalidRequest("The multipart body has no boundary in its Content-Type.")
     files = _Files(settings, field)
     parser = PushMultipartParser(
         boundary, max_segment_count=settings.job_items_max + _OTHER_FIELDS_MAX, header_charset="latin1"

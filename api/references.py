@@ -1,10 +1,10 @@
 """Jobs by reference: the URLs of a JSON body, S3 prefixes expanded to the objects below them."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated
 
+import ijson
 import obstore.exceptions
-import orjson
 from pydantic import Field
 
 from api.images import UploadedImage
@@ -14,7 +14,10 @@ from jobs.settings import Bytes, S3Settings, Seconds
 from jobs.urls import S3Url, is_web_url, s3_url
 
 _NAME_CHARACTERS_MAX = 255
+_UNREAD_BYTES_MAX = 256 << 10  # of one value, which the parser keeps until it ends
 _SHAPE = 'The body must be JSON like {"urls": ["https://example.com/a.png", "s3://bucket/prefix/"]}.'
+_FRAME = (("start_map", None), ("map_key", "urls"), ("start_array", None), ("end_array", None), ("end_map", None), None)
+_IN_LIST = 3  # of the frame's events have come
 
 
 class ReferenceSettings(S3Settings):
@@ -27,7 +30,7 @@ class ReferenceSettings(S3Settings):
     s3_list_seconds_max: Seconds = Field(10, description="How long S3 may take to list 1,000 objects, tries included.")
 
 
-async def read_references(body: bytes, settings: ReferenceSettings) -> AsyncGenerator[UploadedImage]:
+async def read_references(parts: AsyncIterator[bytes], settings: ReferenceSettings) -> AsyncGenerator[UploadedImage]:
     """An item for each reference: its data is the URL, which an outbound worker will fetch, or why it is none.
 
     Raises:
@@ -35,7 +38,7 @@ async def read_references(body: bytes, settings: ReferenceSettings) -> AsyncGene
         UploadTooLarge: it refers to more than `references_max` images.
     """
     count = 0
-    for url in _urls(body):
+    async for url in _urls(parts):
         async for image in _expand(url, settings):
             count += 1
             if count > settings.references_max:
@@ -43,15 +46,31 @@ async def read_references(body: bytes, settings: ReferenceSettings) -> AsyncGene
             yield image
 
 
-def _urls(body: bytes) -> list[str]:
+async def _urls(parts: AsyncIterator[bytes]) -> AsyncGenerator[str]:
+    """Each URL as it comes in: parsed as a whole, a hostile body would take many times its bytes."""
+    events = ijson.sendable_list()
+    parser = ijson.basic_parse_coro(events)
+    seen, empty, unread = 0, True, 0
     try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        async for part in parts:
+            parser.send(part)
+            unread = 0 if events else unread + len(part)
+            if unread > _UNREAD_BYTES_MAX:
+                raise InvalidRequest(_SHAPE)
+            for event in events:
+                if event == _FRAME[seen]:
+                    seen += 1
+                elif seen == _IN_LIST and event[0] == "string":
+                    empty = False
+                    yield event[1]
+                else:
+                    raise InvalidRequest(_SHAPE)
+            events.clear()
+        parser.close()
+    except ijson.JSONError:
         raise InvalidRequest(_SHAPE) from None
-    urls = parsed.get("urls") if isinstance(parsed, dict) and len(parsed) == 1 else None
-    if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
+    if empty:
         raise InvalidRequest(_SHAPE)
-    return urls
 
 
 async def _expand(url: str, settings: ReferenceSettings) -> AsyncGenerator[UploadedImage]:

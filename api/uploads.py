@@ -16,6 +16,7 @@ from jobs.errors import InvalidRequest, UnsupportedMediaType
 from jobs.media import sniff
 
 _HEAD_BYTES = 512  # a tar's magic is in its first header
+_FORM_BYTES = 64 << 10  # of a form around its one image
 # The last is what curl --data-binary says of any file.
 _TOLD_BY_MAGIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
@@ -40,13 +41,13 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
     """
     media_type, options = parse_options_header(body.headers.get("content-type", ""))
     parts = body.parts(settings.upload_bytes_max)
-    if media_type == "multipart/form-data":
-        boundary = options.get("boundary")
-        if not boundary:
-            raise InvalidRequest("The multipart body has no boundary in its Content-Type.")
-        return Source(read_multipart(parts, settings, boundary, field), alone=field is not None)
     if field is not None:
-        raise UnsupportedMediaType(f"Send multipart/form-data with the image in the field '{field}'.")
+        if media_type != "multipart/form-data":
+            raise UnsupportedMediaType(f"Send multipart/form-data with the image in the field '{field}'.")
+        parts = body.kept(settings.item_bytes_max + _FORM_BYTES)
+    if media_type == "multipart/form-data":
+        images = read_multipart(parts, settings, options.get("boundary", ""), field)
+        return Source(images, alone=field is not None)
     if media_type.startswith("image/"):
         return Source(_read_image(body, body.parts(settings.item_bytes_max), settings, told=True), alone=True)
     if media_type in _TOLD_BY_MAGIC:
@@ -60,7 +61,7 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
     if media_type in _ZIP_TYPES:
         return Source(read_zip(parts, ArchiveLimits.of(settings), tally), tally)
     if media_type == "application/json":
-        return Source(_read_references(body, parts, settings), by_reference=True)
+        return Source(read_references(body.parts(settings.references_bytes_max), settings), by_reference=True)
     raise UnsupportedMediaType(
         "Send image/*, application/octet-stream, multipart/form-data, application/x-tar, application/zip, "
         "or application/json with URLs."
@@ -93,7 +94,7 @@ async def _peek(parts: AsyncGenerator[bytes]) -> tuple[bytes, AsyncGenerator[byt
 async def _read_image(
     body: Body, parts: AsyncIterator[bytes], settings: ApiSettings, *, told: bool
 ) -> AsyncGenerator[UploadedImage]:
-    data = await body.whole(parts, settings.item_bytes_max)
+    data = b"".join([part async for part in body.kept(settings.item_bytes_max, parts)])
     if not data:
         raise InvalidRequest("The body is empty.")
     if not told and not (sniff(data) or "").startswith("image/"):
@@ -101,11 +102,3 @@ async def _read_image(
             "The body is no image or archive of a known format. Send it with a Content-Type, or as multipart/form-data."
         )
     yield UploadedImage(None, data)
-
-
-async def _read_references(
-    body: Body, parts: AsyncIterator[bytes], settings: ApiSettings
-) -> AsyncGenerator[UploadedImage]:
-    data = await body.whole(parts, settings.references_bytes_max)
-    async for image in read_references(data, settings):
-        yield image

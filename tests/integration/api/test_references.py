@@ -1,6 +1,6 @@
 """References in a submit's body, and prefixes listed by a real S3."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
@@ -25,7 +25,12 @@ def s3() -> Iterator[S3]:
 
 async def read(urls: Any, **settings: Any) -> list[tuple[str | None, bytes | ItemCode]]:
     body = urls if isinstance(urls, bytes) else orjson.dumps({"urls": urls})
-    return [(name, data) async for name, data in read_references(body, ReferenceSettings(**settings))]
+
+    async def parts() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 7):
+            yield body[at : at + 7]
+
+    return [(name, data) async for name, data in read_references(parts(), ReferenceSettings(**settings))]
 
 
 async def test_each_url_is_an_item_that_is_named_without_its_query() -> None:
@@ -61,7 +66,12 @@ async def test_a_long_url_has_a_short_name() -> None:
         b'{"urls": [["http://example.com"]]}',
         b'{"urls": ["http://example.com"], "model": "m"}',
         b'{"url": ["http://example.com"]}',
+        b'{"urls": ["http://example.com"]} {}',
+        b'{"urls": ["http://example.com"], "urls": ["http://example.com"]}',
+        b'{"urls": ["http://example.com"]',
+        b'{"urls": ["\xff"]}',
         b"[" * 100_000,
+        b'{"urls": ["' + b"a" * 400_000 + b'"]}',
     ],
 )
 async def test_a_body_of_another_shape_is_refused(body: bytes) -> None:
@@ -115,3 +125,19 @@ async def test_references_have_a_bound_also_below_a_prefix(s3: S3) -> None:
     for too_many in ([*urls, "http://example.com/b"], ["s3://photos/many/"]):
         with pytest.raises(UploadTooLarge):
             await read(too_many, references_max=3, **s3.settings)
+
+
+async def test_objects_in_place_of_urls_are_refused_before_they_take_memory() -> None:
+    """As objects, 64 MiB of them would take 2 GB."""
+    brought = 0
+
+    async def hostile() -> AsyncIterator[bytes]:
+        nonlocal brought
+        yield b'{"urls": ["http://example.com/a.png"'
+        while brought < 64 << 20:
+            brought += 1 << 16
+            yield b",{}" * (1 << 14)
+
+    with pytest.raises(InvalidRequest):
+        _ = [image async for image in read_references(hostile(), ReferenceSettings())]
+    assert brought == 1 << 16

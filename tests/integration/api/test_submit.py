@@ -196,6 +196,41 @@ async def test_uploads_that_are_still_coming_in_take_room(start_api: StartApi, s
     assert (await api.post("/v1/jobs", content=image, headers=PNG)).status_code == 202
 
 
+async def test_images_for_predict_that_are_still_coming_in_take_room(start_api: StartApi) -> None:
+    fraction = (8 << 20) / MAXMEMORY_BYTES + 1e-6
+    api = await start_api(uploads_budget_fraction=fraction, item_bytes_max=5 << 20)
+    come = asyncio.Event()
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield head + bytes(5 << 20)
+        come.set()
+        await asyncio.Event().wait()
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    upload = asyncio.create_task(api.post("/predict", content=unfinished(), headers=headers))
+    await come.wait()
+
+    async def second() -> httpx.Response:
+        return await api.post("/predict", content=head + bytes(4 << 20) + b"\r\n--b--", headers=headers)
+
+    async def refused() -> bool:
+        answer = await second()
+        return (answer.status_code, answer.json()["code"]) == (503, "queue_full")
+
+    async with asyncio.timeout(10):
+        while not await refused():  # until the first one's bytes have been read
+            pass
+    upload.cancel()
+
+
+async def test_a_form_around_one_image_has_its_bound(start_api: StartApi) -> None:
+    api = await start_api(item_bytes_max=1 << 20)
+    form = {"file": ("a.png", b"x"), "other": ("b", bytes(2 << 20))}
+    answer = await api.post("/predict", files=form)
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+
+
 async def test_a_stream_that_finds_no_room_for_too_long_is_canceled(
     start_api: StartApi, store: Store, shirt: bytes
 ) -> None:
