@@ -5,6 +5,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+HEAD = "darkroom.head"  # in the scope of a request whose answer nobody reads
 _HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -20,7 +21,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD":  # uvicorn sends no body, for it goes by the method that it saw
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", HEAD: True}
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
         request_id = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex.encode()
 

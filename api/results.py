@@ -4,7 +4,7 @@ Going through `Views.item`, with an await and dicts for each item, takes several
 """
 
 import csv
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import cache
 from io import StringIO
 from typing import Any, Protocol
@@ -143,7 +143,7 @@ class ResultLines:
         self._status = status
         self._classes = dict[str, Any]()
 
-    async def of(self, job: Job, wait: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[bytes]:
+    async def of(self, job: Job, wait: Callable[[], Awaitable[bool]] | None = None) -> AsyncGenerator[bytes]:
         """Some chunks' lines at a time. Ends early where the job is deleted meanwhile."""
         if self._form.head:
             yield self._form.head

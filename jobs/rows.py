@@ -28,7 +28,7 @@ from jobs.records import (
     unpack_outcomes,
 )
 
-_FIELDS = ("s", "w", "m", "l", "k", "a", "e", "n", "d", "f", "c", "g", "t", "j", "h", "o", "r0", "i0")
+_FIELDS = ("s", "w", "m", "l", "k", "a", "e", "n", "d", "f", "c", "g", "t", "j", "h", "o")
 
 Fields = Sequence[bytes | None]
 
@@ -47,6 +47,11 @@ def keyed_key(owner: str, digest: bytes) -> bytes:
 
 def read_job(job_id: bytes) -> Command:
     """The command whose reply `job_from` takes."""
+    return ("HMGET", job_key(job_id), *_FIELDS, "r0", "i0")
+
+
+def read_job_alone(job_id: bytes) -> Command:
+    """`read_job` without its only item, which would come with 63 others where it is not the only one."""
     return ("HMGET", job_key(job_id), *_FIELDS)
 
 
@@ -96,7 +101,7 @@ def names_from(packed: bytes | None) -> list[str | None]:
 def job_from(job_id: bytes, fields: Fields) -> Job | None:
     """The job, or None where there is no record."""
     state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, gave_up, *more = fields
-    started, skipped, webhook, retry_of, results, names = more
+    started, skipped, webhook, retry_of, *only_item = more
     if state is None or owner is None or model is None or lane is None:
         return None
     job = Job(
@@ -118,8 +123,8 @@ def job_from(job_id: bytes, fields: Fields) -> Job | None:
         webhook_url=webhook.decode() if webhook else None,
         retry_of=retry_of,
     )
-    if job.total == 1 and job.state is not JobState.OPEN:
-        job.only_item = items_from(job, 0, (results, names))[0]
+    if only_item and job.total == 1 and job.state is not JobState.OPEN:
+        job.only_item = items_from(job, 0, only_item)[0]
     return job
 
 

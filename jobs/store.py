@@ -16,6 +16,7 @@ from jobs.rows import (
     names_from,
     read_chunk,
     read_job,
+    read_job_alone,
     read_kept,
     read_rows,
     rows_from,
@@ -64,7 +65,10 @@ class JobStore:
             ("ZRANGE", keys.OWNED + owner, newest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit + 1, "WITHSCORES")
         )
         ids, numbers = found[: 2 * limit : 2], found[1 : 2 * limit : 2]
-        rows = map(job_from, ids, await self._link.read(*map(read_job, ids)))
+        rows = list(map(job_from, ids, await self._link.read(*map(read_job_alone, ids))))
+        single = [at for at, job in enumerate(rows) if job is not None and job.total == 1]
+        for at, fields in zip(single, await self._link.read(*(read_job(ids[at]) for at in single)), strict=True):
+            rows[at] = job_from(ids[at], fields)
         jobs = [job for job in rows if job is not None and (state is None or job.state is state)]
         return jobs, int(numbers[-1]) if len(found) > 2 * limit else None
 

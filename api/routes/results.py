@@ -3,7 +3,7 @@
 import re
 import zlib
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from api import schemas
 from api.answers import answer
 from api.auth import Calls, Owner
 from api.direct import DirectRoute, JobId, Limit, StrictQuery
+from api.envelope import HEAD
 from api.events import END_ID, events
 from api.results import Csv, Form, Ndjson, ResultLines
 from api.services import Services
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
 _NDJSON, _CSV = "application/x-ndjson", "text/csv"
 _SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _VARY = {"Vary": "Accept, Accept-Encoding"}
-_GZIP = re.compile(r"(?:^|,)\s*(?:gzip|\*)\s*(?:;\s*q=(?P<q>[0-9.]+)\s*)?(?=$|,)", re.IGNORECASE)
+_CODING = re.compile(r"\s*(gzip|\*)\s*(?:;\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?", re.IGNORECASE)
 _GZIP_LEVEL, _GZIP_WBITS = 4, 31
 _FILTERED_CHUNKS_MAX = 256  # of one page: a filter that finds little is no reason to hold up others
 
@@ -84,8 +85,7 @@ async def results(
     if _takes_gzip(request):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
-    first = await anext(stream, b"")  # what is refused is refused before the answer begins
-    return StreamingResponse(_with_first(first, stream), media_type=media_type, headers=headers)
+    return await _begun(request, stream, media_type, headers)
 
 
 @router.get(
@@ -108,9 +108,7 @@ async def job_events(request: Request, owner: Owner, job_id: JobId, calls: Calls
     job = await calls.store.get(job_id, owner)
     if seen == END_ID and job.state.ended:
         return Response(status_code=204)
-    stream = events(calls, job, seen)
-    first = await anext(stream)
-    return StreamingResponse(_with_first(first, stream), media_type="text/event-stream", headers=_SSE)
+    return await _begun(request, events(calls, job, seen), "text/event-stream", _SSE)
 
 
 async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
@@ -125,27 +123,37 @@ async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any
     return {"items": views, "next_cursor": next_cursor}
 
 
-async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncIterator[bytes]:
+async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
     with calls.held.holding(job.id) as held:
         async for data in lines.of(job, held.pause):
             yield data
 
 
-async def _with_first(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(stream):  # type: ignore[type-var]  # all of ours are generators
+async def _begun(
+    request: Request, stream: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str]
+) -> Response:
+    """An answer whose first piece is there: what is refused is refused before it."""
+    first = await anext(stream, b"")
+    if HEAD in request.scope:
+        await stream.aclose()
+    return StreamingResponse(_with_first(first, stream), media_type=media_type, headers=headers)
+
+
+async def _with_first(first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(stream):
         yield first
         async for data in stream:
             yield data
 
 
-async def _gzip(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """Each piece can be read as soon as it is here."""
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
 
     def pack(data: bytes) -> bytes:
         return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
 
-    async with aclosing(stream):  # type: ignore[type-var]
+    async with aclosing(stream):
         async for data in stream:
             yield await to_thread(pack, data)
     yield packer.flush()
@@ -160,8 +168,10 @@ def _zipped(request: Request, page: Response) -> Response:
 
 
 def _takes_gzip(request: Request) -> bool:
-    found = _GZIP.search(request.headers.get("accept-encoding", ""))
-    return found is not None and float(found["q"] or 1) > 0
+    """As RFC 9110 has it; what is malformed is passed over."""
+    found = map(_CODING.fullmatch, request.headers.get("accept-encoding", "").split(","))
+    weights = {match[1].lower(): float(match[2] or 1) for match in found if match}
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
 def _accepted_format(request: Request) -> Format:

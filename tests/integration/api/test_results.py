@@ -124,8 +124,25 @@ async def test_gzip_is_sent_when_asked_for(api: httpx.AsyncClient, store: Store,
         raw = b"".join([part async for part in answer.aiter_raw()])
     assert answer.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(raw) == plain.content
-    refused = await api.get(url, headers={"Accept-Encoding": "gzip;q=0"})
-    assert "Content-Encoding" not in refused.headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip;q=0", None),
+        ("*, gzip;q=0", None),
+        ("gzip;q=.", None),
+        ("gzip;q=1.1.1", None),
+        ("gzip;q=", None),
+        ("*;q=0.1", "gzip"),
+        ("*;q=0, GZIP;q=1.000", "gzip"),
+    ],
+)
+async def test_weights_of_encodings_are_heeded(
+    api: httpx.AsyncClient, store: Store, accepted: str, encoding: str | None
+) -> None:
+    answer = await api.get(await mixed(store), headers={"Accept-Encoding": accepted})
+    assert (answer.status_code, answer.headers.get("Content-Encoding")) == (200, encoding)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
@@ -237,3 +254,13 @@ async def test_held_streams_have_a_bound(start_api: StartApi, store: Store) -> N
             second = await api.get(refused)
             assert (second.status_code, second.json()["code"]) == (503, "too_many_streams")
             assert "Retry-After" in second.headers
+
+
+@pytest.mark.parametrize("path", ["events", "results?follow=true&format=csv"])
+async def test_a_head_of_a_held_stream_holds_nothing(start_api: StartApi, store: Store, path: str) -> None:
+    api = await start_api(held_streams_max=1)
+    job_id = await store.submit(b"image")
+    for _ in range(3):
+        async with asyncio.timeout(5):
+            answer = await api.head(f"/v1/jobs/{to_text(job_id)}/{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
