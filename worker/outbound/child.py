@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -45,6 +46,8 @@ class OutboundChild:
         self._caller = Caller(settings, self._web)
         self._busy = 0
         """Images and webhooks at work."""
+        self._calls = 0
+        """Webhooks at work."""
         self._no_room_until = 0.0
 
     def start(self) -> None:
@@ -85,13 +88,16 @@ class OutboundChild:
 
     async def _take(self, task_id: str, running: set[asyncio.Task[None]]) -> bool:
         """Begin as much as there is and as fits. Returns whether there may be more."""
-        free = self._settings.fetch_concurrency - self._busy
+        concurrency = self._settings.fetch_concurrency
+        free = concurrency - self._busy
         if free <= 0:
             return True
-        seconds = self._settings.webhook_seconds_max + 2 * self._settings.store_timeout_seconds
-        for due in await self._call(self._store.take_webhooks, free, seconds=seconds):
-            self._begin(running, 1, self._call_webhook(due))
-        while self._busy < self._settings.fetch_concurrency and _now() >= self._no_room_until:
+        calls = min(free, math.ceil(concurrency / 2) - self._calls)  # receivers that hang do not keep images waiting
+        if calls > 0:
+            seconds = self._settings.webhook_seconds_max + 2 * self._settings.store_timeout_seconds
+            for due in await self._call(self._store.take_webhooks, calls, seconds=seconds):
+                self._begin(running, 1, self._call_webhook(due))
+        while self._busy < concurrency and _now() >= self._no_room_until:
             lease = await self._claim(task_id)
             if not lease.chunks:
                 return lease.more
@@ -156,7 +162,11 @@ class OutboundChild:
     # -- webhooks
 
     async def _call_webhook(self, due: Due) -> None:
-        attempt = await self._caller.call(due)
+        self._calls += 1
+        try:
+            attempt = await self._caller.call(due)
+        finally:
+            self._calls -= 1
         again = self._caller.again_seconds(due, attempt)
         await self._call(self._store.note_attempt, due.job.id, attempt, again_seconds=again)
 

@@ -454,6 +454,21 @@ async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
     assert store.redis.zcard(keys.HOOKS) == 0
 
 
+async def test_webhooks_that_hang_do_not_keep_images_waiting(
+    store: Store, make_child: Callable[..., OutboundChild], site: Site
+) -> None:
+    for number in range(8):
+        await ended(store, site.at(f"/hang{number}", forever))
+    await submit(store, *[site.answers(f"/{n}.png", body=b"quick") for n in range(10)], chunk_items=1)
+    with ThreadPoolExecutor(1) as thread:
+        task = asyncio.get_running_loop().run_in_executor(
+            thread, lambda: make_child(fetch_concurrency=4, webhook_seconds_max=5).serve("task")
+        )
+        queue = f"{keys.READY}{MODEL}:i:{OWNER}"
+        await eventually(lambda: store.redis.llen(queue) == 10, seconds=4, what="the images, before any hook gives up")
+        await task
+
+
 async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
     job_id = await store.submit()
     store.finish(store.claim())
