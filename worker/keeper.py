@@ -39,10 +39,14 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         every = self._settings.renew_seconds
+        parent = os.getppid()
         outage = Outage(f"lease keeper of {os.getpid()}")
         while True:
+            renewable = self._renewable()
+            if os.getppid() != parent and not renewable:  # killed, and this process with its work done: or it hangs
+                os._exit(1)
             try:
-                first, *others = self._renewable() or [""]
+                first, *others = renewable or [""]
                 self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=first)
                 for token in others:
                     self._store.renew(token)

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
+from billiard import active_children
+
 from jobs.errors import ModelPackageError
 from jobs.keys import TASK
 from worker.reaper import Reaper
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 _BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
 _FAULT_FILE = "DARKROOM_FAULT_FILE"  # where a child says why no child can work
 _MAINTAIN_POOL_SECONDS = 0.5
-_STOP_SECONDS = 10
+_STOP_SECONDS = 8  # Celery notices after up to 5 s
 
 
 class Server(Protocol):
@@ -122,7 +124,13 @@ def _give_up(reason: str) -> None:
     """Stop this worker for a fault: asked first, and ended where its event loop does not hear that."""
     log.error("giving up: %s", reason)
     _note_fault(reason)
-    end = threading.Timer(_STOP_SECONDS, os._exit, (1,))
+    end = threading.Timer(_STOP_SECONDS, _end)
     end.daemon = True
     end.start()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end() -> None:
+    for child in active_children():  # one that hangs would outlive this process
+        os.kill(child.pid, signal.SIGKILL)
+    os._exit(1)

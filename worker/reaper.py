@@ -36,7 +36,7 @@ class Reaper(threading.Thread):
         self._seen = dict[str, str]()
         self._outage = Outage("housekeeping")
         self._bell_taken = threading.Event()
-        self._scans_without_a_bell = 0
+        self._idle_scans = 0
 
     def child_died(self, task_id: str, exception: BaseException) -> None:
         """Called in Celery's event loop when a task ended with its process; ordinary errors are passed over."""
@@ -84,7 +84,7 @@ class Reaper(threading.Thread):
     def _forget(self) -> None:
         """What was seen in a row is seen anew: a scan is missing."""
         self._seen = {}
-        self._scans_without_a_bell = 0
+        self._idle_scans = 0
 
     def _leave(self) -> None:
         self._release()
@@ -118,18 +118,20 @@ class Reaper(threading.Thread):
         self._seen = overdue
 
     def _watch(self, *, ready: bool) -> None:
-        """Give up where this worker is connected but has stopped listening, as Celery's consumers have been seen to.
+        """Give up where no child is ready, or where this worker is connected but has stopped listening.
 
-        However busy its children are, each is done or killed within the task time limit. The worker then takes a
-        bell at once if one waits, and another worker that took it first would have left none for the scan to see.
-        Scans are counted, not time: in a process that was frozen time has passed, but no bell was left lying.
+        Celery's consumers have been seen to do the latter. A worker that listens takes a bell at once unless its
+        children are busy, and then they hold leases. Another worker that took the bell first would have left none for
+        the scan to see. Scans are counted, not time: in a process that was frozen time has passed, but nothing waited.
         """
-        if self._bell_taken.is_set() or not ready or not self._store.bells(self._model):
+        if ready and (
+            self._bell_taken.is_set() or not self._store.bells(self._model) or self._store.tokens(f"{self._boot}|")
+        ):
             self._bell_taken.clear()
-            self._scans_without_a_bell = 0
+            self._idle_scans = 0
             return
-        self._scans_without_a_bell += 1
-        patience = self._settings.task_time_limit_seconds + self._settings.watchdog_seconds
-        if self._scans_without_a_bell * self._settings.reap_seconds > patience:
-            self._scans_without_a_bell = 0
-            self._give_up(f"doorbells wait, and this worker has taken none for {patience:.0f} s")
+        self._idle_scans += 1
+        if self._idle_scans * self._settings.reap_seconds > self._settings.watchdog_seconds:
+            self._idle_scans = 0
+            what = "doorbells wait, and this worker has taken none" if ready else "no child has been ready"
+            self._give_up(f"{what} for {self._settings.watchdog_seconds:g} s")

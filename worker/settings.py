@@ -23,9 +23,9 @@ class LeasingSettings(StoreSettings):
     )
     losses_max: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Lapsed leases before an image fails.")
     watchdog_seconds: Seconds = Field(
-        60,
-        description="How long past the task time limit a worker may leave doorbells lying "
-        "before it exits, to be started again.",
+        18,
+        description="How long a worker may have no ready child, or leave doorbells lying with no lease of its own, "
+        "before it exits, to be started again. Raise it where a model takes longer to load.",
     )
     store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
     alive_file: Path | None = Field(None, description="A file that is touched while the worker's children are ready.")

@@ -68,6 +68,8 @@ class OutboundSettings(FetchSettings, CallSettings, LeasingSettings):
                 "outbound_slice_seconds + fetch_seconds_max + fetch_room_seconds_max + store_timeout_seconds, and the "
                 "same with webhook_seconds_max, must be less than task_time_limit_seconds"
             )
+        if not self.outbound_slice_seconds + self.webhook_seconds_max < self.watchdog_seconds:
+            raise ValueError("outbound_slice_seconds + webhook_seconds_max must be less than watchdog_seconds")
         return self
 
     @model_validator(mode="after")

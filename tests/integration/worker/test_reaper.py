@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 from billiard.exceptions import WorkerLostError
 
 from jobs import keys
-from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey
-from tests.support.stack import Stack
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, children_of
+from tests.support.stack import PNG, Stack
 from tests.support.store import MODEL, Store
 from tests.support.waiting import eventually, wait_until
 from worker.reaper import Reaper
@@ -93,41 +94,93 @@ if __name__ == "__main__":
     from worker.main import run
     run()
 """
-QUICK = {"WORKER_CHILDREN": "1", "LEASE_SECONDS": "0.7", "RENEW_SECONDS": "0.2", "REAP_SECONDS": "0.2"}
-IMPATIENT = QUICK | {"TASK_TIME_LIMIT_SECONDS": "1", "WATCHDOG_SECONDS": "1"}
+STUCK = """
+import time
+import worker.loading
+
+if __name__ == "__main__":
+    from worker.main import run
+    run()
+else:  # a child
+    worker.loading.load_model = lambda settings: time.sleep(1000)
+"""
+HUNG = """
+import time
+import worker.lease_work
+
+if __name__ == "__main__":
+    from worker.main import run
+    run()
+else:  # a child
+    worker.lease_work.LeaseWork.run = lambda *args, **options: time.sleep(1000)
+"""
+QUICK = {"WORKER_CHILDREN": "1", "REAP_SECONDS": "0.2"}
 
 
-def worker_of(stack: Stack, script: Path) -> Process:
+def worker_of(stack: Stack, script: Path, **settings: str) -> Process:
     environment = {"REDIS_URL": stack.valkey.url, "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)}
     return Process(
         [sys.executable, str(script)],
         script.with_suffix(".log"),
-        environment | {"PYTHONPATH": str(ROOT)} | IMPATIENT,
+        environment | {"PYTHONPATH": str(ROOT)} | QUICK | settings,
     )
 
 
 def test_a_worker_that_is_connected_but_deaf_to_doorbells_exits(stack: Stack, tmp_path: Path) -> None:
     script = tmp_path / "deaf.py"
     script.write_text(DEAF)
-    with worker_of(stack, script) as worker:
+    with worker_of(stack, script, WATCHDOG_SECONDS="8") as worker:
         wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
         stack.redis.lpush(keys.QUEUE + MODEL, stack.redis.get(keys.BELL + MODEL) or b"")
         assert worker.wait() == 1
-        line = "darkroom worker: doorbells wait, and this worker has taken none for 2 s"
+        line = "darkroom worker: doorbells wait, and this worker has taken none for 8 s"
         assert worker.output().splitlines()[-1] == line
 
 
-async def test_the_watchdog_leaves_a_worker_alone_that_takes_doorbells(store: Store, make_reaper: MakeReaper) -> None:
+def test_a_worker_whose_children_never_become_ready_exits_and_leaves_none_of_them(stack: Stack, tmp_path: Path) -> None:
+    script = tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    with worker_of(stack, script, WATCHDOG_SECONDS="3") as worker:
+        (child,) = wait_until(lambda: spawned_by(worker.pid), what="a child")
+        assert worker.wait(seconds=20) == 1
+        assert "giving up: no child has been ready for 3 s" in worker.output()
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), what="the child's end")
+
+
+def test_a_child_whose_worker_was_killed_ends_though_it_hangs(stack: Stack, tmp_path: Path, shirt: bytes) -> None:
+    script = tmp_path / "hung.py"
+    script.write_text(HUNG)
+    limits = {"TASK_TIME_LIMIT_SECONDS": "5", "WATCHDOG_SECONDS": "20"}
+    with worker_of(stack, script, **limits) as worker, httpx.Client(base_url=stack.api().url) as client:
+        wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
+        assert client.post("/v1/jobs", content=shirt, headers=PNG).status_code == 202
+        wait_until(lambda: stack.redis.zcard(keys.LEASES), what="its lease")
+        (child,) = spawned_by(worker.pid)
+        worker.kill()
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), what="the child's end")
+
+
+def spawned_by(pid: int) -> list[int]:
+    return [child for child in children_of(pid) if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("sign", ["it takes doorbells", "its children hold leases"])
+async def test_the_watchdog_leaves_a_worker_alone_that_shows_life(
+    store: Store, make_reaper: MakeReaper, sign: str
+) -> None:
     given_up.clear()
-    reaper = make_reaper(
-        reap_seconds=0.02, lease_seconds=0.04, renew_seconds=0.01, task_time_limit_seconds=0.3, watchdog_seconds=0.2
-    )
+    reaper = make_reaper(reap_seconds=0.02, watchdog_seconds=0.5)
     store.leases.show_presence(MODEL, f"{MODEL}@1", "boot|1", seconds=60)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
+    if sign == "its children hold leases":
+        await store.submit(b"slow")
+        store.claim("boot|task9|1|0")
     reaper.start()
     for _ in range(20):
-        reaper.bell_taken()
+        if sign == "it takes doorbells":
+            reaper.bell_taken()
         await asyncio.sleep(0.1)
     assert given_up == []
 
+    store.redis.delete(keys.LEASES)
     await eventually(lambda: given_up, what="the end of patience")
