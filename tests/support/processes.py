@@ -51,7 +51,7 @@ class Process:
         self._cwd = cwd
         self._own_group = own_group
         self._arguments = arguments
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {})}
         self._popen: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Process:
             self._popen = subprocess.Popen(
                 self._arguments,
                 cwd=self._cwd,
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=self._own_group,

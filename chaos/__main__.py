@@ -1,0 +1,178 @@
+"""Break a stack under load for a while, and say what became of everything that it had accepted: `make chaos`.
+
+    .venv/bin/python -m chaos [--seconds 1200] [--rate 500] [--seed 1] [--only "Redis killed" --times 20]
+
+Exits with 1 where anything was lost, doubled, changed or wrongly failed, or where anything is left over.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from chaos.account import Account
+from chaos.faults import FAULTS, MIXED, Ground, NotInjected
+from chaos.fleet import Fleet
+from chaos.ledger import Ledger
+from chaos.load import Load
+from chaos.report import Report
+from tests.support.pictures import LIMITS
+from tests.support.processes import ROOT
+from training.data import load_fashion_mnist
+from training.fmnist_mlp import product_shot
+from worker.package import load_package
+
+SAMPLES = 1000
+MIXED_SHARE = 0.2
+SHORT_SECONDS = 300  # a run as short as this has short freezes, and one deploy in place of three
+SETTINGS = {  # as short as the run needs them; all else as it is shipped
+    "UPLOAD_IDLE_SECONDS_MAX": "8",
+    "ROOM_WAIT_SECONDS_MAX": "12",
+    "UPLOAD_SECONDS_MAX": "20",
+    "UPLOAD_TTL_SECONDS": "60",
+    "RETRY_AFTER_SECONDS": "1",
+}
+
+
+def samples() -> list[tuple[bytes, str]]:
+    """Pictures, and the class that the model, called in this process, gives each."""
+    images = [product_shot(image) for image in load_fashion_mnist(ROOT / "data/training").test.images[:SAMPLES]]
+    classifier = load_package(ROOT / "weights/fmnist-mlp", LIMITS)
+    outcomes = classifier.classify(images, [1] * len(images))
+    names = [classifier.card.classes[outcome[0].class_index] for outcome in outcomes if isinstance(outcome, list)]
+    return list(zip(images, names, strict=True))
+
+
+class Run:
+    def __init__(self, options: argparse.Namespace, fleet: Fleet, folder: Path) -> None:
+        self._options = options
+        self._random = random.Random(options.seed)
+        self._fleet = fleet
+        self._ledger = Ledger()
+        self._short = options.seconds <= SHORT_SECONDS
+        self._ttl_seconds = ttl_seconds(options)
+        pictures = samples()
+        self._load = Load(
+            fleet.urls,
+            self._ledger,
+            pictures,
+            rate=options.rate,
+            seed=options.seed,
+            recheck_seconds=self._ttl_seconds / 3,
+            closed=fleet.was_closed,
+        )
+        freeze = 7.0 if self._short else 30.0
+        self._ground = Ground(fleet, self._load, self._random, pictures[0][0], freeze)
+        self._report = Report(self._ledger, self._load)
+        self._account = Account(fleet)
+
+    async def run(self) -> bool:
+        """Returns whether the promise held."""
+        transitions = self._fleet.stat("transitions")
+        watch = asyncio.create_task(self._fleet.watch())
+        keep = asyncio.create_task(self._account.keep())
+        load = asyncio.create_task(self._load.run())
+        began = time.monotonic()
+        try:
+            await asyncio.sleep(2)
+            for name in self._names():
+                if time.monotonic() - began > self._options.seconds:
+                    break
+                await self._inject(name)
+                await asyncio.sleep(self._random.uniform(0.2, 1.5))
+            self._report.seconds = time.monotonic() - began
+            self._load.stopping = True
+            await load
+            await self._until_ended()
+        finally:
+            for task in (watch, keep, load):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        self._report.wrong += self._account.settle(transitions)
+        self._report.unlisted = len(self._account.items) - len(self._ledger.ids)
+        await self._until_forgotten()
+        self._report.wrong += self._account.left_over()
+        self._report.ended_by_themselves = self._fleet.ended_by_themselves
+        print(self._report.text())
+        return self._report.held
+
+    def _names(self) -> list[str]:
+        if self._options.only:
+            return [self._options.only] * self._options.times
+        names = list[str]()
+        while len(names) < self._options.seconds:  # a fault takes longer than a second
+            one_round = [name for name, (_, often) in FAULTS.items() for _ in range(1 if self._short else often)]
+            if self._short:
+                one_round.remove("three deploys in a row")
+            self._random.shuffle(one_round)
+            names += one_round
+        return names
+
+    async def _inject(self, name: str) -> None:
+        fault, _ = FAULTS[name]
+        if not self._options.only and name in MIXED and self._random.random() < MIXED_SHARE:
+            other = self._random.choice([each for each in FAULTS if each not in MIXED and "deploy" not in each])
+            print(f"{name}, and {other}", flush=True)
+            self._ledger.begin("two at once")
+            await asyncio.gather(
+                self._timed("two at once", FAULTS[other][0]), self._timed("two at once", fault, quietly=True)
+            )
+        else:
+            print(name, flush=True)
+            self._ledger.begin(name)
+            await self._timed(name, fault)
+
+    async def _timed(self, row: str, fault: Callable[[Ground], Awaitable[float]], *, quietly: bool = False) -> None:
+        try:
+            seconds = await fault(self._ground)
+        except NotInjected as error:
+            if not quietly:
+                self._report.not_injected(row, str(error))
+        else:
+            if not quietly:
+                self._report.injected(row, seconds)
+
+    async def _until_ended(self) -> None:
+        """Broken streams are given up on, jobs of which the client knows nothing end, too."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until and (
+            self._fleet.stat("pending:public") or self._fleet.redis.exists("open", "leases", "trash")
+        ):
+            await asyncio.sleep(0.2)
+
+    async def _until_forgotten(self) -> None:
+        until = time.monotonic() + self._ttl_seconds + 30
+        while time.monotonic() < until and self._account.left_over():
+            await asyncio.sleep(0.5)
+
+
+def ttl_seconds(options: argparse.Namespace) -> float:
+    return 40.0 if options.seconds <= SHORT_SECONDS else 150.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1200)
+    parser.add_argument("--rate", type=float, default=500, help="images a second")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=FAULTS, help="this fault alone")
+    parser.add_argument("--times", type=int, default=1_000_000, help="with --only: at most so often")
+    parser.add_argument("--logs", type=Path, help="keep the logs of all processes in this folder")
+    options = parser.parse_args()
+    ttl = str(ttl_seconds(options))
+    with TemporaryDirectory(prefix="chaos-") as temporary:
+        folder = options.logs or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        with Fleet(folder, **SETTINGS, RESULT_TTL_SECONDS=ttl, MIN_RESULT_TTL_SECONDS=ttl) as fleet:
+            held = asyncio.run(Run(options, fleet, folder).run())
+    sys.exit(0 if held else 1)
+
+
+if __name__ == "__main__":
+    main()

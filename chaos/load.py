@@ -1,0 +1,231 @@
+"""A steady load of single images, small forms and archives, by a client that believes nothing it was not told."""
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from bench.bulk import tar_of
+from chaos.ledger import Accepted, Ledger
+
+IN_FLIGHT_MAX = 400
+TIMEOUT_SECONDS = 40
+CONNECT_TRIES_SECONDS = 1
+KEY_TRIES_SECONDS = 150  # a broken stream keeps its key until it is given up
+VERIFY_SECONDS = 200
+FORM_IMAGES, TAR_IMAGES, PIECES = 8, 90, 6
+# Shares of images: singles 40 %, forms 25 %, archives 35 %; so many submits of each for 100 images.
+SUBMITS = {"single": 40.0, "form": 25 / FORM_IMAGES, "tar": 35 / TAR_IMAGES}
+IMAGES = {"single": 1, "form": FORM_IMAGES, "tar": TAR_IMAGES}
+BAD_IMAGE, BAD_SHARE = b"this is no picture", 0.02
+KEYED_SHARE = 0.5
+
+
+class Answer(NamedTuple):
+    """What a client got for a submit."""
+
+    said: str
+    """Status and code, or what befell the connection."""
+    job_id: str | None = None
+    connected: bool = True
+    in_doubt: bool = False
+    """Whether it may be a job all the same."""
+    honest: bool = False
+    """Whether it is a refusal that says when to come back."""
+
+
+class Load:
+    def __init__(
+        self,
+        urls: list[str],
+        ledger: Ledger,
+        samples: list[tuple[bytes, str]],
+        *,
+        rate: float,
+        seed: int,
+        recheck_seconds: float,
+        closed: Callable[[float, float], bool],
+    ) -> None:
+        """`closed` tells whether Redis was down or full at any time between two."""
+        self._urls = urls
+        self._ledger = ledger
+        self._samples = samples
+        self._rate = rate
+        self._random = random.Random(seed)
+        self._closed = closed
+        self._recheck_seconds = recheck_seconds
+        self._tasks = set[asyncio.Task[None]]()
+        self._submitting = 0
+        self.stopping = False
+        self.streams = Counter[str]()
+        """Archives on their way to each API."""
+        self.open, self.shut = Counter[str](), Counter[str]()
+        """What submits were answered while Redis took writes, and while it did not."""
+        self.dishonest = Counter[str]()
+        """Refusals without a word on when to come back, and faults of this client."""
+        self.in_doubt = 0
+        """Submits of which nobody told the client whether they are jobs."""
+        self.probes = 0
+        """Submits of those who look whether work goes on; they are in no ledger."""
+        self.held_back = 0
+        """Images that were not sent, since too many submits had no answer yet."""
+        self.slowest = 0.0
+        """Seconds to the slowest answer to a single image or a form."""
+
+    @property
+    def availability(self) -> float:
+        return self.open["accepted"] / max(1, self.open.total())
+
+    async def run(self) -> None:
+        """Submit at the wanted rate until `stopping`, and see every job to its end."""
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as self._http:
+            began, images = time.monotonic(), 0
+            while not self.stopping:
+                while images < (time.monotonic() - began) * self._rate:
+                    (kind,) = self._random.choices(list(SUBMITS), list(SUBMITS.values()))
+                    images += IMAGES[kind]
+                    if self._submitting < IN_FLIGHT_MAX:
+                        self._start(self._submit(kind))
+                    else:
+                        self.held_back += IMAGES[kind]
+                await asyncio.sleep(0.005)
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if (error := task.exception()) is not None:
+            self.dishonest[f"this client failed: {error!r}"] += 1
+
+    # -- submitting
+
+    async def _submit(self, kind: str) -> None:
+        picked = [self._pick() for _ in range(IMAGES[kind])]
+        key = f"{self._random.getrandbits(128):032x}" if self._random.random() < KEYED_SHARE else ""
+        self._submitting += 1
+        try:
+            job_id = await self._ask(kind, [image for image, _ in picked], key)
+        finally:
+            self._submitting -= 1
+        if job_id is not None:
+            self._start(self._verify(self._ledger.accept(job_id, [name for _, name in picked])))
+
+    def _pick(self) -> tuple[bytes, str]:
+        if self._random.random() < BAD_SHARE:
+            return BAD_IMAGE, "not_an_image"
+        return self._random.choice(self._samples)
+
+    async def _ask(self, kind: str, images: list[bytes], key: str) -> str | None:
+        """The job's id, or None where it was refused or nobody knows.
+
+        As behind a load balancer, an API that cannot be reached is passed over for another. Only with a key is a
+        submit sent again whose outcome is in doubt.
+        """
+        began = time.monotonic()
+        url = self._random.choice(self._urls)
+        while True:
+            answer = await self._post(url, kind, images, key)
+            again = not answer.connected or (key and answer.in_doubt)
+            patience = KEY_TRIES_SECONDS if key else CONNECT_TRIES_SECONDS
+            if not again or time.monotonic() - began > patience:
+                break
+            url = self._urls[(self._urls.index(url) + 1) % len(self._urls)]
+            await asyncio.sleep(0.05)
+        said = "accepted" if answer.job_id else f"{kind}: {answer.said}"
+        if self._closed(began, time.monotonic()):
+            self.shut[said] += 1
+        else:
+            self.open[said] += 1
+        if answer.job_id is None:
+            self.in_doubt += answer.in_doubt
+            if not answer.honest and not answer.in_doubt:
+                self.dishonest[said] += 1
+        return answer.job_id
+
+    async def _post(self, url: str, kind: str, images: list[bytes], key: str) -> Answer:
+        headers = {"Idempotency-Key": key} if key else {}
+        data: Any = images[0]
+        if kind == "single":
+            headers["Content-Type"] = "image/png"
+        elif kind == "form":
+            data = aiohttp.FormData()
+            for number, image in enumerate(images):
+                data.add_field("files", image, filename=f"{number}.png")
+        else:
+            headers["Content-Type"] = "application/x-tar"
+            data = _slowly(tar_of(images))
+        began = time.monotonic()
+        self.streams[url] += kind == "tar"
+        try:
+            async with self._http.post(f"{url}/v1/jobs", data=data, headers=headers) as reply:
+                body = json.loads(await reply.read())
+        except aiohttp.ClientConnectorError:
+            return Answer("no connection", connected=False)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return Answer(type(error).__name__, in_doubt=True)
+        finally:
+            self.streams[url] -= kind == "tar"
+            if kind != "tar":
+                self.slowest = max(self.slowest, time.monotonic() - began)
+        if reply.status == 202:
+            return Answer("accepted", job_id=body["id"])
+        in_doubt = reply.status == 409 or body.get("outcome") == "unknown"
+        honest = reply.status in (429, 503) and "Retry-After" in reply.headers
+        return Answer(f"{reply.status} {body.get('code')}", in_doubt=in_doubt, honest=honest)
+
+    # -- seeing a job to its end
+
+    async def _verify(self, job: Accepted) -> None:
+        items, why = await self._end_of(job)
+        if items is None:
+            self._ledger.gone(job, why)
+            return
+        self._ledger.ended(job, items)
+        await asyncio.sleep(self._random.uniform(0.2, 1) * self._recheck_seconds)
+        items, why = await self._end_of(job)
+        if items is None:
+            self._ledger.vanished(job, why)
+        else:
+            self._ledger.seen_again(job, items)
+
+    async def _end_of(self, job: Accepted) -> tuple[list[dict[str, Any]] | None, str]:
+        """The items of an ended job, or why there are none."""
+        until = time.monotonic() + VERIFY_SECONDS
+        why = ""
+        while time.monotonic() < until:
+            url = self._random.choice(self._urls)
+            try:
+                async with self._http.get(f"{url}/v1/jobs/{job.job_id}?wait=10") as reply:
+                    body = json.loads(await reply.read())
+                why = f"{reply.status}: {body.get('status')}"
+                if reply.status in (404, 410):
+                    return None, why
+                if body.get("status") in ("completed", "failed", "canceled"):
+                    if len(job.expected) == 1:
+                        return [body["result"]], ""
+                    async with self._http.get(f"{url}/v1/jobs/{job.job_id}/results?format=ndjson") as reply:
+                        if reply.status == 200:
+                            return [json.loads(line) for line in (await reply.read()).splitlines()], ""
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                why = type(error).__name__
+            await asyncio.sleep(0.1)
+        return None, f"no end within {VERIFY_SECONDS} s: {why}"
+
+
+async def _slowly(data: bytes) -> AsyncIterator[bytes]:
+    """In pieces, so that there is a middle in which the API may be killed."""
+    size = len(data) // PIECES + 1
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+        await asyncio.sleep(0.05)
