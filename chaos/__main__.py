@@ -49,7 +49,7 @@ def samples() -> list[tuple[bytes, str]]:
 
 
 class Run:
-    def __init__(self, options: argparse.Namespace, fleet: Fleet, folder: Path) -> None:
+    def __init__(self, options: argparse.Namespace, fleet: Fleet) -> None:
         self._options = options
         self._random = random.Random(options.seed)
         self._fleet = fleet
@@ -167,10 +167,10 @@ def main() -> None:
     options = parser.parse_args()
     ttl = str(ttl_seconds(options))
     with TemporaryDirectory(prefix="chaos-") as temporary:
-        folder = options.logs or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        with Fleet(folder, **SETTINGS, RESULT_TTL_SECONDS=ttl, MIN_RESULT_TTL_SECONDS=ttl) as fleet:
-            held = asyncio.run(Run(options, fleet, folder).run())
+        logs = options.logs or Path(temporary)
+        logs.mkdir(parents=True, exist_ok=True)
+        with Fleet(Path(temporary), logs, **SETTINGS, RESULT_TTL_SECONDS=ttl, MIN_RESULT_TTL_SECONDS=ttl) as fleet:
+            held = asyncio.run(Run(options, fleet).run())
     sys.exit(0 if held else 1)
 
 

@@ -29,6 +29,7 @@ MOMENT_SECONDS_MAX = 10
 RECOVERY_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 75
 CLOCK_STEP_SECONDS = 20
+CLOCK_SEEN_SECONDS = 1.5  # libfaketime looks once a second
 
 
 class NotInjected(Exception):
@@ -72,9 +73,7 @@ class Ground:
         def done() -> bool:
             try:
                 for entry in held.entries:
-                    record = self.fleet.redis.hmget(
-                        job_key(entry[:16]), "s", f"r{int.from_bytes(entry[16:20], 'big')}"
-                    )
+                    record = self.fleet.redis.hmget(job_key(entry[:16]), "s", f"r{int.from_bytes(entry[16:20], 'big')}")
                     if record[0] in (b"o", b"q", b"r") and record[1] is None:
                         return False
             except RedisError:
@@ -141,25 +140,31 @@ async def child_killed(ground: Ground) -> float:
 
 async def worker_killed(ground: Ground) -> float:
     worker = ground.worker()
-    held = await ground.stop_while_it_holds_a_lease(worker.children(), lambda number: signal_tree(worker, number))
-    async with ground.fleet.down(worker):
-        signal_tree(worker, signal.SIGKILL)
-        since = time.monotonic()
-        await asyncio.to_thread(worker.wait)
-        recovered = asyncio.create_task(ground.done_again(held, since))
-    return await recovered
+    return await _kill_holding(ground, worker, await _stop_holding(ground, worker))
 
 
 async def worker_frozen(ground: Ground) -> float:
     """SIGSTOP: its leases lapse and others do the work. Then SIGCONT: what it still finishes must be refused."""
     worker = ground.worker()
-    held = await ground.stop_while_it_holds_a_lease(worker.children(), lambda number: signal_tree(worker, number))
+    held = await _stop_holding(ground, worker)
     since = time.monotonic()
-    async with ground.fleet.down(worker):
-        seconds = await ground.done_again(held, since)
-        await asyncio.sleep(max(0.0, since + ground.freeze_seconds - time.monotonic()))
-        signal_tree(worker, signal.SIGCONT)
+    seconds = await ground.done_again(held, since)
+    await asyncio.sleep(max(0.0, since + ground.freeze_seconds - time.monotonic()))
+    signal_tree(worker, signal.SIGCONT)
     return seconds
+
+
+async def _stop_holding(ground: Ground, worker: Worker) -> Held:
+    return await ground.stop_while_it_holds_a_lease(worker.children(), lambda number: signal_tree(worker, number))
+
+
+async def _kill_holding(ground: Ground, worker: Worker, held: Held) -> float:
+    """A container's death: all of its processes at once."""
+    async with ground.fleet.down(worker):
+        signal_tree(worker, signal.SIGKILL)
+        recovered = asyncio.create_task(ground.done_again(held, time.monotonic()))
+        await asyncio.to_thread(worker.wait)
+    return await recovered
 
 
 async def worker_stopped(ground: Ground) -> float:
@@ -195,31 +200,30 @@ async def api_stopped(ground: Ground) -> float:
 
 async def redis_killed(ground: Ground) -> float:
     async with ground.fleet.closed():
-        since = await _end(ground, ground.fleet.valkey, signal.SIGKILL)
-    return await ground.work_goes_on(since)
+        return await _killed(ground, ground.fleet.valkey)
 
 
 async def redis_stopped(ground: Ground) -> float:
     async with ground.fleet.closed():
-        since = await _end(ground, ground.fleet.valkey, signal.SIGTERM)
-    return await ground.work_goes_on(since)
+        return await _stopped(ground, ground.fleet.valkey)
 
 
 async def _killed(ground: Ground, process: Process) -> float:
-    return await ground.work_goes_on(await _end(ground, process, signal.SIGKILL))
+    return await _ended(ground, process, signal.SIGKILL)
 
 
 async def _stopped(ground: Ground, process: Process) -> float:
-    return await ground.work_goes_on(await _end(ground, process, signal.SIGTERM))
+    return await _ended(ground, process, signal.SIGTERM)
 
 
-async def _end(ground: Ground, process: Process, number: signal.Signals) -> float:
-    """End a process and start it again. Returns when it was told to end."""
+async def _ended(ground: Ground, process: Process, number: signal.Signals) -> float:
+    """End a process, and start it again."""
     async with ground.fleet.down(process):
         since = time.monotonic()
         process.signal(number)
         await asyncio.to_thread(process.wait, STOP_SECONDS_MAX)
-    return since
+        recovered = asyncio.create_task(ground.work_goes_on(since))
+    return await recovered
 
 
 async def redis_frozen(ground: Ground) -> float:
@@ -283,18 +287,20 @@ async def _answers(ground: Ground) -> bool:
 
 
 async def clock_stepped(ground: Ground) -> float:
-    """Redis' clock, by which all times are kept, forwards and back."""
-    if not ground.fleet.steppable:
+    """Redis' clock, by which all times are kept, goes forwards, and back again while a worker holds a lease and dies."""
+    fleet = ground.fleet
+    if not fleet.steppable:
         raise NotInjected("libfaketime is not there")
-    seconds = 0.0
-    for offset in (CLOCK_STEP_SECONDS, 0):
-        ground.fleet.set_clock(offset)
-        since = time.monotonic()
-        await asyncio.sleep(2)
-        await ground.work_goes_on(since)
-        worker = await child_killed(ground)  # what it held must not wait for the clock to come round
-        seconds = max(seconds, worker)
-    return seconds
+    fleet.set_clock(CLOCK_STEP_SECONDS)
+    try:
+        await asyncio.sleep(CLOCK_SEEN_SECONDS)
+        await ground.work_goes_on(time.monotonic())
+        worker = ground.worker()
+        held = await _stop_holding(ground, worker)
+    finally:
+        fleet.set_clock(0)
+    await asyncio.sleep(CLOCK_SEEN_SECONDS)
+    return await _kill_holding(ground, worker, held)
 
 
 async def queue_emptied(ground: Ground) -> float:

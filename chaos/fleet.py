@@ -27,7 +27,7 @@ _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 class Fleet:
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, logs: Path, **settings: str) -> None:
         settings = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)} | settings
         self._disk = folder / "disk"
         self._disk.mkdir()
@@ -36,6 +36,7 @@ class Fleet:
         self._clock = folder / "clock"
         self._clock.write_text("+0")
         self.valkey = Valkey(self._disk / "vk", maxmemory_bytes=MAXMEMORY_BYTES)
+        self.valkey.log = logs / "valkey.log"
         self.steppable = _FAKETIME.exists()
         if self.steppable:
             self.valkey.environment |= {
@@ -45,14 +46,13 @@ class Fleet:
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
         url = self.valkey.url
-        self.apis = [Api(url, folder / f"api{n}.log", **settings) for n in range(APIS)]
-        self.workers = [
-            Worker(url, folder / f"worker{n}.log", children=CHILDREN, **settings) for n in range(WORKERS)
-        ]
+        self.apis = [Api(url, logs / f"api{n}.log", **settings) for n in range(APIS)]
+        self.workers = [Worker(url, logs / f"worker{n}.log", children=CHILDREN, **settings) for n in range(WORKERS)]
         self.redis = redis.Redis(unix_socket_path=str(self.valkey.socket), socket_timeout=2)
         self._held = set[Process]()
         self._closed = list[list[float]]()
-        self.ended_by_themselves = 0
+        self.ended_by_themselves = list[str]()
+        """What was started again though no fault had ended it by its own hand."""
 
     def __enter__(self) -> Self:
         try:
@@ -116,14 +116,7 @@ class Fleet:
     @asynccontextmanager
     async def full_disk(self) -> AsyncIterator[None]:
         balloon = self._disk / "balloon"
-        with balloon.open("wb") as file, suppress(OSError):
-            while True:
-                file.write(bytes(1 << 20))
-                file.flush()
-        with balloon.open("ab") as file, suppress(OSError):
-            while True:
-                file.write(bytes(512))
-                file.flush()
+        await asyncio.to_thread(_fill, balloon)
         try:
             yield
         finally:
@@ -136,7 +129,7 @@ class Fleet:
             for process in (self.valkey, *self.apis, *self.workers):
                 if process in self._held or process.running():
                     continue
-                self.ended_by_themselves += 1
+                self.ended_by_themselves.append(process.log.stem)
                 with suppress(AssertionError):  # it ended again at once: the next look tries again
                     await asyncio.to_thread(process.start)
 
@@ -153,6 +146,14 @@ def signal_tree(process: Process, number: signal.Signals) -> None:
     for pid in tree_of(process):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _fill(balloon: Path) -> None:
+    with balloon.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 def _mount(folder: Path) -> bool:

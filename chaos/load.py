@@ -105,7 +105,7 @@ class Load:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             self.dishonest[f"this client failed: {error!r}"] += 1
 
     # -- submitting

@@ -20,7 +20,7 @@ class Report:
         self.unlisted = 0
         """Jobs that the store accepted, and whose answer no client got."""
         self.seconds = 0.0
-        self.ended_by_themselves = 0
+        self.ended_by_themselves = list[str]()
 
     def injected(self, fault: str, seconds: float) -> None:
         self._recoveries[fault].append(seconds)
@@ -40,12 +40,8 @@ class Report:
             and bool(ledger.items)
             and not self.wrong
             and not load.dishonest
-            and self.unlisted <= load.in_doubt + self._probes
+            and self.unlisted <= load.in_doubt + load.probes
         )
-
-    @property
-    def _probes(self) -> int:
-        return self._load.probes
 
     def text(self) -> str:
         ledger, load = self._ledger, self._load
@@ -61,8 +57,8 @@ class Report:
             f"available while Redis took writes: {100 * load.availability:.2f} %; {dict(load.open)}",
             f"while it did not: {dict(load.shut)}",
             f"slowest answer to a submit: {load.slowest:.2f} s; "
-            f"{self.unlisted} jobs whose answer was lost on its way, of {load.in_doubt} submits in doubt",
-            f"started again though no fault ended them: {self.ended_by_themselves}",
+            f"{self.unlisted} jobs whose answer was lost on its way, of {load.in_doubt} submits in doubt and {load.probes} probes",
+            f"ended by themselves, and were started again: {', '.join(self.ended_by_themselves) or 'none'}",
         ]
         lines += [f"not injected: {fault}: {', '.join(whys)}" for fault, whys in self._not_injected.items()]
         lines += [f"WRONG: {what}" for what in (*self.wrong, *ledger.examples)]

@@ -173,11 +173,13 @@ class LeaseStore:
         return int(self._call("lapse", token, seen, why))
 
     def overdue(self, limit: int) -> dict[str, str]:
-        """Leases past their end: owner token to that end."""
+        """Leases past their end, or too far from it, as after the clock was set back: owner token to that end."""
         seconds, micros = self._redis.time()
         now_ms = seconds * 1000 + micros // 1000
-        found = self._redis.zrangebyscore(keys.LEASES, "-inf", now_ms, start=0, num=limit, withscores=True)
-        return {token.decode(): f"{score:.0f}" for token, score in found}
+        pipeline = self._redis.pipeline(transaction=False)
+        for least, most in (("-inf", now_ms), (now_ms + 2 * self._lease_ms, "+inf")):
+            pipeline.zrangebyscore(keys.LEASES, least, most, start=0, num=limit, withscores=True)
+        return {token.decode(): f"{score:.0f}" for found in pipeline.execute() for token, score in found}
 
     def bells(self, model: str) -> int:
         """How many doorbells of the model wait."""

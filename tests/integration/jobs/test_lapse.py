@@ -48,6 +48,18 @@ async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
     assert len(store.claim("boot|task|2|0").chunks) == 1
 
 
+async def test_a_lease_from_before_the_clock_was_set_back_is_overdue(store: Store) -> None:
+    """Its owner, were it alive, would have renewed it by the new clock."""
+    await store.submit(b"image")
+    lease = store.claim()
+    assert store.leases.overdue(10) == {}
+    end = store.redis.zscore(keys.LEASES, lease.token) or 0
+    store.redis.zadd(keys.LEASES, {lease.token: end + 20_000})
+    assert store.leases.overdue(10) == {lease.token: f"{end + 20_000:.0f}"}
+    assert store.leases.renew(lease.token)
+    assert store.leases.overdue(10) == {}
+
+
 async def test_lost_workers_charge_losses_up_to_a_cap(store: Store) -> None:
     await store.submit(b"one")
     for _ in range(20):
