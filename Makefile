@@ -1,10 +1,11 @@
 # PORT, HOST, REDIS_URL and DATA_DIR may be given as variables (make run PORT=9000) or in the environment.
 MODEL ?= fmnist-mlp
 PYTHON ?= python3.11
+SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test bench lint train clean
+.PHONY: help run demo test bench chaos lint train clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -21,6 +22,9 @@ test: .venv/dev ## Run all tests
 
 bench: .venv/dev ## Measure bulk jobs; about 4 minutes; writes bench/results/bulk.json
 	$(BIN)/python -m bench.bulk
+
+chaos: .venv/dev ## Break a stack under load, and see that nothing is lost; about 25 minutes, or make chaos SECONDS=90
+	$(BIN)/python -m chaos --seconds $(SECONDS)
 
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff check .

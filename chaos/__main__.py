@@ -10,7 +10,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +55,7 @@ class Run:
         self._fleet = fleet
         self._ledger = Ledger()
         self._short = options.seconds <= SHORT_SECONDS
+        self._least = 0 if options.only else len(FAULTS)
         self._ttl_seconds = ttl_seconds(options)
         pictures = samples()
         self._load = Load(
@@ -66,8 +67,8 @@ class Run:
             recheck_seconds=self._ttl_seconds / 3,
             closed=fleet.was_closed,
         )
-        freeze = 7.0 if self._short else 30.0
-        self._ground = Ground(fleet, self._load, self._random, pictures[0][0], freeze)
+        freeze_seconds, deploys = (7.0, 1) if self._short else (30.0, 3)
+        self._ground = Ground(fleet, self._load, self._random, pictures[0][0], freeze_seconds, deploys)
         self._report = Report(self._ledger, self._load)
         self._account = Account(fleet)
 
@@ -80,8 +81,8 @@ class Run:
         began = time.monotonic()
         try:
             await asyncio.sleep(2)
-            for name in self._names():
-                if time.monotonic() - began > self._options.seconds:
+            for number, name in enumerate(self._names()):
+                if time.monotonic() - began > self._options.seconds and number >= self._least:
                     break
                 await self._inject(name)
                 await asyncio.sleep(self._random.uniform(0.2, 1.5))
@@ -102,22 +103,20 @@ class Run:
         print(self._report.text())
         return self._report.held
 
-    def _names(self) -> list[str]:
+    def _names(self) -> Iterator[str]:
+        """The faults to come: round after round, each in another order."""
         if self._options.only:
-            return [self._options.only] * self._options.times
-        names = list[str]()
-        while len(names) < self._options.seconds:  # a fault takes longer than a second
+            yield from [self._options.only] * self._options.times
+            return
+        while True:
             one_round = [name for name, (_, often) in FAULTS.items() for _ in range(1 if self._short else often)]
-            if self._short:
-                one_round.remove("three deploys in a row")
             self._random.shuffle(one_round)
-            names += one_round
-        return names
+            yield from one_round
 
     async def _inject(self, name: str) -> None:
         fault, _ = FAULTS[name]
         if not self._options.only and name in MIXED and self._random.random() < MIXED_SHARE:
-            other = self._random.choice([each for each in FAULTS if each not in MIXED and "deploy" not in each])
+            other = self._random.choice([each for each in FAULTS if each not in MIXED and each != "deploys"])
             print(f"{name}, and {other}", flush=True)
             self._ledger.begin("two at once")
             await asyncio.gather(
@@ -153,7 +152,7 @@ class Run:
 
 
 def ttl_seconds(options: argparse.Namespace) -> float:
-    return 40.0 if options.seconds <= SHORT_SECONDS else 150.0
+    return 30.0 if options.seconds <= SHORT_SECONDS else 150.0
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The store's own account of a run: every job that it accepted, and what is left of them in the end."""
 
 import asyncio
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 
@@ -26,10 +27,8 @@ class Account:
 
     async def keep(self) -> None:
         while True:
-            try:
+            with suppress(RedisError):
                 await asyncio.to_thread(self.look)
-            except RedisError:
-                pass
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:

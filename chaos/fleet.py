@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 
@@ -23,7 +23,7 @@ MAXMEMORY_BYTES = 512 << 20
 DISK_BYTES = 1 << 30
 APIS, WORKERS, CHILDREN = 2, 3, 2
 LOOK_SECONDS = 0.2
-_FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 class Fleet:
@@ -37,10 +37,10 @@ class Fleet:
         self._clock.write_text("+0")
         self.valkey = Valkey(self._disk / "vk", maxmemory_bytes=MAXMEMORY_BYTES)
         self.valkey.log = logs / "valkey.log"
-        self.steppable = _FAKETIME.exists()
+        self.steppable = FAKETIME.exists()
         if self.steppable:
             self.valkey.environment |= {
-                "LD_PRELOAD": str(_FAKETIME),
+                "LD_PRELOAD": str(FAKETIME),
                 "FAKETIME_TIMESTAMP_FILE": str(self._clock),
                 "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -48,7 +48,7 @@ class Fleet:
         url = self.valkey.url
         self.apis = [Api(url, logs / f"api{n}.log", **settings) for n in range(APIS)]
         self.workers = [Worker(url, logs / f"worker{n}.log", children=CHILDREN, **settings) for n in range(WORKERS)]
-        self.redis = redis.Redis(unix_socket_path=str(self.valkey.socket), socket_timeout=2)
+        self.redis: Any = redis.Redis(unix_socket_path=str(self.valkey.socket), socket_timeout=2)
         self._held = set[Process]()
         self._closed = list[list[float]]()
         self.ended_by_themselves = list[str]()

@@ -2,10 +2,14 @@
 
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator
 
 from chaos.ledger import Ledger
 from chaos.load import Load
 
+# What is to be reached: within so many seconds at the median, and at most.
+TARGETS = {"worker's child killed": (1, 15), "worker killed": (6, 15)}
+AVAILABILITY_PERCENT, ANSWER_SECONDS = 99, 5
 HEAD = ("fault", "injected", "accepted", "lost", "doubled", "changed", "wrong", "recovery p50 s", "max s")
 
 
@@ -50,24 +54,41 @@ class Report:
         injected = sum(map(len, self._recoveries.values()))
         rows.append(["all", str(injected), *(str(counter.total()) for counter in counters), "", ""])
         lines = ["| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
+        accepted = ledger.items.total()
+        lines += ["", f"{self.seconds:.0f} s, {accepted / max(1, self.seconds):.0f} images/s, {len(ledger.ids)} jobs"]
+        lines += [f"images that the client held back: {load.held_back}"]
+        lines += [f"available while Redis took writes: {100 * load.availability:.2f} %: {dict(load.open)}"]
+        lines += [f"while it did not: {dict(load.shut)}"]
+        lines += [f"slowest answer to an image or a form: {load.slowest:.2f} s"]
         lines += [
-            "",
-            f"{self.seconds:.0f} s, {ledger.items.total() / max(1, self.seconds):.0f} images/s accepted, "
-            f"{len(ledger.ids)} jobs; {load.held_back} images held back by the client",
-            f"available while Redis took writes: {100 * load.availability:.2f} %; {dict(load.open)}",
-            f"while it did not: {dict(load.shut)}",
-            f"slowest answer to a submit: {load.slowest:.2f} s; "
-            f"{self.unlisted} jobs whose answer was lost on its way, of {load.in_doubt} submits in doubt and {load.probes} probes",
-            f"ended by themselves, and were started again: {', '.join(self.ended_by_themselves) or 'none'}",
+            f"jobs in no ledger: {self.unlisted}, after {load.in_doubt} submits in doubt and {load.probes} probes"
         ]
+        lines += [f"ended by themselves, and were started again: {', '.join(self.ended_by_themselves) or 'none'}"]
         lines += [f"not injected: {fault}: {', '.join(whys)}" for fault, whys in self._not_injected.items()]
         lines += [f"WRONG: {what}" for what in (*self.wrong, *ledger.examples)]
+        lines += [f"not reached: {what}" for what in self._not_reached()]
         lines += [f"WRONG: {what} ({times} times)" for what, times in load.dishonest.items()]
         lines.append("The promise held." if self.held else "THE PROMISE WAS BROKEN.")
         return "\n".join(lines)
 
+    def _not_reached(self) -> Iterator[str]:
+        for fault, targets in TARGETS.items():
+            found = self._recoveries.get(fault)
+            for name, seconds, target in zip(("p50", "max"), _times(found), targets, strict=True) if found else ():
+                if seconds > target:
+                    yield f"{fault}: {name} {seconds:.2f} s, not {target} s"
+        if 100 * self._load.availability < AVAILABILITY_PERCENT:
+            yield f"availability of {AVAILABILITY_PERCENT} %"
+        if self._load.slowest > ANSWER_SECONDS:
+            yield f"an answer within {ANSWER_SECONDS} s"
+
     def _row(self, fault: str) -> list[str]:
         ledger, found = self._ledger, self._recoveries.get(fault, [])
         counts = (ledger.items, ledger.lost, ledger.doubled, ledger.changed, ledger.wrong)
-        times = [f"{statistics.median(found):.2f}", f"{max(found):.2f}"] if found else ["", ""]
+        times = [f"{seconds:.2f}" for seconds in _times(found)] if found else ["", ""]
         return [fault, str(len(found)), *(str(counter[fault]) for counter in counts), *times]
+
+
+def _times(seconds: list[float]) -> tuple[float, float]:
+    """Median and maximum."""
+    return statistics.median(seconds), max(seconds)
