@@ -123,6 +123,12 @@ class Child:
             except RedisError:
                 self._give_back(lease.token, RETURNED)
                 raise
+            except MemoryError:
+                log.exception(
+                    "out of memory; the chunks are tried again one by one, by a process that has leaked nothing"
+                )
+                self._give_back(lease.token, ItemCode.OUT_OF_MEMORY)
+                os._exit(1)
             except Exception:
                 # A fault of ours on these very bytes would come back for ever: charge it like a crash.
                 log.exception("classifying failed; the chunks are tried again one by one")

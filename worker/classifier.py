@@ -27,11 +27,15 @@ class Classifier:
         self._network = network
         self._limits = limits
         self._preprocess = MODES[card.preprocessing]
+        self._has_failed = False  # the first failure is logged with all that is known
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
         """Each image's classes, best first, or why it has none. A bad image fails alone.
 
         What is not decoded at `until`, a time of the monotonic clock, is left out at the end; the first image never is.
+
+        Raises:
+            MemoryError: there is not enough for these images; the fault may be another's, which has leaked.
         """
         outcomes: list[Outcome | None] = [None] * len(uploads)
         inputs, places = list[NDArray[np.float32]](), list[int]()
@@ -43,8 +47,6 @@ class Classifier:
                 places.append(place)
             except BadImage as error:
                 outcomes[place] = Failure(error.code)
-            except MemoryError:
-                outcomes[place] = Failure(ItemCode.OUT_OF_MEMORY)
         if inputs:
             for place, row in zip(places, self._probabilities(inputs), strict=True):
                 outcomes[place] = _best(row, top_ks[place])
@@ -57,14 +59,23 @@ class Classifier:
             return torch.softmax(logits, dim=1).numpy()
 
     def _probabilities(self, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32] | None]:
-        """One row an image; None where the model fails on that image."""
+        """One row an image; None where the model fails on that image, which is found by halving."""
         try:
             return list(self.probabilities(np.stack(inputs)))
-        except Exception:
+        except Exception as error:
+            if _says_out_of_memory(error):
+                raise MemoryError from error
             if len(inputs) == 1:
-                log.exception("the model failed on an image")
+                log.warning("the model failed on an image: %r", error, exc_info=not self._has_failed)
+                self._has_failed = True
                 return [None]
-        return [row for one in inputs for row in self._probabilities([one])]
+        half = len(inputs) // 2
+        return self._probabilities(inputs[:half]) + self._probabilities(inputs[half:])
+
+
+def _says_out_of_memory(error: Exception) -> bool:
+    """Torch says so in words where it is the CPU's memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _best(row: NDArray[np.float32] | None, top_k: int) -> Outcome:

@@ -1,5 +1,7 @@
 """What a child loads when it starts; imports torch."""
 
+import resource
+
 import torch
 
 from worker.classifier import Classifier
@@ -14,5 +16,7 @@ def load_model(settings: WorkerSettings) -> Classifier:
     Raises:
         ModelPackageError: it cannot be served.
     """
+    if settings.child_memory_bytes_max is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (settings.child_memory_bytes_max,) * 2)
     torch.set_num_threads(settings.torch_threads)
     return load_package(settings.models_dir / settings.model, ImageLimits.of(settings))

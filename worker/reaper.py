@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
 from jobs.leases import WORKER_LOST
+from worker.oom import oom_kills
 from worker.outage import Outage
 from worker.settings import LeasingSettings
 from worker.store import open_store
@@ -37,13 +38,16 @@ class Reaper(threading.Thread):
         self._outage = Outage("housekeeping")
         self._bell_taken = threading.Event()
         self._idle_scans = 0
+        self._oom_kills = oom_kills()
 
     def child_died(self, task_id: str, exception: BaseException) -> None:
         """Called in Celery's event loop when a task ended with its process; ordinary errors are passed over."""
         if isinstance(exception, TimeLimitExceeded):
             self._deaths.put((task_id, ItemCode.TIMEOUT))
         elif isinstance(exception, WorkerLostError):
-            self._deaths.put((task_id, ItemCode.WORKER_CRASHED))
+            killed, self._oom_kills = self._oom_kills, oom_kills()
+            code = ItemCode.OUT_OF_MEMORY if self._oom_kills > killed else ItemCode.WORKER_CRASHED
+            self._deaths.put((task_id, code))
 
     def bell_taken(self) -> None:
         """Called in Celery's event loop when this worker has taken a doorbell."""

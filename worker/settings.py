@@ -44,6 +44,11 @@ class WorkerSettings(LeasingSettings):
         default_factory=lambda: max(2, os.cpu_count() or 1),
         description="Processes that classify. Two at least, so that one may die unnoticed.",
     )
+    child_memory_bytes_max: Bytes | None = Field(
+        None,
+        description="Memory that one of them may allocate; it needs 300 MB for itself and a small model. An image for "
+        "which it is not enough fails with `out_of_memory`. None: as much as the machine or container gives.",
+    )
     torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Threads that one process computes with; children × threads should match the cores."
     )

@@ -50,7 +50,7 @@ class Process:
         self.log = log
         self._cwd = cwd
         self._own_group = own_group
-        self._arguments = arguments
+        self.arguments = arguments
         self.environment = {**os.environ, **(environment or {})}
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -69,7 +69,7 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
-                self._arguments,
+                self.arguments,
                 cwd=self._cwd,
                 env=self.environment,
                 stdout=log,

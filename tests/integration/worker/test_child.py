@@ -516,13 +516,17 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
 
     def fail(upload: bytes) -> None:
         if upload == b"poison":
-            raise MemoryError
+            raise RuntimeError("dead")
 
     watch(monkeypatch, fail)
-    make_child().serve("task")
+    child = make_child()
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            child.serve("task")
+    child.serve("task")
 
     _, passing, lasting = await outcomes_of(store, job_id)
-    assert (passing, lasting) == (Failure(ItemCode.OUT_OF_MEMORY), Failure(ItemCode.NOT_AN_IMAGE))
+    assert (passing, lasting) == (Failure(ItemCode.WORKER_CRASHED), Failure(ItemCode.NOT_AN_IMAGE))
     kept = store.redis.hget(job_key(job_id), "b0")
     assert kept is not None
     assert unpack_kept(kept) == {1: b"poison"}
