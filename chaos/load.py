@@ -18,6 +18,7 @@ TIMEOUT_SECONDS = 40
 CONNECT_TRIES_SECONDS = 1
 KEY_TRIES_SECONDS = 150  # a broken stream keeps its key until it is given up
 VERIFY_SECONDS = 200
+READS_MAX = 200  # at once: after an outage all jobs would be asked for together, again and again
 FORM_IMAGES, TAR_IMAGES, PIECES = 8, 90, 6
 # Shares of images: singles 40 %, forms 25 %, archives 35 %; so many submits of each for 100 images.
 SUBMITS = {"single": 40.0, "form": 25 / FORM_IMAGES, "tar": 35 / TAR_IMAGES}
@@ -61,11 +62,14 @@ class Load:
         self._recheck_seconds = recheck_seconds
         self._tasks = set[asyncio.Task[None]]()
         self._submitting = 0
+        self._reads = asyncio.Semaphore(READS_MAX)
         self.stopping = False
         self.streams = Counter[str]()
         """Archives on their way to each API."""
         self.open, self.shut = Counter[str](), Counter[str]()
         """What submits were answered while Redis took writes, and while it did not."""
+        self.trouble = Counter[str]()
+        """What of the former was not accepted, by fault."""
         self.dishonest = Counter[str]()
         """Refusals without a word on when to come back, and faults of this client."""
         self.in_doubt = 0
@@ -147,6 +151,8 @@ class Load:
             self.shut[said] += 1
         else:
             self.open[said] += 1
+            if answer.job_id is None:
+                self.trouble[f"{self._ledger.fault}: {said}"] += 1
         if answer.job_id is None:
             self.in_doubt += answer.in_doubt
             if not answer.honest and not answer.in_doubt:
@@ -170,8 +176,8 @@ class Load:
         try:
             async with self._http.post(f"{url}/v1/jobs", data=data, headers=headers) as reply:
                 body = json.loads(await reply.read())
-        except aiohttp.ClientConnectorError:
-            return Answer("no connection", connected=False)
+        except aiohttp.ClientConnectorError as error:
+            return Answer(f"no connection: {error.os_error!r}", connected=False)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Answer(type(error).__name__, in_doubt=True)
         finally:
@@ -206,21 +212,25 @@ class Load:
         while time.monotonic() < until:
             url = self._random.choice(self._urls)
             try:
-                async with self._http.get(f"{url}/v1/jobs/{job.job_id}?wait=10") as reply:
-                    body = json.loads(await reply.read())
-                why = f"{reply.status}: {body.get('status')}"
-                if reply.status in (404, 410):
+                status, body = await self._get(f"{url}/v1/jobs/{job.job_id}?wait=5")
+                found = json.loads(body)
+                why = f"{status}: {found.get('status')}"
+                if status in (404, 410):
                     return None, why
-                if body.get("status") in ("completed", "failed", "canceled"):
+                if found.get("status") in ("completed", "failed", "canceled"):
                     if len(job.expected) == 1:
-                        return [body["result"]], ""
-                    async with self._http.get(f"{url}/v1/jobs/{job.job_id}/results?format=ndjson") as reply:
-                        if reply.status == 200:
-                            return [json.loads(line) for line in (await reply.read()).splitlines()], ""
+                        return [found["result"]], ""
+                    status, body = await self._get(f"{url}/v1/jobs/{job.job_id}/results?format=ndjson")
+                    if status == 200:
+                        return [json.loads(line) for line in body.splitlines()], ""
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 why = type(error).__name__
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
         return None, f"no end within {VERIFY_SECONDS} s: {why}"
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        async with self._reads, self._http.get(url) as reply:
+            return reply.status, await reply.read()
 
 
 async def _slowly(data: bytes) -> AsyncIterator[bytes]:

@@ -58,6 +58,7 @@ class Report:
         lines += ["", f"{self.seconds:.0f} s, {accepted / max(1, self.seconds):.0f} images/s, {len(ledger.ids)} jobs"]
         lines += [f"images that the client held back: {load.held_back}"]
         lines += [f"available while Redis took writes: {100 * load.availability:.2f} %: {dict(load.open)}"]
+        lines += [f"    {what}: {times}" for what, times in load.trouble.most_common()]
         lines += [f"while it did not: {dict(load.shut)}"]
         lines += [f"slowest answer to an image or a form: {load.slowest:.2f} s"]
         lines += [

@@ -226,6 +226,7 @@ class GroupConnection:
 def _fail(request: _Request, error: Exception) -> None:
     if not request.waiter.done():
         request.waiter.set_exception(error)
+        request.waiter.exception()  # it is seen: a caller that went away is no reason for asyncio to complain
 
 
 async def _open(address: RedisAddress) -> tuple[_Wire, list[Command]]:

@@ -1,6 +1,7 @@
 """An API process's line to Redis: its connections, the server's clock, the scripts, and what a dead line means."""
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from jobs.settings import StoreSettings
 
 log = logging.getLogger(__name__)
 
+_SAY_AGAIN_SECONDS = 10
 _API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
 
 
@@ -137,6 +139,12 @@ def is_noscript(reply: Reply) -> bool:
 
 
 def refusal(reply: ReplyError) -> QueueFull | StoreUnavailable:
-    """What an error of the server means to a client. Its text is for the log alone."""
-    log.error("Redis refused a command: %s", reply)
-    return QueueFull() if str(reply).startswith("OOM") else StoreUnavailable()
+    """What an error of the server means to a client. Its text is for the log alone, and there not for each client."""
+    kind, _, _ = str(reply).partition(" ")
+    if time.monotonic() >= _said.get(kind, -math.inf) + _SAY_AGAIN_SECONDS:
+        _said[kind] = time.monotonic()
+        log.error("Redis refuses commands: %s", reply)
+    return QueueFull() if kind == "OOM" else StoreUnavailable()
+
+
+_said = dict[str, float]()
