@@ -1,5 +1,6 @@
 """From upload bytes to a decoded image: what it is and how large is told from its header, before any pixel."""
 
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Self
@@ -18,8 +19,6 @@ _PILLOW_FORMATS = {
     "image/webp": ("WEBP",),
 }
 _START_OF_SCAN = b"\xff\xda"  # within a scan, a byte 0xff is followed by other bytes alone
-
-Image.MAX_IMAGE_PIXELS = None  # ImageLimits.pixels_max is checked instead, and answers with a code
 
 
 class BadImage(Exception):
@@ -57,18 +56,28 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
     if media_type not in _PILLOW_FORMATS:
         raise BadImage(ItemCode.UNSUPPORTED_FORMAT)
     try:
-        image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
-        if image.width * image.height > limits.pixels_max or max(image.size) > limits.side_pixels_max:
-            raise BadImage(ItemCode.TOO_MANY_PIXELS)
-        if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
-            raise BadImage(ItemCode.TOO_MANY_FRAMES)
-        if media_type == "image/jpeg" and bytes(upload).count(_START_OF_SCAN) > limits.scans_max:
-            raise BadImage(ItemCode.TOO_MANY_SCANS)
-        image.load()
+        with warnings.catch_warnings(action="ignore"):  # of what damage looks like: every upload could fill the log
+            return _load(upload, media_type, limits)
     except (BadImage, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise BadImage(ItemCode.TOO_MANY_PIXELS) from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError …
         raise BadImage(ItemCode.CORRUPT_IMAGE) from error
+
+
+def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits) -> Image.Image:
+    # Pillow's own check, at twice that: it fills memory for a GIF's first frame before the size can be seen here.
+    Image.MAX_IMAGE_PIXELS = limits.pixels_max
+    image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
+    if image.width * image.height > limits.pixels_max or max(image.size) > limits.side_pixels_max:
+        raise BadImage(ItemCode.TOO_MANY_PIXELS)
+    if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
+        raise BadImage(ItemCode.TOO_MANY_FRAMES)
+    if media_type == "image/jpeg" and bytes(upload).count(_START_OF_SCAN) > limits.scans_max:
+        raise BadImage(ItemCode.TOO_MANY_SCANS)
+    image.load()
+    image.info.pop("transparency", None)  # without a palette or with an alpha for each colour, convert() trips over it
     return _eight_bits(image)
 
 

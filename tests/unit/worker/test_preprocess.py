@@ -1,12 +1,14 @@
+import struct
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jobs.models import Input
-from tests.support.pictures import LIMITS, bad_pictures, good_pictures, photo, samples
+from tests.support.pictures import LIMITS, bad_pictures, encode, good_pictures, photo, samples
 from worker.images import BadImage, decode
 from worker.preprocess import book
 
@@ -53,3 +55,46 @@ def test_more_frames_may_be_allowed_and_the_first_is_taken() -> None:
     upload, _ = bad_pictures(SHIRT)["GIF with many frames"]
     image = decode(upload, replace(LIMITS, frames_max=50))
     assert image.convert("L").getpixel((0, 0)) == 0
+
+
+def gif_whose_first_frame_is(width: int, height: int) -> bytes:
+    """43 bytes: a screen of 10 × 10, and on it a frame that is to be wiped out after it was shown."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 10, 10, 0x80, 0, 0) + bytes(6)
+    wiped = b"\x21\xf9\x04\x08" + bytes(4)
+    return screen + wiped + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00;"
+
+
+def resident_bytes(which: str) -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields[which].split()[0]) * 1024
+
+
+def test_a_gif_whose_frame_is_larger_than_its_screen_takes_no_memory_for_it() -> None:
+    upload = gif_whose_first_frame_is(20_000, 20_000)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is told from here on
+    before = resident_bytes("VmRSS")
+    with pytest.raises(BadImage) as raised:
+        decode(upload, LIMITS)
+    assert raised.value.code == "too_many_pixels"
+    assert resident_bytes("VmHWM") - before < 20 << 20
+
+
+@pytest.mark.parametrize("pixels_max", [5_000, 7_999])
+def test_pixels_beyond_the_limit_and_within_twice_of_it_have_their_code(pixels_max: int) -> None:
+    with pytest.raises(BadImage) as raised:
+        decode(gif_whose_first_frame_is(100, 80), replace(LIMITS, pixels_max=pixels_max))
+    assert raised.value.code == "too_many_pixels"
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(200))])
+def test_transparent_colours_are_as_if_they_were_not(transparency: int | bytes) -> None:
+    palette = photo(SHIRT).convert("P")
+    seen = book(decode(encode(palette, "PNG", transparency=transparency), LIMITS), WANTED)
+    np.testing.assert_array_equal(seen, book(decode(encode(palette, "PNG"), LIMITS), WANTED))
+
+
+def test_a_transparent_colour_of_a_palette_that_is_not_there_fails_no_other_image() -> None:
+    png = encode(photo(SHIRT).convert("P"), "PNG", transparency=3)
+    start = png.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+    assert book(decode(png[:start] + png[end:], LIMITS), WANTED).shape == (1, 28, 28)
