@@ -14,6 +14,7 @@ from jobs.errors import ItemCode
 from jobs.models import Card
 from jobs.records import Failure, Outcome, Prediction
 from worker.images import BadImage, ImageLimits, decode
+from worker.oom import is_out_of_memory
 from worker.preprocess import MODES
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Classifier:
         try:
             return list(self.probabilities(np.stack(inputs)))
         except Exception as error:
-            if _says_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise MemoryError from error
             if len(inputs) == 1:
                 log.warning("the model failed on an image: %r", error, exc_info=not self._has_failed)
@@ -71,11 +72,6 @@ class Classifier:
                 return [None]
         half = len(inputs) // 2
         return self._probabilities(inputs[:half]) + self._probabilities(inputs[half:])
-
-
-def _says_out_of_memory(error: Exception) -> bool:
-    """Torch says so in words where it is the CPU's memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _best(row: NDArray[np.float32] | None, top_k: int) -> Outcome:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jobs.errors import ItemCode
 from jobs.media import sniff
+from worker.oom import is_out_of_memory
 from worker.settings import WorkerSettings
 
 _PILLOW_FORMATS = {
@@ -58,11 +59,13 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
     try:
         with warnings.catch_warnings(action="ignore"):  # of what damage looks like: every upload could fill the log
             return _load(upload, media_type, limits)
-    except (BadImage, MemoryError):
+    except BadImage:
         raise
     except Image.DecompressionBombError:
         raise BadImage(ItemCode.TOO_MANY_PIXELS) from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError …
+        if is_out_of_memory(error):
+            raise MemoryError from error
         raise BadImage(ItemCode.CORRUPT_IMAGE) from error
 
 
