@@ -1,4 +1,4 @@
-"""Real uploads of every kind, and what becomes of them in hostile hands. The same random numbers give the same bytes."""
+"""Damaged uploads, made from real ones: flipped bits, cuts, splices, extreme lengths, repeated sections."""
 
 import gzip
 import json
