@@ -1,7 +1,9 @@
 import asyncio
+import gc
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,3 +222,21 @@ async def test_a_wrong_password_is_no_endless_wait(server: Valkey, store: Store)
         with pytest.raises(NotSent):
             await wrong.execute(("PING",))
         await wrong.close()
+
+
+async def test_a_greeting_that_is_cut_off_leaves_no_complaint_of_asyncio(
+    server: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def greet(execute: Callable[..., Awaitable[list[Any]]]) -> None:
+        await execute(("PING",))
+
+    connection = GroupConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS, greet=greet)
+    connection.start()
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(NotSent):
+        await connection.execute(("PING",))
+    server.kill()
+    await connection.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text
