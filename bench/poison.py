@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import aiohttp
-
+from bench.closed_loop import closed_loop
 from tests.integration.test_poison import PoisonWorker
 from tests.support.pictures import samples
 from tests.support.poison_worker import marked, one_shade
 from tests.support.processes import ROOT
-from tests.support.stack import PNG, Stack
+from tests.support.stack import Stack
 
 ROUNDS, SECONDS, KILL_SECONDS = 3, 12, 35
 KILL_EVERY_SECONDS = 30
@@ -46,22 +45,10 @@ def one_kills(began: float) -> Iterator[bytes]:
         yield image
 
 
-async def throughput(url: str, images: Images, seconds: float) -> float:
+def throughput(url: str, images: Images, seconds: float) -> float:
     """Images a second that came to their end."""
-    began = time.monotonic()
-    source, done = images(began), 0
-
-    async def client(http: aiohttp.ClientSession) -> None:
-        nonlocal done
-        while time.monotonic() < began + seconds:
-            headers = PNG | {"Prefer": "wait=30"}
-            async with http.post("/v1/jobs", data=next(source), headers=headers) as answer:
-                assert answer.status == 200, await answer.text()
-                done += 1
-
-    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as http:
-        await asyncio.gather(*(client(http) for _ in range(IN_FLIGHT)))
-    return done / (time.monotonic() - began)
+    rate, _ = asyncio.run(closed_loop(url, images(time.monotonic()), in_flight=IN_FLIGHT, seconds=seconds))
+    return rate
 
 
 def main() -> None:
@@ -74,10 +61,10 @@ def main() -> None:
     with TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
         api = stack.api()
         with PoisonWorker(stack.valkey.url, Path(folder), PYTHONPATH=str(ROOT)):
-            asyncio.run(throughput(api.url, healthy, 3))  # warm
+            throughput(api.url, healthy, 3)  # warm
             for _ in range(ROUNDS):
                 for name, (images, seconds) in cases.items():
-                    found[name].append(asyncio.run(throughput(api.url, images, seconds)))
+                    found[name].append(throughput(api.url, images, seconds))
                     print(f"{name}: {found[name][-1]:.0f} images/s", flush=True)
     base = statistics.median(found["healthy"])
     for name, rates in found.items():

@@ -1,0 +1,29 @@
+"""So many clients, each of which submits an image, waits for its end, and submits the next."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import aiohttp
+
+from tests.support.stack import PNG
+
+
+async def closed_loop(
+    url: str, images: Iterator[bytes], *, in_flight: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Images a second that came to their end, and how long each took (s), sorted."""
+    began = time.monotonic()
+    took = list[float]()
+
+    async def client(http: aiohttp.ClientSession) -> None:
+        while (now := time.monotonic()) < began + seconds:
+            headers = PNG | {"Prefer": "wait=30"}
+            async with http.post("/v1/jobs", data=next(images), headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+                await answer.read()
+            took.append(time.monotonic() - now)
+
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as http:
+        await asyncio.gather(*(client(http) for _ in range(in_flight)))
+    return len(took) / (time.monotonic() - began), sorted(took)
