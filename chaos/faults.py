@@ -245,18 +245,25 @@ async def connections_cut(ground: Ground) -> float:
 
 async def redis_full(ground: Ground) -> float:
     """At its memory limit claims and finishes go on, until nothing waits."""
+
+    def limit(factor: float) -> int:
+        used, before = redis.info("memory")["used_memory"], int(redis.config_get("maxmemory")["maxmemory"])
+        redis.config_set("maxmemory", int(used * factor))
+        return before
+
     redis = ground.fleet.redis
     async with ground.fleet.closed():
-        limit = int(redis.config_get("maxmemory")["maxmemory"])
+        before = await asyncio.to_thread(limit, 0.5)
         try:
-            redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 0.5))
             since = time.monotonic()
-            while ground.fleet.stat("pending:public") > 0 and time.monotonic() < since + RECOVERY_SECONDS_MAX:
+            while await asyncio.to_thread(ground.fleet.stat, "pending:public") > 0:
+                if time.monotonic() > since + RECOVERY_SECONDS_MAX:
+                    return float("inf")
                 await asyncio.sleep(0.01)
             drained = time.monotonic() - since
             await asyncio.sleep(max(0.0, since + 3 - time.monotonic()))
         finally:
-            redis.config_set("maxmemory", limit)
+            await asyncio.to_thread(redis.config_set, "maxmemory", before)
     await ground.work_goes_on(time.monotonic())
     return drained
 

@@ -1,6 +1,7 @@
 """A steady load of single images, small forms and archives, by a client that believes nothing it was not told."""
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -18,6 +19,7 @@ TIMEOUT_SECONDS = 40
 CONNECT_TRIES_SECONDS = 1
 KEY_TRIES_SECONDS = 150  # a broken stream keeps its key until it is given up
 VERIFY_SECONDS = 200
+TICK_SECONDS = 0.005
 READS_MAX = 200  # at once: after an outage all jobs would be asked for together, again and again
 FORM_IMAGES, TAR_IMAGES, PIECES = 8, 90, 6
 # Shares of images: singles 40 %, forms 25 %, archives 35 %; so many submits of each for 100 images.
@@ -78,8 +80,10 @@ class Load:
         """Submits of those who look whether work goes on; they are in no ledger."""
         self.held_back = 0
         """Images that were not sent, since too many submits had no answer yet."""
-        self.slowest = 0.0
-        """Seconds to the slowest answer to a single image or a form."""
+        self.slowest = (0.0, "")
+        """Seconds to the slowest answer to a single image or a form, and the fault of that time."""
+        self.lag = 0.0
+        """Seconds for which this client was busy with itself, at most: answers may have waited for so long."""
 
     @property
     def availability(self) -> float:
@@ -98,7 +102,9 @@ class Load:
                         self._start(self._submit(kind))
                     else:
                         self.held_back += IMAGES[kind]
-                await asyncio.sleep(0.005)
+                slept = time.monotonic()
+                await asyncio.sleep(TICK_SECONDS)
+                self.lag = max(self.lag, time.monotonic() - slept - TICK_SECONDS)
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
@@ -138,11 +144,11 @@ class Load:
         """
         began = time.monotonic()
         url = self._random.choice(self._urls)
-        while True:
+        for tries in itertools.count(1):
             answer = await self._post(url, kind, images, key)
             again = not answer.connected or (key and answer.in_doubt)
             patience = KEY_TRIES_SECONDS if key else CONNECT_TRIES_SECONDS
-            if not again or time.monotonic() - began > patience:
+            if not again or (time.monotonic() - began > patience and tries >= 2 * len(self._urls)):
                 break
             url = self._urls[(self._urls.index(url) + 1) % len(self._urls)]
             await asyncio.sleep(0.05)
@@ -183,7 +189,7 @@ class Load:
         finally:
             self.streams[url] -= kind == "tar"
             if kind != "tar":
-                self.slowest = max(self.slowest, time.monotonic() - began)
+                self.slowest = max(self.slowest, (time.monotonic() - began, self._ledger.fault))
         if reply.status == 202:
             return Answer("accepted", job_id=body["id"])
         in_doubt = reply.status == 409 or body.get("outcome") == "unknown"

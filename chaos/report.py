@@ -60,7 +60,10 @@ class Report:
         lines += [f"available while Redis took writes: {100 * load.availability:.2f} %: {dict(load.open)}"]
         lines += [f"    {what}: {times}" for what, times in load.trouble.most_common()]
         lines += [f"while it did not: {dict(load.shut)}"]
-        lines += [f"slowest answer to an image or a form: {load.slowest:.2f} s"]
+        seconds, fault = load.slowest
+        lines += [
+            f"slowest answer to an image or a form: {seconds:.2f} s ({fault}); the client's own lag: {load.lag:.2f} s"
+        ]
         lines += [
             f"jobs in no ledger: {self.unlisted}, after {load.in_doubt} submits in doubt and {load.probes} probes"
         ]
@@ -80,7 +83,7 @@ class Report:
                     yield f"{fault}: {name} {seconds:.2f} s, not {target} s"
         if 100 * self._load.availability < AVAILABILITY_PERCENT:
             yield f"availability of {AVAILABILITY_PERCENT} %"
-        if self._load.slowest > ANSWER_SECONDS:
+        if self._load.slowest[0] > ANSWER_SECONDS:
             yield f"an answer within {ANSWER_SECONDS} s"
 
     def _row(self, fault: str) -> list[str]:

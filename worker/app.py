@@ -24,6 +24,8 @@ from worker.settings import LeasingSettings
 S = TypeVar("S", bound=LeasingSettings)
 _RETRY_SECONDS = 0.5
 
+log = logging.getLogger(__name__)
+
 
 def make_celery(settings: LeasingSettings, role: Role) -> Celery:
     """The application of a worker of this kind."""
@@ -60,7 +62,14 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
     processes = Processes(settings, role)
 
     def serve(task: Task, _model: str) -> None:
-        processes.serve(task.request.id)
+        try:
+            processes.serve(task.request.id)
+        except RedisError as error:
+            log.warning("a slice of work was cut short: %s", error)
+        except Exception:
+            # Not Celery's to know: a traceback on its way to the main process, which reads it in parts, is torn where
+            # that connects to Redis anew, and what follows makes no sense to it.
+            log.exception("a slice of work failed")
 
     app.task(serve, name=role.task, bind=True)
 
