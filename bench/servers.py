@@ -49,11 +49,18 @@ class Servers:
         """User and system time that each has spent, its children included."""
         return {name: sum(map(_cpu_seconds, _tree(it.pid))) for name, it in self._processes.items()}
 
+    def resident_bytes(self) -> dict[str, int]:
+        """What each process has now, children on their own."""
+        return {
+            f"{name} {pid}": _status_bytes(pid, "VmRSS")
+            for name, it in self._processes.items()
+            for pid in _tree(it.pid)
+        }
+
     def memory_bytes(self, name: str) -> tuple[int, int]:
         """Resident now, and at most since `reset_peak`."""
-        status = Path(f"/proc/{self._processes[name].pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        return tuple(int(fields[field].split()[0]) * 1024 for field in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+        pid = self._processes[name].pid
+        return _status_bytes(pid, "VmRSS"), _status_bytes(pid, "VmHWM")
 
     def reset_peak(self, name: str) -> None:
         Path(f"/proc/{self._processes[name].pid}/clear_refs").write_text("5")
@@ -63,6 +70,11 @@ def _tree(pid: int) -> Iterator[int]:
     yield pid
     for child in children_of(pid):
         yield from _tree(child)
+
+
+def _status_bytes(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Damaged uploads, made from real ones: flipped bits, cuts, splices, extreme lengths, repeated sections."""
+"""Real uploads of every kind, and what becomes of them in hostile hands: the same seed gives the same bytes."""
 
 import gzip
 import json

@@ -1,0 +1,73 @@
+"""A hundred thousand bad uploads against a stack of real processes: no 500, nobody dies, and nobody grows.
+
+    .venv/bin/python -m bench.hostile [--uploads 100000]
+
+Uploads are real ones that were damaged (tests/support/hostile.py), from a seed. Prints what they were answered, and the
+memory of the API and of each of the worker's processes after a tenth of them and at the end.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections import Counter
+from random import Random
+from typing import Any
+
+import aiohttp
+
+from bench.servers import Servers, serving
+from jobs import keys
+from tests.support.hostile import kinds, upload
+
+IN_FLIGHT = 16
+SETTINGS = {"RESULT_TTL_SECONDS": "20", "MIN_RESULT_TTL_SECONDS": "20", "UPLOAD_BYTES_MAX": str(16 << 20)}
+
+
+async def send(url: str, seeds: range, answers: Counter[str]) -> None:
+    todo = iter(seeds)
+    names = sorted(kinds())
+
+    async def client(http: aiohttp.ClientSession) -> None:
+        for seed in todo:
+            random = Random(seed)
+            it = upload(random, random.choice(names))
+            async with http.post(it.path, data=bytes(it.body), headers={"Content-Type": it.content_type}) as answer:
+                body: Any = await answer.json(content_type=None)
+            answers[f"{answer.status} {body.get('code', '') if isinstance(body, dict) else ''}".strip()] += 1
+
+    async with aiohttp.ClientSession(url) as http:
+        await asyncio.gather(*(client(http) for _ in range(IN_FLIGHT)))
+
+
+async def ended(servers: Servers) -> None:
+    """Wait until the worker has done with all images; nobody fetches those by reference."""
+    waiting = [f"{keys.RING}fmnist-mlp:{lane}" for lane in "ib"]
+    async with asyncio.timeout(120):
+        while servers.stack.redis.exists(*waiting, keys.LEASES):
+            await asyncio.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--uploads", type=int, default=100_000)
+    uploads = parser.parse_args().uploads
+    answers = Counter[str]()
+    with serving(**SETTINGS) as servers:
+        memory = [servers.resident_bytes()]
+        tenth = uploads // 10
+        for seeds in (range(tenth), range(tenth, uploads)):
+            asyncio.run(send(servers.url, seeds, answers))
+            asyncio.run(ended(servers))
+            memory.append(servers.resident_bytes())
+    start, early, late = memory
+    alive = start.keys() == late.keys()
+    print(f"{answers.total()} uploads: {dict(answers.most_common())}")
+    print(f"the same processes as at the start: {alive}")
+    for name in early.keys() & late.keys():
+        print(f"{name}: {late[name] >> 20} MiB, {late[name] / early[name]:.2f} of what it was after {tenth}")
+    failed = not alive or any(answer.startswith("500") for answer in answers)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
