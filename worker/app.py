@@ -40,6 +40,7 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
         task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_time_limit=settings.task_time_limit_seconds,
+        worker_cancel_long_running_tasks_on_connection_loss=True,  # those with late acks, of which there are none
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 
 from tests.support.archives import make_zip
 from tests.support.pictures import samples
 from tests.support.processes import ROOT, free_port
-from tests.support.stack import PNG, results_of, submit_all
-from tests.support.waiting import wait_until
+from tests.support.stack import PNG, load_client, results_of, submit_all
+from tests.support.waiting import eventually, wait_until
 
 BAG = samples()["0018-bag.png"]
 PASSWORD = "p@ss/w#rd:1 \"x'y$z\\%41+="  # whatever a generator of passwords may give
@@ -136,6 +137,17 @@ def test_redis_keeps_what_it_is_given(compose: Compose) -> None:
     assert container["HostConfig"]["Memory"] >= 2 * (1 << 30) + (256 << 20)
 
 
+def test_a_worker_that_ends_is_started_again(compose: Compose) -> None:
+    (before,) = compose.containers("worker")
+    compose("exec", "--no-TTY", "worker", "python3", "-c", "import os; os.kill(1, 15)")
+    wait_until(
+        lambda: compose.containers("worker")[0]["RestartCount"] > before["RestartCount"],
+        seconds=90,
+        what="another start of the worker",
+    )
+    wait_until(compose.first_result, seconds=60, what="a result")
+
+
 @pytest.mark.parametrize("module", ["torch", "cv2", "PIL", "numpy", "celery"])
 def test_the_api_image_cannot_import_what_is_the_workers(compose: Compose, module: str) -> None:
     done = compose("exec", "api", "python3", "-c", f"import {module}", check=False)
@@ -178,16 +190,30 @@ async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compo
     assert [result["class"] for result in results[:30]] == [result["class"] for result in results[570:]]
 
 
-async def test_down_and_up_loses_nothing(compose: Compose) -> None:
-    compose("up", "--detach", "--no-recreate", "--scale", "worker=0")
-    ids = await submit_all(compose.url, [BAG] * 20)
-    compose("stop")
-    exits = {s: [c["State"]["ExitCode"] for c in compose.containers(s)] for s in ("redis", "api")}
-    assert exits == {"redis": [0], "api": [0]}, "asked to stop, and stopped in time"
+async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose) -> None:
+    compose("up", "--detach", "--no-recreate", "--scale", "worker=1")
+    accepted = list[str]()
+
+    async def submit_until_it_stops() -> None:
+        async with load_client(compose.url) as client:
+            while True:
+                try:
+                    async with client.post("/v1/jobs", data=BAG, headers=PNG) as answer:
+                        assert answer.status == 202, await answer.text()
+                        accepted.append((await answer.json())["id"])
+                except aiohttp.ClientError:
+                    return
+
+    loads = [asyncio.create_task(submit_until_it_stops()) for _ in range(8)]
+    await eventually(lambda: len(accepted) > 200, what="a load")
+    await asyncio.to_thread(compose, "stop")
+    await asyncio.gather(*loads)
+    exits = {s: [c["State"]["ExitCode"] for c in compose.containers(s)] for s in ("redis", "api", "outbound", "worker")}
+    assert exits == {"redis": [0], "api": [0], "outbound": [0], "worker": [0]}, "asked to stop, and stopped in time"
 
     compose("up", "--detach", "--scale", "worker=1")
     wait_until(compose.first_result, seconds=120, what="the first result")
-    assert {result["class"] for result in await results_of(compose.url, ids)} == {"Bag"}
+    assert {result["class"] for result in await results_of(compose.url, accepted)} == {"Bag"}
 
 
 def test_the_layers_above_the_base_image_are_small(compose: Compose) -> None:

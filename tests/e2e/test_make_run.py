@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.support.processes import ROOT, Process, free_port
+from tests.support.processes import ROOT, Process, children_of, free_port
 from tests.support.waiting import wait_until
 
 READY = "Darkroom is ready"
@@ -137,6 +138,29 @@ def lines_of_failed_run(clone: Path, **variables: str) -> list[str]:
     )  # fmt: skip
     assert done.returncode != 0
     return [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("make")]
+
+
+def test_a_worker_that_dies_is_started_again(first_run: tuple[MakeRun, int]) -> None:
+    make, port = first_run
+    worker = worker_of(make)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: worker_of(make) not in (None, worker), what="another worker")
+    image = (ROOT / "tests" / "data" / "0018-bag.png").read_bytes()
+    headers = {"Content-Type": "image/png", "Prefer": "wait=30"}
+    answer = httpx.post(f"http://127.0.0.1:{port}/v1/jobs", content=image, headers=headers, timeout=40)
+    assert answer.json()["result"]["class"] == "Bag"
+
+
+def worker_of(make: MakeRun) -> int | None:
+    """The pid of the classifying worker's main process."""
+    found = [make.pid]
+    for pid in found:
+        found += children_of(pid)
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_text().endswith("\0-m\0worker\0"):
+                return pid
+    return None
 
 
 def test_a_taken_port_is_one_clear_line(clone: Path, first_run: tuple[MakeRun, int]) -> None:
