@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from celery import Celery, Task, signals
@@ -62,7 +62,7 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
     )
     processes = Processes(settings, role)
 
-    def serve(task: Task, _model: str) -> None:
+    def serve(task: Task, *_: Any, **__: Any) -> None:  # whatever another version's doorbell says: it rings
         try:
             processes.serve(task.request.id)
         except RedisError as error:
