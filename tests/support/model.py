@@ -1,29 +1,67 @@
-"""A simple model of the store: what a job's images are, and where each chunk stands. No Redis, no cleverness."""
+"""What the store must show, as plain Python: jobs, their chunks, and who holds which."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from jobs import keys
 from jobs.errors import ItemCode
-from jobs.records import ItemState, JobState, Lane
+from jobs.leases import RETURNED, WORKER_LOST, Charges, Lease
+from jobs.open_jobs import Part
+from jobs.records import LANE_CODE, Entry, Failure, ItemState, JobState, Lane, Outcome
+from jobs.submit import Chunk
+from tests.support.store import MODEL, make_chunk
+
+SUSPECTS = keys.SUSPECTS + MODEL
+
+Shown = tuple[ItemState, Outcome | None]
+"""An item's state and outcome."""
+
+
+def ready(lane: Lane, owner: str) -> str:
+    return f"{keys.READY}{MODEL}:{LANE_CODE[lane].decode()}:{owner}"
 
 
 @dataclass(eq=False)
 class ModelChunk:
     job: "ModelJob"
-    number: int
-    items: int
-    size: int
-    place: str = "ready"
-    """'ready', 'suspect', 'done', or the token of the lease that holds it."""
-    states: list[ItemState] = field(default_factory=list)
-    """Of its images, once it is done."""
-    losses: int = 0
-    crashes: int = 0
-    item_crashes: dict[str, int] = field(default_factory=dict)
+    entry: Entry
+    upload: bytes
+    place: str
+    """The key in which it stands while it waits."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    charges: Charges = field(default_factory=Charges)
+    progress: bytes = b""
 
     @property
     def waits(self) -> bool:
-        return self.place in ("ready", "suspect")
+        return self.job.live and not self.outcomes
+
+    def submitted(self) -> Chunk:
+        """As it is submitted, each time anew."""
+        first = sum(chunk.entry.items for chunk in self.job.chunks[: self.entry.chunk])
+        names: list[str | None] = [f"{first + n}.png" for n in range(self.entry.items)]
+        return Chunk(names, len(self.upload), self.upload)
+
+    def shown(self) -> list[Shown]:
+        if self.outcomes:
+            return [
+                (ItemState.FAILED if isinstance(outcome, Failure) else ItemState.SUCCEEDED, outcome)
+                for outcome in self.outcomes
+            ]
+        if self.job.gave_up is not None:
+            return [(ItemState.FAILED, Failure(self.job.gave_up))] * self.entry.items
+        canceled = self.job.state is JobState.CANCELED
+        return [(ItemState.CANCELED if canceled else ItemState.PENDING, None)] * self.entry.items
+
+    def charge(self, why: str, reached: int | None) -> None:
+        charges = self.charges
+        if why == WORKER_LOST:
+            self.charges = replace(charges, losses=charges.losses + 1)
+        elif reached is not None and reached >= 0:
+            items = {**charges.items, str(reached): charges.items.get(str(reached), 0) + 1}
+            self.charges = replace(charges, items=items, code=why)
+        else:
+            self.charges = replace(charges, crashes=charges.crashes + 1, code=why)
 
 
 @dataclass(eq=False)
@@ -31,116 +69,111 @@ class ModelJob:
     id: bytes
     owner: str
     lane: Lane
-    open: bool = False
-    seals_itself: bool = False
-    key: bytes = b""
+    key: bytes
+    hook: bool
     fingerprint: bytes = b""
-    chunks: list[ModelChunk] = field(default_factory=list)
-    ended: JobState | None = None
-    gave_up: bool = False
+    state: JobState = JobState.QUEUED
+    part: Part | None = None
+    """Of a job that is or was open."""
+    seals_itself: bool = False
+    started: bool = False
     gone: bool = False
+    gave_up: ItemCode | None = None
+    chunks: list[ModelChunk] = field(default_factory=list)
 
     @property
     def live(self) -> bool:
-        return self.ended is None and not self.gone
+        return not self.state.ended
 
     @property
-    def pending(self) -> int:
-        return sum(chunk.items for chunk in self.chunks if chunk.place != "done") if self.live else 0
+    def total(self) -> int:
+        return sum(chunk.entry.items for chunk in self.chunks)
+
+    def shown(self) -> list[Shown]:
+        return [shown for chunk in self.chunks for shown in chunk.shown()]
+
+    def count(self, state: ItemState) -> int:
+        return sum(shown is state for shown, _ in self.shown())
+
+    def new_chunk(self, images: list[bytes]) -> ModelChunk:
+        """One that is not added yet."""
+        upload = make_chunk(images).data
+        assert upload is not None
+        entry = Entry(self.id, len(self.chunks), len(images), len(upload))
+        return ModelChunk(self, entry, upload, ready(self.lane, self.owner))
+
+
+@dataclass(eq=False)
+class ModelLease:
+    lease: Lease
+    chunks: list[ModelChunk]
+    held: list[ModelChunk]
+    """Those of the chunks that it holds still."""
+    reached: int | None
+    """What a suspect run has reached."""
 
     @property
-    def succeeded(self) -> int:
-        return sum(chunk.states.count(ItemState.SUCCEEDED) for chunk in self.chunks)
-
-    @property
-    def state(self) -> JobState | None:
-        """None where the model does not tell queued from running."""
-        return self.ended or (JobState.OPEN if self.open else None)
-
-    def items(self) -> list[ItemState]:
-        unfinished = ItemState.PENDING
-        if self.gave_up:
-            unfinished = ItemState.FAILED
-        elif self.ended is JobState.CANCELED:
-            unfinished = ItemState.CANCELED
-        return [
-            state
-            for chunk in self.chunks
-            for state in (chunk.states if chunk.place == "done" else [unfinished] * chunk.items)
-        ]
-
-    def settle(self) -> None:
-        """The job ends when it is sealed and nothing is pending."""
-        if self.live and not self.open and self.pending == 0:
-            self.ended = JobState.COMPLETED if self.succeeded else JobState.FAILED
+    def token(self) -> str:
+        return self.lease.token
 
 
 class Model:
     def __init__(self) -> None:
         self.jobs = list[ModelJob]()
         self.keyed = dict[tuple[str, bytes], ModelJob]()
-        self.leases = dict[str, list[ModelChunk]]()
-        """Chunks by token, those of ended jobs included."""
-        self.reached = dict[str, int]()
-        """Which item the suspect run under a token has reached; -1 before the first."""
-        self.transitions = 0
+        self.ended = list[ModelJob]()
+        """Until a sweep finds that they are gone."""
+        self.leases = list[ModelLease]()
 
-    def find(self, job_id: bytes, number: int) -> ModelChunk:
-        (job,) = (job for job in self.jobs if job.id == job_id)
-        return job.chunks[number]
+    # -- what happens
 
-    def unfinished(self) -> list[ModelChunk]:
-        return [chunk for job in self.jobs if job.live for chunk in job.chunks if chunk.place != "done"]
+    def accept(self, job: ModelJob) -> None:
+        self.jobs.append(job)
+        if job.key:
+            self.keyed[job.owner, job.key] = job
 
-    def pending(self, owner: str) -> int:
-        return sum(job.pending for job in self.jobs if job.owner == owner)
+    def seal(self, job: ModelJob) -> None:
+        job.state = JobState.RUNNING if job.started else JobState.QUEUED
+        self._end_if_done(job)
 
-    def upload_bytes(self) -> int:
-        return sum(chunk.size + keys.CHUNK_BYTES for chunk in self.unfinished())
-
-    def claim(self, token: str, chunks: list[ModelChunk], *, suspect: bool) -> None:
+    def claim(self, lease: Lease) -> None:
+        chunks = [self.chunk(claimed.entry) for claimed in lease.chunks]
         for chunk in chunks:
-            chunk.place = token
+            chunk.place = keys.LEASE + lease.token
+            chunk.job.started = True
+            if chunk.job.state is JobState.QUEUED:
+                chunk.job.state = JobState.RUNNING
         if chunks:
-            self.leases[token] = chunks
-        if suspect:
-            self.reached[token] = -1
+            self.leases.append(ModelLease(lease, chunks, list(chunks), -1 if lease.suspect else None))
 
-    def finish(self, token: str, chunk: ModelChunk, states: list[ItemState]) -> int:
-        """Returns how many images got their state."""
-        held = self.leases.get(token, [])
-        if chunk not in held:
+    def finish(self, lease: ModelLease, chunk: ModelChunk, outcomes: list[Outcome]) -> int:
+        """How many items got their terminal state."""
+        if chunk not in lease.held:
             return 0
-        held.remove(chunk)
-        if not held:
-            self._drop(token)
-        if not chunk.job.live:
+        lease.held.remove(chunk)
+        if not chunk.waits:
             return 0
-        chunk.place, chunk.states = "done", states
-        self.transitions += chunk.items
-        chunk.job.settle()
-        return chunk.items
+        chunk.outcomes = outcomes
+        if chunk.job.state is not JobState.OPEN:
+            self._end_if_done(chunk.job)
+        return chunk.entry.items
 
-    def lapse(self, token: str, why: str) -> int:
-        """Returns how many chunks are ready again."""
-        reached = self.reached.get(token)
-        chunks = [chunk for chunk in self.leases.get(token, []) if chunk.job.live]
-        self._drop(token)
+    def lapse(self, lease: ModelLease, why: str) -> int:
+        """How many chunks were made ready."""
+        chunks = [chunk for chunk in lease.held if chunk.waits]
         for chunk in chunks:
-            if why == ItemCode.WORKER_LOST:
-                chunk.losses += 1
-            elif why != "returned" and reached is not None and reached >= 0:
-                chunk.item_crashes[str(reached)] = chunk.item_crashes.get(str(reached), 0) + 1
-            elif why != "returned":
-                chunk.crashes += 1
-            harmless = why in ("returned", ItemCode.WORKER_LOST)
-            chunk.place = "ready" if harmless and reached is None else "suspect"
+            if why != RETURNED:
+                chunk.charge(why, lease.reached)
+            suspect = lease.reached is not None or why not in (RETURNED, WORKER_LOST)
+            chunk.place = SUSPECTS if suspect else ready(chunk.job.lane, chunk.job.owner)
+        lease.held.clear()
         return len(chunks)
 
-    def end(self, job: ModelJob, state: JobState, *, gave_up: bool = False) -> None:
-        """End a live job whatever is pending."""
-        self.transitions += job.pending
-        job.ended, job.gave_up, job.open = state, gave_up, False
+    def end(self, job: ModelJob, state: JobState | None = None) -> None:
+        if state is None:
+            state = JobState.COMPLETED if job.count(ItemState.SUCCEEDED) else JobState.FAILED
+        job.state = state
+        self.ended.append(job)
 
     def forget(self, job: ModelJob) -> None:
         if job.live:
@@ -149,6 +182,38 @@ class Model:
         if self.keyed.get((job.owner, job.key)) is job:
             del self.keyed[job.owner, job.key]
 
-    def _drop(self, token: str) -> None:
-        self.leases.pop(token, None)
-        self.reached.pop(token, None)
+    def sweep(self) -> None:
+        while self.ended and self.ended[0].gone:
+            self.ended.pop(0)
+
+    def _end_if_done(self, job: ModelJob) -> None:
+        if job.count(ItemState.PENDING) == 0:
+            self.end(job)
+
+    # -- what there is
+
+    def there(self) -> list[ModelJob]:
+        return [job for job in self.jobs if not job.gone]
+
+    def open(self) -> list[ModelJob]:
+        return [job for job in self.jobs if job.state is JobState.OPEN]
+
+    def waiting(self) -> list[ModelChunk]:
+        return list(self._waiting())
+
+    def held(self) -> list[ModelLease]:
+        return [lease for lease in self.leases if lease.held]
+
+    def pending(self, owner: str) -> int:
+        return sum(chunk.entry.items for chunk in self._waiting() if chunk.job.owner == owner)
+
+    def terminal(self) -> int:
+        """Items in a terminal state, of jobs that are gone, too."""
+        return sum(job.total - job.count(ItemState.PENDING) for job in self.jobs)
+
+    def chunk(self, entry: Entry) -> ModelChunk:
+        (job,) = (job for job in self.jobs if job.id == entry.job_id)
+        return job.chunks[entry.chunk]
+
+    def _waiting(self) -> Iterator[ModelChunk]:
+        return (chunk for job in self.jobs if job.live for chunk in job.chunks if chunk.waits)

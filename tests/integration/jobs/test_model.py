@@ -1,12 +1,17 @@
-"""The store's state machine against a simple model, step by step, on a real server."""
+"""Random steps against a model: after each of them, store and model must show the same."""
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+import uvloop
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -21,417 +26,498 @@ from jobs.errors import (
     JobExpired,
     JobNotFound,
     JobSealed,
+    QuotaExceeded,
+    UploadTooLarge,
 )
-from jobs.leases import RETURNED, WORKER_LOST, FinishedChunk, LeaseStore
-from jobs.open_jobs import Part
-from jobs.records import Entry, Failure, ItemState, JobState, Lane, Outcome, pack_outcomes, unpack_upload
-from jobs.rows import job_key
+from jobs.leases import RETURNED, WORKER_LOST, Claimed, FinishedChunk, LeaseStore
+from jobs.link import StoreLink
+from jobs.open_jobs import Limits, OpenJobs, Part
+from jobs.records import (
+    LANE_CODE,
+    Entry,
+    Failure,
+    ItemState,
+    Job,
+    JobState,
+    Lane,
+    Outcome,
+    Prediction,
+    pack_kept,
+    pack_outcomes,
+)
+from jobs.rows import job_key, keyed_key, upload_key
 from jobs.settings import StoreSettings
-from jobs.submit import Earlier, Submission
+from jobs.submit import Earlier, Submission, Submitter
 from tests.conftest import open_link
-from tests.support.model import Model, ModelChunk, ModelJob
+from tests.support.model import SUSPECTS, Model, ModelChunk, ModelJob, ModelLease, Shown, ready
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import COAT, MODEL, Store, finished, make_chunk
+from tests.support.store import MODEL, Store
 
-EXAMPLES, STEPS, STEPS_LEAST = 250, 100, 20_000
+T = TypeVar("T")
+
+EXAMPLES, STEPS, STEPS_MIN = 160, 150, 20_000
 OWNERS = ("alice", "bob")
-KEYS = (b"", b"", b"key-1", b"key-2")
-BAD: Outcome = Failure(ItemCode.NOT_AN_IMAGE)
-CODE = {Lane.INTERACTIVE: "i", Lane.BULK: "b"}
+QUOTA, JOB_ITEMS_MAX = 20, 6
+OVER_MS = (86_400 + 60) * 1000  # longer than a result is kept, and than a job may wait
 
-owners = st.sampled_from(OWNERS)
-lanes = st.sampled_from(Lane)
-which = st.integers(0, 1 << 30)  # one of what there is, counted modulo its number
-few = st.integers(1, 4)
+PICK = st.integers(0, 999)
+RARELY = st.sampled_from([False, False, False, True])
+OWNER = st.sampled_from(OWNERS)
+LANE = st.sampled_from(Lane)
+ITEMS = st.integers(1, 4)
+WANTED = st.sampled_from([0, 1, 4, 4, 8, 8])
+KEY = st.sampled_from([b"", b"", b"k" * 16, b"l" * 16])
+FINGERPRINT = st.sampled_from([b"f" * 16, b"f" * 16, b"g" * 16])
+
+
+TO_BE_SEEN = (
+    *("earlier job", "expired", "queue deadline", "refused finish", "renewed in time", "repeated add", "sealed itself"),
+    *("suspect run", "IdempotencyInProgress", "IdempotencyKeyReused", "JobEmpty", "JobEnded", "JobExpired"),
+    *("JobNotFound", "JobSealed", "QuotaExceeded", "UploadTooLarge"),
+)
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Every rule does one thing to the store and to the model, and compares what the store answers."""
+    """Each rule does a step in both, and compares what the store answers."""
 
-    store: Store
-    runner: asyncio.Runner
-    steps = 0
-
-    def __init__(self) -> None:
+    def __init__(self, store: Store, runner: asyncio.Runner, seen: Counter[str]) -> None:
         super().__init__()
-        self.store.redis.flushall()
+        self.store, self.redis, self.run, self.seen = store, store.redis, runner.run, seen
         self.model = Model()
-        self.parts = dict[bytes, Part]()
-        self.claims = list[tuple[str, Entry, ModelChunk]]()
-        self.serial = 0
+        self.numbers = itertools.count(1)
+        seen["steps"] -= 3  # looks before the first step and after the last
+        store.redis.flushall()
 
-    def next(self) -> int:
-        self.serial += 1
-        return self.serial
+    # -- what comes in
 
-    def run_(self, work: Any) -> Any:
-        """What an asynchronous call returns, or the error that it raises."""
-        try:
-            return self.runner.run(work)
-        except DarkroomError as error:
-            return type(error)
+    @rule(owner=OWNER, lane=LANE, items=ITEMS, key=KEY, fingerprint=FINGERPRINT, hook=st.booleans())
+    def submit(self, *, owner: str, lane: Lane, items: int, key: bytes, fingerprint: bytes, hook: bool) -> None:
+        job = ModelJob(self.new_id(owner), owner, lane, key, hook, fingerprint=fingerprint if key else b"")
+        self.enqueue(job, self.new_chunk(job, items))
 
-    # -- the API's side
+    @rule(owner=OWNER, lane=LANE, key=KEY, hook=st.booleans(), seals_itself=st.booleans())
+    def open(self, *, owner: str, lane: Lane, key: bytes, hook: bool, seals_itself: bool) -> None:
+        job = ModelJob(self.new_id(owner), owner, lane, key, hook, state=JobState.OPEN, seals_itself=seals_itself)
+        job.part = Part(job.id, owner, lane, 60)
+        self.enqueue(job, None)
 
-    @rule(owner=owners, lane=lanes, count=few, key=st.sampled_from(KEYS), content=st.integers(0, 1))
-    def submit(self, owner: str, lane: Lane, count: int, key: bytes, content: int) -> None:
-        chunk = make_chunk([b"%d" % self.next() for _ in range(count)], 0)
-        submission = self._submission(owner, lane, key)
-        submission.chunk, submission.fingerprint = chunk, b"content-%d" % content if key else b""
-        answer = self.run_(self.store.submitter.enqueue(submission))
-        first = self.model.keyed.get((owner, key)) if key else None
-        if first is not None and first.fingerprint:
-            same = first.fingerprint == submission.fingerprint
-            assert answer == (Earlier(first.id, first.fingerprint) if same else IdempotencyKeyReused)
-        elif first is not None and first.live:
-            assert answer is IdempotencyInProgress
+    @precondition(lambda self: self.were_open())
+    @rule(pick=PICK, items=ITEMS, how=st.sampled_from(["next", "next", "repeated", "by a rival"]))
+    def add(self, *, pick: int, items: int, how: str) -> None:
+        job = picked(pick, self.were_open())
+        part, chunk, before = job.part, self.new_chunk(job, items), len(job.chunks)
+        assert part is not None
+        part.chunks = before
+        if how == "repeated" and before:
+            part.chunks -= 1  # as if no answer had come
+        if how == "by a rival" and before:
+            part = Part(job.id, job.owner, job.lane, 60, chunks=before)
+
+        refusal = self.refusal_of_parts(job)
+        if refusal is None and job.state is not JobState.OPEN:
+            refusal = JobSealed
+        if refusal is None and part is not job.part:
+            refusal = IdempotencyInProgress
+        if refusal is None and part.chunks == before:
+            refusal = UploadTooLarge if job.total + items > JOB_ITEMS_MAX else self.refusal_of_quota(job, items)
+            if refusal is None:
+                job.chunks.append(chunk)
+        elif refusal is None:
+            self.seen["repeated add"] += 1
+        if part is not job.part:
+            self.ask(self.store.open_jobs.begin(part), refusal)
+        self.ask(self.store.open_jobs.add(part, chunk.submitted(), bytes(16)), refusal)
+
+    @precondition(lambda self: self.were_open())
+    @rule(pick=PICK, fingerprint=st.sampled_from([b"", b"f" * 16]))
+    def seal(self, *, pick: int, fingerprint: bytes) -> None:
+        job = picked(pick, self.were_open())
+        refusal = self.refusal_of_parts(job)
+        if job.state is JobState.OPEN and not job.chunks:
+            refusal = JobEmpty
+        self.ask(self.store.open_jobs.seal(job.id, job.owner, fingerprint=fingerprint), refusal)
+        if job.state is JobState.OPEN and refusal is None:
+            job.fingerprint = fingerprint
+            self.model.seal(job)
+
+    # -- workers
+
+    @rule(turn=st.integers(0, 7), items=WANTED, bulk=WANTED, size=st.sampled_from([60, 1 << 20]))
+    def claim(self, *, turn: int, items: int, bulk: int, size: int) -> None:
+        token = f"boot|task|1|{len(self.model.leases)}"
+        waiting = {chunk for chunk in self.model.waiting() if not chunk.place.startswith(keys.LEASE)}
+        wanted = {Lane.INTERACTIVE: items, Lane.BULK: bulk}
+        lease = self.store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk, bytes_max=size, turn=turn)
+        chunks = [self.model.chunk(claimed.entry) for claimed in lease.chunks]
+
+        assert bool(chunks) == any(bulk if it.place == SUSPECTS else wanted[it.job.lane] for it in waiting)
+        assert waiting >= set(chunks)
+        assert lease.more or waiting == set(chunks)
+        assert lease.chunks == [Claimed(it.entry, 5, it.charges, it.progress, it.upload) for it in chunks]
+        if lease.suspect:
+            assert [chunk.place for chunk in chunks] == [SUSPECTS]
+            self.seen["suspect run"] += 1
+        elif chunks:
+            lane = Lane.BULK if lease.bulk else Lane.INTERACTIVE
+            assert {chunk.place for chunk in chunks} <= {ready(lane, owner) for owner in OWNERS}
+            assert len(chunks) == 1 or sum(it.entry.items for it in chunks) <= wanted[lane]
+            assert len(chunks) == 1 or sum(it.entry.upload_bytes for it in chunks) <= size
+        self.model.claim(lease)
+
+    @precondition(lambda self: self.model.leases or self.model.waiting())
+    @rule(pick=PICK, late=RARELY, at=st.sampled_from([None, None, -1, 0, 1]), progress=st.binary(max_size=9))
+    def renew(self, *, pick: int, late: bool, at: int | None, progress: bytes) -> None:
+        lease = self.lease(pick, late=late)
+        progress = progress if len(lease.held) == 1 else b""  # it is of suspects, which run alone
+        assert self.store.leases.renew(lease.token, at_item=at, progress=progress) == bool(lease.held)
+        if lease.held:
+            lease.reached = lease.reached if at is None else at
+            if progress and lease.held[0].waits:
+                lease.held[0].progress = progress
+
+    @precondition(lambda self: self.model.leases or self.model.waiting())
+    @rule(pick=PICK, late=RARELY, first=st.integers(0, 2), good=st.tuples(*[st.booleans()] * 4), kept=st.binary())
+    def finish(self, *, pick: int, late: bool, first: int, good: tuple[bool], kept: bytes) -> None:
+        """Of some leases all at once, of others their last chunks first. A chunk may be named twice."""
+        lease = self.lease(pick, late=late)
+        self.finish_chunks(lease, [*lease.chunks[first:], lease.chunks[-1]], good, kept)
+
+    @precondition(lambda self: self.model.leases or self.model.waiting())
+    @rule(pick=PICK, other=PICK)
+    def finish_with_any_token(self, *, pick: int, other: int) -> None:
+        self.finish_chunks(self.lease(pick, late=True), self.lease(other, late=True).chunks)
+
+    @precondition(lambda self: self.model.leases or self.model.waiting())
+    @rule(
+        pick=PICK,
+        late=RARELY,
+        why=st.sampled_from([RETURNED, ItemCode.WORKER_CRASHED, ItemCode.WORKER_CRASHED, ItemCode.TIMEOUT]),
+    )
+    def give_back_or_crash(self, *, pick: int, late: bool, why: str) -> None:
+        lease = self.lease(pick, late=late)
+        assert self.store.leases.lapse(lease.token, why) == self.model.lapse(lease, why)
+
+    @precondition(lambda self: self.model.waiting())
+    @rule(pick=PICK, renewed=st.booleans())
+    def lose(self, *, pick: int, renewed: bool) -> None:
+        lease = self.lease(pick)
+        self.store.lapse_now(lease.lease)
+        ((token, end),) = self.store.leases.overdue(100).items()
+        assert token == lease.token
+        if renewed:
+            self.seen["renewed in time"] += 1
+            assert self.store.leases.renew(token)
+            assert self.store.leases.lapse(token, WORKER_LOST, seen=end) == 0
         else:
-            assert isinstance(answer, int), answer
-            job = self._accepted(submission)
-            job.chunks.append(ModelChunk(job, 0, count, chunk.upload_bytes))
+            assert self.store.leases.lapse(token, WORKER_LOST, seen=end) == self.model.lapse(lease, WORKER_LOST)
 
-    @rule(owner=owners, lane=lanes, key=st.sampled_from(KEYS), seals_itself=st.booleans())
-    def open_job(self, owner: str, lane: Lane, key: bytes, seals_itself: bool) -> None:  # noqa: FBT001
-        submission = self._submission(owner, lane, key)
-        submission.seals_itself = seals_itself
-        first = self.model.keyed.get((owner, key)) if key else None
-        answer = self.run_(self.store.submitter.enqueue(submission, open_seconds=3600))
-        if first is not None and first.fingerprint:
-            assert answer == Earlier(first.id, first.fingerprint)
-        elif first is not None and first.live:
-            assert answer is IdempotencyInProgress
-        else:
-            assert isinstance(answer, int), answer
-            job = self._accepted(submission)
-            job.open, job.seals_itself = True, seals_itself
-            self.parts[job.id] = Part(job.id, owner, lane, 3600)
+    # -- ends of jobs
 
-    @precondition(lambda self: self.parts)
-    @rule(at=which, count=few, again=st.booleans())
-    def add(self, at: int, count: int, again: bool) -> None:  # noqa: FBT001
-        """Again: an add whose answer was lost is repeated."""
-        job, part = self._part(at)
-        chunk = make_chunk([b"%d" % self.next() for _ in range(count)], 0)
-        if again and part.chunks and job.open and job.live:
-            before = replace(part, chunks=part.chunks - 1)
-            assert self.run_(self.store.open_jobs.add(before, chunk, bytes(16))) is None
+    @precondition(lambda self: self.model.jobs)
+    @rule(pick=PICK, delete=st.booleans(), stranger=RARELY)
+    def cancel_or_delete(self, *, pick: int, delete: bool, stranger: bool) -> None:
+        job = picked(pick, self.model.jobs)
+        change = self.store.jobs.delete if delete else self.store.jobs.cancel
+        if stranger:
+            self.ask(change(job.id, "mallory"), JobNotFound)
             return
-        answer = self.run_(self.store.open_jobs.add(part, chunk, bytes(16)))
-        if job.live and job.open:
-            assert answer is None
-            job.chunks.append(ModelChunk(job, len(job.chunks), count, chunk.upload_bytes))
-        else:
-            assert answer is self._refusal(job)
-
-    @precondition(lambda self: self.parts)
-    @rule(at=which)
-    def seal(self, at: int) -> None:
-        job, _ = self._part(at)
-        answer = self.run_(self.store.open_jobs.seal(job.id, job.owner))
-        if not job.gone and job.ended is not JobState.CANCELED and not job.open:
-            assert answer is None, "it is sealed already"
-        elif not (job.live and job.open):
-            assert answer is self._refusal(job)
-        elif not job.chunks:
-            assert answer is JobEmpty
-        else:
-            assert answer is None
-            job.open = False
-            job.settle()
-
-    @precondition(lambda self: self.model.jobs)
-    @rule(at=which, owner=owners)
-    def cancel(self, at: int, owner: str) -> None:
-        job = self._job(at)
-        answer = self.run_(self.store.jobs.cancel(job.id, owner))
-        assert answer is self._no_access(job, owner)
-        if answer is None and job.live:
-            self.model.end(job, JobState.CANCELED)
-
-    @precondition(lambda self: self.model.jobs)
-    @rule(at=which, owner=owners)
-    def delete(self, at: int, owner: str) -> None:
-        job = self._job(at)
-        answer = self.run_(self.store.jobs.delete(job.id, owner))
-        assert answer is self._no_access(job, owner)
-        if answer is None:
+        self.ask(change(job.id, job.owner), JobExpired if job.gone else None)
+        if delete:
             self.model.forget(job)
+        elif job.live:
+            self.model.end(job, JobState.CANCELED)
 
-    @precondition(lambda self: self.model.jobs)
-    @rule(at=which, owner=owners)
-    def read(self, at: int, owner: str) -> None:
-        job = self._job(at)
-        found = self.run_(self.store.jobs.get(job.id, owner))
-        if refused := self._no_access(job, owner):
-            assert found is refused
-        else:
-            self._same(job)
-
-    # -- a worker's side
-
-    @rule(items=st.integers(1, 8), turn=st.integers(0, 7))
-    def claim(self, items: int, turn: int) -> None:
-        token = f"boot|{self.next()}|1|0"
-        lease = self.store.claim(token, items=items, turn=turn)
-        chunks = list[ModelChunk]()
-        for claimed in lease.chunks:
-            chunk = self.model.find(claimed.entry.job_id, claimed.entry.chunk)
-            assert chunk.job.live
-            assert chunk.place == ("suspect" if lease.suspect else "ready")
-            assert (claimed.entry.items, claimed.entry.upload_bytes) == (chunk.items, chunk.size)
-            charges = (claimed.charges.losses, claimed.charges.crashes, claimed.charges.items)
-            assert charges == (chunk.losses, chunk.crashes, chunk.item_crashes)
-            assert len(unpack_upload(claimed.upload or b"", chunk.items)) == chunk.items
-            assert lease.suspect or lease.bulk == (chunk.job.lane is Lane.BULK)
-            self.claims.append((token, claimed.entry, chunk))
-            chunks.append(chunk)
-        assert len(chunks) <= 1 or sum(chunk.items for chunk in chunks) <= items
-        assert len(chunks) <= 1 or not lease.suspect
-        assert chunks or not any(chunk.waits for chunk in self.model.unfinished())
-        self.model.claim(token, chunks, suspect=lease.suspect)
-
-    @precondition(lambda self: self.claims)
-    @rule(at=which, bad=st.integers(0, 3))
-    def finish(self, at: int, bad: int) -> None:
-        """Of any claim there ever was: late ones and repeats are refused."""
-        token, entry, chunk = self.claims[at % len(self.claims)]
-        outcomes = [BAD] * min(bad, chunk.items) + [COAT] * (chunk.items - min(bad, chunk.items))
-        states = [ItemState.FAILED if it is BAD else ItemState.SUCCEEDED for it in outcomes]
-        done = FinishedChunk(entry, states.count(ItemState.SUCCEEDED), pack_outcomes(f"{MODEL}@1", outcomes))
-        assert self.store.leases.finish(token, [done]) == self.model.finish(token, chunk, states)
-
-    @precondition(lambda self: self.model.leases)
-    @rule(at=which, reached=st.none() | st.integers(-1, 2))
-    def renew(self, at: int, reached: int | None) -> None:
-        token = self._token(at)
-        assert self.store.leases.renew(token, at_item=reached)
-        if reached is not None:
-            self.model.reached[token] = reached
-
-    @precondition(lambda self: self.claims)
-    @rule(at=which)
-    def renew_any(self, at: int) -> None:
-        token, *_ = self.claims[at % len(self.claims)]
-        assert self.store.leases.renew(token) == (token in self.model.leases)
-
-    @precondition(lambda self: self.claims)
-    @rule(at=which, why=st.sampled_from([RETURNED, ItemCode.WORKER_CRASHED, ItemCode.TIMEOUT]))
-    def lapse(self, at: int, why: str) -> None:
-        token, *_ = self.claims[at % len(self.claims)]
-        assert self.store.leases.lapse(token, why) == self.model.lapse(token, why)
-
-    @precondition(lambda self: self.model.leases)
-    @rule(at=which)
-    def lose(self, at: int) -> None:
-        """Nobody renews a lease; a reaper that saw another end of it does nothing."""
-        token = self._token(at)
-        self.store.redis.zadd(keys.LEASES, {token: 1})
-        assert self.store.leases.overdue(100) == {token: "1"}
-        assert self.store.leases.lapse(token, WORKER_LOST, seen="2") == 0
-        assert self.store.leases.lapse(token, WORKER_LOST, seen="1") == self.model.lapse(token, WORKER_LOST)
-
-    # -- time and housekeeping
-
-    @precondition(lambda self: any(job.open and job.live for job in self.model.jobs))
-    @rule(at=which)
-    def let_the_deadline_of_an_open_job_pass(self, at: int) -> None:
-        found = [job for job in self.model.jobs if job.open and job.live]
-        job = found[at % len(found)]
-        self.store.redis.zadd(keys.OPEN, {job.id: 1})
+    @rule(pick=PICK, what=st.sampled_from(["expire", "open", "queue", "queue"]))
+    def pass_time(self, *, pick: int, what: str) -> None:
+        if what == "expire":
+            self.expire(self.model.ended[: pick % 8])
+        elif what == "open" and self.model.open():
+            self.pass_open_deadline(picked(pick, self.model.open()))
+        elif what == "queue" and self.model.waiting():
+            self.pass_queue_deadline(picked(pick, self.model.waiting()).job)
         self.sweep()
+
+    def expire(self, jobs: list[ModelJob]) -> None:
+        for job in jobs:
+            if not job.gone:
+                self.redis.hincrby(job_key(job.id), "e", -OVER_MS)
+                self.model.forget(job)
+                self.seen["expired"] += 1
+
+    def pass_open_deadline(self, job: ModelJob) -> None:
+        self.redis.zadd(keys.OPEN, {job.id: 1})
         if job.seals_itself and job.chunks:
-            job.open = False
-            job.settle()
+            self.seen["sealed itself"] += 1
+            self.model.seal(job)
         else:
             self.model.end(job, JobState.CANCELED)
 
-    @precondition(lambda self: self.serial % 5 == 0)  # or no job would live long
-    @rule()
-    def let_the_time_of_ended_jobs_pass(self) -> None:
-        for job in self.model.jobs:
-            if job.ended and not job.gone:
-                self.store.redis.hset(job_key(job.id), "e", 1)
-        self.sweep()
-        for job in self.model.jobs:
-            if job.ended and not job.gone:
-                self.model.forget(job)
+    def pass_queue_deadline(self, job: ModelJob) -> None:
+        """It ends a job of which a chunk is the next in its queue, and no other."""
+        late = any(chunk.job is job for chunk in self.heads())
+        self.redis.hincrby(job_key(job.id), "a", -OVER_MS)
+        self.sweep_store()
+        if late:
+            self.seen["queue deadline"] += 1
+            job.gave_up = ItemCode.DEADLINE_EXCEEDED
+            self.model.end(job)
+        else:
+            self.redis.hincrby(job_key(job.id), "a", OVER_MS)
 
-    @precondition(lambda self: self.serial % 7 == 0)
-    @rule()
-    def let_the_deadline_of_the_queue_pass(self) -> None:
-        """Jobs of which a chunk waits are given up; where all are held, they go on."""
-        for job in self.model.jobs:
-            if job.live:
-                self.store.redis.hset(job_key(job.id), "a", 1)
-        self.sweep()
-        for job in self.model.jobs:
-            if job.live and any(chunk.waits for chunk in job.chunks):
-                state = JobState.COMPLETED if job.succeeded else JobState.FAILED
-                self.model.end(job, state, gave_up=True)
-        now = int(self.store.redis.time()[0]) * 1000
-        for job in self.model.jobs:
-            if job.live:
-                self.store.redis.hset(job_key(job.id), "a", now)
-
-    @rule()
     def sweep(self) -> None:
-        self.run_(self.store.jobs.sweep([MODEL]))
+        self.sweep_store()
+        self.model.sweep()
+        wanted = {upload_key(chunk.job.id, chunk.entry.chunk) for chunk in self.model.waiting()}
+        assert set(self.redis.keys(keys.UPLOAD + "*")) == wanted
 
-    @rule()
-    def sweep_and_look(self) -> None:
-        """What ended jobs have left is gone, and nothing else."""
-        self.sweep()
-        assert self.store.stat("uploads") == self.model.upload_bytes()
-        there = {keys.UPLOAD.encode() + it.job.id + it.number.to_bytes(4, "big") for it in self.model.unfinished()}
-        assert set(self.store.redis.keys(keys.UPLOAD + "*")) == there
-        assert {key[2:] for key in self.store.redis.keys(keys.JOB + "*")} == {
-            job.id for job in self.model.jobs if not job.gone
+    # -- what both must show
+
+    @invariant()
+    def look(self) -> None:
+        self.seen["steps"] += 1
+        self.items_are_as_modeled()
+        self.each_chunk_that_waits_stands_in_one_place()
+        self.counters_are_right()
+        self.whatever_leads_to_a_job_is_there()
+
+    def items_are_as_modeled(self) -> None:
+        for job, (found, items) in zip(self.model.jobs, self.run(self.read_all()), strict=True):
+            assert (found is None) == job.gone
+            if found is not None:
+                succeeded, failed = job.count(ItemState.SUCCEEDED), job.count(ItemState.FAILED)
+                assert (found.state, found.total, found.chunks) == (job.state, job.total, len(job.chunks))
+                assert (found.succeeded, found.failed, found.gave_up) == (succeeded, failed, job.gave_up)
+                assert items == job.shown()
+
+    def each_chunk_that_waits_stands_in_one_place(self) -> None:
+        names = self.redis.keys()
+        queues = [name for name in names if name.startswith((keys.READY.encode(), SUSPECTS.encode()))]
+        sets = [name for name in names if name.startswith(keys.LEASE.encode())]
+        rings = [f"{keys.RING}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
+        ask = self.redis.pipeline(transaction=False)
+        for name in [*rings, *queues]:
+            ask.lrange(name, 0, -1)
+        for name in sets:
+            ask.smembers(name)
+        interactive, bulk, *replies = ask.execute()
+        found = [
+            (Entry.unpack(entry), name.decode())
+            for name, entries in zip(queues + sets, replies, strict=True)
+            for entry in entries
+        ]
+        places = {entry: place for entry, place in found if self.model.chunk(entry).job.live}
+
+        for lane, ring in zip(Lane, (interactive, bulk), strict=True):
+            assert sorted(ring) == [owner.encode() for owner in OWNERS if ready(lane, owner).encode() in queues]
+        assert len(dict(found)) == len(found)
+        assert places == {chunk.entry: chunk.place for chunk in self.model.waiting()}
+
+    def counters_are_right(self) -> None:
+        uploads = self.redis.keys(keys.UPLOAD + "*")
+        there = self.model.there()
+        ask = self.redis.pipeline(transaction=False)
+        for name in uploads:
+            ask.strlen(name)
+        for job in there:
+            ask.hget(job_key(job.id), "z")
+        ask.hgetall(keys.STATS)
+        *replies, stats = ask.execute()
+        sizes = dict(zip(uploads, replies, strict=False))
+        records = sum(map(int, replies[len(uploads) :]))
+
+        for chunk in self.model.waiting():
+            assert sizes[upload_key(chunk.job.id, chunk.entry.chunk)] == chunk.entry.upload_bytes
+        counted = {
+            "accepted": len(self.model.jobs),
+            "transitions": self.model.terminal(),
+            "uploads": sum(sizes.values()) + keys.CHUNK_BYTES * len(sizes),
+            "records": records + keys.ENDED_BYTES * sum(job.gone for job in self.model.ended),
+            **{f"pending:{owner}": self.model.pending(owner) for owner in OWNERS},
         }
+        assert {name: int(stats.get(name.encode(), 0)) for name in counted} == counted
 
-    # -- always
+    def whatever_leads_to_a_job_is_there(self) -> None:
+        there, held = self.model.there(), self.model.held()
+        ask = self.redis.pipeline(transaction=False)
+        for name in (keys.LEASES, keys.OPEN, keys.HOOKS, *(keys.OWNED + owner for owner in OWNERS)):
+            ask.zrange(name, 0, -1)
+        ask.lrange(keys.ENDED, 0, -1)
+        ask.hgetall(keys.SUSPECT_AT)
+        ask.keys(keys.KEYED + "*")
+        leases, opened, hooks, *owned, ended, reached, keyed = ask.execute()
 
-    @invariant()
-    def the_counters_are_right(self) -> None:
-        type(self).steps += 1
-        assert self.store.stat("transitions") == self.model.transitions
-        for owner in OWNERS:
-            assert self.store.stat(f"pending:{owner}") == self.model.pending(owner)
-
-    @invariant()
-    def each_unfinished_chunk_is_in_one_place(self) -> None:
-        redis = self.store.redis
-        pipeline = redis.pipeline(transaction=False)
-        queues = [f"{keys.READY}{MODEL}:{CODE[lane]}:{owner}" for lane in Lane for owner in OWNERS]
-        for queue in (*queues, keys.SUSPECTS + MODEL):
-            pipeline.lrange(queue, 0, -1)
-        tokens = list(self.model.leases)
-        for token in tokens:
-            pipeline.smembers(keys.LEASE + token)
-        found = pipeline.execute()
-        places = [*["ready"] * len(queues), "suspect", *tokens]
-        there = sorted((entry, place) for entries, place in zip(found, places, strict=True) for entry in entries)
-        live = {job.id for job in self.model.jobs if job.live}
-        wanted = sorted(
-            (Entry(it.job.id, it.number, it.items, it.size).pack(), it.place) for it in self.model.unfinished()
-        )
-        assert [(entry, place) for entry, place in there if entry[:16] in live] == wanted
-        assert set(redis.zrange(keys.LEASES, 0, -1)) == {token.encode() for token in tokens}
+        assert set(leases) == {lease.token.encode() for lease in held}
+        assert set(opened) == {job.id for job in self.model.open()}
+        assert set(hooks) == {job.id for job in there if job.hook and not job.live}
+        assert owned == [[job.id for job in there if job.owner == owner] for owner in OWNERS]
+        assert ended == [job.id for job in self.model.ended]
+        assert reached == {it.token.encode(): b"%d" % it.reached for it in held if it.reached is not None}
+        assert set(keyed) == {keyed_key(owner, key) for owner, key in self.model.keyed}
 
     def teardown(self) -> None:
-        """Everything ends, and nothing is left."""
-        for token in list(self.model.leases):
-            assert self.store.leases.lapse(token, RETURNED) == self.model.lapse(token, RETURNED)
-        for job_id in self.parts:
-            self.run_(self.store.open_jobs.seal(job_id, self.parts[job_id].owner))
-        while (lease := self.store.claim("last", turn=self.next() % 2)).chunks:
-            done = self.store.leases.finish("last", finished(lease))
-            assert done == sum(claimed.entry.items for claimed in lease.chunks)
-            for claimed in lease.chunks:
-                chunk = self.model.find(claimed.entry.job_id, claimed.entry.chunk)
-                chunk.place, chunk.states = "done", [ItemState.SUCCEEDED] * chunk.items
-        for job in self.model.jobs:
-            if job.open and job.live and not job.chunks:
-                self.run_(self.store.jobs.cancel(job.id, job.owner))
-                job.ended = JobState.CANCELED
-            job.open = False
-            job.settle()
-            if not job.gone:
-                self._same(job)
-        accepted = sum(len(job.items()) for job in self.model.jobs)
-        assert self.store.stat("transitions") == accepted, "one terminal state for each image, whatever happened"
-        for job in self.model.jobs:
-            self.store.redis.hset(job_key(job.id), "e", 1) if not job.gone else None
+        """When all is drained and its time is over, nothing is left."""
+        if sys.exception() is not None:  # of the step that failed
+            return
+        for job in self.model.open():
+            self.pass_open_deadline(job)
         self.sweep()
-        for name in ("uploads", "records", *(f"pending:{owner}" for owner in OWNERS)):
-            assert self.store.stat(name) == 0, name
-        assert self.store.redis.keys(f"{keys.JOB}*") + self.store.redis.keys(f"{keys.UPLOAD}*") == []
-        assert self.store.redis.keys(f"{keys.KEYED}*") + self.store.redis.keys(f"{keys.LEASE}*") == []
-        assert self.store.redis.exists(keys.ENDED, keys.OPEN, keys.TRASH, keys.LEASES, keys.SUSPECT_AT) == 0
+        for lease in self.model.held():
+            assert self.store.leases.lapse(lease.token, RETURNED) == self.model.lapse(lease, RETURNED)
+        while self.model.waiting():
+            self.claim(turn=0, items=8, bulk=8, size=1 << 20)
+            self.finish_chunks(self.model.leases[-1], self.model.leases[-1].chunks)
+        self.look()
+        assert self.model.terminal() == sum(job.total for job in self.model.jobs)
+        self.expire(self.model.ended)
+        self.sweep()
+        self.look()
+        assert set(self.redis.keys()) <= {keys.STATS.encode()}
 
-    # -- helpers
+    # -- how
 
-    def _submission(self, owner: str, lane: Lane, key: bytes) -> Submission:
-        return Submission(self.run_(self.store.submitter.new_id(owner)), owner, MODEL, lane, 5, key=key)
+    def ask(self, coroutine: Coroutine[Any, Any, T], refusal: type[DarkroomError] | None = None) -> T | None:
+        """The answer, which must be the refusal if one is given."""
+        if refusal is None:
+            return self.run(coroutine)
+        self.seen[refusal.__name__] += 1
+        with pytest.raises(refusal):
+            self.run(coroutine)
+        return None
 
-    def _accepted(self, submission: Submission) -> ModelJob:
-        job = ModelJob(
-            submission.id,
-            submission.owner,
-            submission.lane,
-            key=submission.key,
-            fingerprint=submission.fingerprint,
-        )
-        self.model.jobs.append(job)
-        if job.key:
-            self.model.keyed[job.owner, job.key] = job
-        return job
+    def enqueue(self, job: ModelJob, chunk: ModelChunk | None) -> None:
+        submission = Submission(job.id, job.owner, MODEL, job.lane, 5, key=job.key, fingerprint=job.fingerprint)
+        submission.chunk = None if chunk is None else chunk.submitted()
+        submission.webhook_url = "https://example.com/hook" if job.hook else ""
+        submission.seals_itself = job.seals_itself
+        enqueue = self.store.submitter.enqueue(submission, open_seconds=60)
+        first = self.model.keyed.get((job.owner, job.key))
+        if first is not None and first.fingerprint:
+            if job.fingerprint in {b"", first.fingerprint}:
+                self.seen["earlier job"] += 1
+                assert self.run(enqueue) == Earlier(first.id, first.fingerprint)
+            else:
+                self.ask(enqueue, IdempotencyKeyReused)
+            return
+        refusal = self.refusal_of_quota(job, 0 if chunk is None else chunk.entry.items)
+        if first is not None and first.live:
+            refusal = IdempotencyInProgress
+        self.ask(enqueue, refusal)
+        if refusal is None:
+            job.chunks += [] if chunk is None else [chunk]
+            self.model.accept(job)
 
-    def _job(self, at: int) -> ModelJob:
-        return self.model.jobs[at % len(self.model.jobs)]
+    def finish_chunks(
+        self, lease: ModelLease, chunks: list[ModelChunk], good: tuple[bool, ...] = (True,) * 4, kept: bytes = b""
+    ) -> None:
+        done, expected = list[FinishedChunk](), 0
+        for chunk in chunks:
+            outcomes: list[Outcome] = [
+                [Prediction(next(self.numbers) % 65536, 0.5)] if good[at] else Failure(ItemCode.CORRUPT_IMAGE)
+                for at in range(chunk.entry.items)
+            ]
+            succeeded = sum(good[: chunk.entry.items])
+            images = pack_kept([(0, kept)]) if kept and not good[0] else b""
+            done.append(FinishedChunk(chunk.entry, succeeded, pack_outcomes(f"{MODEL}@1", outcomes), images))
+            self.seen["refused finish"] += chunk.waits and chunk not in lease.held
+            expected += self.model.finish(lease, chunk, outcomes)
+        assert self.store.leases.finish(lease.token, done) == expected
 
-    def _token(self, at: int) -> str:
-        return list(self.model.leases)[at % len(self.model.leases)]
+    def sweep_store(self) -> None:
+        self.run(self.store.jobs.sweep([MODEL]))
 
-    def _part(self, at: int) -> tuple[ModelJob, Part]:
-        part = list(self.parts.values())[at % len(self.parts)]
-        (job,) = (job for job in self.model.jobs if job.id == part.job_id)
-        return job, part
+    def new_id(self, owner: str) -> bytes:
+        return self.run(self.store.submitter.new_id(owner))
 
-    def _refusal(self, job: ModelJob) -> type[DarkroomError]:
+    def new_chunk(self, job: ModelJob, items: int) -> ModelChunk:
+        return job.new_chunk([b"%d" % next(self.numbers) for _ in range(items)])
+
+    def refusal_of_parts(self, job: ModelJob) -> type[DarkroomError] | None:
         if job.gone:
             return JobNotFound
-        return JobEnded if job.ended is JobState.CANCELED else JobSealed
+        return JobEnded if job.state is JobState.CANCELED else None
 
-    def _no_access(self, job: ModelJob, owner: str) -> type[DarkroomError] | None:
-        if owner != job.owner:
-            return JobNotFound
-        return JobExpired if job.gone else None
+    def refusal_of_quota(self, job: ModelJob, items: int) -> type[DarkroomError] | None:
+        return QuotaExceeded if self.model.pending(job.owner) + items > QUOTA else None
 
-    def _same(self, job: ModelJob) -> None:
-        """The store shows what the model says."""
+    def were_open(self) -> list[ModelJob]:
+        return [job for job in self.model.jobs if job.part]
 
-        async def states() -> list[ItemState]:
-            return [item.state async for _, _, item in self.store.jobs.items(found)]
+    def lease(self, pick: int, *, late: bool = False) -> ModelLease:
+        """One that is held; `late`: any, and most are over."""
+        if not self.model.held() and self.model.waiting():
+            self.claim(turn=pick % 8, items=8, bulk=8, size=1 << 20)
+        return picked(pick, self.model.leases if late else self.model.held() or self.model.leases)
 
-        found = self.runner.run(self.store.jobs.get(job.id, job.owner))
-        assert found.state is (job.state or found.state)
-        assert found.state.ended == (job.ended is not None)
-        assert self.runner.run(states()) == job.items()
-        assert found.total == len(job.items())
+    def heads(self) -> Iterator[ModelChunk]:
+        """The next chunk of each queue."""
+        for name in [SUSPECTS.encode(), *self.redis.keys(keys.READY + "*")]:
+            chunks = (self.model.chunk(Entry.unpack(entry)) for entry in self.redis.lrange(name, 0, -1))
+            yield from itertools.islice((chunk for chunk in chunks if chunk.waits), 1)
+
+    async def read_all(self) -> list[tuple[Job | None, list[Shown]]]:
+        return await asyncio.gather(*map(self.read, self.model.jobs))
+
+    async def read(self, job: ModelJob) -> tuple[Job | None, list[Shown]]:
+        try:
+            found = await self.store.jobs.get(job.id, job.owner)
+        except JobExpired:
+            return None, []
+        items = [item async for _, _, item in self.store.jobs.items(found)]
+        assert [item.name for item in items] == [f"{number}.png" for number in range(found.total)]
+        return found, [(item.state, item.outcome) for item in items]
 
 
-@pytest.fixture(scope="module")
-def machine(_valkey: Valkey) -> Iterator[type[StoreMachine]]:
-    """On a server that does not wait for its disk: what is looked for here has nothing to do with it."""
-    settings = StoreSettings(redis_url=_valkey.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
-    with asyncio.Runner() as runner, _valkey.client as client:
+def picked(pick: int, among: Iterable[T]) -> T:
+    """One of the latest, mostly: there the most is going on."""
+    latest = list(among)[::-1]
+    return latest[pick % (len(latest) if pick % 4 == 0 else min(len(latest), 4))]
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture
+def own_store(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Store]:
+    """A store whose leases last, with a server that waits for no disk."""
+    with Valkey(tmp_path) as server, server.client as client:
         client.config_set("appendonly", "no")
-        leases = LeaseStore(settings, lease_seconds=600, timeout_seconds=5)
-
-        async def opened() -> Store:
-            return Store(open_link(settings), leases, client)
-
-        store = runner.run(opened())
-        StoreMachine.store, StoreMachine.runner = store, runner
-        yield StoreMachine
-        runner.run(store.link.close())
-        leases.close()
-        client.flushall()
-        client.config_set("appendonly", "yes")
+        settings = StoreSettings(redis_url=server.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
+        with closing(LeaseStore(settings, lease_seconds=3600, timeout_seconds=5)) as leases:
+            link = runner.run(opened(settings))
+            store = Store(link, leases, client)
+            store.submitter = Submitter(link, store.room, owner_pending_items_max=QUOTA)
+            store.open_jobs = OpenJobs(link, store.room, Limits(QUOTA, JOB_ITEMS_MAX, 1, 30))
+            yield store
+            runner.run(link.close())
 
 
-def test_the_store_does_what_a_simple_model_does(machine: type[StoreMachine]) -> None:
-    machine.steps = 0
+async def opened(settings: StoreSettings) -> StoreLink:
+    link = open_link(settings)
+    await link.greeted()
+    return link
+
+
+def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Runner) -> None:
+    seen = Counter[str]()
+
+    @hypothesis.seed(20)
+    def machine() -> StoreMachine:
+        return StoreMachine(own_store, runner, seen)
+
     run_state_machine_as_test(
         machine,
-        settings=settings(
+        settings=hypothesis.settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
-            derandomize=True,
             database=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
+            phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+            suppress_health_check=list(hypothesis.HealthCheck),
         ),
     )
-    assert machine.steps >= STEPS_LEAST
+
+    assert seen["steps"] >= STEPS_MIN
+    assert min(seen[what] for what in TO_BE_SEEN) >= 20, seen
