@@ -173,25 +173,7 @@ def test_outbound_workers_fetch_from_addresses_that_they_may(compose: Compose) -
     assert [item["error"]["code"] for item in items] == ["forbidden_address"] * 2
 
 
-async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compose) -> None:
-    compose("up", "--detach", "--no-recreate", "--scale", "worker=3")
-
-    def workers() -> int:
-        (model,) = httpx.get(f"{compose.url}/v1/models").json()["models"]
-        return int(model["serving"]["workers"])
-
-    wait_until(lambda: workers() == 3, seconds=60, what="three workers")
-    pictures = list(samples().values()) * 20
-    submitting = asyncio.create_task(submit_all(compose.url, pictures))
-    container = compose.containers("worker")[0]["Id"]
-    await asyncio.to_thread(docker, "kill", "--signal", "KILL", container)
-    results = await results_of(compose.url, await submitting)
-    assert {result["status"] for result in results} == {"succeeded"}
-    assert [result["class"] for result in results[:30]] == [result["class"] for result in results[570:]]
-
-
 async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose) -> None:
-    compose("up", "--detach", "--no-recreate", "--scale", "worker=1")
     accepted = list[str]()
 
     async def submit_until_it_stops() -> None:
@@ -214,6 +196,23 @@ async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose
     compose("up", "--detach", "--scale", "worker=1")
     wait_until(compose.first_result, seconds=120, what="the first result")
     assert {result["class"] for result in await results_of(compose.url, accepted)} == {"Bag"}
+
+
+async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compose) -> None:
+    compose("up", "--detach", "--no-recreate", "--scale", "worker=3")
+
+    def workers() -> int:
+        (model,) = httpx.get(f"{compose.url}/v1/models").json()["models"]
+        return int(model["serving"]["workers"])
+
+    wait_until(lambda: workers() == 3, seconds=60, what="three workers")
+    pictures = list(samples().values()) * 20
+    submitting = asyncio.create_task(submit_all(compose.url, pictures))
+    container = compose.containers("worker")[0]["Id"]
+    await asyncio.to_thread(docker, "kill", "--signal", "KILL", container)
+    results = await results_of(compose.url, await submitting)
+    assert {result["status"] for result in results} == {"succeeded"}
+    assert [result["class"] for result in results[:30]] == [result["class"] for result in results[570:]]
 
 
 def test_the_layers_above_the_base_image_are_small(compose: Compose) -> None:
