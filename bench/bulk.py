@@ -22,7 +22,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from bench.servers import GIB, Servers, serving
+from bench.servers import Servers
+from bench.services import GIB, Darkroom, darkroom
 from training.data import load_fashion_mnist
 from training.fmnist_mlp import product_shot
 
@@ -63,8 +64,9 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 class Client:
-    def __init__(self, servers: Servers, http: aiohttp.ClientSession) -> None:
-        self.servers = servers
+    def __init__(self, service: Darkroom, http: aiohttp.ClientSession) -> None:
+        self.service = service
+        self.servers = service.servers
         self.http = http
 
     async def post(self, path: str, data: bytes | AsyncIterator[bytes] | None = None, **headers: str) -> dict[str, Any]:
@@ -171,7 +173,7 @@ async def million(pngs: list[bytes]) -> dict[str, Any]:
         assert count == 20 * part, count
         result = cost.of(count)
         _, peak = client.servers.memory_bytes("api")
-        used = client.servers.stack.redis.info("memory")["used_memory_peak"]
+        used = client.service.stack.redis.info("memory")["used_memory_peak"]
         started = time.perf_counter()
         async with client.http.delete(path) as answer:
             assert answer.status == 204
@@ -220,8 +222,8 @@ async def fairness(pngs: list[bytes]) -> dict[str, Any]:
         async def run(number: int, name: str) -> float:
             await asyncio.sleep(0.3 * number)
             headers = {"Authorization": f"Bearer {api_keys[name]}"}
-            async with aiohttp.ClientSession(client.servers.url, headers=headers) as http:
-                own = Client(client.servers, http)
+            async with aiohttp.ClientSession(client.service.url, headers=headers) as http:
+                own = Client(client.service, http)
                 await own.ended(await own.submit(body))
                 return time.perf_counter() - started
 
@@ -267,12 +269,12 @@ async def cancel(pngs: list[bytes]) -> dict[str, Any]:
         canceled = await client.post(f"{path}/cancel")
         answered = time.perf_counter() - started
         single = await client.submit_and_wait(pngs[0])
-        transitions = client.servers.stack.stat("transitions")
-        while client.servers.stack.stat("uploads"):
+        transitions = client.service.stack.stat("transitions")
+        while client.service.stack.stat("uploads"):
             await asyncio.sleep(0.01)
         freed = time.perf_counter() - started
         assert (await client.get(path))["counts"] == canceled["counts"], "a terminal state never changes"
-        assert client.servers.stack.stat("transitions") == transitions
+        assert client.service.stack.stat("transitions") == transitions
     return {
         "pending_when_canceled": canceled["counts"]["canceled"],
         "cancel_answered_ms": round(1000 * answered, 1),
@@ -303,7 +305,7 @@ async def upload(pngs: list[bytes]) -> dict[str, Any]:
         count = ended["counts"]["total"]
         result = cost.of(count)
         _, peak = client.servers.memory_bytes("api")
-        used = client.servers.stack.redis.info("memory")["used_memory_peak"]
+        used = client.service.stack.redis.info("memory")["used_memory_peak"]
     return {
         "bytes": count * len(data),
         **result,
@@ -318,9 +320,9 @@ async def connected(token: str = "", **settings: str) -> AsyncIterator[Client]:
     """A stack, and a client of it."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = aiohttp.ClientTimeout(total=None)
-    with serving(**settings) as servers:
-        async with aiohttp.ClientSession(servers.url, headers=headers, timeout=timeout, read_bufsize=1 << 20) as http:
-            yield Client(servers, http)
+    with darkroom(**settings) as service:
+        async with aiohttp.ClientSession(service.url, headers=headers, timeout=timeout, read_bufsize=1 << 20) as http:
+            yield Client(service, http)
 
 
 def quantiles(name: str, seconds: list[float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import statistics
 from collections import defaultdict
 
 from bench.closed_loop import closed_loop
-from bench.servers import serving
+from bench.services import darkroom
 from tests.support.pictures import samples
 
 ROUNDS, SECONDS = 5, 6
@@ -21,12 +21,12 @@ IN_FLIGHT = (1, 128)
 def main() -> None:
     images = itertools.cycle(samples().values())
     rates, medians = defaultdict[tuple[str, int], list[float]](list), defaultdict[tuple[str, int], list[float]](list)
-    with serving() as servers:
-        asyncio.run(closed_loop(servers.url, images, in_flight=32, seconds=3))  # warm
+    with darkroom() as service:
+        asyncio.run(closed_loop(service.url, images, in_flight=32, seconds=3))  # warm
         for _ in range(ROUNDS):
             for policy, in_flight in itertools.product(("always", "everysec"), IN_FLIGHT):
-                servers.stack.redis.config_set("appendfsync", policy)
-                rate, took = asyncio.run(closed_loop(servers.url, images, in_flight=in_flight, seconds=SECONDS))
+                service.stack.redis.config_set("appendfsync", policy)
+                rate, took = asyncio.run(closed_loop(service.url, images, in_flight=in_flight, seconds=SECONDS))
                 rates[policy, in_flight].append(rate)
                 medians[policy, in_flight].append(1000 * took[len(took) // 2])
     for policy, in_flight in rates:

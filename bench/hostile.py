@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.servers import Servers, serving
+from bench.services import Darkroom, darkroom
 from jobs import keys
 from tests.support.hostile import kinds, upload
 
@@ -39,11 +39,11 @@ async def send(url: str, seeds: range, answers: Counter[str]) -> None:
         await asyncio.gather(*(client(http) for _ in range(IN_FLIGHT)))
 
 
-async def ended(servers: Servers) -> None:
+async def ended(service: Darkroom) -> None:
     """Wait until the worker has done with all images; nobody fetches those by reference."""
     waiting = [f"{keys.RING}fmnist-mlp:{lane}" for lane in "ib"]
     async with asyncio.timeout(120):
-        while servers.stack.redis.exists(*waiting, keys.LEASES):
+        while service.stack.redis.exists(*waiting, keys.LEASES):
             await asyncio.sleep(0.1)
 
 
@@ -52,13 +52,13 @@ def main() -> None:
     parser.add_argument("--uploads", type=int, default=100_000)
     uploads = parser.parse_args().uploads
     answers = Counter[str]()
-    with serving(**SETTINGS) as servers:
-        memory = [servers.resident_bytes()]
+    with darkroom(**SETTINGS) as service:
+        memory = [service.servers.resident_bytes()]
         tenth = uploads // 10
         for seeds in (range(tenth), range(tenth, uploads)):
-            asyncio.run(send(servers.url, seeds, answers))
-            asyncio.run(ended(servers))
-            memory.append(servers.resident_bytes())
+            asyncio.run(send(service.url, seeds, answers))
+            asyncio.run(ended(service))
+            memory.append(service.servers.resident_bytes())
     start, early, late = memory
     alive = start.keys() == late.keys()
     print(f"{answers.total()} uploads: {dict(answers.most_common())}")

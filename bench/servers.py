@@ -1,36 +1,18 @@
-"""A stack of real processes for a benchmark, and what they cost: CPU and memory, read from /proc."""
+"""The processes of a service under a benchmark, and what they cost: CPU and memory, read from /proc."""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tests.support.processes import Process, children_of
-from tests.support.stack import Stack
 
-GIB = 1 << 30
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def serving(**settings: str) -> Iterator["Servers"]:
-    """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker of two children."""
-    with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB, **settings) as stack:
-        api = stack.api()
-        worker = stack.worker()
-        yield Servers(stack, {"valkey": stack.valkey, "api": api, "worker": worker}, api.url)
-        for process in (api, worker):
-            for line in process.output().splitlines():
-                if line.startswith(("WARNING", "ERROR")):
-                    print(line)
-
-
 class Servers:
-    def __init__(self, stack: Stack, processes: dict[str, Process], url: str) -> None:
-        self.stack = stack
-        self.url = url
+    def __init__(self, processes: dict[str, Process]) -> None:
         self._processes = processes
 
     @contextmanager
@@ -56,6 +38,10 @@ class Servers:
             for name, it in self._processes.items()
             for pid in _tree(it.pid)
         }
+
+    def peak_bytes(self) -> dict[str, int]:
+        """The most that each was resident with since `reset_peak`, its children included."""
+        return {name: sum(_status_bytes(pid, "VmHWM") for pid in _tree(it.pid)) for name, it in self._processes.items()}
 
     def memory_bytes(self, name: str) -> tuple[int, int]:
         """Resident now, and at most since `reset_peak`."""

@@ -1,0 +1,47 @@
+"""The common tutorial: FastAPI, one Celery task an image, and Celery's result backend.
+
+celery --app bench.baselines.tutorial worker --concurrency 2
+uvicorn bench.baselines.tutorial:api
+"""
+
+import base64
+import os
+from typing import Any
+
+from celery import Celery
+from celery.result import AsyncResult
+from celery.signals import worker_process_init
+from fastapi import FastAPI, UploadFile
+from torch import nn
+
+from bench.baselines.network import load_network, predict
+
+app = Celery("tutorial", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
+api = FastAPI()
+_network: nn.Module
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def load(**_: Any) -> None:
+    """The model is loaded once a process."""
+    global _network
+    _network = load_network()
+
+
+@app.task  # type: ignore[untyped-decorator]
+def classify(image: str) -> dict[str, str]:
+    return predict(_network, base64.b64decode(image))
+
+
+@api.post("/predict", status_code=202)
+def submit(file: UploadFile) -> dict[str, str]:
+    task = classify.delay(base64.b64encode(file.file.read()).decode())
+    return {"task_id": task.id, "status": "PENDING"}
+
+
+@api.get("/result/{task_id}")
+def result(task_id: str) -> dict[str, Any]:
+    task = AsyncResult(task_id, app=app)
+    if not task.ready():
+        return {"task_id": task_id, "status": task.status}
+    return {"task_id": task_id, "status": task.status, "result": task.result}

@@ -1,0 +1,137 @@
+"""The services that are compared, each as processes of its own, and how a client speaks to them."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from bench.client import Dialect, request
+from bench.servers import Servers
+from tests.support.processes import ROOT, Process, Valkey, free_port
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
+
+_KEY = "bench-key-0123456789"
+SECURED = {"API_KEYS": f'{{"bench": "{_KEY}"}}'}
+_AUTH = {"Authorization": f"Bearer {_KEY}"}
+_BOUNDARY = "bench-5f1d0c"
+GIB = 1 << 30
+_WEIGHTS = ROOT / "weights/fmnist-mlp/fmnist-mlp.safetensors"
+
+
+def _form(path: str) -> Callable[[bytes, str], bytes]:
+    """A browser's form with the image in the field `file`."""
+
+    def submit(image: bytes, media_type: str) -> bytes:
+        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n'
+        body = f"{head}Content-Type: {media_type}\r\n\r\n".encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
+        return request("POST", path, body=body, Content_Type=f"multipart/form-data; boundary={_BOUNDARY}")
+
+    return submit
+
+
+def _submit(**headers: str) -> Callable[[bytes, str], bytes]:
+    def submit(image: bytes, media_type: str) -> bytes:
+        return request("POST", "/v1/jobs", body=image, Content_Type=media_type, **_AUTH, **headers)
+
+    return submit
+
+
+def _look(query: str = "") -> Callable[[bytes, bytes], bytes | None]:
+    """Ask for the job until it has ended."""
+
+    def after(_: bytes, body: bytes) -> bytes | None:
+        if b'"status":"completed"' in body or b'"status":"failed"' in body:
+            return None
+        at = body.index(b'"id":"') + 6
+        return request("GET", f"/v1/jobs/{body[at : at + 36].decode()}{query}", **_AUTH)
+
+    return after
+
+
+def _tutorial_look(_: bytes, body: bytes) -> bytes | None:
+    if b'"SUCCESS"' in body:
+        return None
+    at = body.index(b'"task_id":"') + 11
+    return request("GET", f"/result/{body[at : at + 36].decode()}")
+
+
+POLL = Dialect(_submit(), _look())
+WAIT = Dialect(_submit(Prefer="wait=30"), _look("?wait=30"), pauses=False)
+LONG_POLL = Dialect(_submit(), _look("?wait=30"), pauses=False)
+TUTORIAL = Dialect(_form("/predict"), _tutorial_look)
+SYNCHRONOUS = Dialect(_form("/predict"), lambda _, __: None)
+
+
+class Service:
+    def __init__(self, port: int, **processes: Process) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.servers = Servers(processes)
+
+
+class Darkroom(Service):
+    def __init__(self, stack: Stack, *, children: int) -> None:
+        began = time.perf_counter()
+        api = stack.api()
+        api_ready = time.perf_counter()
+        worker = stack.worker(children)
+        self.ready_seconds = {"api": api_ready - began, "worker": time.perf_counter() - api_ready}
+        """From a process's start until it is ready."""
+        self.stack = stack
+        super().__init__(api.port, valkey=stack.valkey, api=api, worker=worker)
+
+
+@contextmanager
+def darkroom(*, children: int = 2, **settings: str) -> Iterator[Darkroom]:
+    """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker. Prints what they warn of."""
+    with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB, **settings) as stack:
+        service = Darkroom(stack, children=children)
+        yield service
+        for log in sorted(Path(folder).glob("*.log")):
+            for line in log.read_text().splitlines():
+                if line.startswith(("WARNING", "ERROR")):
+                    print(line)
+
+
+@contextmanager
+def tutorial() -> Iterator[Service]:
+    """Redis without a file, which is the fastest, one API process, and a Celery worker of two processes."""
+    with TemporaryDirectory() as folder, Valkey(Path(folder) / "vk", maxmemory_bytes=GIB) as valkey:
+        with valkey.client as redis:
+            redis.config_set("appendonly", "no")
+        environment = {"REDIS_URL": f"redis+socket://{valkey.socket}", "WEIGHTS": str(_WEIGHTS)}
+        celery = "-m celery --app bench.baselines.tutorial worker --concurrency 2 --loglevel WARNING".split()
+        port = free_port()
+        worker = Process([sys.executable, *celery], Path(folder) / "worker.log", environment)
+        with worker, _uvicorn("bench.baselines.tutorial:api", port, Path(folder), environment, processes=1) as api:
+            yield Service(port, valkey=valkey, api=api, worker=worker)
+
+
+@contextmanager
+def synchronous() -> Iterator[Service]:
+    """Two processes, one a core."""
+    with TemporaryDirectory() as folder:
+        port = free_port()
+        environment = {"WEIGHTS": str(_WEIGHTS)}
+        with _uvicorn("bench.baselines.synchronous:app", port, Path(folder), environment, processes=2) as api:
+            yield Service(port, api=api)
+
+
+@contextmanager
+def _uvicorn(app: str, port: int, folder: Path, environment: dict[str, str], *, processes: int) -> Iterator[Process]:
+    options = ["--port", str(port), "--workers", str(processes), "--no-access-log", "--log-level", "warning"]
+    with Process([sys.executable, "-m", "uvicorn", app, *options], folder / "api.log", environment) as api:
+
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}/openapi.json").is_success
+            assert api.running(), api.output()
+            return False
+
+        wait_until(answers, seconds=60, what=app)
+        yield api
