@@ -1,9 +1,10 @@
 """A request's body as it comes in."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from api.settings import ApiSettings
 from jobs.errors import InvalidRequest, UploadTimeout, UploadTooLarge
@@ -22,6 +23,7 @@ class Body:
         self._idle_seconds_max = settings.upload_idle_seconds_max
         self._size = 0
         self._taken = 0
+        self._limit_seconds = self._until = math.inf
 
     async def parts(self, bytes_max: int) -> AsyncGenerator[bytes]:
         """
@@ -33,22 +35,33 @@ class Body:
         announced = self.headers.get("content-length", "0")  # digits, as uvicorn has seen to; perhaps very many
         if len(announced) > _LENGTH_DIGITS_MAX or int(announced) > bytes_max:
             raise UploadTooLarge(f"The body may have {bytes_max} bytes, and announces more.")
-        stream = self._request.stream()
+        more = True
+        while more:
+            part, more = await self._receive()
+            self._size += len(part)
+            if self._size > bytes_max:
+                raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
+            if part:
+                yield part
+
+    def limit(self, seconds: float) -> None:
+        """All that is still to come must come within so many seconds."""
+        self._limit_seconds = seconds
+        self._until = asyncio.get_running_loop().time() + seconds
+
+    async def _receive(self) -> tuple[bytes, bool]:
+        """What comes next, and whether more will."""
+        left = self._until - asyncio.get_running_loop().time()
         try:
-            while True:
-                async with asyncio.timeout(self._idle_seconds_max):
-                    part = await anext(stream, None)
-                if part is None:
-                    return
-                if self._size + len(part) > bytes_max:
-                    raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
-                self._size += len(part)
-                if part:
-                    yield part
+            async with asyncio.timeout(min(left, self._idle_seconds_max)):
+                message = await self._request.receive()
         except TimeoutError:
+            if left < self._idle_seconds_max:
+                raise UploadTimeout(f"An image may take {self._limit_seconds:g} seconds.") from None
             raise UploadTimeout(f"Nothing came for {self._idle_seconds_max:g} seconds.") from None
-        except ClientDisconnect:
-            raise InvalidRequest("The body was cut off.") from None
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("The body was cut off.")
+        return message.get("body", b""), message.get("more_body", False)
 
     async def kept(self, bytes_max: int, parts: AsyncIterator[bytes] | None = None) -> AsyncGenerator[bytes]:
         """The parts of a body that is kept in memory: what has come takes room until `close`.

@@ -1,7 +1,7 @@
 """Around the application: every answer carries a request id, and HEAD works wherever GET does."""
 
+import os
 import re
-import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +23,7 @@ class Envelope:
         if scope["method"] == "HEAD":  # uvicorn sends no body, for it goes by the method that it saw
             scope = {**scope, "method": "GET", HEAD: True}
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-        request_id = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex.encode()
+        request_id = given if _ACCEPTED.fullmatch(given) else os.urandom(16).hex().encode()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -176,13 +176,11 @@ class Intake:
         return Submission(job_id, order.owner, name, lane, order.top_k, key=key, webhook_url=order.webhook_url)
 
     async def _submit_image(self, body: Body, source: Source, submission: Submission) -> Accepted:
-        try:
-            async with asyncio.timeout(self._settings.upload_seconds_max), aclosing(source.images) as images:
-                builder = ChunkBuilder()
-                async for image in images:  # to the end: what comes after the image may make the body a bad one
-                    builder.add(image)
-        except TimeoutError:
-            raise UploadTimeout(f"An image may take {self._settings.upload_seconds_max:g} seconds.") from None
+        body.limit(self._settings.upload_seconds_max)
+        builder = ChunkBuilder()
+        async with aclosing(source.images) as images:
+            async for image in images:  # to the end: what comes after the image may make the body a bad one
+                builder.add(image)
         body.close()
         chunk = builder.build()
         assert chunk is not None

@@ -320,7 +320,7 @@ async def connected(token: str = "", **settings: str) -> AsyncIterator[Client]:
     """A stack, and a client of it."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = aiohttp.ClientTimeout(total=None)
-    with darkroom(**settings) as service:
+    with darkroom(settings) as service:
         async with aiohttp.ClientSession(service.url, headers=headers, timeout=timeout, read_bufsize=1 << 20) as http:
             yield Client(service, http)
 

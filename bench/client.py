@@ -69,7 +69,7 @@ class Load:
         return 1000 * self.latencies_s[min(self.images - 1, int(share * self.images))]
 
 
-def request(method: str, path: str, *, body: bytes = b"", **headers: str) -> bytes:
+def request(method: str, path: str, body: bytes, **headers: str) -> bytes:
     """An HTTP/1.1 request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: bench"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

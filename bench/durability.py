@@ -21,7 +21,7 @@ IN_FLIGHT = (1, 128)
 def main() -> None:
     images = itertools.cycle(samples().values())
     rates, medians = defaultdict[tuple[str, int], list[float]](list), defaultdict[tuple[str, int], list[float]](list)
-    with darkroom() as service:
+    with darkroom({}) as service:
         asyncio.run(closed_loop(service.url, images, in_flight=32, seconds=3))  # warm
         for _ in range(ROUNDS):
             for policy, in_flight in itertools.product(("always", "everysec"), IN_FLIGHT):

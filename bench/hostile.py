@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--uploads", type=int, default=100_000)
     uploads = parser.parse_args().uploads
     answers = Counter[str]()
-    with darkroom(**SETTINGS) as service:
+    with darkroom(SETTINGS) as service:
         memory = [service.servers.resident_bytes()]
         tenth = uploads // 10
         for seeds in (range(tenth), range(tenth, uploads)):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,14 +29,14 @@ def _form(path: str) -> Callable[[bytes, str], bytes]:
     def submit(image: bytes, media_type: str) -> bytes:
         head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n'
         body = f"{head}Content-Type: {media_type}\r\n\r\n".encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
-        return request("POST", path, body=body, Content_Type=f"multipart/form-data; boundary={_BOUNDARY}")
+        return request("POST", path, body, Content_Type=f"multipart/form-data; boundary={_BOUNDARY}")
 
     return submit
 
 
 def _submit(**headers: str) -> Callable[[bytes, str], bytes]:
     def submit(image: bytes, media_type: str) -> bytes:
-        return request("POST", "/v1/jobs", body=image, Content_Type=media_type, **_AUTH, **headers)
+        return request("POST", "/v1/jobs", image, Content_Type=media_type, **_AUTH, **headers)
 
     return submit
 
@@ -48,7 +48,7 @@ def _look(query: str = "") -> Callable[[bytes, bytes], bytes | None]:
         if b'"status":"completed"' in body or b'"status":"failed"' in body:
             return None
         at = body.index(b'"id":"') + 6
-        return request("GET", f"/v1/jobs/{body[at : at + 36].decode()}{query}", **_AUTH)
+        return request("GET", f"/v1/jobs/{body[at : at + 36].decode()}{query}", b"", **_AUTH)
 
     return after
 
@@ -57,7 +57,7 @@ def _tutorial_look(_: bytes, body: bytes) -> bytes | None:
     if b'"SUCCESS"' in body:
         return None
     at = body.index(b'"task_id":"') + 11
-    return request("GET", f"/result/{body[at : at + 36].decode()}")
+    return request("GET", f"/result/{body[at : at + 36].decode()}", b"")
 
 
 POLL = Dialect(_submit(), _look())
@@ -87,7 +87,7 @@ class Darkroom(Service):
 
 
 @contextmanager
-def darkroom(*, children: int = 2, **settings: str) -> Iterator[Darkroom]:
+def darkroom(settings: Mapping[str, str], *, children: int = 2) -> Iterator[Darkroom]:
     """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker. Prints what they warn of."""
     with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB, **settings) as stack:
         service = Darkroom(stack, children=children)
@@ -105,9 +105,17 @@ def tutorial() -> Iterator[Service]:
         with valkey.client as redis:
             redis.config_set("appendonly", "no")
         environment = {"REDIS_URL": f"redis+socket://{valkey.socket}", "WEIGHTS": str(_WEIGHTS)}
-        celery = "-m celery --app bench.baselines.tutorial worker --concurrency 2 --loglevel WARNING".split()
+        celery = [
+            "-m",
+            "celery",
+            "--app",
+            "bench.baselines.tutorial",
+            "worker",
+            "--concurrency=2",
+            "--loglevel=WARNING",
+        ]
         port = free_port()
-        worker = Process([sys.executable, *celery], Path(folder) / "worker.log", environment)
+        worker = Process([sys.executable, "-m", *celery], Path(folder) / "worker.log", environment)
         with worker, _uvicorn("bench.baselines.tutorial:api", port, Path(folder), environment, processes=1) as api:
             yield Service(port, valkey=valkey, api=api, worker=worker)
 

@@ -17,6 +17,7 @@ class ModelRegistry:
     def __init__(self, link: StoreLink) -> None:
         self._link = link
         self._cards = dict[str, Card]()
+        self._names = set[str]()
 
     async def register(self, cards: Iterable[Card]) -> None:
         """Make models known before a worker serves them. A version that is known already stays as it is."""
@@ -46,16 +47,17 @@ class ModelRegistry:
     def _add(self, ref: str, data: bytes) -> None:
         """A card of a release that writes them otherwise is passed over."""
         try:
-            self._cards[ref] = card_from_json(data)
+            self._cards[ref] = card = card_from_json(data)
+            self._names.add(card.name)
         except ValueError as error:
             log.warning("the card of %s cannot be read: %s", ref, error)
 
     async def knows(self, name: str) -> bool:
-        return name in self.names() or name in {card.name for card in await self.cards()}
+        return name in self._names or name in {card.name for card in await self.cards()}
 
     def names(self) -> set[str]:
         """The models that were known when the cards were last read."""
-        return {card.name for card in self._cards.values()}
+        return self._names
 
     async def serving(self, name: str) -> list[tuple[str, str]]:
         """The ready worker processes of a model: (name@version, process)."""

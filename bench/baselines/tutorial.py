@@ -18,19 +18,18 @@ from bench.baselines.network import load_network, predict
 
 app = Celery("tutorial", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
 api = FastAPI()
-_network: nn.Module
+loaded: dict[str, nn.Module] = {}
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def load(**_: Any) -> None:
     """The model is loaded once a process."""
-    global _network
-    _network = load_network()
+    loaded["network"] = load_network()
 
 
 @app.task  # type: ignore[untyped-decorator]
 def classify(image: str) -> dict[str, str]:
-    return predict(_network, base64.b64decode(image))
+    return predict(loaded["network"], base64.b64decode(image))
 
 
 @api.post("/predict", status_code=202)
