@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test bench chaos lint train clean
+.PHONY: help run demo test bench guard chaos lint train clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -20,8 +20,11 @@ demo: .venv/run ## Submit the sample pictures to what `make run` started
 test: .venv/dev ## Run all tests
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: .venv/dev ## Measure bulk jobs; about 4 minutes; writes bench/results/bulk.json
-	$(BIN)/python -m bench.bulk
+bench: .venv/dev ## Measure throughput, latency and CPU beside two common designs; about 10 minutes
+	$(BIN)/python -m bench
+
+guard: .venv/dev ## Has it become slower? Half a minute, relative to the machine
+	$(BIN)/python -m bench.guard
 
 chaos: .venv/dev ## Break a stack under load, and see that nothing is lost; about 25 minutes, or make chaos SECONDS=90
 	$(BIN)/python -m chaos --seconds $(SECONDS)

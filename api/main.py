@@ -36,5 +36,7 @@ def run() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who a proxy says that the client is
+        ws="none",
         timeout_graceful_shutdown=int(settings.wait_seconds_max) + 5,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.closed_loop import closed_loop
+from bench.services import GIB
 from tests.integration.test_poison import PoisonWorker
 from tests.support.pictures import samples
 from tests.support.poison_worker import marked, one_shade
@@ -58,7 +59,7 @@ def main() -> None:
         "one kills every 30 s": (one_kills, KILL_SECONDS),
     }
     found: dict[str, list[float]] = {name: [] for name in cases}
-    with TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
+    with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB) as stack:
         api = stack.api()
         with PoisonWorker(stack.valkey.url, Path(folder), PYTHONPATH=str(ROOT)):
             throughput(api.url, healthy, 3)  # warm

@@ -1,0 +1,227 @@
+"""Darkroom beside the two designs that people build first, and beside the limit of the machine: `make bench`.
+
+    .venv/bin/python -m bench [--seconds 5] [--rounds 3]
+
+Everything in one run on one machine; what is compared takes turns. Writes a table and a picture to bench/results/.
+Server CPU is the kernel's account of all processes of a service. The client's own is printed beside it.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+import torch
+
+from bench import bulk, report
+from bench.client import Dialect, Shot, drive
+from bench.limit import jpegs, limits
+from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT, Darkroom, Service, darkroom
+from bench.services import synchronous as start_synchronous
+from bench.services import tutorial as start_tutorial
+from worker.images import ImageLimits
+from worker.package import load_package
+from worker.settings import WorkerSettings
+
+IN_FLIGHT = (1, 8, 32, 128, 512)
+BASELINE_IN_FLIGHT = (1, 8, 32)  # more of them make both slower: the tutorial's clients poll it to death
+MODES = {"submit and poll": POLL, "submit and wait": WAIT, "long poll": LONG_POLL}
+# A million jobs would not fit the record budget of a gigabyte for ten minutes; their expiry is part of the cost.
+KEPT = {"RESULT_TTL_SECONDS": "60", "MIN_RESULT_TTL_SECONDS": "60"}
+BULK_ITEMS = {"PNG": 10_000, "JPEG": 512}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One service under one load."""
+
+    service: str
+    mode: str
+    image: str
+    in_flight: int
+    images_per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    p999_ms: float
+    server_cpu_ms: float
+    """An image, all processes."""
+    cpu_ms: dict[str, float]
+    """An image, each process with its children."""
+    client_cpu_ms: float
+    requests: float
+    """An image."""
+    images: int
+    wrong: int
+    failures: int
+
+
+def shots(uploads: Sequence[bytes], media_type: str) -> list[Shot]:
+    """The images with the classes that the model gives them in this process."""
+    settings = WorkerSettings()
+    torch.set_num_threads(1)
+    classifier = load_package(settings.models_dir / settings.model, ImageLimits.of(settings))
+    found = []
+    for upload in uploads:
+        (outcome,) = classifier.classify([upload], [1])
+        assert isinstance(outcome, list)
+        found.append(Shot(upload, media_type, classifier.card.classes[outcome[0].class_index]))
+    return found
+
+
+def measure(
+    name: str,
+    service: Service,
+    mode: str,
+    dialect: Dialect,
+    image: str,
+    load: list[Shot],
+    in_flight: int,
+    seconds: float,
+) -> Row:
+    """Drive a service, and account for what it cost."""
+    cpu = list[dict[str, float]]()
+
+    def look() -> None:
+        cpu.append(service.servers.cpu_seconds())
+
+    it = drive(service.port, dialect, load, in_flight=in_flight, seconds=seconds, measuring=look, measured=look)
+    each = {process: 1000 * (cpu[1][process] - cpu[0][process]) / it.images for process in cpu[0]}
+    row = Row(
+        service=name,
+        mode=mode,
+        image=image,
+        in_flight=in_flight,
+        images_per_second=it.images_per_second,
+        p50_ms=it.quantile_ms(0.5),
+        p95_ms=it.quantile_ms(0.95),
+        p99_ms=it.quantile_ms(0.99),
+        p999_ms=it.quantile_ms(0.999),
+        server_cpu_ms=sum(each.values()),
+        cpu_ms=each,
+        client_cpu_ms=1000 * it.client_cpu_s / it.images,
+        requests=it.requests / it.images,
+        images=it.images,
+        wrong=it.wrong,
+        failures=len(it.failures),
+    )
+    print(report.line(asdict(row)), *it.failures[:1], flush=True)
+    return row
+
+
+async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
+    """One tar, from the first byte sent to the last result read."""
+    count = BULK_ITEMS[image]
+    body = bulk.tar_of([load[number % len(load)].image for number in range(count)])
+    async with aiohttp.ClientSession(service.url, headers=SECURED_HEADERS, read_bufsize=1 << 20) as http:
+        client = bulk.Client(service, http)
+        cost = bulk.Cost(service.servers)
+        assert await client.follow(await client.submit(body)) == count
+    found = cost.of(count)
+    each = {name: found[f"{name}_cpu_ms_per_image"] for name in service.servers.cpu_seconds()}
+    row = Row(
+        "Darkroom", "bulk, one tar", image, 1, found["images_per_second"], 0, 0, 0, 0,
+        found["server_cpu_ms_per_image"], each, 0, 1 / count, count, 0, 0,
+    )  # fmt: skip
+    print(report.line(asdict(row)), flush=True)
+    return row
+
+
+SECURED_HEADERS = {"Authorization": f"Bearer {next(iter(orjson.loads(SECURED['API_KEYS']).values()))}"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5, help="of each load, after a second of warm-up")
+    parser.add_argument("--rounds", type=int, default=3, help="of what is compared")
+    options = parser.parse_args()
+    loads = {
+        "PNG": shots(bulk.images()[:2000], "image/png"),
+        "JPEG": shots(jpegs(32), "image/jpeg"),
+    }
+    rows = list[Row]()
+    with ExitStack() as exits:
+        ours = exits.enter_context(darkroom(SECURED | KEPT))
+        tutorial = exits.enter_context(start_tutorial())
+        synchronous = exits.enter_context(start_synchronous())
+        for image, load in loads.items():
+            for mode, dialect in MODES.items():
+                for in_flight in IN_FLIGHT:
+                    rows.append(measure("Darkroom", ours, mode, dialect, image, load, in_flight, options.seconds))
+            for in_flight in BASELINE_IN_FLIGHT:
+                for name, service, dialect in (
+                    ("tutorial", tutorial, TUTORIAL),
+                    ("synchronous", synchronous, SYNCHRONOUS),
+                ):
+                    rows.append(measure(name, service, "its own", dialect, image, load, in_flight, options.seconds))
+        compared = compare(rows, ours, tutorial, synchronous, loads, options.rounds, options.seconds)
+        facts = {
+            "ready_seconds": ours.ready_seconds,
+            "peak_bytes": ours.servers.peak_bytes(),
+            "cores": os.cpu_count(),
+            "image_bytes": {name: round(statistics.mean(len(it.image) for it in load)) for name, load in loads.items()},
+        }
+    found: dict[str, Any] = {
+        "facts": facts,
+        "limits": [asdict(it) for it in limits()],
+        "compared": [asdict(row) for row in compared],
+        "rows": [asdict(row) for row in rows],
+    }
+    report.write(found)
+    bad = [row for row in (*rows, *compared) if row.wrong or row.failures]
+    sys.exit(f"wrong or failed: {bad}" if bad else 0)
+
+
+def compare(
+    rows: list[Row],
+    ours: Darkroom,
+    tutorial: Service,
+    synchronous: Service,
+    loads: dict[str, list[Shot]],
+    rounds: int,
+    seconds: float,
+) -> list[Row]:
+    """Medians of turns: each at the number in flight at which it did best before."""
+    best = dict[tuple[str, str, str], Row]()
+    for row in rows:
+        key = row.service, row.mode, row.image
+        if key not in best or row.images_per_second > best[key].images_per_second:
+            best[key] = row
+    services: dict[str, Service] = {"Darkroom": ours, "tutorial": tutorial, "synchronous": synchronous}
+    dialects = {"tutorial": TUTORIAL, "synchronous": SYNCHRONOUS}
+    turns = defaultdict[tuple[str, str, str], list[Row]](list)
+    for _ in range(rounds):
+        for key, row in best.items():
+            dialect = dialects.get(row.service) or MODES[row.mode]
+            turns[key].append(
+                measure(
+                    row.service,
+                    services[row.service],
+                    row.mode,
+                    dialect,
+                    row.image,
+                    loads[row.image],
+                    row.in_flight,
+                    seconds,
+                )
+            )
+        for image, load in loads.items():
+            turns["Darkroom", "bulk, one tar", image].append(asyncio.run(archive(ours, image, load)))
+    return [_median(of_key) for of_key in turns.values()]
+
+
+def _median(turns: list[Row]) -> Row:
+    """The turn of the median throughput."""
+    return sorted(turns, key=lambda row: row.images_per_second)[len(turns) // 2]
+
+
+if __name__ == "__main__":
+    main()
