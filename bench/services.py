@@ -105,15 +105,7 @@ def tutorial() -> Iterator[Service]:
         with valkey.client as redis:
             redis.config_set("appendonly", "no")
         environment = {"REDIS_URL": f"redis+socket://{valkey.socket}", "WEIGHTS": str(_WEIGHTS)}
-        celery = [
-            "-m",
-            "celery",
-            "--app",
-            "bench.baselines.tutorial",
-            "worker",
-            "--concurrency=2",
-            "--loglevel=WARNING",
-        ]
+        celery = ["celery", "--app", "bench.baselines.tutorial", "worker", "--concurrency=2", "--loglevel=WARNING"]
         port = free_port()
         worker = Process([sys.executable, "-m", *celery], Path(folder) / "worker.log", environment)
         with worker, _uvicorn("bench.baselines.tutorial:api", port, Path(folder), environment, processes=1) as api:
