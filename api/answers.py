@@ -16,8 +16,9 @@ class _Json(Response):
         self.raw_headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
         ]
+        for name, value in headers.items():
+            self.raw_headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

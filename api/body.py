@@ -32,9 +32,7 @@ class Body:
             UploadTimeout: nothing came for too long.
             InvalidRequest: it was cut off.
         """
-        announced = self.headers.get("content-length", "0")  # digits, as uvicorn has seen to; perhaps very many
-        if len(announced) > _LENGTH_DIGITS_MAX or int(announced) > bytes_max:
-            raise UploadTooLarge(f"The body may have {bytes_max} bytes, and announces more.")
+        self._check_announced(bytes_max)
         more = True
         while more:
             part, more = await self._receive()
@@ -43,6 +41,20 @@ class Body:
                 raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
             if part:
                 yield part
+
+    async def whole(self, bytes_max: int) -> bytes:
+        """All of it, kept in memory as `kept` does. Most bodies of one image come in one piece.
+
+        Raises:
+            As `parts` and `kept`.
+        """
+        self._check_announced(bytes_max)
+        pieces, more = list[bytes](), True
+        while more:
+            piece, more = await self._receive()
+            self._keep(piece, bytes_max)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def limit(self, seconds: float) -> None:
         """All that is still to come must come within so many seconds."""
@@ -71,11 +83,19 @@ class Body:
             And as `parts` does.
         """
         async for part in self.parts(bytes_max) if parts is None else parts:
-            self._taken += len(part)
-            self._room.take(len(part))
-            if self._taken > bytes_max:
-                raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
+            self._keep(part, bytes_max)
             yield part
+
+    def _check_announced(self, bytes_max: int) -> None:
+        announced = self.headers.get("content-length", "0")  # digits, as uvicorn has seen to; perhaps very many
+        if len(announced) > _LENGTH_DIGITS_MAX or int(announced) > bytes_max:
+            raise UploadTooLarge(f"The body may have {bytes_max} bytes, and announces more.")
+
+    def _keep(self, part: bytes, bytes_max: int) -> None:
+        self._taken += len(part)
+        self._room.take(len(part))
+        if self._taken > bytes_max:
+            raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
 
     def close(self) -> None:
         """What has come takes no room here any more: it is on its way into the store, which counts it, or dropped."""

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -54,22 +55,55 @@ def direct(endpoint: Callable[..., Any]) -> Handler:
     """What a `DirectRoute` with this endpoint does with a request."""
     names = signature(endpoint).parameters.keys()
     assert names <= _KNOWN, f"{endpoint.__name__} takes {names - _KNOWN}"
-    query_model: type[BaseModel] | None = None
+    takes_request, takes_owner, takes_calls, takes_job_id = (
+        name in names for name in ("request", "owner", "calls", "job_id")
+    )
+    read_query: Callable[[Request], BaseModel] | None = None
     if "query" in names:
-        query_model = get_args(get_type_hints(endpoint, include_extras=True)["query"])[0]
+        read_query = _query_reader(get_args(get_type_hints(endpoint, include_extras=True)["query"])[0])
 
-    async def handle(request: Request) -> Response:
-        arguments: dict[str, Any] = {"owner": request.state.keys.owner(_bearer(request))}
-        if "job_id" in names:
+    async def handle(given: Request) -> Response:
+        request = DirectRequest(given.scope, given.receive)
+        state = request.scope["state"]
+        arguments = dict[str, Any]()
+        owner = state["keys"].owner(_bearer(request))
+        if takes_owner:
+            arguments["owner"] = owner
+        if takes_job_id:
             arguments["job_id"] = _job_id(request)
-        if query_model is not None:
-            arguments["query"] = _query(request, query_model)
-        arguments["request"] = request
-        arguments["calls"] = request.state.services
-        response: Response = await endpoint(**{name: arguments[name] for name in names})
+        if read_query is not None:
+            arguments["query"] = read_query(request)
+        if takes_request:
+            arguments["request"] = request
+        if takes_calls:
+            arguments["calls"] = state["services"]
+        response: Response = await endpoint(**arguments)
         return response
 
     return handle
+
+
+class DirectRequest(Request):
+    """A request whose headers stand in a table; Starlette's own reads through all of them at each look."""
+
+    @property
+    def headers(self) -> Headers:
+        if not hasattr(self, "_headers"):
+            self._headers = _Headers(self.scope["headers"])
+        return self._headers
+
+
+class _Headers(Headers):
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(raw=raw)
+        self._table = dict(reversed(raw))  # of one that comes twice, the first
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.lower().encode("latin-1") in self._table
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self._table.get(key.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
 
 class Express:
@@ -127,10 +161,15 @@ def _job_id(request: Request) -> bytes:
     return job_id
 
 
-def _query(request: Request, model: type[BaseModel]) -> BaseModel:
-    if not request.scope["query_string"]:
-        return model()
-    try:
-        return model.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in error.errors()]) from None
+def _query_reader(model: type[BaseModel]) -> Callable[[Request], BaseModel]:
+    nothing_asked = model()
+
+    def read(request: Request) -> BaseModel:
+        if not request.scope["query_string"]:
+            return nothing_asked
+        try:
+            return model.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in error.errors()]) from None
+
+    return read

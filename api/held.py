@@ -32,7 +32,7 @@ class Held:
 
 
 class HeldStream:
-    def __init__(self, waiters: Waiters, ended: asyncio.Future[None], seconds_max: float, poll_seconds: float) -> None:
+    def __init__(self, waiters: Waiters, ended: asyncio.Future[bytes], seconds_max: float, poll_seconds: float) -> None:
         self._waiters = waiters
         self._ended = ended
         self._until = asyncio.get_running_loop().time() + seconds_max

@@ -1,7 +1,7 @@
 """The images of an upload, and chunks made of them."""
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -61,17 +61,22 @@ class ChunkBuilder:
         """The chunk of what has come since the last one."""
         if not self._images:
             return None
-        data = pack_upload([image.data for image in self._images])
-        first = self._images[0].data
-        chunk = Chunk(
-            [image.name for image in self._images],
-            len(data),
-            data,
-            by_reference=self._by_reference,
-            only_refused=first if len(self._images) == 1 and isinstance(first, ItemCode) else None,
-        )
+        chunk = chunk_of(self._images, by_reference=self._by_reference)
         self._images, self._bytes = [], 0
         return chunk
+
+
+def chunk_of(images: Sequence[UploadedImage], *, by_reference: bool = False) -> Chunk:
+    """One chunk of all these images, of which there is one at least."""
+    data = pack_upload([image.data for image in images])
+    first = images[0].data
+    return Chunk(
+        [image.name for image in images],
+        len(data),
+        data,
+        by_reference=by_reference,
+        only_refused=first if len(images) == 1 and isinstance(first, ItemCode) else None,
+    )
 
 
 def label(text: str) -> str | None:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 
 from api.body import Body
 from api.chunk_stream import ChunkStream, feed, new_digest, pump
-from api.images import ChunkBuilder, Source, UploadedImage
+from api.images import Source, UploadedImage, chunk_of
 from api.settings import ApiSettings
-from api.uploads import open_source
+from api.uploads import is_image, open_source, read_image
 from jobs.errors import (
     DarkroomError,
     IdempotencyKeyReused,
@@ -98,9 +98,12 @@ class Intake:
         submission = await self._submission(order, job_id)
         body = Body(request, self._room, self._settings)
         try:
+            if order.field is None and is_image(body):
+                body.limit(self._settings.upload_seconds_max)
+                return await self._submit_image(body, await read_image(body, self._settings), submission)
             source = await open_source(body, self._settings, field=order.field)
             if source.alone:
-                return await self._submit_image(body, source, submission)
+                return await self._submit_image(body, await self._only_image(body, source), submission)
             async with self._streaming(source):
                 return await self._submit_stream(source, submission, order.lane)
         finally:
@@ -175,16 +178,16 @@ class Intake:
         lane = order.lane or Lane.INTERACTIVE
         return Submission(job_id, order.owner, name, lane, order.top_k, key=key, webhook_url=order.webhook_url)
 
-    async def _submit_image(self, body: Body, source: Source, submission: Submission) -> Accepted:
+    async def _only_image(self, body: Body, source: Source) -> UploadedImage:
         body.limit(self._settings.upload_seconds_max)
-        builder = ChunkBuilder()
         async with aclosing(source.images) as images:
-            async for image in images:  # to the end: what comes after the image may make the body a bad one
-                builder.add(image)
+            # To the end: what comes after the image may make the body a bad one.
+            (image,) = [image async for image in images]
+        return image
+
+    async def _submit_image(self, body: Body, image: UploadedImage, submission: Submission) -> Accepted:
         body.close()
-        chunk = builder.build()
-        assert chunk is not None
-        return await self._submit_chunk(submission, chunk)
+        return await self._submit_chunk(submission, chunk_of([image]))
 
     async def _submit_chunk(self, submission: Submission, chunk: Chunk) -> Accepted:
         """A job of one chunk is accepted or refused as a whole."""

@@ -1,6 +1,7 @@
 """What a request's body brings: one image, or many in a multipart body, an archive or a list of URLs."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from multipart import parse_options_header
 
@@ -17,6 +18,7 @@ from jobs.media import sniff
 
 _HEAD_BYTES = 512  # a tar's magic is in its first header
 _FORM_BYTES = 64 << 10  # of a form around its one image
+_EMPTY = "The body is empty."
 # The last is what curl --data-binary says of any file.
 _TOLD_BY_MAGIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
@@ -33,12 +35,31 @@ _TAR_TYPES = (
 )
 
 
+def is_image(body: Body) -> bool:
+    """Whether the body says that it is one image."""
+    return body.headers.get("content-type", "")[:6].lower() == "image/"
+
+
+async def read_image(body: Body, settings: ApiSettings) -> UploadedImage:
+    """The body, where it says that it is one image.
+
+    Raises:
+        UploadTooLarge, UploadTimeout, InvalidRequest, QueueFull
+    """
+    data = await body.whole(settings.item_bytes_max)
+    if not data:
+        raise InvalidRequest(_EMPTY)
+    return UploadedImage(None, data)
+
+
 async def open_source(body: Body, settings: ApiSettings, *, field: str | None = None) -> Source:
     """What the body brings; with `field`, the one image in that multipart field.
 
     Raises:
         UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest: here or while the images are read.
     """
+    if is_image(body) and field is None:
+        return Source(_just(partial(read_image, body, settings)), alone=True)
     media_type, options = parse_options_header(body.headers.get("content-type", ""))
     parts = body.parts(settings.upload_bytes_max)
     if field is not None:
@@ -48,13 +69,11 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
     if media_type == "multipart/form-data":
         images = read_multipart(parts, settings, options.get("boundary", ""), field)
         return Source(images, alone=field is not None)
-    if media_type.startswith("image/"):
-        return Source(_read_image(body, body.parts(settings.item_bytes_max), settings, told=True), alone=True)
     if media_type in _TOLD_BY_MAGIC:
         head, parts = await _peek(parts)
         media_type = _archive_type(head)
         if not media_type:
-            return Source(_read_image(body, parts, settings, told=False), alone=True)
+            return Source(_just(partial(_read_unknown, body, parts, settings)), alone=True)
     tally = Tally()
     if media_type in _TAR_TYPES:
         return Source(read_tar(parts, ArchiveLimits.of(settings), tally), tally)
@@ -91,14 +110,16 @@ async def _peek(parts: AsyncGenerator[bytes]) -> tuple[bytes, AsyncGenerator[byt
     return head, again()
 
 
-async def _read_image(
-    body: Body, parts: AsyncIterator[bytes], settings: ApiSettings, *, told: bool
-) -> AsyncGenerator[UploadedImage]:
+async def _just(read: Callable[[], Awaitable[UploadedImage]]) -> AsyncGenerator[UploadedImage]:
+    yield await read()
+
+
+async def _read_unknown(body: Body, parts: AsyncIterator[bytes], settings: ApiSettings) -> UploadedImage:
     data = b"".join([part async for part in body.kept(settings.item_bytes_max, parts)])
     if not data:
-        raise InvalidRequest("The body is empty.")
-    if not told and not (sniff(data) or "").startswith("image/"):
+        raise InvalidRequest(_EMPTY)
+    if not (sniff(data) or "").startswith("image/"):
         raise UnsupportedMediaType(
             "The body is no image or archive of a known format. Send it with a Content-Type, or as multipart/form-data."
         )
-    yield UploadedImage(None, data)
+    return UploadedImage(None, data)

@@ -25,10 +25,11 @@ class Views:
         self._now_ms = now_ms
 
     async def job(self, job: Job) -> dict[str, Any]:
-        path = f"/v1/jobs/{to_text(job.id)}"
+        job_id = to_text(job.id)
+        path = f"/v1/jobs/{job_id}"
         canceled = job.state is JobState.CANCELED
         view: dict[str, Any] = {
-            "id": to_text(job.id),
+            "id": job_id,
             "status": job.state,
             "model": job.model,
             "lane": job.lane,

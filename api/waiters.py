@@ -1,7 +1,8 @@
 """Answers that are held until a job ends: one subscription a process wakes them, not a poll for each client.
 
-A waiter registers, then reads: a job that ends in between is seen by one or the other. A notice that is lost with
-its connection is made up for by reading all waiters again, after each reconnect and every few seconds.
+A waiter registers, then reads: a job that ends in between is seen by one or the other. The notice of a job of one image
+has its result with it. One that is lost with its connection is made up for by reading all waiters again, after each
+reconnect and every few seconds.
 """
 
 import asyncio
@@ -18,11 +19,12 @@ from starlette.types import Receive
 
 from jobs.errors import StoreUnavailable
 from jobs.keys import ENDED_CHANNEL
+from jobs.rows import unpack_notices
 from jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
-_ID_BYTES = 16
+_WATCH_AFTER_SECONDS = 0.5  # most jobs have ended by then, and nobody asks whether their client is still there
 _REREAD_AT_ONCE = 1000
 _RESUBSCRIBE_SECONDS = 0.2
 
@@ -33,7 +35,7 @@ class Waiters:
         self._redis_url = redis_url
         self._channel = f"{ENDED_CHANNEL}.{database}"
         self._reread_seconds = reread_seconds
-        self._waiting = defaultdict[bytes, set[asyncio.Future[None]]](set)
+        self._waiting = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
         self._tasks = list[asyncio.Task[None]]()
         self.released = False
         """Whether the process stops, and nobody is to wait any more."""
@@ -49,12 +51,16 @@ class Waiters:
     def release(self) -> None:
         """From now on nobody waits: the process stops, and held answers go out as things stand."""
         self.released = True
-        self._wake(list(self._waiting))
+        for job_id in list(self._waiting):
+            self._wake(job_id)
 
     @contextmanager
-    def waiting_for(self, job_id: bytes) -> Iterator[asyncio.Future[None]]:
-        """A future that is done once the job has ended or is gone. Look at the job only after this was entered."""
-        future = asyncio.get_running_loop().create_future()
+    def waiting_for(self, job_id: bytes) -> Iterator[asyncio.Future[bytes]]:
+        """A future that is done once the job has ended or is gone. Look at the job only after this was entered.
+
+        Its result is what `end_as_told` takes.
+        """
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(future)
         if self.released:
             _finish(future)
@@ -66,10 +72,9 @@ class Waiters:
             if not futures:
                 del self._waiting[job_id]
 
-    def _wake(self, job_ids: list[bytes]) -> None:
-        for job_id in job_ids:
-            for future in self._waiting.get(job_id, ()):
-                _finish(future)
+    def _wake(self, job_id: bytes, told: bytes = b"") -> None:
+        for future in self._waiting.get(job_id, ()):
+            _finish(future, told)
 
     async def _listen(self) -> None:
         retry = Retry(NoBackoff(), 0)  # redis-py would subscribe again by itself, and nobody would be read again
@@ -84,8 +89,8 @@ class Waiters:
                     await self._reread()
                     subscribed = True
                     async for message in pubsub.listen():
-                        data = message["data"]
-                        self._wake([data[at : at + _ID_BYTES] for at in range(0, len(data), _ID_BYTES)])
+                        for job_id, told in unpack_notices(message["data"]):
+                            self._wake(job_id, told)
             except (RedisError, OSError, StoreUnavailable) as error:
                 if subscribed:
                     log.warning("the subscription is lost and starts again: %s", error)
@@ -105,19 +110,29 @@ class Waiters:
     async def _reread(self) -> None:
         waiting = list(self._waiting)
         for start in range(0, len(waiting), _REREAD_AT_ONCE):
-            self._wake(await self._store.ended(waiting[start : start + _REREAD_AT_ONCE]))
+            for job_id in await self._store.ended(waiting[start : start + _REREAD_AT_ONCE]):
+                self._wake(job_id)
 
 
-async def until_done(future: asyncio.Future[None], seconds: float, receive: Receive) -> None:
-    """Wait for the future, so many seconds, or until the client goes away."""
-    gone = asyncio.ensure_future(_disconnect(receive))
-    gone.add_done_callback(lambda _: _finish(future))
-    timer = asyncio.get_running_loop().call_later(seconds, _finish, future)
+async def until_done(future: asyncio.Future[bytes], seconds: float, receive: Receive) -> bytes:
+    """Wait for the future, so many seconds, or until the client goes away. Returns its result, or b""."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal gone
+        gone = loop.create_task(_disconnect(receive))
+        gone.add_done_callback(lambda _: _finish(future))
+
+    over = loop.call_later(seconds, _finish, future)
+    watching = loop.call_later(_WATCH_AFTER_SECONDS, watch)
     try:
-        await future
+        return await future
     finally:
-        timer.cancel()
-        gone.cancel()
+        over.cancel()
+        watching.cancel()
+        if gone is not None:
+            gone.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -125,6 +140,6 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _finish(future: asyncio.Future[None]) -> None:
+def _finish(future: asyncio.Future[bytes], told: bytes = b"") -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(told)

@@ -8,8 +8,8 @@ cost 40 to 90 µs of CPU a submit here, this 4 to 15 (docs/decisions/0003-own-pi
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, cast
 
 import hiredis
 
@@ -18,6 +18,7 @@ from jobs.address import RedisAddress
 log = logging.getLogger(__name__)
 
 Command = tuple[bytes | str | int, ...]
+_pack = cast("Any", hiredis.pack_command)  # its types know no bytes
 Reply = Any  # what hiredis reads: bytes, int, None, list, or hiredis.ReplyError as a value
 
 
@@ -29,14 +30,41 @@ class OutcomeUnknown(Exception):
     """The commands were sent, and no answer came."""
 
 
-class _Request:
-    __slots__ = ("data", "replies", "waiter", "wanted")
+class Batch(Protocol):
+    """Commands that are not settled before they are sent: until then, more callers may join in."""
 
-    def __init__(self, commands: tuple[Command, ...], waiter: asyncio.Future[list[Reply]]) -> None:
-        self.data = b"".join(hiredis.pack_command(cast("Any", command)) for command in commands)
+    def callers(self) -> int:
+        """How many there are by now."""
+
+    def commands(self) -> Sequence[Command]:
+        """Called once, when they are sent. None where everybody went away."""
+
+
+class _Request:
+    __slots__ = ("batch", "data", "replies", "waiter", "wanted")
+
+    def __init__(
+        self, commands: Sequence[Command], waiter: asyncio.Future[list[Reply]], batch: Batch | None = None
+    ) -> None:
+        self.data = b"".join(map(_pack, commands))
         self.wanted = len(commands)
         self.waiter = waiter
+        self.batch = batch
         self.replies = list[Reply]()
+
+    def settle(self) -> None:
+        """What is sent stands from here on."""
+        if self.batch is None or self.wanted or self.waiter.done():
+            return
+        try:
+            commands = self.batch.commands()
+            self.data = b"".join(map(_pack, commands))
+        except Exception as error:  # the batch's callers learn of it, and others are not held up
+            self.waiter.set_exception(error)
+            return
+        self.wanted = len(commands)
+        if not commands:
+            self.waiter.set_result([])
 
 
 class _Wire(asyncio.Protocol):
@@ -128,10 +156,17 @@ class GroupConnection:
             NotSent: nothing was sent.
             OutcomeUnknown: it was sent, and whether it ran is not known.
         """
+        return await self._enqueue(commands)
+
+    async def execute_batch(self, batch: Batch) -> list[Reply]:
+        """`execute`, for what is still growing until it is sent."""
+        return await self._enqueue((), batch)
+
+    def _enqueue(self, commands: Sequence[Command], batch: Batch | None = None) -> asyncio.Future[list[Reply]]:
         waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(commands, waiter))
+        self._waiting.append(_Request(commands, waiter, batch))
         self._arrived.set()
-        return await waiter
+        return waiter
 
     async def _run(self) -> None:
         while True:
@@ -180,12 +215,17 @@ class GroupConnection:
 
     def _next_group(self) -> list[_Request]:
         """What goes into the next pipeline: callers that went away are left out."""
-        group, size = list[_Request](), 0
-        while self._waiting and len(group) < self._requests_max:
-            if self._waiting[0].waiter.done():
+        group, size, callers = list[_Request](), 0, 0
+        while self._waiting:
+            request = self._waiting[0]
+            callers += request.batch.callers() if request.batch is not None else 1
+            if group and callers > self._requests_max:
+                break
+            request.settle()
+            if request.waiter.done():
                 self._waiting.popleft()
                 continue
-            size += len(self._waiting[0].data)
+            size += len(request.data)
             if group and size > self._bytes_max:
                 break
             group.append(self._waiting.popleft())

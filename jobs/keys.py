@@ -10,7 +10,7 @@ TASK: Final = "classify"
 OUTBOUND_TASK: Final = "outbound"  # fetch what chunks refer to, call the webhooks that are due
 QUEUE: Final = "darkroom."  # + model: the Celery queue that carries this model's doorbells
 BELL_PLACEHOLDER: Final = "BELLID"  # stands in a doorbell template where its unique id goes
-ENDED_CHANNEL: Final = "darkroom.ended"  # + the database's number: pub/sub ignores databases
+ENDED_CHANNEL: Final = "darkroom.notices"  # + the database's number, which pub/sub ignores: see `unpack_notices`
 
 JOB: Final = "j:"  # + ID, hash: the record, its results, its chunks' names
 UPLOAD: Final = "b:"  # + ID CHUNK, string: one chunk's packed upload bytes

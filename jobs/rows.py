@@ -8,7 +8,8 @@ that are kept for a retry (`pack_kept`); for each part P of an open job: uP hold
 (ms as a double, 0 once done), chunks (4), digest so far.
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -139,6 +140,33 @@ def items_from(job: Job, first: int, fields: Fields) -> list[Item]:
         return [_item(first + at, name, Failure(job.gave_up), None) for at, name in enumerate(names)]
     state = ItemState.CANCELED if job.state is JobState.CANCELED else ItemState.PENDING
     return [Item(first + at, name, state, None, None) for at, name in enumerate(names)]
+
+
+_NOTICE = struct.Struct(">16sH")
+_TOLD = struct.Struct(">cd")
+
+
+def unpack_notices(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Ids of jobs that have ended, each with what `end_as_told` takes; b"" where that must be read."""
+    at = 0
+    while at < len(data):
+        job_id, size = _NOTICE.unpack_from(data, at)
+        at += _NOTICE.size
+        yield job_id, data[at : at + size]
+        at += size
+
+
+def end_as_told(job: Job, told: bytes) -> bool:
+    """Make of a job what a notice tells that it is now. False: it does not tell, the job must be read."""
+    if not told or job.only_item is None:
+        return False
+    code, ended_ms = _TOLD.unpack_from(told)
+    job.state, job.ended_ms = STATE_OF_CODE[code], int(ended_ms)
+    ref, (outcome,) = unpack_outcomes(told[_TOLD.size :])
+    job.only_item = _item(0, job.only_item.name, outcome, ref)
+    failed = isinstance(outcome, Failure)
+    job.succeeded, job.failed = int(not failed), int(failed)
+    return True
 
 
 def _item(index: int, name: str | None, outcome: Outcome, ref: str | None) -> Item:

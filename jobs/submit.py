@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 
 import orjson
 from hiredis import ReplyError
 
 from jobs import keys
-from jobs.connection import Command, NotSent, OutcomeUnknown
+from jobs.connection import Command, NotSent, OutcomeUnknown, Reply
 from jobs.errors import (
     DarkroomError,
     IdempotencyInProgress,
@@ -28,6 +28,7 @@ from jobs.rows import job_key, upload_key
 log = logging.getLogger(__name__)
 
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
+BATCH_SUBMITS_MAX = 32  # bounds the keys that one call of the script touches: six a submit, where no owner comes twice
 _RESOLVE_MARGIN_SECONDS = 0.01  # between this process's idea of the server's clock and that clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,
@@ -50,7 +51,7 @@ class Chunk:
     only_refused: ItemCode | None = None
     """Why the only image was refused, where there is just one."""
 
-    @cached_property
+    @property
     def packed_names(self) -> bytes:
         """As the store keeps them."""
         return b"" if self.names == [None] else orjson.dumps(self.names)
@@ -84,12 +85,74 @@ class Earlier:
     fingerprint: bytes
 
 
+class _Member:
+    """One submission of a batch."""
+
+    __slots__ = ("args", "set_upload", "upload_bytes", "verdict")
+
+    def __init__(self, args: list[bytes | str | int], set_upload: Command | None, upload_bytes: int) -> None:
+        self.args = args
+        self.set_upload = set_upload
+        self.upload_bytes = upload_bytes
+        self.verdict: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+
+
+class _Batch:
+    """Submissions that go into one call of the script: what they have in common costs the server once."""
+
+    def __init__(self, head: Command) -> None:
+        self.members = list[_Member]()
+        self.closed = False
+        self._upload_bytes = 0
+        self._head = head
+
+    def takes(self, member: _Member, bytes_max: int) -> bool:
+        """Whether this one may join."""
+        full = len(self.members) >= BATCH_SUBMITS_MAX or self._upload_bytes + member.upload_bytes > bytes_max
+        return not self.closed and not full
+
+    def add(self, member: _Member) -> None:
+        self.members.append(member)
+        self._upload_bytes += member.upload_bytes
+
+    def callers(self) -> int:
+        return len(self.members)
+
+    def commands(self) -> list[Command]:
+        self.closed = True
+        # Those whose client went away are left out; their bytes were never written.
+        self.members = [member for member in self.members if not member.verdict.done()]
+        if not self.members:
+            return []
+        return [*(it.set_upload for it in self.members if it.set_upload is not None), self.call()]
+
+    def call(self) -> Command:
+        return (*self._head, *chain.from_iterable(member.args for member in self.members))
+
+    def settle(self, replies: list[Reply]) -> None:
+        """Give each member its verdict, or the error of the server that stands in its way."""
+        *written, verdicts = replies
+        uploads = iter(written)
+        for at, member in enumerate(self.members):
+            upload = next(uploads) if member.set_upload is not None else None
+            refused = next((it for it in (upload, verdicts) if isinstance(it, ReplyError)), None)
+            if not member.verdict.done():
+                member.verdict.set_result([refused] if refused is not None else verdicts[at])
+
+    def fail(self, error: Exception) -> None:
+        for member in self.members:
+            if not member.verdict.done():
+                member.verdict.set_exception(error)
+
+
 class Submitter:
     def __init__(self, link: StoreLink, room: UploadRoom, *, owner_pending_items_max: int) -> None:
         self._link = link
         self._room = room
         self._settings = link.settings
         self._pending_max = owner_pending_items_max
+        self._batch: _Batch | None = None
+        self._sending = set[asyncio.Task[None]]()
 
     async def new_id(self, owner: str) -> bytes:
         """An id for a job to come."""
@@ -128,22 +191,44 @@ class Submitter:
         await self._link.greeted()
         deadline_ms = int(self._link.now_ms() + self._link.timeout_seconds * 1000)
         chunk = submission.chunk
-        sets = [self._set_upload(submission.id, chunk)] if chunk is not None and chunk.data is not None else []
-        script = self._link.script("enqueue")
-        call: Command = ("EVALSHA", script.sha1, 0, *self._args(submission, deadline_ms, open_seconds))
+        args = self._args(submission, deadline_ms, open_seconds)
+        if chunk is None or chunk.data is None:
+            member = _Member(args, None, 0)
+        else:
+            member = _Member(args, self._set_upload(submission.id, chunk), len(chunk.data))
+        self._join(member)
         try:
-            replies = await self._link.commits.execute(*sets, call)
-            if is_noscript(replies[-1]):
-                replies[-1:] = await self._link.commits.execute(("SCRIPT", "LOAD", script.source), call)
+            verdict = await member.verdict
         except NotSent:
             raise StoreUnavailable from None
         except OutcomeUnknown:
             return await self._resolve(submission.id, deadline_ms)
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                await self.discard_upload(submission.id)
-                raise refusal(reply)
-        return await self._verdict(submission, *replies[-1])
+        if isinstance(verdict[0], ReplyError):
+            await self.discard_upload(submission.id)
+            raise refusal(verdict[0])
+        return await self._verdict(submission, *verdict)
+
+    def _join(self, member: _Member) -> None:
+        """Into the batch that waits to be sent, or a new one."""
+        batch = self._batch
+        if batch is None or not batch.takes(member, self._link.group_bytes_max):
+            budget = self._settings.records_budget_bytes
+            batch = self._batch = _Batch(("EVALSHA", self._link.script("enqueue").sha1, 0, budget, self._pending_max))
+            task = asyncio.create_task(self._send(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        batch.add(member)
+
+    async def _send(self, batch: _Batch) -> None:
+        try:
+            replies = await self._link.commits.execute_batch(batch)
+            if replies and is_noscript(replies[-1]):
+                source = self._link.script("enqueue").source
+                replies[-1:] = (await self._link.commits.execute(("SCRIPT", "LOAD", source), batch.call()))[1:]
+            if replies:
+                batch.settle(replies)
+        except Exception as error:
+            batch.fail(error)
 
     async def _verdict(self, submission: Submission, verdict: bytes, *more: bytes) -> int | Earlier:
         match verdict:
@@ -171,8 +256,6 @@ class Submitter:
             submission.top_k,
             deadline_ms,
             self._room.for_jobs_bytes(submission.lane),
-            self._settings.records_budget_bytes,
-            self._pending_max,
             submission.key,
             submission.fingerprint,
             submission.webhook_url,

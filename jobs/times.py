@@ -1,6 +1,7 @@
 """Redis times as clients see them."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import overload
 
 
@@ -12,4 +13,10 @@ def iso_time(ms: int | None) -> str | None:
     """Milliseconds since 1970 as RFC 3339, in UTC."""
     if ms is None:
         return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=128)  # those who ask about now ask about the same second, thousands of times
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="seconds")

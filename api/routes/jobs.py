@@ -18,6 +18,7 @@ from api.waiters import until_done
 from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, Job, JobState, Lane
+from jobs.rows import end_as_told
 from jobs.settings import ModelName
 from jobs.webhooks import check_webhook
 
@@ -80,11 +81,12 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
         return await _accepted(calls, await calls.intake.submit(request, order, job_id))
     with calls.waiters.waiting_for(job_id) as ended:
         accepted = await calls.intake.submit(request, order, job_id)
-        if not accepted.replayed:
-            await until_done(ended, wait, request.receive)
+        told = b"" if accepted.replayed else await until_done(ended, wait, request.receive)
     job = accepted.job
-    with suppress(StoreUnavailable):  # the job stands all the same
-        job = await (_until_ended(request, calls, job, wait) if accepted.replayed else calls.store.get(job.id, owner))
+    if not end_as_told(job, told):
+        read = _until_ended(request, calls, job, wait) if accepted.replayed else calls.store.get(job.id, owner)
+        with suppress(StoreUnavailable):  # the job stands all the same
+            job = await read
     return await _accepted(calls, Accepted(job, accepted.replayed), {"Preference-Applied": f"wait={wait:g}"})
 
 
@@ -206,8 +208,8 @@ async def _until_ended(request: Request, calls: Services, job: Job, seconds: flo
         job = await calls.store.get(job.id, job.owner)
         if job.state.ended:
             return job
-        await until_done(ended, seconds, request.receive)
-        return await calls.store.get(job.id, job.owner)
+        told = await until_done(ended, seconds, request.receive)
+        return job if end_as_told(job, told) else await calls.store.get(job.id, job.owner)
 
 
 def _idempotency_key(request: Request) -> str:
@@ -222,6 +224,8 @@ def _idempotency_key(request: Request) -> str:
 
 def _preferred_wait_seconds(request: Request, most: float) -> float | None:
     """N of `Prefer: wait=N` (RFC 7240), at most `most`. What makes no sense is passed over, as that RFC has it."""
+    if "prefer" not in request.headers:
+        return None
     found = _PREFER_WAIT.search(",".join(request.headers.getlist("prefer")))
     return min(float(found[1]), most) if found else None
 

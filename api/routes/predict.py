@@ -12,6 +12,7 @@ from api.waiters import until_done
 from jobs.errors import BadImage, StoreUnavailable, WaitTimeout
 from jobs.ids import to_text
 from jobs.records import Failure, Lane
+from jobs.rows import end_as_told
 
 router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 
@@ -35,10 +36,12 @@ async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     """Multipart with the image in the field `file`."""
     job_id = await calls.intake.new_id(owner)
     with calls.waiters.waiting_for(job_id) as ended:
-        await calls.intake.submit(request, Order(owner, lane=Lane.INTERACTIVE, top_k=1, field="file"), job_id)
-        await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
+        order = Order(owner, lane=Lane.INTERACTIVE, top_k=1, field="file")
+        job = (await calls.intake.submit(request, order, job_id)).job
+        told = await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
     try:
-        job = await calls.store.get(job_id, owner)
+        if not end_as_told(job, told):
+            job = await calls.store.get(job_id, owner)
     except StoreUnavailable:
         raise StoreUnavailable(
             "The image was accepted, but its result cannot be read now.", job_id=to_text(job_id)

@@ -7,7 +7,7 @@ local token = ARGV[1]
 local lease = K.lease .. token
 local now = now_ms()
 local uploads, records, finished = 0, 0, 0
-local ended, pending = {}, {}
+local ended, notices, pending = {}, {}, {}
 
 -- What keeping so much takes, or 0 where there is no room for it.
 local function room_for(kept)
@@ -36,8 +36,10 @@ for at = 4, #ARGV, 4 do
       if succeeded < items then fields[#fields + 1], fields[#fields + 2] = 'f', failed end
       if keeping > 0 then fields[#fields + 1], fields[#fields + 2] = 'b' .. chunk, kept end
       if record[1] ~= 'o' and done + failed == tonumber(record[3]) then
-        for _, value in ipairs({ 's', done > 0 and 'c' or 'f', 'e', now }) do fields[#fields + 1] = value end
+        local state = done > 0 and 'c' or 'f'
+        for _, value in ipairs({ 's', state, 'e', now }) do fields[#fields + 1] = value end
         ended[#ended + 1] = id
+        notices[#ended] = notice(id, record[3] == '1' and state .. struct.pack('>d', now) .. results or '')
         if record[7] then redis.call('ZADD', K.hooks, now, id) end
       end
       redis.call('HSET', job, unpack(fields))
@@ -59,7 +61,7 @@ if redis.call('EXISTS', lease) == 0 then
 end
 if #ended > 0 then
   redis.call('RPUSH', K.ended, unpack(ended))
-  redis.call('PUBLISH', K.channel, table.concat(ended))
+  redis.call('PUBLISH', K.channel, table.concat(notices))
 end
 if ARGV[2] ~= '' and has_ready(ARGV[2]) then ring(ARGV[2], doorbells_max(ARGV[2])) end
 return finished

@@ -37,10 +37,9 @@ local function drop_upload(entry, size)
   end
 end
 
--- Puts a chunk into its owner's queue; the owner joins the ring when it had nothing ready.
-local function make_ready(model, lane, owner, entry, first)
-  local name = model .. ':' .. lane
-  if redis.call(first and 'LPUSH' or 'RPUSH', K.ready .. name .. ':' .. owner, entry) == 1 then
+-- Puts chunks into their owner's queue of a ring ('model:lane'); the owner joins the ring when it had nothing ready.
+local function make_ready(name, owner, entries, first)
+  if redis.call(first and 'LPUSH' or 'RPUSH', K.ready .. name .. ':' .. owner, unpack(entries)) == #entries then
     redis.call('RPUSH', K.ring .. name, owner)
   end
 end
@@ -49,37 +48,61 @@ local function has_ready(model)
   return redis.call('EXISTS', K.ring .. model .. ':i', K.ring .. model .. ':b', K.suspects .. model) > 0
 end
 
--- Rings the doorbell while fewer than `most` wait. The template comes from a worker: before the first one
--- there is nobody to ring for, and its sweep rings for what waits.
-local function ring(model, most)
+-- Rings the doorbell, so many times, while fewer than `most` wait. The template comes from a worker: before the first
+-- one there is nobody to ring for, and its sweep rings for what waits.
+local function ring(model, most, times)
   local queue = K.queue .. model
-  if redis.call('LLEN', queue) >= most then return 0 end
-  local bell = redis.call('GET', K.bell .. model)
+  local rings = math.min(most - redis.call('LLEN', queue), times or 1)
+  local bell = rings > 0 and redis.call('GET', K.bell .. model)
   if not bell then return 0 end
-  redis.call('LPUSH', queue, (string.gsub(bell, K.placeholder, model .. '-' .. redis.call('INCR', K.bells))))
-  return 1
+  for _ = 1, rings do
+    redis.call('LPUSH', queue, (string.gsub(bell, K.placeholder, model .. '-' .. redis.call('INCR', K.bells))))
+  end
+  return rings
 end
 
 local function doorbells_max(model)
   return math.max(2, redis.call('ZCARD', K.serving .. model))
 end
 
+-- What is counted, for scripts that take jobs in: read here, added to by `admit`, written by `close_books`.
+local function open_books(records_max, pending_max)
+  local found = redis.call('HMGET', K.stats, 'uploads', 'records', 'accepted')
+  for at = 1, 3 do found[at] = tonumber(found[at] or 0) end
+  return { uploads = found[1], records = found[2], accepted = found[3], pending = {},
+    records_max = tonumber(records_max), pending_max = tonumber(pending_max) }
+end
+
 -- Counts what a submit brings, or returns why it is refused and by how much it is over.
-local function admit(owner, jobs, items, waiting, records, uploads_max, records_max, pending_max)
-  local stats = redis.call('HMGET', K.stats, 'uploads', 'records', 'pending:' .. owner, 'accepted')
-  for at = 1, 4 do stats[at] = tonumber(stats[at] or 0) end
-  if stats[3] + items > tonumber(pending_max) then return 'quota_exceeded', 0 end
-  if stats[1] + waiting > tonumber(uploads_max) then return 'queue_full', stats[1] + waiting - uploads_max end
-  if stats[2] + records > tonumber(records_max) then return 'queue_full', 0 end
-  redis.call('HSET', K.stats, 'uploads', stats[1] + waiting, 'records', stats[2] + records,
-    'pending:' .. owner, stats[3] + items, 'accepted', stats[4] + jobs)
-  return nil, stats[4] + jobs
+local function admit(books, owner, jobs, items, waiting, records, uploads_max)
+  local pending = books.pending[owner] or tonumber(redis.call('HGET', K.stats, 'pending:' .. owner) or 0)
+  if pending + items > books.pending_max then return 'quota_exceeded', 0 end
+  local over = books.uploads + waiting - uploads_max
+  if over > 0 then return 'queue_full', over end
+  if books.records + records > books.records_max then return 'queue_full', 0 end
+  books.uploads, books.records = books.uploads + waiting, books.records + records
+  books.accepted, books.pending[owner] = books.accepted + jobs, pending + items
+  return nil, books.accepted
+end
+
+local function close_books(books)
+  local fields = { 'uploads', books.uploads, 'records', books.records, 'accepted', books.accepted }
+  for owner, pending in pairs(books.pending) do
+    fields[#fields + 1] = 'pending:' .. owner
+    fields[#fields + 1] = pending
+  end
+  if #fields > 6 then redis.call('HSET', K.stats, unpack(fields)) end
+end
+
+-- What `unpack_notices` in jobs/rows.py reads: a job has ended, and, where it is one image, with what.
+local function notice(id, told)
+  return id .. struct.pack('>I2', #told) .. told
 end
 
 -- Whoever waits for the end of a job is told, and its webhook is due.
 local function note_end(id, hook)
   redis.call('RPUSH', K.ended, id)
-  redis.call('PUBLISH', K.channel, id)
+  redis.call('PUBLISH', K.channel, notice(id, ''))
   if hook then redis.call('ZADD', K.hooks, now_ms(), id) end
 end
 
@@ -99,7 +122,7 @@ end
 -- Makes a chunk ready for whoever serves it, and rings.
 local function call_for(model, lane, owner, entry, first)
   local server = server_of(entry, model)
-  make_ready(server, lane, owner, entry, first)
+  make_ready(server .. ':' .. lane, owner, { entry }, first)
   ring(server, doorbells_max(server))
 end
 

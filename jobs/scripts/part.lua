@@ -63,9 +63,11 @@ if staged then
   if record[5] + items > tonumber(ARGV[15]) then return refuse('upload_too_large') end
   if redis.call('EXISTS', staged) == 0 then return { 'upload_lost' } end
   local records = K.row_bytes + stored(ARGV[19])
-  local refusal, over = admit(owner, 0, items, size + K.chunk_bytes, records, ARGV[12], ARGV[13], ARGV[14])
+  local books = open_books(ARGV[13], ARGV[14])
+  local refusal, over = admit(books, owner, 0, items, size + K.chunk_bytes, records, ARGV[12])
   if refusal == 'queue_full' then return { refusal, over } end -- the caller waits, and the bytes with it
   if refusal then return refuse(refusal) end
+  close_books(books)
   redis.call('RENAME', staged, K.upload .. id .. struct.pack('>I4', chunk))
   redis.call('PERSIST', K.upload .. id .. struct.pack('>I4', chunk))
   redis.call('HSET', job, 'n', record[5] + items, 'c', chunk + 1, 'z', record[7] + records, 'i' .. chunk, ARGV[19])

@@ -181,17 +181,11 @@ async def test_a_submit_that_never_ran_is_known_not_to_stand(short_link: StoreLi
     """The commands were lost on their way; past the deadline they cannot run any more."""
     submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
-    execute = short_link.commits.execute
-    calls = 0
 
-    async def lose_the_first_commands(*commands: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise OutcomeUnknown
-        return await execute(*commands)
+    async def lose_them(_: object) -> object:
+        raise OutcomeUnknown
 
-    short_link.commits.execute = lose_the_first_commands
+    short_link.commits.execute_batch = lose_them
     with pytest.raises(StoreUnavailable) as raised:
         await submitter.enqueue(job)
     assert raised.value.extensions == {}
