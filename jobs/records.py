@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from jobs.errors import ITEM_DETAIL, ItemCode
@@ -138,9 +139,6 @@ def unpack_kept(data: bytes) -> dict[int, memoryview]:
     return kept
 
 
-_PREDICTION = struct.Struct("<Hf")
-
-
 def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
     """One chunk's results: the model's `name@version`, then for each item a count and its (class, confidence) pairs.
 
@@ -153,7 +151,7 @@ def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
             parts.append(bytes((0, _CODES.index(outcome.code))))
         else:
             parts.append(bytes((len(outcome),)))
-            parts.extend(_PREDICTION.pack(*prediction) for prediction in outcome)
+            parts.append(_flat(len(outcome)).pack(*chain.from_iterable(outcome)))
     return b"".join(parts)
 
 
@@ -167,8 +165,9 @@ def unpack_flat(data: bytes) -> tuple[str, list[tuple[Any, ...] | Failure]]:
             items.append(Failure(_CODES[data[at + 1]]))
             at += 2
         else:
-            items.append(_flat(count).unpack_from(data, at + 1))
-            at += 1 + count * _PREDICTION.size
+            pairs = _flat(count)
+            items.append(pairs.unpack_from(data, at + 1))
+            at += 1 + pairs.size
     return ref, items
 
 

@@ -13,9 +13,10 @@ from torch import nn
 from jobs.errors import ItemCode
 from jobs.models import Card
 from jobs.records import Failure, Outcome, Prediction
-from worker.images import BadImage, ImageLimits, decode
+from worker.images import BadImage, ImageLimits
 from worker.oom import is_out_of_memory
 from worker.preprocess import MODES
+from worker.sheet import Sheet
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Classifier:
         self.card = card
         self._network = network
         self._limits = limits
-        self._preprocess = MODES[card.preprocessing]
+        self._mode = MODES[card.preprocessing]
         self._has_failed = False  # the first failure is logged with all that is known
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
@@ -39,18 +40,19 @@ class Classifier:
             MemoryError: there is not enough for these images; the fault may be another's, which has leaked.
         """
         outcomes: list[Outcome | None] = [None] * len(uploads)
-        inputs, places = list[NDArray[np.float32]](), list[int]()
+        sheet, places = Sheet(self._mode, self.card.input, len(uploads)), list[int]()
         for place, upload in enumerate(uploads):
             if place and time.monotonic() > until:
                 break
             try:
-                inputs.append(self._preprocess(decode(upload, self._limits), self.card.input))
+                sheet.add(upload, self._limits)
                 places.append(place)
             except BadImage as error:
                 outcomes[place] = Failure(error.code)
-        if inputs:
-            for place, row in zip(places, self._probabilities(inputs), strict=True):
-                outcomes[place] = _best(row, top_ks[place])
+        if places:
+            rows = self._probabilities(sheet.inputs())
+            for place, outcome in zip(places, _best(rows, [top_ks[place] for place in places]), strict=True):
+                outcomes[place] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -59,29 +61,34 @@ class Classifier:
             logits = self._network(torch.from_numpy(inputs).flatten(1))
             return torch.softmax(logits, dim=1).numpy()
 
-    def _probabilities(
-        self, inputs: list[NDArray[np.float32]], *, first: bool = True
-    ) -> list[NDArray[np.float32] | None]:
-        """One row an image; None where the model fails on that image.
+    def _probabilities(self, inputs: NDArray[np.float32], *, first: bool = True) -> NDArray[np.float32]:
+        """As `probabilities`, but a row of NaN where the model fails on that image.
 
         All at once first; then in parts; then those parts that failed image by image. So no image is tried more than
         three times, and one that fails among 64 costs 16 more forwards.
         """
         try:
-            return list(self.probabilities(np.stack(inputs)))
+            return self.probabilities(inputs)
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError from error
             if len(inputs) == 1:
                 log.warning("the model failed on an image: %r", error, exc_info=not self._has_failed)
                 self._has_failed = True
-                return [None]
+                return np.full((1, len(self.card.classes)), np.nan, np.float32)
         part = math.isqrt(len(inputs)) if first else 1
         parts = (inputs[at : at + part] for at in range(0, len(inputs), part))
-        return [row for some in parts for row in self._probabilities(some, first=False)]
+        return np.concatenate([self._probabilities(some, first=False) for some in parts])
 
 
-def _best(row: NDArray[np.float32] | None, top_k: int) -> Outcome:
-    if row is None or not np.isfinite(row).all():
-        return Failure(ItemCode.MODEL_FAILED)
-    return [Prediction(int(index), float(row[index])) for index in np.argsort(-row, kind="stable")[:top_k]]
+def _best(rows: NDArray[np.float32], top_ks: Sequence[int]) -> list[Outcome]:
+    """For each row its best classes, so many as are wanted of it; of equal confidences the first class is better."""
+    sound = np.isfinite(rows.sum(axis=1))  # of probabilities: no number if one of them is none
+    order = np.argsort(-rows, axis=1, kind="stable")[:, : max(top_ks)]
+    confidences = rows[np.arange(len(rows))[:, np.newaxis], order]
+    return [
+        list(map(Prediction, classes[:top_k], row[:top_k])) if is_sound else Failure(ItemCode.MODEL_FAILED)
+        for is_sound, classes, row, top_k in zip(
+            sound.tolist(), order.tolist(), confidences.tolist(), top_ks, strict=True
+        )
+    ]

@@ -3,12 +3,14 @@
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
 from PIL import Image
 
 from jobs.errors import ItemCode
 from jobs.media import sniff
+from worker.gray_png import draw_plain_gray, plain_gray_size
 from worker.oom import is_out_of_memory
 from worker.settings import WorkerSettings
 
@@ -19,7 +21,7 @@ _PILLOW_FORMATS = {
     "image/bmp": ("BMP",),
     "image/webp": ("WEBP",),
 }
-_START_OF_SCAN = b"\xff\xda"  # within a scan, a byte 0xff is followed by other bytes alone
+_START_OF_SCAN = (0xFF, 0xDA)  # within a scan, a byte 0xff is followed by other bytes alone
 
 
 class BadImage(Exception):
@@ -42,8 +44,26 @@ class ImageLimits:
         )
 
 
-def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
+def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Raises BadImage where width and height are too large."""
+    width, height = size
+    if width * height > limits.pixels_max or max(size) > limits.side_pixels_max:
+        raise BadImage(ItemCode.TOO_MANY_PIXELS)
+
+
+class Needed(NamedTuple):
+    """What is needed of a picture at least: a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size (decision 21)."""
+
+    width: int
+    height: int
+    colour: bool
+    """False: gray will do, and is what comes where a JPEG's size was reduced."""
+
+
+def decode(upload: bytes | memoryview, limits: ImageLimits, needed: Needed | None = None) -> Image.Image:
     """The first frame, decoded, 8 bits a channel, in the orientation in which it is stored.
+
+    `needed` is None where all of it is: every pixel, in its colours.
 
     Raises:
         BadImage: with the code for the item.
@@ -51,6 +71,12 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
     """
     if not upload:
         raise BadImage(ItemCode.EMPTY_UPLOAD)
+    size = plain_gray_size(upload)
+    if size is not None:
+        check_size(size, limits)
+        image = Image.new("L", size)
+        if draw_plain_gray(upload, image, (0, 0, *size)):
+            return image
     media_type = sniff(upload)
     if media_type is None:
         raise BadImage(ItemCode.NOT_AN_IMAGE)
@@ -58,7 +84,7 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
         raise BadImage(ItemCode.UNSUPPORTED_FORMAT)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what damage looks like: every upload could fill the log
-            return _load(upload, media_type, limits)
+            return _load(upload, media_type, limits, needed)
     except BadImage:
         raise
     except Image.DecompressionBombError:
@@ -69,19 +95,36 @@ def decode(upload: bytes | memoryview, limits: ImageLimits) -> Image.Image:
         raise BadImage(ItemCode.CORRUPT_IMAGE) from error
 
 
-def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits) -> Image.Image:
+def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits, needed: Needed | None) -> Image.Image:
     # Pillow's own check, at twice that: it fills memory for a GIF's first frame before the size can be seen here.
     Image.MAX_IMAGE_PIXELS = limits.pixels_max
     image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
-    if image.width * image.height > limits.pixels_max or max(image.size) > limits.side_pixels_max:
-        raise BadImage(ItemCode.TOO_MANY_PIXELS)
+    check_size(image.size, limits)
     if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
         raise BadImage(ItemCode.TOO_MANY_FRAMES)
-    if media_type == "image/jpeg" and bytes(upload).count(_START_OF_SCAN) > limits.scans_max:
-        raise BadImage(ItemCode.TOO_MANY_SCANS)
+    if media_type == "image/jpeg":
+        if _scans(upload) > limits.scans_max:
+            raise BadImage(ItemCode.TOO_MANY_SCANS)
+        if needed is not None:
+            _reduce(image, needed)
     image.load()
     image.info.pop("transparency", None)  # without a palette or with an alpha for each colour, convert() trips over it
     return _eight_bits(image)
+
+
+def _scans(upload: bytes | memoryview) -> int:
+    """How many scans a JPEG has at most. In numpy: `bytes.count` stops at each 0xff, of which pixels are full."""
+    data = np.frombuffer(upload, np.uint8)
+    first, second = _START_OF_SCAN
+    return int(np.count_nonzero((data[:-1] == first) & (data[1:] == second)))
+
+
+def _reduce(image: Image.Image, needed: Needed) -> None:
+    """Have a JPEG that is at least twice as large as needed decoded smaller."""
+    if min(image.width // needed.width, image.height // needed.height) >= 2:
+        # Gray is the JPEG's own brightness then. Where nothing is reduced, the colours are decoded and converted
+        # as the book has it.
+        image.draft(None if needed.colour else "L", (needed.width, needed.height))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ from jobs.errors import ModelPackageError
 from jobs.models import Manifest, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
+from worker.forward import fastest
 from worker.images import ImageLimits
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
@@ -29,7 +30,7 @@ def load_package(folder: Path, limits: ImageLimits) -> Classifier:
     network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
     path = folder / manifest.weights.file
     _load_weights(network, _read_weights(path, manifest.weights.format), path)
-    classifier = Classifier(network.eval(), card, limits)
+    classifier = Classifier(fastest(network.eval(), card.input), card, limits)
     _check_golden(classifier, manifest, folder)
     return classifier
 

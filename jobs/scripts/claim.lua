@@ -54,16 +54,20 @@ local function take_round(name, items_max, items, bytes)
     local owner = redis.call('LPOP', K.ring .. name)
     local queue = K.ready .. name .. ':' .. owner
     local before, share, fits = items, items + math.ceil((items_max - items) / owners), true
+    local chunks = 1 -- to pop in one go: once the first is known, as many as fit if all are like it
     while items < share and pops > 0 do
-      local entry = redis.call('LPOP', queue)
-      if not entry then break end
-      pops = pops - 1
-      local _, _, more, size = unpack_entry(entry)
-      if #held > 0 and (items + more > items_max or bytes + size > bytes_max) then
-        redis.call('LPUSH', queue, entry)
-        fits, pops = false, 0
-      elseif take(entry) then
-        items, bytes = items + more, bytes + size
+      local popped = redis.call('LPOP', queue, math.min(chunks, pops))
+      if not popped then break end
+      for at, entry in ipairs(popped) do
+        local _, _, more, size = unpack_entry(entry)
+        if items >= share or #held > 0 and (items + more > items_max or bytes + size > bytes_max) then
+          for back = #popped, at, -1 do redis.call('LPUSH', queue, popped[back]) end
+          if items < share then fits, pops = false, 0 end
+          break
+        end
+        pops = pops - 1
+        if take(entry) then items, bytes = items + more, bytes + size end
+        chunks = math.max(1, math.floor((share - items) / more))
       end
     end
     if redis.call('EXISTS', queue) == 1 then

@@ -101,7 +101,7 @@ def kinds() -> dict[str, Kind]:
     zips = ("application/zip", "application/octet-stream", "")
     images = ("image/png", "image/*", "application/octet-stream", "")
     return {
-        "png": Kind(images, by_format["png"], _repair_png),
+        "png": Kind(images, by_format["png"], repair_png),
         **{name: Kind(images, by_format[name]) for name in ("jpeg", "webp", "gif", "bmp")},
         "multipart": Kind(
             (f"multipart/form-data; boundary={BOUNDARY}", f'multipart/form-data; boundary="{BOUNDARY}"'),
@@ -156,7 +156,7 @@ def damaged_picture(random: Random, name: str) -> bytes:
     wholes = pictures()[name]
     data = damaged(random, random.choice(wholes), wholes)
     if name == "png" and random.random() < 0.7:
-        _repair_png(data)
+        repair_png(data)
     return bytes(data)
 
 
@@ -204,7 +204,8 @@ def _noise(random: Random, data: bytearray, _: Sequence[bytes]) -> None:
 _DAMAGES = (_flip, _cut, _splice, _extreme, _extreme, _repeat, _noise)
 
 
-def _repair_png(data: bytearray) -> None:
+def repair_png(data: bytearray) -> None:
+    """Make the checksums of its chunks right again."""
     at = 8
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

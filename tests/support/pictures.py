@@ -40,15 +40,20 @@ def photo(png: bytes, *, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return Image.fromarray(np.clip(gray[..., None] + noise + tint, 0, 255).astype(np.uint8), "RGB")
 
 
+def png(width: int, height: int, data: bytes, *, kind: tuple[int, ...] = (8, 0, 0, 0, 0), more: bytes = b"") -> bytes:
+    """A PNG of a header with these sizes and five bytes, more chunks, one chunk of data, and the end."""
+    header = png_chunk(b"IHDR", struct.pack(">II5B", width, height, *kind))
+    return b"\x89PNG\r\n\x1a\n" + header + more + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png_that_claims(width: int, height: int) -> bytes:
     """A PNG of a few kB whose header, truly, is of so many pixels: its rows are all white and compress to nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     rows = zlib.compress((b"\x00" + b"\xff" * ((width + 7) // 8)) * min(height, 300), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return png(width, height, rows, kind=(1, 0, 0, 0, 0))
 
 
 def jpeg_of_many_scans(image: Image.Image) -> bytes:

@@ -54,18 +54,18 @@ def _touched(kind: str) -> None:
 def _install() -> None:
     import worker.classifier as module  # noqa: PLC0415 - torch is for children alone
 
-    decode, probabilities = module.decode, module.Classifier.probabilities
+    add, probabilities = module.Sheet.add, module.Classifier.probabilities
 
-    def poisoned_decode(upload: Any, *args: Any) -> Any:
+    def poisoned_add(self: Any, upload: Any, *args: Any) -> None:
         _poison(upload)
-        return decode(upload, *args)
+        add(self, upload, *args)
 
     def poisoned_probabilities(self: Any, inputs: Any) -> Any:
         if (inputs.reshape(len(inputs), -1).std(axis=1) == 0).any():
             raise ValueError("this image is of one shade")
         return probabilities(self, inputs)
 
-    module.decode = poisoned_decode
+    module.Sheet.add = poisoned_add  # type: ignore[method-assign]
     module.Classifier.probabilities = poisoned_probabilities  # type: ignore[method-assign]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import redis
-from PIL import Image
 
 from jobs import keys
 from jobs.errors import ItemCode
@@ -20,9 +19,9 @@ from tests.support.store import MODEL, OWNER, Store, chunk_of
 from tests.support.waiting import eventually
 from worker.child import Child
 from worker.classifier import Classifier
-from worker.images import decode
 from worker.keeper import Keeper
 from worker.settings import WorkerSettings
+from worker.sheet import Sheet
 
 MakeChild = Callable[..., Child]
 
@@ -54,11 +53,13 @@ def begin_with_bulk(child: Child) -> Child:
 def watch(monkeypatch: pytest.MonkeyPatch, before: Callable[[bytes], None]) -> None:
     """Have every upload seen before it is decoded."""
 
-    def see(upload: memoryview, *args: Any) -> Image.Image:
-        before(bytes(upload))
-        return decode(upload, *args)
+    add = Sheet.add
 
-    monkeypatch.setattr("worker.classifier.decode", see)
+    def see(sheet: Sheet, upload: memoryview, *args: Any) -> None:
+        before(bytes(upload))
+        add(sheet, upload, *args)
+
+    monkeypatch.setattr(Sheet, "add", see)
 
 
 async def outcomes_of(store: Store, job_id: bytes) -> list[object]:
@@ -149,12 +150,11 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one
     child = make_child(slice_seconds=1e-6, task_time_limit_seconds=100)
     clock = 0.0
 
-    def decode_slowly(*args: Any) -> Image.Image:
+    def take_long(_: bytes) -> None:
         nonlocal clock
         clock += 30
-        return decode(*args)
 
-    monkeypatch.setattr("worker.classifier.decode", decode_slowly)
+    watch(monkeypatch, take_long)
     monkeypatch.setattr("time.monotonic", lambda: clock)
     done = []
     for _ in range(3):
@@ -176,13 +176,12 @@ async def test_a_poison_does_not_undo_what_was_done_before_it(
     child = make_child()
     seen = list[bytes]()
 
-    def die_of_poison(upload: memoryview, *args: Any) -> Image.Image:
-        seen.append(bytes(upload[:6]))
+    def die_of_poison(upload: bytes) -> None:
+        seen.append(upload[:6])
         if upload == b"poison":
             raise RuntimeError("dead")
-        return decode(upload, *args)
 
-    monkeypatch.setattr("worker.classifier.decode", die_of_poison)
+    watch(monkeypatch, die_of_poison)
     for _ in range(3):
         with pytest.raises(RuntimeError):
             child.serve("task")

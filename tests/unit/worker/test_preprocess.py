@@ -9,11 +9,17 @@ from PIL import Image
 
 from jobs.models import Input
 from tests.support.pictures import LIMITS, bad_pictures, encode, good_pictures, photo, samples
-from worker.images import BadImage, decode
-from worker.preprocess import book
+from worker.images import BadImage, Needed, decode
+from worker.preprocess import BOOK
 
 WANTED = Input(channels=1, height=28, width=28)
 SHIRT = samples()["0007-shirt.png"]
+
+
+def book(image: Image.Image) -> np.ndarray:
+    """What a network gets of an image, by the mode of that name."""
+    pixels = np.asarray(BOOK.picture(image, WANTED))
+    return BOOK.values(pixels[np.newaxis, ..., np.newaxis]).transpose(0, 3, 1, 2)[0]
 
 
 def the_books_own_lines(upload: bytes) -> np.ndarray:
@@ -25,14 +31,14 @@ def the_books_own_lines(upload: bytes) -> np.ndarray:
 @pytest.mark.parametrize("kind", [kind for kind in good_pictures(SHIRT) if kind != "16-bit PNG"])
 def test_book_is_exactly_what_the_book_has(kind: str) -> None:
     upload = good_pictures(SHIRT)[kind]
-    prepared = book(decode(upload, LIMITS), WANTED)
+    prepared = book(decode(upload, LIMITS))
     assert (prepared.shape, prepared.dtype) == ((1, 28, 28), np.float32)
     np.testing.assert_allclose(prepared[0], the_books_own_lines(upload), rtol=0, atol=1e-7)
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     upload = good_pictures(SHIRT)["16-bit PNG"]
-    np.testing.assert_array_equal(book(decode(upload, LIMITS), WANTED), book(decode(SHIRT, LIMITS), WANTED))
+    np.testing.assert_array_equal(book(decode(upload, LIMITS)), book(decode(SHIRT, LIMITS)))
 
 
 @pytest.mark.parametrize("kind", bad_pictures(SHIRT))
@@ -89,12 +95,67 @@ def test_pixels_beyond_the_limit_and_within_twice_of_it_have_their_code(pixels_m
 @pytest.mark.parametrize("transparency", [3, bytes(range(200))])
 def test_transparent_colours_are_as_if_they_were_not(transparency: int | bytes) -> None:
     palette = photo(SHIRT).convert("P")
-    seen = book(decode(encode(palette, "PNG", transparency=transparency), LIMITS), WANTED)
-    np.testing.assert_array_equal(seen, book(decode(encode(palette, "PNG"), LIMITS), WANTED))
+    seen = book(decode(encode(palette, "PNG", transparency=transparency), LIMITS))
+    np.testing.assert_array_equal(seen, book(decode(encode(palette, "PNG"), LIMITS)))
 
 
 def test_a_transparent_colour_of_a_palette_that_is_not_there_fails_no_other_image() -> None:
     png = encode(photo(SHIRT).convert("P"), "PNG", transparency=3)
     start = png.index(b"PLTE") - 4
     end = start + 12 + int.from_bytes(png[start : start + 4], "big")
-    assert book(decode(png[:start] + png[end:], LIMITS), WANTED).shape == (1, 28, 28)
+    assert book(decode(png[:start] + png[end:], LIMITS)).shape == (1, 28, 28)
+
+
+def jpegs_for_a_comparison() -> dict[str, bytes]:
+    scene, large = photo(SHIRT), photo(SHIRT, size=(1600, 1200))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return {kind: upload for kind, upload in good_pictures(SHIRT).items() if "JPEG" in kind} | {
+        "large": encode(large, "JPEG", quality=85),
+        "gray": encode(scene.convert("L"), "JPEG"),
+        "that holds RGB": encode(scene, "JPEG", keep_rgb=True),
+        "to be turned": encode(scene, "JPEG", exif=turned),
+        "upright": encode(scene.rotate(90, expand=True), "JPEG"),
+        "saturated": encode(Image.blend(scene, Image.new("RGB", scene.size, (255, 0, 0)), 0.5), "JPEG", quality=50),
+    }
+
+
+@pytest.mark.parametrize("kind", jpegs_for_a_comparison())
+def test_a_large_jpeg_at_a_reduced_scale_is_the_same_but_for_two_levels_of_brightness(kind: str) -> None:
+    upload = jpegs_for_a_comparison()[kind]
+    whole, reduced = decode(upload, LIMITS), decode(upload, LIMITS, BOOK.needed(WANTED))
+    assert whole.width > reduced.width >= 3 * WANTED.width
+    assert whole.height > reduced.height >= 3 * WANTED.height
+    difference = 255 * np.abs(book(reduced) - book(whole))
+    assert difference.max() < 2.5
+    assert difference.mean() < 0.4
+
+
+@pytest.mark.parametrize("size", [(28, 28), (84, 84), (167, 400), (400, 167)])
+def test_a_jpeg_less_than_six_times_the_inputs_size_is_decoded_as_ever(size: tuple[int, int]) -> None:
+    upload = encode(photo(SHIRT).resize(size), "JPEG")
+    reduced = decode(upload, LIMITS, BOOK.needed(WANTED))
+    assert (reduced.mode, reduced.size) == ("RGB", size)
+    np.testing.assert_array_equal(np.asarray(reduced), np.asarray(decode(upload, LIMITS)))
+
+
+def test_a_mode_that_sees_colours_keeps_them_at_a_reduced_scale() -> None:
+    upload = encode(photo(SHIRT), "JPEG")
+    reduced = decode(upload, LIMITS, Needed(84, 84, colour=True))
+    assert (reduced.mode, reduced.size) == ("RGB", (160, 120))
+
+
+def test_the_limits_are_those_of_the_whole_jpeg_not_of_the_reduced_one() -> None:
+    upload = encode(photo(SHIRT), "JPEG")
+    for limits in (replace(LIMITS, pixels_max=320 * 240 - 1), replace(LIMITS, side_pixels_max=319)):
+        with pytest.raises(BadImage) as raised:
+            decode(upload, limits, BOOK.needed(WANTED))
+        assert raised.value.code == "too_many_pixels"
+
+
+@pytest.mark.parametrize("kind", ["truncated JPEG", "JPEG with many scans"])
+def test_a_bad_jpeg_is_as_bad_at_a_reduced_scale(kind: str) -> None:
+    upload, code = bad_pictures(SHIRT)[kind]
+    with pytest.raises(BadImage) as raised:
+        decode(upload, LIMITS, BOOK.needed(WANTED))
+    assert raised.value.code == code
