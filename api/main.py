@@ -8,6 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.app import create_app
+from api.http import Protocol
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from jobs.server import check_server
@@ -45,6 +46,7 @@ def run() -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks who a proxy says that the client is
+        http=Protocol,
         ws="none",
         timeout_graceful_shutdown=int(settings.wait_seconds_max) + 5,
     )

@@ -1,0 +1,79 @@
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jobs.models import Input
+from worker import forward
+from worker.forward import PackedLinear, fastest
+
+INPUT = Input(channels=1, height=28, width=28)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(4)
+    deep = nn.Sequential(nn.Linear(300, 50, bias=False), nn.ReLU(), nn.Linear(50, 10))
+    return nn.Sequential(nn.Linear(784, 300), nn.ReLU(), deep).eval()
+
+
+def took(monkeypatch: pytest.MonkeyPatch, *, plain: float, packed: float) -> None:
+    """Have the two measured as so many seconds."""
+    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [plain, packed][: len(networks)])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16, 63, 64, 300])
+def test_packed_weights_give_what_the_network_gives(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    plain = network()
+    took(monkeypatch, plain=1, packed=0.5)
+    packed = fastest(plain, INPUT)
+    inputs = torch.rand(batch, 784)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(inputs).softmax(1), plain(inputs).softmax(1), rtol=0, atol=1e-6)
+    assert [type(module) for module in packed.modules()].count(PackedLinear) == 3
+    assert not any(isinstance(module, PackedLinear) for module in plain.modules())
+
+
+@pytest.mark.parametrize(("packed_seconds", "is_chosen"), [(0.94, True), (0.96, False), (3, False)])
+def test_only_a_clear_gain_is_taken_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, packed_seconds: float, *, is_chosen: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    took(monkeypatch, plain=1, packed=packed_seconds)
+    plain = network()
+    assert (fastest(plain, INPUT) is not plain) == is_chosen
+    (line,) = caplog.messages
+    assert ("is that with packed weights" in line) == is_chosen
+
+
+def test_one_that_says_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    took(monkeypatch, plain=1, packed=0.1)
+    plain = network()
+    for wrong in (1.001, float("nan")):
+        monkeypatch.setattr(PackedLinear, "forward", lambda self, inputs, by=wrong: by * inputs @ self._weight.T)
+        assert fastest(plain, INPUT) is plain
+
+
+def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: Tensor, linear: nn.Linear) -> None:
+        raise NotImplementedError(f"no such operator for {linear}")
+
+    monkeypatch.setattr(PackedLinear, "__init__", refuse)
+    plain = network()
+    assert fastest(plain, INPUT) is plain
+    assert "could not be packed" in caplog.text
+
+
+def test_the_measurement_is_short() -> None:
+    seen = list[int]()
+
+    class Slow(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(len(inputs))
+            return inputs
+
+    fastest(Slow(), INPUT)
+    runs = 2 * len(forward.BATCHES)  # of both: once for the difference, and in each round
+    assert runs * 2 <= len(seen) <= runs * (1 + forward.ROUNDS)
