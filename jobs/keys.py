@@ -30,6 +30,7 @@ STATS: Final = (
     "stats"  # hash: upload bytes, record bytes, accepted jobs, ended and an owner's pending items, drained bytes
 )
 BELL: Final = "bell:"  # + model, string: the doorbell's template
+WAKE: Final = "wake:"  # + model, list of one: a child that lingers waits for it, as nearer than the doorbell
 BELLS: Final = "bells"  # counter: makes every doorbell's id unique
 SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
 MODELS: Final = "models"  # hash: name@version to the model's card
@@ -70,6 +71,7 @@ def lua_prelude(database: int) -> str:
         "stats": STATS,
         "bell": BELL,
         "bells": BELLS,
+        "wake": WAKE,
         "serving": SERVING,
     }
     fields = [f"{name}='{value}'" for name, value in names.items()]

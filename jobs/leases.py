@@ -109,6 +109,10 @@ class LeaseStore:
             token, self._call("claim", *self._claim_args(model, token, items_max, bulk_items, bytes_max, turn))
         )
 
+    def await_work(self, model: str, seconds: float) -> None:
+        """Return once there may be work for the model, or after so many seconds; up to 0.1 s later on an idle server."""
+        self._redis.blpop([keys.WAKE + model], timeout=seconds)
+
     def is_wanted(self, lease: Lease) -> bool:
         """Whether any of its chunks belongs to a job that goes on."""
         pipeline = self._redis.pipeline(transaction=False)

@@ -19,7 +19,6 @@ from worker.store import open_store
 
 log = logging.getLogger(__name__)
 
-IDLE_POLL_SECONDS = 0.0005
 INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
 CANCELED_LOOK_SECONDS = 0.25  # between two looks whether the jobs of a bulk lease were canceled meanwhile
 
@@ -75,7 +74,7 @@ class Child:
             if lease.chunks or now >= ends or (now >= until and not lease.more):
                 return lease
             if not lease.more:
-                time.sleep(IDLE_POLL_SECONDS)
+                self._store.await_work(self._model, until - now)
 
     def _claim_once(self, task_id: str, wanted: _Wanted) -> Lease:
         token = self._token(task_id)

@@ -69,7 +69,7 @@ class WorkerSettings(LeasingSettings):
     item_scans_max: Count = Field(100, description="Scans of one JPEG; each costs a pass over all its pixels.")
     slice_seconds: Seconds = Field(0.25, description="How long one task goes on claiming before it returns to Celery.")
     linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.005, description="How long an idle task waits for more work before it returns."
+        0.1, description="How long an idle task waits for more work before it returns."
     )
 
     @model_validator(mode="after")

@@ -95,5 +95,10 @@ if #held > 0 then
   redis.call('SADD', K.lease .. token, unpack(held))
   redis.call('ZADD', K.leases, now + lease_ms, token)
 end
-if has_ready(model) then reply[2] = 1 end
+if has_ready(model) then
+  reply[2] = 1
+  wake(model)
+else
+  redis.call('DEL', K.wake .. model) -- who lingers from here on waits for new work
+end
 return reply

@@ -48,9 +48,16 @@ local function has_ready(model)
   return redis.call('EXISTS', K.ring .. model .. ':i', K.ring .. model .. ':b', K.suspects .. model) > 0
 end
 
+-- Wakes one child that lingers, or the next one that is about to.
+local function wake(model)
+  local key = K.wake .. model
+  if model ~= K.fetch and redis.call('EXISTS', key) == 0 then redis.call('RPUSH', key, 1) end
+end
+
 -- Rings the doorbell, so many times, while fewer than `most` wait. The template comes from a worker: before the first
 -- one there is nobody to ring for, and its sweep rings for what waits.
 local function ring(model, most, times)
+  wake(model)
   local queue = K.queue .. model
   local rings = math.min(most - redis.call('LLEN', queue), times or 1)
   local bell = rings > 0 and redis.call('GET', K.bell .. model)
@@ -137,12 +144,16 @@ local function close(id, job, owner, pending, chunks, ...)
   note_end(id, redis.call('HGET', job, 'h'))
 end
 
+-- Drops what leads to a job by its Idempotency-Key and its webhook.
+local function forget_paths(id, owner, key, hook)
+  local keyed = key and K.keyed .. owner .. ':' .. key
+  if keyed and redis.call('GET', keyed) == id then redis.call('UNLINK', keyed) end
+  if hook then redis.call('ZREM', K.hooks, id) end
+end
+
 -- Drops a job's record and what leads to it.
 local function forget(id, owner)
-  local record = redis.call('HMGET', K.job .. id, 'y', 'h')
-  local keyed = record[1] and K.keyed .. owner .. ':' .. record[1]
-  if keyed and redis.call('GET', keyed) == id then redis.call('UNLINK', keyed) end
-  if record[2] then redis.call('ZREM', K.hooks, id) end
+  forget_paths(id, owner, unpack(redis.call('HMGET', K.job .. id, 'y', 'h')))
   redis.call('UNLINK', K.job .. id)
   redis.call('ZREM', K.owned .. owner, id)
 end

@@ -40,26 +40,34 @@ end
 
 -- Ended jobs whose time is over, or whose room is needed.
 local records = tonumber(redis.call('HGET', K.stats, 'records')) or 0
-for _ = 1, 24 do
-  local id = redis.call('LINDEX', K.ended, 0)
-  if not id then break end
+local gone, freed, owned = {}, 0, {}
+local heads = redis.call('LRANGE', K.ended, 0, 39)
+local passed = 0
+for _, id in ipairs(heads) do
   local job = K.job .. id
-  local record = redis.call('HMGET', job, 'e', 'w', 'z')
-  local bytes = record[3] or K.ended_bytes
+  local record = redis.call('HMGET', job, 'e', 'w', 'z', 'y', 'h')
   local age = record[1] and now - record[1] or math.huge
   if age < 0 then -- the clock was set back: its time starts anew, and it stands in nobody's way
     redis.call('HSET', job, 'e', now)
-    redis.call('LMOVE', K.ended, K.ended, 'LEFT', 'RIGHT')
-  elseif age < ttl and (age < ttl_min or records <= records_max) then
+    redis.call('RPUSH', K.ended, id)
+  elseif age < ttl and (age < ttl_min or records - freed <= records_max) then
     break
   else
-    if record[1] then forget(id, record[2]) end
-    redis.call('LPOP', K.ended)
-    count('records', -bytes)
-    records = records - bytes
+    freed = freed + (record[3] or K.ended_bytes)
+    if record[1] then
+      forget_paths(id, record[2], record[4], record[5])
+      gone[#gone + 1] = job
+      owned[record[2]] = owned[record[2]] or {}
+      table.insert(owned[record[2]], id)
+    end
   end
-  done = done + 1
+  passed = passed + 1
 end
+if passed > 0 then redis.call('LPOP', K.ended, passed) end
+if #gone > 0 then redis.call('UNLINK', unpack(gone)) end
+for owner, ids in pairs(owned) do redis.call('ZREM', K.owned .. owner, unpack(ids)) end
+count('records', -freed)
+done = done + passed
 
 -- Takes chunks off the head of a queue while their job has ended or is gone, or no worker took it in time.
 local function drop_heads(queue)
@@ -97,6 +105,6 @@ for at = 5, #ARGV do
     end
   end
   redis.call('ZREMRANGEBYSCORE', K.serving .. model, '-inf', now)
-  if has_ready(model) then ring(model, 1) end
+  if has_ready(model) then ring(model, 1) else redis.call('DEL', K.wake .. model) end
 end
 return done

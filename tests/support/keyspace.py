@@ -17,7 +17,7 @@ _FIXED = {
     keys.MODELS,
     keys.SIGNING,
 }
-_OF_MODELS = (keys.RING, keys.BELL, keys.SERVING, keys.SUSPECTS, keys.QUEUE, keys.READY)
+_OF_MODELS = (keys.RING, keys.BELL, keys.SERVING, keys.SUSPECTS, keys.QUEUE, keys.READY, keys.WAKE)
 
 
 def unreachable(client: "redis.Redis[bytes]", *, owner: str) -> list[bytes]:
