@@ -36,7 +36,7 @@ class StrictQuery(BaseModel):
 _KNOWN = {"request", "owner", "calls", "job_id", "query"}
 
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Handler = Callable[["DirectRequest"], Coroutine[Any, Any, Response]]
 ErrorHandler = Callable[[Request, Exception], Coroutine[Any, Any, Response]]
 
 
@@ -47,8 +47,13 @@ class DirectRoute(APIRoute):
     that is missing or wrong is answered first, then a malformed id, then a wrong parameter.
     """
 
-    def get_route_handler(self) -> Handler:
-        return direct(self.endpoint)
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = direct(self.endpoint)
+
+        async def handle_any(request: Request) -> Response:
+            return await handle(DirectRequest(request.scope, request.receive))
+
+        return handle_any
 
 
 def direct(endpoint: Callable[..., Any]) -> Handler:
@@ -62,8 +67,7 @@ def direct(endpoint: Callable[..., Any]) -> Handler:
     if "query" in names:
         read_query = _query_reader(get_args(get_type_hints(endpoint, include_extras=True)["query"])[0])
 
-    async def handle(given: Request) -> Response:
-        request = DirectRequest(given.scope, given.receive)
+    async def handle(request: DirectRequest) -> Response:
         state = request.scope["state"]
         arguments = dict[str, Any]()
         owner = state["keys"].owner(_bearer(request))
@@ -126,7 +130,7 @@ class Express:
             await self._app(scope, receive, send)
             return
         scope["app"] = self._app
-        request = Request(scope, receive)
+        request = DirectRequest(scope, receive)
         try:
             response = await handle(request)
         except Exception as error:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -41,13 +42,12 @@ class Batch(Protocol):
 
 
 class _Request:
-    __slots__ = ("batch", "data", "replies", "waiter", "wanted")
+    __slots__ = ("batch", "data", "replies", "size", "waiter", "wanted")
 
     def __init__(
         self, commands: Sequence[Command], waiter: asyncio.Future[list[Reply]], batch: Batch | None = None
     ) -> None:
-        self.data = b"".join(map(_pack, commands))
-        self.wanted = len(commands)
+        self._take(commands)
         self.waiter = waiter
         self.batch = batch
         self.replies = list[Reply]()
@@ -57,14 +57,17 @@ class _Request:
         if self.batch is None or self.wanted or self.waiter.done():
             return
         try:
-            commands = self.batch.commands()
-            self.data = b"".join(map(_pack, commands))
+            self._take(self.batch.commands())
         except Exception as error:  # the batch's callers learn of it, and others are not held up
             self.waiter.set_exception(error)
             return
-        self.wanted = len(commands)
-        if not commands:
+        if not self.wanted:
             self.waiter.set_result([])
+
+    def _take(self, commands: Sequence[Command]) -> None:
+        self.data = list[bytes](map(_pack, commands))  # joined once, when all that is sent is known
+        self.size = sum(map(len, self.data))
+        self.wanted = len(commands)
 
 
 class _Wire(asyncio.Protocol):
@@ -104,7 +107,7 @@ class _Wire(asyncio.Protocol):
         """Send the requests and return once all are answered or the connection is lost."""
         self._idle = asyncio.get_running_loop().create_future()
         self._in_flight.extend(requests)
-        self.transport.write(b"".join(request.data for request in requests))
+        self.transport.write(b"".join(chain.from_iterable(request.data for request in requests)))
         await self._idle
 
 
@@ -225,7 +228,7 @@ class GroupConnection:
             if request.waiter.done():
                 self._waiting.popleft()
                 continue
-            size += len(request.data)
+            size += request.size
             if group and size > self._bytes_max:
                 break
             group.append(self._waiting.popleft())

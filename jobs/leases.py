@@ -110,7 +110,7 @@ class LeaseStore:
         )
 
     def await_work(self, model: str, seconds: float) -> None:
-        """Return once there may be work for the model, or after so many seconds; up to 0.1 s later on an idle server."""
+        """Return once there may be work for the model, or after so many seconds; on an idle server, 0.1 s later."""
         self._redis.blpop([keys.WAKE + model], timeout=seconds)
 
     def is_wanted(self, lease: Lease) -> bool:
