@@ -11,7 +11,6 @@ from starlette.types import ASGIApp
 from api import openapi, problems
 from api.auth import Keys
 from api.direct import Express
-from api.envelope import Envelope
 from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
@@ -47,4 +46,4 @@ def create_app(settings: ApiSettings) -> ASGIApp:
     for router in (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router):
         app.include_router(router)
     openapi.install(app)
-    return Envelope(Express(app, collection=jobs.router.prefix, submit=jobs.submit, get=jobs.get_job))
+    return Express(app, collection=jobs.router.prefix, submit=jobs.submit, get=jobs.get_job)

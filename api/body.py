@@ -21,6 +21,7 @@ class Body:
         self._request = request
         self._room = room
         self._idle_seconds_max = settings.upload_idle_seconds_max
+        self._loop = asyncio.get_running_loop()
         self._size = 0
         self._taken = 0
         self._limit_seconds = self._until = math.inf
@@ -59,11 +60,11 @@ class Body:
     def limit(self, seconds: float) -> None:
         """All that is still to come must come within so many seconds."""
         self._limit_seconds = seconds
-        self._until = asyncio.get_running_loop().time() + seconds
+        self._until = self._loop.time() + seconds
 
     async def _receive(self) -> tuple[bytes, bool]:
         """What comes next, and whether more will."""
-        left = self._until - asyncio.get_running_loop().time()
+        left = self._until - self._loop.time()
         try:
             async with asyncio.timeout(min(left, self._idle_seconds_max)):
                 message = await self._request.receive()

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.envelope import Envelope, request_id
 from jobs.errors import JobNotFound
 from jobs.ids import from_text
 
@@ -111,7 +112,7 @@ class _Headers(Headers):
 
 
 class Express:
-    """In front of the application: the two calls that a load is made of, past its middleware and its router.
+    """In front of `app` and its envelope: the two calls that a load is made of, past all middleware and the router.
 
     These take 60 to 100 µs a request, as much as all else that such a call does here. FastAPI describes the same two
     endpoints, and would answer the same; errors go through the handlers that it has.
@@ -119,6 +120,7 @@ class Express:
 
     def __init__(self, app: FastAPI, *, collection: str, submit: Callable[..., Any], get: Callable[..., Any]) -> None:
         self._app = app
+        self._enveloped = Envelope(app)
         self._collection = collection
         self._submit = direct(submit)
         self._get = direct(get)
@@ -127,7 +129,7 @@ class Express:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handle = self._handler(scope) if scope["type"] == "http" else None
         if handle is None:
-            await self._app(scope, receive, send)
+            await self._enveloped(scope, receive, send)
             return
         scope["app"] = self._app
         request = DirectRequest(scope, receive)
@@ -135,7 +137,9 @@ class Express:
             response = await handle(request)
         except Exception as error:
             response = await self._problem(request, error)
-        await response(scope, receive, send)
+        headers = [*response.raw_headers, request_id(scope)]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
     async def _problem(self, request: Request, error: Exception) -> Response:
         handlers = cast("dict[Any, ErrorHandler]", self._app.exception_handlers)

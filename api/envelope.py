@@ -2,12 +2,21 @@
 
 import os
 import re
+from binascii import hexlify
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD = "darkroom.head"  # in the scope of a request whose answer nobody reads
 _HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def request_id(scope: Scope) -> tuple[bytes, bytes]:
+    """The header that every answer carries: the request's own id, if it has a sound one, or a new one."""
+    for name, value in scope["headers"]:
+        if name == _HEADER and _ACCEPTED.fullmatch(value):
+            return name, value
+    return _HEADER, hexlify(os.urandom(16))
 
 
 class Envelope:
@@ -22,12 +31,11 @@ class Envelope:
             return
         if scope["method"] == "HEAD":  # uvicorn sends no body, for it goes by the method that it saw
             scope = {**scope, "method": "GET", HEAD: True}
-        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-        request_id = given if _ACCEPTED.fullmatch(given) else os.urandom(16).hex().encode()
+        header = request_id(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (_HEADER, request_id)]
+                message["headers"] = [*message["headers"], header]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

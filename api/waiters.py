@@ -7,6 +7,7 @@ reconnect and every few seconds.
 
 import asyncio
 import logging
+import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,13 +90,19 @@ class Waiters:
                     await self._reread()
                     subscribed = True
                     async for message in pubsub.listen():
-                        for job_id, told in unpack_notices(message["data"]):
-                            self._wake(job_id, told)
+                        self._take(message["data"])
             except (RedisError, OSError, StoreUnavailable) as error:
                 if subscribed:
                     log.warning("the subscription is lost and starts again: %s", error)
                 subscribed = False
                 await asyncio.sleep(_RESUBSCRIBE_SECONDS)
+
+    def _take(self, notices: bytes) -> None:
+        try:
+            for job_id, told in unpack_notices(notices):
+                self._wake(job_id, told)
+        except struct.error as error:  # those who wait are read in a while
+            log.warning("a notice cannot be understood: %s", error)
 
     async def _reread_now_and_then(self) -> None:
         while True:

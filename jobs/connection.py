@@ -19,8 +19,15 @@ from jobs.address import RedisAddress
 log = logging.getLogger(__name__)
 
 Command = tuple[bytes | str | int, ...]
-_pack = cast("Any", hiredis.pack_command)  # its types know no bytes
 Reply = Any  # what hiredis reads: bytes, int, None, list, or hiredis.ReplyError as a value
+
+
+def pack(command: Command | bytes) -> bytes:
+    """A command as it goes over the wire; bytes are one that was packed before."""
+    return command if isinstance(command, bytes) else _pack(command)
+
+
+_pack = cast("Any", hiredis.pack_command)  # its types know no bytes
 
 
 class NotSent(Exception):
@@ -45,7 +52,7 @@ class _Request:
     __slots__ = ("batch", "data", "replies", "size", "waiter", "wanted")
 
     def __init__(
-        self, commands: Sequence[Command], waiter: asyncio.Future[list[Reply]], batch: Batch | None = None
+        self, commands: Sequence[Command | bytes], waiter: asyncio.Future[list[Reply]], batch: Batch | None = None
     ) -> None:
         self._take(commands)
         self.waiter = waiter
@@ -64,8 +71,8 @@ class _Request:
         if not self.wanted:
             self.waiter.set_result([])
 
-    def _take(self, commands: Sequence[Command]) -> None:
-        self.data = list[bytes](map(_pack, commands))  # joined once, when all that is sent is known
+    def _take(self, commands: Sequence[Command | bytes]) -> None:
+        self.data = list(map(pack, commands))  # joined once, when all that is sent is known
         self.size = sum(map(len, self.data))
         self.wanted = len(commands)
 
@@ -150,7 +157,7 @@ class GroupConnection:
             await wire.lost
         self._fail_waiting()
 
-    async def execute(self, *commands: Command) -> list[Reply]:
+    async def execute(self, *commands: Command | bytes) -> list[Reply]:
         """Run the commands in order, beside those of other callers.
 
         Returns one reply a command; an error reply of the server is returned as `hiredis.ReplyError`.
@@ -165,7 +172,7 @@ class GroupConnection:
         """`execute`, for what is still growing until it is sent."""
         return await self._enqueue((), batch)
 
-    def _enqueue(self, commands: Sequence[Command], batch: Batch | None = None) -> asyncio.Future[list[Reply]]:
+    def _enqueue(self, commands: Sequence[Command | bytes], batch: Batch | None = None) -> asyncio.Future[list[Reply]]:
         waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(commands, waiter, batch))
         self._arrived.set()

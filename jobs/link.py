@@ -79,7 +79,7 @@ class StoreLink:
     def script(self, name: str) -> Script:
         return self._scripts[name]
 
-    async def run(self, connection: GroupConnection, *commands: Command) -> list[Reply]:
+    async def run(self, connection: GroupConnection, *commands: Command | bytes) -> list[Reply]:
         """Run commands that may safely run twice.
 
         Raises:
@@ -92,7 +92,7 @@ class StoreLink:
         except (NotSent, OutcomeUnknown):
             raise StoreUnavailable from None
 
-    async def read(self, *commands: Command) -> list[Reply]:
+    async def read(self, *commands: Command | bytes) -> list[Reply]:
         replies = await self.run(self.reads, *commands)
         for reply in replies:
             if isinstance(reply, ReplyError):

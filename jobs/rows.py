@@ -15,7 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from jobs import keys
-from jobs.connection import Command
+from jobs.connection import Command, pack
 from jobs.errors import ItemCode
 from jobs.records import (
     LANE_OF_CODE,
@@ -46,9 +46,12 @@ def keyed_key(owner: str, digest: bytes) -> bytes:
     return f"{keys.KEYED}{owner}:".encode() + digest
 
 
-def read_job(job_id: bytes) -> Command:
-    """The command whose reply `job_from` takes."""
-    return ("HMGET", job_key(job_id), *_FIELDS, "r0", "i0")
+def read_job(job_id: bytes) -> bytes:
+    """The command whose reply `job_from` takes, packed."""
+    return job_key(job_id).join(_AROUND_KEY)
+
+
+_AROUND_KEY = pack(("HMGET", job_key(bytes(16)), *_FIELDS, "r0", "i0")).split(job_key(bytes(16)))
 
 
 def read_job_alone(job_id: bytes) -> Command:
@@ -160,9 +163,13 @@ def end_as_told(job: Job, told: bytes) -> bool:
     """Make of a job what a notice tells that it is now. False: it does not tell, the job must be read."""
     if not told or job.only_item is None:
         return False
-    code, ended_ms = _TOLD.unpack_from(told)
-    job.state, job.ended_ms = STATE_OF_CODE[code], int(ended_ms)
-    ref, (outcome,) = unpack_outcomes(told[_TOLD.size :])
+    try:
+        code, ended_ms = _TOLD.unpack_from(told)
+        state = STATE_OF_CODE[code]
+        ref, (outcome,) = unpack_outcomes(told[_TOLD.size :])
+    except (struct.error, LookupError, ValueError):  # of another version of the scripts
+        return False
+    job.state, job.ended_ms = state, int(ended_ms)
     job.only_item = _item(0, job.only_item.name, outcome, ref)
     failed = isinstance(outcome, Failure)
     job.succeeded, job.failed = int(not failed), int(failed)

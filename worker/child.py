@@ -55,26 +55,25 @@ class Child:
     def serve(self, task_id: str) -> None:
         """Claim and classify for one slice of time, then leave the rest to the next doorbell."""
         ends = time.monotonic() + self._settings.slice_seconds
-        lease = self._claim(task_id, ends)
+        lease = self._or_linger(self._claim_once(task_id, self._wanted()), task_id, ends)
         while lease.chunks:
             finished = self._run(lease, task_id, time.monotonic() + self._settings.task_time_limit_seconds / 2)
             if time.monotonic() >= ends:
                 self._finish(lease.token, finished, ring_for=self._model)
                 return
-            lease = self._finish_and_claim(lease.token, finished, task_id)
-            if not lease.chunks:
-                lease = self._claim(task_id, ends)
+            lease = self._or_linger(self._finish_and_claim(lease.token, finished, task_id), task_id, ends)
 
-    def _claim(self, task_id: str, ends: float) -> Lease:
-        """The next lease, or an empty one after a short wait for work that has not come."""
+    def _or_linger(self, lease: Lease, task_id: str, ends: float) -> Lease:
+        """The lease, where it has work; else the next one, or an empty one after a short wait for work in vain."""
         until = min(ends, time.monotonic() + self._settings.linger_seconds)
-        while True:
-            lease = self._claim_once(task_id, self._wanted())
+        while not lease.chunks:
             now = time.monotonic()
-            if lease.chunks or now >= ends or (now >= until and not lease.more):
-                return lease
+            if now >= ends or (now >= until and not lease.more):
+                break
             if not lease.more:
                 self._store.await_work(self._model, until - now)
+            lease = self._claim_once(task_id, self._wanted())
+        return lease
 
     def _claim_once(self, task_id: str, wanted: _Wanted) -> Lease:
         token = self._token(task_id)
