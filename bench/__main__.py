@@ -21,7 +21,7 @@ import aiohttp
 import orjson
 import torch
 
-from bench import bulk, report
+from bench import batches, bulk, report
 from bench.client import Dialect, Shot, drive
 from bench.limit import jpegs, limits
 from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT, Darkroom, Service, darkroom
@@ -31,12 +31,24 @@ from worker.images import ImageLimits
 from worker.package import load_package
 from worker.settings import WorkerSettings
 
-IN_FLIGHT = (1, 8, 32, 128, 512)
+IN_FLIGHT = (1, 8, 32, 128, 256, 512)  # from 512 on, one poll does not do: most images are asked for twice
 BASELINE_IN_FLIGHT = (1, 8, 32)  # more of them make both slower: the tutorial's clients poll it to death
 MODES = {"submit and poll": POLL, "submit and wait": WAIT, "long poll": LONG_POLL}
 # A million jobs would not fit the record budget of a gigabyte for ten minutes; their expiry is part of the cost.
 KEPT = {"RESULT_TTL_SECONDS": "60", "MIN_RESULT_TTL_SECONDS": "60"}
+BULK = "bulk, one tar"
+OWN = "its own"
+FIXED = (  # compared at these numbers in flight, whatever each does best at
+    ("Darkroom", "submit and wait", 1),
+    ("Darkroom", "submit and wait", 128),
+    ("tutorial", OWN, 1),
+    ("synchronous", OWN, 1),
+)
+BATCHES_SECONDS = 2
 BULK_ITEMS = {"PNG": 10_000, "JPEG": 512}
+
+Key = tuple[str, str, str, int]
+"""Service, mode, image, in flight."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
     found = cost.of(count)
     each = {name: found[f"{name}_cpu_ms_per_image"] for name in service.servers.cpu_seconds()}
     row = Row(
-        "Darkroom", "bulk, one tar", image, 1, found["images_per_second"], 0, 0, 0, 0,
+        "Darkroom", BULK, image, 1, found["images_per_second"], 0, 0, 0, 0,
         found["server_cpu_ms_per_image"], each, 0, 1 / count, count, 0, 0,
     )  # fmt: skip
     print(report.line(asdict(row)), flush=True)
@@ -161,8 +173,8 @@ def main() -> None:
                     ("tutorial", tutorial, TUTORIAL),
                     ("synchronous", synchronous, SYNCHRONOUS),
                 ):
-                    rows.append(measure(name, service, "its own", dialect, image, load, in_flight, options.seconds))
-        compared = compare(rows, ours, tutorial, synchronous, loads, options.rounds, options.seconds)
+                    rows.append(measure(name, service, OWN, dialect, image, load, in_flight, options.seconds))
+        compared, fixed = compare(rows, ours, tutorial, synchronous, loads, options.rounds, options.seconds)
         facts = {
             "ready_seconds": ours.ready_seconds,
             "peak_bytes": ours.servers.peak_bytes(),
@@ -172,11 +184,13 @@ def main() -> None:
     found: dict[str, Any] = {
         "facts": facts,
         "limits": [asdict(it) for it in limits()],
+        "batches": batch_sizes([row for row in compared if row.service == "Darkroom"], loads),
         "compared": [asdict(row) for row in compared],
+        "fixed": [asdict(row) for row in fixed],
         "rows": [asdict(row) for row in rows],
     }
     report.write(found)
-    bad = [row for row in (*rows, *compared) if row.wrong or row.failures]
+    bad = [row for row in (*rows, *compared, *fixed) if row.wrong or row.failures]
     sys.exit(f"wrong or failed: {bad}" if bad else 0)
 
 
@@ -188,34 +202,58 @@ def compare(
     loads: dict[str, list[Shot]],
     rounds: int,
     seconds: float,
-) -> list[Row]:
-    """Medians of turns: each at the number in flight at which it did best before."""
+) -> tuple[list[Row], list[Row]]:
+    """Medians of turns: each at the number in flight at which it did best before, and each of `FIXED`."""
     best = dict[tuple[str, str, str], Row]()
     for row in rows:
-        key = row.service, row.mode, row.image
-        if key not in best or row.images_per_second > best[key].images_per_second:
-            best[key] = row
+        kind = row.service, row.mode, row.image
+        if kind not in best or row.images_per_second > best[kind].images_per_second:
+            best[kind] = row
+    bests = [(*kind, row.in_flight) for kind, row in best.items()]
+    fixed = [(service, mode, image, in_flight) for image in loads for service, mode, in_flight in FIXED]
     services: dict[str, Service] = {"Darkroom": ours, "tutorial": tutorial, "synchronous": synchronous}
     dialects = {"tutorial": TUTORIAL, "synchronous": SYNCHRONOUS}
-    turns = defaultdict[tuple[str, str, str], list[Row]](list)
+    turns = defaultdict[Key, list[Row]](list)
     for _ in range(rounds):
-        for key, row in best.items():
-            dialect = dialects.get(row.service) or MODES[row.mode]
-            turns[key].append(
-                measure(
-                    row.service,
-                    services[row.service],
-                    row.mode,
-                    dialect,
-                    row.image,
-                    loads[row.image],
-                    row.in_flight,
-                    seconds,
-                )
-            )
+        for key in dict.fromkeys([*bests, *fixed]):
+            name, mode, image, in_flight = key
+            dialect = dialects.get(name) or MODES[mode]
+            turns[key].append(measure(name, services[name], mode, dialect, image, loads[image], in_flight, seconds))
         for image, load in loads.items():
-            turns["Darkroom", "bulk, one tar", image].append(asyncio.run(archive(ours, image, load)))
-    return [_median(of_key) for of_key in turns.values()]
+            turns["Darkroom", BULK, image, 1].append(asyncio.run(archive(ours, image, load)))
+    medians = {key: _median(of_key) for key, of_key in turns.items()}
+    bests += [("Darkroom", BULK, image, 1) for image in loads]
+    return [medians[key] for key in bests], [medians[key] for key in fixed]
+
+
+def batch_sizes(rows: Sequence[Row], loads: dict[str, list[Shot]]) -> list[dict[str, Any]]:
+    """Of each of Darkroom's loads, how many images its forwards had. Nothing is timed: see bench/batches.py."""
+    found = list[dict[str, Any]]()
+    with (
+        batches.noted() as (environment, command, forwards),
+        darkroom({**SECURED, **KEPT, **environment}, worker_command=command) as service,
+    ):
+        for row in rows:
+            load = loads[row.image]
+            if row.mode == BULK:
+                for _ in range(2):  # the first one is where a worker learns its pace
+                    forwards.begin()
+                    asyncio.run(archive(service, row.image, load))
+                    forwards.end()
+            else:
+                drive(
+                    service.port,
+                    MODES[row.mode],
+                    load,
+                    in_flight=row.in_flight,
+                    seconds=BATCHES_SECONDS,
+                    measuring=forwards.begin,
+                    measured=forwards.end,
+                )
+            what = {"mode": row.mode, "image": row.image, "in_flight": row.in_flight}
+            sizes = forwards.sizes
+            found.append(what | {"mean": statistics.mean(sizes), "forwards": batches.histogram(sizes)})
+    return found
 
 
 def _median(turns: list[Row]) -> Row:

@@ -25,7 +25,14 @@ def write(found: Mapping[str, Any]) -> None:
     """The figures, the table and the picture, each as a file of its own."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     (RESULTS / "bench.json").write_bytes(orjson.dumps(found, option=options))
-    table = f"{_compared(found)}\n{_all(found['rows'])}\n{_facts(found['facts'])}"
+    parts = (
+        _compared(found),
+        _fixed(found["fixed"]),
+        _batches(found["batches"]),
+        _all(found["rows"]),
+        _facts(found["facts"]),
+    )
+    table = "\n".join(parts)
     (RESULTS / "bench.md").write_text(table)
     _picture(found["rows"], RESULTS / "bench.svg")
     print(table)
@@ -37,7 +44,7 @@ def _compared(found: Mapping[str, Any]) -> str:
     limit = {it["kind"]: it["cpu_us"] / 1000 for it in found["limits"] if it["batch"] == 64}
     base = {(row["service"], row["image"]): row for row in rows if row["service"] != "Darkroom"}
     heads = ["in turns, medians", "image", "in flight", "images/s", "by the tutorial", "by the synchronous"]
-    text = _table(*heads, "server CPU, ms", "efficiency", "p50 · p99 ms")
+    text = begin_table(*heads, "server CPU, ms", "efficiency", "p50 · p99 ms")
     for row in rows:
         ratios = [
             f"{row['images_per_second'] / base[name, row['image']]['images_per_second']:.1f} ×"
@@ -53,9 +60,37 @@ def _compared(found: Mapping[str, Any]) -> str:
     return "\n".join(text) + f"\n\nThe limit of one core, in batches of 64: {limits} of CPU an image.\n"
 
 
+def _fixed(rows: Sequence[Row]) -> str:
+    """Latency at the same number in flight for all, beside both baselines with one in flight."""
+    base = {(row["service"], row["image"]): row["p50_ms"] for row in rows if row["service"] != "Darkroom"}
+    heads = ["in turns, medians", "image", "in flight", "p50, ms", "by the tutorial's", "by the synchronous one's"]
+    text = begin_table(*heads, "p99, ms", "p99 by p50")
+    for row in rows:
+        ratios = ["", ""]
+        if row["in_flight"] == 1:
+            ratios = [f"{row['p50_ms'] / base[name, row['image']]:.2f} ×" for name in ("tutorial", "synchronous")]
+        text.append(
+            f"| {row['service']}, {row['mode']} | {row['image']} | {row['in_flight']} | {row['p50_ms']:.2f} | "
+            f"{' | '.join(ratios)} | {row['p99_ms']:.2f} | {row['p99_ms'] / row['p50_ms']:.1f} × |"
+        )
+    return "\n".join(text) + "\n"
+
+
+def _batches(found: Sequence[Mapping[str, Any]]) -> str:
+    """Which share of the forwards had so many images."""
+    text = begin_table("images a forward", "image", "in flight", "mean", *found[0]["forwards"])
+    for it in found:
+        forwards = sum(it["forwards"].values())
+        shares = (f"{100 * number / forwards:.0f}%" if number else "" for number in it["forwards"].values())
+        text.append(
+            f"| Darkroom, {it['mode']} | {it['image']} | {it['in_flight']} | {it['mean']:.1f} | {' | '.join(shares)} |"
+        )
+    return "\n".join(text) + "\n\nThe share of forwards with so many images, in a run of its own.\n"
+
+
 def _all(rows: Sequence[Row]) -> str:
     heads = ["service", "mode", "image", "in flight", "images/s", "p50", "p95", "p99", "p99.9 ms"]
-    text = _table(*heads, "server CPU, ms an image", "client's", "requests an image")
+    text = begin_table(*heads, "server CPU, ms an image", "client's", "requests an image")
     for row in rows:
         each = ", ".join(f"{name} {ms:.3f}" for name, ms in row["cpu_ms"].items())
         latencies = " | ".join(f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms", "p999_ms"))
@@ -67,7 +102,7 @@ def _all(rows: Sequence[Row]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _table(*heads: str) -> list[str]:
+def begin_table(*heads: str) -> list[str]:
     """The beginning of a table."""
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
 

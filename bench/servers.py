@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.processes import Process, children_of
@@ -18,14 +18,24 @@ class Servers:
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
         """A service does nothing (SIGSTOP), with its children."""
-        pids = list(_tree(self._processes[name].pid))
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(name, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            self._signal(name, signal.SIGCONT)
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """In `stopped`: it goes on for a while."""
+        self._signal(name, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._signal(name, signal.SIGSTOP)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        for pid in _tree(self._processes[name].pid):
+            os.kill(pid, number)
 
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time that each has spent, its children included."""
@@ -59,10 +69,15 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _status_bytes(pid: int, field: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    """0 where the process has ended meanwhile, as one that rewrites Valkey's file does."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
+    return 0
 
 
 def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    return 0

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import httpx
 
 from bench.client import Dialect, request
 from bench.servers import Servers
-from tests.support.processes import ROOT, Process, Valkey, free_port
+from tests.support.processes import ROOT, Process, Valkey, Worker, free_port
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -75,11 +75,11 @@ class Service:
 
 
 class Darkroom(Service):
-    def __init__(self, stack: Stack, *, children: int) -> None:
+    def __init__(self, stack: Stack, worker: Worker) -> None:
         began = time.perf_counter()
         api = stack.api()
         api_ready = time.perf_counter()
-        worker = stack.worker(children)
+        worker.start()
         self.ready_seconds = {"api": api_ready - began, "worker": time.perf_counter() - api_ready}
         """From a process's start until it is ready."""
         self.stack = stack
@@ -87,11 +87,18 @@ class Darkroom(Service):
 
 
 @contextmanager
-def darkroom(settings: Mapping[str, str], *, children: int = 2) -> Iterator[Darkroom]:
+def darkroom(
+    settings: Mapping[str, str], *, children: int = 2, maxmemory_bytes: int = GIB, worker_command: Sequence[str] = ()
+) -> Iterator[Darkroom]:
     """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker. Prints what they warn of."""
-    with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB, **settings) as stack:
-        service = Darkroom(stack, children=children)
-        yield service
+    with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=maxmemory_bytes, **settings) as stack:
+        of_worker = {"REDIS_MAXMEMORY_BYTES": str(maxmemory_bytes), **settings}
+        worker = Worker(stack.valkey.url, Path(folder) / "worker.log", children=children, **of_worker)
+        worker.arguments = list(worker_command) or worker.arguments
+        try:
+            yield Darkroom(stack, worker)
+        finally:
+            worker.stop()
         for log in sorted(Path(folder).glob("*.log")):
             for line in log.read_text().splitlines():
                 if line.startswith(("WARNING", "ERROR")):

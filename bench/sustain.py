@@ -4,7 +4,8 @@
     .venv/bin/python -m bench.sustain --rate 1000 --minutes 30
 
 Every hundredth job is read back later and must have ended. Prints and writes a row every ten seconds: what was
-accepted and refused, latencies, and what the server's Redis says of its memory.
+accepted and refused, latencies, and what the server's Redis says of its memory. `python -m bench.soak` does it to a
+stack of its own, and says whether that has grown.
 """
 
 import argparse
@@ -12,11 +13,14 @@ import asyncio
 import csv
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import redis
+
+Row = dict[str, Any]
 
 SAMPLE = Path("tests/data/0007-shirt.png")
 ROW_SECONDS = 10
@@ -72,19 +76,25 @@ class Load:
             await asyncio.sleep(0.05)
 
 
-async def observe(load: Load, server: redis.Redis, path: Path) -> None:
-    """A row every ten seconds, until canceled."""
+async def observe(
+    load: Load, server: redis.Redis, path: Path, found: list[Row], more: Callable[[], Row] = dict
+) -> None:
+    """A row every ten seconds, until canceled: printed, written to a file, and found.
+
+    `more` has further columns.
+    """
     started = time.monotonic()
+    columns = [*COLUMNS, *more()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        print(*COLUMNS, sep="\t")
+        rows = csv.DictWriter(file, columns, extrasaction="ignore")  # a file that is rewritten has a process for it
+        rows.writeheader()
+        print(*columns, sep="\t")
         while True:
             await asyncio.sleep(ROW_SECONDS)
             latencies, load.latencies = sorted(load.latencies), []
             stats = {name: int(value) for name, value in server.hgetall("stats").items()}
-            row = (
+            values = (
                 round(time.monotonic() - started),
                 load.statuses[202],
                 sum(load.statuses.values()) - load.statuses[202],
@@ -95,9 +105,11 @@ async def observe(load: Load, server: redis.Redis, path: Path) -> None:
                 ),
                 server.dbsize(),
             )
+            row = dict(zip(COLUMNS, values, strict=True)) | more()
             rows.writerow(row)
             file.flush()
-            print(*row, sep="\t", flush=True)
+            print(*row.values(), sep="\t", flush=True)
+            found.append(row)
 
 
 async def main() -> None:
@@ -111,7 +123,7 @@ async def main() -> None:
     load = Load(arguments.url, arguments.rate, arguments.minutes * 60)
     with redis.Redis.from_url(arguments.redis_url) as server:
         before = int(server.hget("stats", "transitions") or 0)
-        observer = asyncio.create_task(observe(load, server, arguments.csv))
+        observer = asyncio.create_task(observe(load, server, arguments.csv, []))
         await load.run()
         observer.cancel()
         transitions = int(server.hget("stats", "transitions") or 0) - before

@@ -10,7 +10,7 @@ from redis.exceptions import OutOfMemoryError
 from jobs import keys
 from jobs.leases import LeaseStore
 from jobs.records import Entry, Job
-from jobs.rows import job_from, job_key, read_job
+from jobs.rows import JOB_FIELDS, job_from, job_key
 from jobs.webhooks import ATTEMPTS_KEPT, Attempt, attempts_from
 
 
@@ -66,7 +66,7 @@ class OutboundStore(LeaseStore):
         taken = self._call("hook", "take", int(seconds * 1000), limit)
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in taken:
-            pipeline.execute_command(*read_job(job_id))
+            pipeline.hmget(job_key(job_id), *JOB_FIELDS)
             pipeline.hget(job_key(job_id), "ha")
         replies = pipeline.execute() if taken else []
         found = list[Due]()

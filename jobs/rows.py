@@ -30,6 +30,8 @@ from jobs.records import (
 )
 
 _FIELDS = ("s", "w", "m", "l", "k", "a", "e", "n", "d", "f", "c", "g", "t", "j", "h", "o")
+JOB_FIELDS = (*_FIELDS, "r0", "i0")
+"""What `job_from` takes."""
 
 Fields = Sequence[bytes | None]
 
@@ -51,7 +53,7 @@ def read_job(job_id: bytes) -> bytes:
     return job_key(job_id).join(_AROUND_KEY)
 
 
-_AROUND_KEY = pack(("HMGET", job_key(bytes(16)), *_FIELDS, "r0", "i0")).split(job_key(bytes(16)))
+_AROUND_KEY = pack(("HMGET", job_key(bytes(16)), *JOB_FIELDS)).split(job_key(bytes(16)))
 
 
 def read_job_alone(job_id: bytes) -> Command:
@@ -147,6 +149,7 @@ def items_from(job: Job, first: int, fields: Fields) -> list[Item]:
 
 _NOTICE = struct.Struct(">16sH")
 _TOLD = struct.Struct(">cd")
+_MS_MAX = 1 << 47  # in the year 6429
 
 
 def unpack_notices(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -168,6 +171,8 @@ def end_as_told(job: Job, told: bytes) -> bool:
         state = STATE_OF_CODE[code]
         ref, (outcome,) = unpack_outcomes(told[_TOLD.size :])
     except (struct.error, LookupError, ValueError):  # of another version of the scripts
+        return False
+    if not 0 < ended_ms < _MS_MAX:  # nor is it NaN
         return False
     job.state, job.ended_ms = state, int(ended_ms)
     job.only_item = _item(0, job.only_item.name, outcome, ref)

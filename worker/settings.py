@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
 
+BLOCKED_LATE_SECONDS = 0.1  # an idle Redis ends a call that waits for work so much later
+
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
@@ -76,6 +78,8 @@ class WorkerSettings(LeasingSettings):
     def _times_fit(self) -> Self:
         if not self.slice_seconds + self.linger_seconds < self.task_time_limit_seconds:
             raise ValueError("slice_seconds + linger_seconds must be less than task_time_limit_seconds")
+        if not self.linger_seconds + BLOCKED_LATE_SECONDS < self.store_timeout_seconds:
+            raise ValueError(f"linger_seconds + {BLOCKED_LATE_SECONDS:g} must be less than store_timeout_seconds")
         if not self.bulk_slice_seconds * 4 < self.task_time_limit_seconds:
             raise ValueError("bulk_slice_seconds × 4 must be less than task_time_limit_seconds")
         return self

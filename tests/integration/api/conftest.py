@@ -8,8 +8,10 @@ import pytest
 import uvicorn
 
 from api.app import create_app
+from api.http import Protocol
 from api.settings import ApiSettings
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
+from tests.support.waits import SeenWaiters
 
 StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
 
@@ -25,7 +27,8 @@ async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncC
         "redis_maxmemory_bytes": MAXMEMORY_BYTES,
         "upload_bytes_max": 16 << 20,
     } | settings
-    config = uvicorn.Config(create_app(ApiSettings(**values)), port=port, log_config=None, timeout_graceful_shutdown=5)
+    app = create_app(ApiSettings(**values))
+    config = uvicorn.Config(app, port=port, http=Protocol, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -37,6 +40,12 @@ async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncC
     finally:
         server.should_exit = True
         await task
+
+
+@pytest.fixture
+def waiters(monkeypatch: pytest.MonkeyPatch) -> SeenWaiters:
+    """Who waits in the APIs that are started after this."""
+    return SeenWaiters(monkeypatch)
 
 
 @pytest.fixture

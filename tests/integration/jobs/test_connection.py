@@ -1,8 +1,7 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,22 +11,11 @@ from jobs.connection import GroupConnection, NotSent, OutcomeUnknown
 from jobs.errors import StoreUnavailable
 from jobs.link import StoreLink
 from jobs.records import JobState, Lane
-from jobs.settings import StoreSettings
 from jobs.store import JobStore
 from jobs.submit import Chunk, Submission, Submitter
+from tests.integration.jobs.conftest import TIMEOUT_SECONDS
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, make_room
-
-TIMEOUT_SECONDS = 0.3
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Valkey]:
-    """A server of this test's own, to be stopped and killed."""
-    with Valkey(tmp_path / "vk") as server:
-        yield server
-        if server.running():
-            server.signal(signal.SIGCONT)
 
 
 @pytest.fixture
@@ -36,20 +24,6 @@ async def connection(server: Valkey) -> AsyncIterator[GroupConnection]:
     connection.start()
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-async def short_link(server: Valkey) -> AsyncIterator[StoreLink]:
-    link = StoreLink(
-        StoreSettings(redis_url=server.url),
-        timeout_seconds=TIMEOUT_SECONDS,
-        group_submits_max=64,
-        group_bytes_max=1 << 20,
-    )
-    link.start()
-    await link.greeted()
-    yield link
-    await link.close()
 
 
 def submission(job_id: bytes) -> Submission:

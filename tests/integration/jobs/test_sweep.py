@@ -3,11 +3,13 @@ import pytest
 from jobs import keys
 from jobs.errors import ItemCode, JobExpired
 from jobs.records import Failure, ItemState, JobState
+from jobs.rows import job_key, keyed_key
 from jobs.settings import StoreSettings
 from jobs.store import JobStore
 from tests.conftest import open_link
+from tests.support.batches import together
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import COAT, MODEL, OWNER, Store
 
 
 async def sweep(valkey: Valkey, **settings: float) -> None:
@@ -53,6 +55,65 @@ async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, val
     assert left == set()
     assert (store.stat("uploads"), store.stat("records"), store.stat(f"pending:{OWNER}")) == (0, 0, 0)
     assert store.stat("transitions") == 150
+
+
+async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_to_them(
+    store: Store, valkey: Valkey
+) -> None:
+    await store.link.greeted()
+    owners, before = ("a", "b", "c"), store.keys()
+    submissions = [await store.submission(b"image", owner=owners[n % 3]) for n in range(100)]
+    for n, submission in enumerate(submissions):
+        submission.key = n.to_bytes(16, "big") if n % 2 else b""
+        submission.webhook_url = "https://example.org/hook" if n % 5 < 3 else ""
+    await together(store.submitter, submissions)
+    number = 0
+    while (lease := store.claim(f"boot|task|1|{number}")).chunks:
+        store.finish(lease, Failure(ItemCode.NOT_AN_IMAGE) if number else COAT)
+        number += 1
+    assert (len(store.redis.keys(f"{keys.KEYED}*")), store.redis.zcard(keys.HOOKS)) == (50, 60)
+    for submission in submissions:
+        age(store, submission.id, 3601)
+    store.redis.config_resetstat()
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    assert store.keys() - before == {keys.STATS.encode()}
+    counters = ("uploads", "records", *(f"pending:{owner}" for owner in owners))
+    assert [store.stat(name) for name in counters] == [0] * len(counters)
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 5, "forty in one call"
+
+
+async def test_a_key_that_has_made_another_job_since_is_left_to_it(store: Store, valkey: Valkey) -> None:
+    first, second = await store.submission(), await store.submission()
+    first.key = second.key = b"k" * 16
+    first.chunk = None
+    await store.submitter.enqueue(first, open_seconds=60)
+    await store.jobs.cancel(first.id, OWNER)
+    await store.submitter.enqueue(second)
+    age(store, first.id, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    with pytest.raises(JobExpired):
+        await store.get(first.id)
+    assert store.redis.get(keyed_key(OWNER, first.key)) == second.id
+
+
+async def test_those_whose_time_is_not_over_stay_though_forty_before_them_go(store: Store, valkey: Valkey) -> None:
+    jobs = [await store.submit(b"image", owner=("a", "b")[n % 2]) for n in range(45)]
+    while (lease := store.claim()).chunks:
+        store.finish(lease)
+    order = store.redis.lrange(keys.ENDED, 0, -1)
+    for job_id in order[:41]:
+        age(store, job_id, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    assert store.redis.lrange(keys.ENDED, 0, -1) == order[41:]
+    left = {key.removeprefix(keys.JOB.encode()) for key in store.redis.keys(f"{keys.JOB}*")}
+    assert left == set(order[41:]) <= set(jobs)
+    assert store.stat("records") == sum(int(store.redis.hget(job_key(job_id), "z") or 0) for job_id in left)
 
 
 async def test_over_the_record_budget_the_oldest_go_first_but_never_before_their_least_time(

@@ -29,6 +29,7 @@ def test_the_defaults_go_together(settings: type[StoreSettings]) -> None:
         ({"LEASE_SECONDS": "61"}, "renew_seconds × 3 < lease_seconds < task_time_limit_seconds"),
         ({"TASK_TIME_LIMIT_SECONDS": "3"}, "renew_seconds × 3 < lease_seconds < task_time_limit_seconds"),
         ({"SLICE_SECONDS": "60"}, "slice_seconds"),
+        ({"LINGER_SECONDS": "0.5", "STORE_TIMEOUT_SECONDS": "0.5"}, "linger_seconds"),
         ({"BATCH_ITEMS": "0"}, "BATCH_ITEMS: "),
         ({"MODEL": "../etc"}, "MODEL: "),
     ],

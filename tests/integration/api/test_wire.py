@@ -1,0 +1,214 @@
+"""Answers as bytes on a connection, of an API in its own process, with the loop and the protocol that it has there."""
+
+import json
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from typing import BinaryIO
+
+import pytest
+
+from jobs.ids import to_text
+from tests.support.processes import Api, Valkey
+from tests.support.store import Store
+from tests.support.waiting import eventually
+
+SECONDS = 10
+TRIES = 20  # of what two packets would break now and then only
+
+
+@pytest.fixture(scope="module")
+def process(_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with Api(_valkey.url, tmp_path_factory.mktemp("api") / "log") as api:
+        yield api
+        assert "Traceback" not in api.output()
+
+
+@contextmanager
+def connected(process: Api) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", process.port), timeout=SECONDS) as connection:
+        yield connection
+
+
+def request(path: str, *headers: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: darkroom", *headers, "", ""]).encode()
+
+
+def first_piece(connection: socket.socket) -> bytes:
+    """What can be read once something can be read."""
+    readable, _, _ = select.select([connection], [], [], SECONDS)
+    assert readable
+    return connection.recv(65_536)
+
+
+def to_the_end(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    pieces = list[bytes]()
+    while piece := connection.recv(65_536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def parted(answer: bytes) -> tuple[bytes, dict[str, str], bytes]:
+    """Status line, headers, body."""
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    assert blank
+    status, *lines = head.decode("latin-1").split("\r\n")
+    return status.encode(), {name.lower(): value for name, _, value in (it.partition(": ") for it in lines)}, body
+
+
+def next_answer(stream: BinaryIO, *, with_body: bool = True) -> tuple[bytes, dict[str, str], bytes]:
+    """`parted`, for the next one of several answers on a connection."""
+    head = b"".join(iter(stream.readline, b"\r\n"))
+    status, headers, _ = parted(head + b"\r\n")
+    return status, headers, stream.read(int(headers["content-length"])) if with_body else b""
+
+
+async def ended(store: Store, items: int) -> str:
+    """The path of a job of so many images that has ended."""
+    job_id = await store.submit(*[b"image"] * items, chunk_items=64)
+    number = 0
+    while (lease := store.claim(f"boot|task|1|{number}")).chunks:
+        store.finish(lease)
+        number += 1
+    return f"/v1/jobs/{to_text(job_id)}"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/v1/jobs/not-an-id", "/v1/models"])
+def test_an_answer_comes_in_one_piece(valkey: Valkey, process: Api, path: str) -> None:
+    with connected(process) as connection:
+        for _ in range(TRIES):
+            connection.sendall(request(path))
+            _, headers, body = parted(first_piece(connection))
+            assert len(body) == int(headers["content-length"]) > 0
+            json.loads(body)
+
+
+def test_the_answer_to_a_submit_comes_in_one_piece(valkey: Valkey, process: Api, shirt: bytes) -> None:
+    head = request("/v1/jobs", "Content-Type: image/png", f"Content-Length: {len(shirt)}", method="POST")
+    with connected(process) as connection:
+        for _ in range(TRIES):
+            connection.sendall(head + shirt)
+            status, headers, body = parted(first_piece(connection))
+            assert status == b"HTTP/1.1 202 Accepted"
+            assert headers["location"] == json.loads(body)["links"]["self"]
+
+
+async def test_the_answer_to_a_wait_comes_in_one_piece(store: Store, process: Api, shirt: bytes) -> None:
+    length = f"Content-Length: {len(shirt)}"
+    with connected(process) as connection:
+        for _ in range(3):
+            connection.sendall(
+                request("/v1/jobs", "Content-Type: image/png", "Prefer: wait=30", length, method="POST") + shirt
+            )
+            lease = await store.claimed()
+            store.finish(lease)
+            await eventually(lambda: select.select([connection], [], [], 0)[0], what="the answer")
+            status, headers, body = parted(connection.recv(65_536))
+            assert (status, len(body)) == (b"HTTP/1.1 200 OK", int(headers["content-length"]))
+            assert json.loads(body)["status"] == "completed"
+
+
+def test_the_head_of_an_answer_comes_without_its_body(valkey: Valkey, process: Api) -> None:
+    with connected(process) as connection, connection.makefile("rb") as stream:
+        connection.sendall(request("/v1/jobs", method="HEAD") + request("/livez"))
+        status, headers, _ = next_answer(stream, with_body=False)
+        assert (status, int(headers["content-length"]) > 0) == (b"HTTP/1.1 200 OK", True)
+        status, _, body = next_answer(stream)
+        assert (status, json.loads(body)) == (b"HTTP/1.1 200 OK", {"status": "ok"}), "what follows is the next answer"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/models", "/nothing-here"])
+def test_a_connection_is_closed_after_the_whole_answer_where_that_was_asked_for(
+    valkey: Valkey, process: Api, path: str
+) -> None:
+    with connected(process) as connection:
+        connection.sendall(request(path, "Connection: close"))
+        _, headers, body = parted(to_the_end(connection))
+    assert headers["connection"] == "close"
+    assert len(body) == int(headers["content-length"]) > 0
+
+
+def test_a_connection_is_closed_after_the_whole_head_where_that_was_all_that_was_asked_for(
+    valkey: Valkey, process: Api
+) -> None:
+    with connected(process) as connection:
+        connection.sendall(request("/v1/models", "Connection: close", method="HEAD"))
+        status, headers, body = parted(to_the_end(connection))
+    assert (status, body) == (b"HTTP/1.1 200 OK", b"")
+    assert int(headers["content-length"]) > 0
+
+
+async def test_a_large_answer_comes_whole_and_behind_its_head(store: Store, process: Api) -> None:
+    path = await ended(store, 1000)
+    with connected(process) as connection:
+        connection.sendall(request(f"{path}/results?limit=1000", "Connection: close"))
+        status, headers, body = parted(to_the_end(connection))
+    assert status == b"HTTP/1.1 200 OK"
+    assert len(body) == int(headers["content-length"]) > 100_000
+    assert [item["index"] for item in json.loads(body)["items"]] == list(range(1000))
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_a_stream_of_a_megabyte_comes_whole(store: Store, process: Api, *, close: bool) -> None:
+    path = await ended(store, 5000)
+    headers = {"Accept": "application/x-ndjson"} | ({"Connection": "close"} if close else {})
+    connection = HTTPConnection("127.0.0.1", process.port, timeout=SECONDS)
+    connection.request("GET", f"{path}/results", headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert len(body) > 1_000_000
+    assert [json.loads(line)["index"] for line in body.splitlines()] == list(range(5000))
+
+
+def test_requests_of_one_packet_are_answered_in_order(valkey: Valkey, process: Api) -> None:
+    paths = ["/livez", "/v1/jobs/not-an-id", "/v1/jobs", "/livez"]
+    with connected(process) as connection, connection.makefile("rb") as stream:
+        connection.sendall(b"".join(request(path, f"X-Request-Id: {n}") for n, path in enumerate(paths)))
+        answers = [next_answer(stream) for _ in paths]
+    assert [(headers["x-request-id"], status.split()[1], bool(body)) for status, headers, body in answers] == [
+        ("0", b"200", True),
+        ("1", b"404", True),
+        ("2", b"200", True),
+        ("3", b"200", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n"]
+)
+def test_what_is_no_request_is_told_so_and_the_connection_closed(valkey: Valkey, process: Api, garbage: bytes) -> None:
+    with connected(process) as connection:
+        connection.sendall(garbage)
+        status, _, body = parted(to_the_end(connection))
+    assert status == b"HTTP/1.1 400 Bad Request"
+    assert body == b"Invalid HTTP request received."
+
+
+def test_a_client_that_asks_whether_to_go_on_is_told_before_it_sends(
+    valkey: Valkey, process: Api, shirt: bytes
+) -> None:
+    headers = ("Content-Type: image/png", f"Content-Length: {len(shirt)}", "Expect: 100-continue")
+    with connected(process) as connection:
+        connection.sendall(request("/v1/jobs", *headers, method="POST"))
+        assert first_piece(connection) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(shirt)
+        status, _, _ = parted(first_piece(connection))
+    assert status == b"HTTP/1.1 202 Accepted"
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_a_stream(store: Store, process: Api) -> None:
+    path = await ended(store, 5000)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the server's side fills up
+        connection.settimeout(SECONDS)
+        connection.connect(("127.0.0.1", process.port))
+        connection.sendall(request(f"{path}/results", "Accept: application/x-ndjson"))
+        with HTTPResponse(connection) as answer:
+            answer.begin()
+            body = answer.read()
+    assert len(body.splitlines()) == 5000

@@ -1,0 +1,56 @@
+"""Submits that come at once, and how many calls of the script they take."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import redis
+
+from jobs.errors import DarkroomError
+from jobs.link import StoreLink
+from jobs.submit import Earlier, Submission, Submitter
+from tests.support.waiting import eventually
+
+_GATE = "gate"
+
+
+async def together(
+    submitter: Submitter, submissions: Sequence[Submission], *, open_seconds: float = 0
+) -> list[int | Earlier | DarkroomError]:
+    """What came of each of the submissions, which were all made in one turn of the loop."""
+
+    async def outcome(submission: Submission) -> int | Earlier | DarkroomError:
+        try:
+            return await submitter.enqueue(submission, open_seconds=open_seconds)
+        except DarkroomError as error:
+            return error
+
+    async with asyncio.timeout(20):
+        return await asyncio.gather(*map(outcome, submissions))
+
+
+@asynccontextmanager
+async def holding_up(link: StoreLink, client: "redis.Redis[bytes]") -> AsyncIterator[None]:
+    """Keep a pipeline in flight on the connection for submits: what comes meanwhile waits for the next one."""
+    held = asyncio.create_task(link.commits.execute(("BLPOP", _GATE, 0)))
+    await eventually(lambda: client.info("clients")["blocked_clients"], what="a connection that is busy")
+    try:
+        yield
+    finally:
+        client.rpush(_GATE, 1)
+        await held
+
+
+@dataclass
+class Counted:
+    calls: int = -1
+
+
+@contextmanager
+def counting_calls(client: "redis.Redis[bytes]") -> Iterator[Counted]:
+    """How often scripts are called in here; told at its end."""
+    client.config_resetstat()
+    counted = Counted()
+    yield counted
+    counted.calls = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]

@@ -1,0 +1,29 @@
+"""Who waits in an API of this process."""
+
+from typing import Any
+
+import pytest
+
+from api.waiters import Waiters
+
+
+class SeenWaiters:
+    """Those of every API that is started after this was made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = self._made = list[Waiters]()
+
+        class Seen(Waiters):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                made.append(self)
+
+        monkeypatch.setattr("api.services.Waiters", Seen)
+
+    def count(self) -> int:
+        return sum(len(futures) for waiters in self._made for futures in waiters._waiting.values())
+
+
+def raw_id(path: str) -> bytes:
+    """The id in a job's path, as the store has it."""
+    return bytes.fromhex(path.rpartition("/")[2].replace("-", ""))
