@@ -41,6 +41,7 @@ def submit(file: UploadFile) -> dict[str, str]:
 @api.get("/result/{task_id}")
 def result(task_id: str) -> dict[str, Any]:
     task = AsyncResult(task_id, app=app)
-    if not task.ready():
-        return {"task_id": task_id, "status": task.status}
-    return {"task_id": task_id, "status": task.status, "result": task.result}
+    status = task.status  # once: each look at what is not ready yet asks Redis again
+    if status != "SUCCESS":
+        return {"task_id": task_id, "status": status}
+    return {"task_id": task_id, "status": status, "result": task.result}

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
 from deploy.local.supervise import supervise
-from deploy.local.valkey import valkey_command
+from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.models import check_package
 from jobs.settings import StoreSettings, load
@@ -126,6 +126,9 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
             "killasgroup": "true",
             "stopwaitsecs": str(STOP_SECONDS),
         }
+    if embedded:
+        variables = ",".join(f'{name}="{value}"' for name, value in VALKEY_ENVIRONMENT.items())
+        config["program:valkey"]["environment"] = variables
     config["program:ready"].update({"autorestart": "false", "startsecs": "0", "startretries": "0"})
     for section in config.values():
         for name, value in section.items():

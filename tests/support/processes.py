@@ -13,7 +13,7 @@ from typing import Self
 import httpx
 import redis
 
-from deploy.local.valkey import valkey_command
+from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.keys import SERVING
 from tests.support.waiting import wait_until
 
@@ -116,7 +116,7 @@ class Valkey(Process):
         folder.mkdir(parents=True, exist_ok=True)
         self.socket = folder / "valkey.sock"
         command = valkey_command(folder, maxmemory_bytes=maxmemory_bytes, unix_socket=self.socket)
-        super().__init__(command, folder / "valkey.log")
+        super().__init__(command, folder / "valkey.log", VALKEY_ENVIRONMENT)
 
     @property
     def url(self) -> str:
