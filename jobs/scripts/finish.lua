@@ -17,43 +17,21 @@ local function room_for(kept)
   return taken + more <= tonumber(ARGV[3]) and more or 0
 end
 
--- Takes out of the lease what it still holds, and drops these chunks' bytes. Returns a set of them.
-local function release(entries)
-  if #entries == 0 then return {} end
-  local held, list, keys, sizes = {}, {}, {}, 0
-  for at, is_held in ipairs(redis.call('SMISMEMBER', lease, unpack(entries))) do
-    local entry = entries[at]
-    if is_held == 1 and not held[entry] then
-      local _, _, _, size = unpack_entry(entry)
-      held[entry] = true
-      list[#list + 1] = entry
-      keys[#keys + 1] = K.upload .. string.sub(entry, 1, 20)
-      sizes = sizes + size + K.chunk_bytes
-    end
-  end
-  if #list == 0 then return held end
-  redis.call('SREM', lease, unpack(list))
-  if redis.call('EXISTS', unpack(keys)) == #keys then
-    redis.call('UNLINK', unpack(keys))
-    uploads = sizes
-  else -- some were dropped before, as those of a canceled job are
-    for at, key in ipairs(keys) do
-      local _, _, _, size = unpack_entry(list[at])
-      if redis.call('UNLINK', key) == 1 then uploads = uploads + size + K.chunk_bytes end
-    end
-  end
-  return held
-end
-
-local entries = {}
+local entries, held = {}, {}
 for at = 4, #ARGV, 4 do entries[#entries + 1] = ARGV[at] end
-local held = release(entries)
+if #entries > 0 then
+  for at, is_held in ipairs(redis.call('SMISMEMBER', lease, unpack(entries))) do held[entries[at]] = is_held == 1 end
+  redis.call('SREM', lease, unpack(entries))
+end
 for at = 4, #ARGV, 4 do
   local entry, succeeded, results, kept = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   if held[entry] then
     held[entry] = false -- it counts once, also where it is named twice
-    local id, chunk, items = unpack_entry(entry)
+    local id, chunk, items, size = unpack_entry(entry)
     local job = K.job .. id
+    if redis.call('UNLINK', K.upload .. string.sub(entry, 1, 20)) == 1 then
+      uploads = uploads + size + K.chunk_bytes
+    end
     local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'z', 'h', 'r' .. chunk)
     if live(record[1]) and not record[8] then
       local done = (tonumber(record[4]) or 0) + succeeded
