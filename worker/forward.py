@@ -48,7 +48,7 @@ def fastest(network: nn.Module, wanted: Input) -> nn.Module:
         1e3 * seconds[0],
         difference,
     )
-    return packed if is_better else network
+    return _Padded(packed) if is_better else network
 
 
 class PackedLinear(nn.Module):
@@ -64,6 +64,27 @@ class PackedLinear(nn.Module):
             return functional.linear(inputs, self._weight, self._bias)
         outputs: Tensor = _OPERATORS._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")  # noqa: SLF001
         return outputs
+
+
+class _Padded(nn.Module):
+    """A network whose batches are padded to a few sizes.
+
+    oneDNN compiles a kernel for each size and keeps it: 1.5 ms and 80 KB for each of up to 256.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        missing = -len(inputs) % _step(len(inputs))
+        outputs: Tensor = self._network(functional.pad(inputs, (0, 0, 0, missing)) if missing else inputs)
+        return outputs[: len(inputs)]
+
+
+def _step(images: int) -> int:
+    """What a batch of so many is padded to a multiple of: an eighth of it, or less."""
+    return max(1, 1 << max(0, images.bit_length() - 4))
 
 
 def _packed(module: nn.Module) -> nn.Module:

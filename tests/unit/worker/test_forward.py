@@ -77,3 +77,17 @@ def test_the_measurement_is_short() -> None:
     fastest(Slow(), INPUT)
     runs = 2 * len(forward.BATCHES)  # of both: once for the difference, and in each round
     assert runs * 2 <= len(seen) <= runs * (1 + forward.ROUNDS)
+
+
+def test_batches_of_all_sizes_reach_the_network_in_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps a kernel for each size that it has met."""
+    took(monkeypatch, plain=1, packed=0.5)
+    packed, seen = fastest(network(), INPUT), set[int]()
+    next(module for module in packed.modules() if isinstance(module, PackedLinear)).register_forward_hook(
+        lambda _, inputs, __: seen.add(len(inputs[0]))
+    )
+    with torch.inference_mode():
+        for size in range(1, 257):
+            assert packed(torch.rand(size, 784)).shape == (size, 10)
+    assert len(seen) < 50
+    assert max(seen) == 256
