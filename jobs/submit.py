@@ -140,6 +140,7 @@ class _Batch:
                 member.verdict.set_result([refused] if refused is not None else verdicts[at])
 
     def fail(self, error: Exception) -> None:
+        self.closed = True  # also where it was never sent: nobody may join what is over
         for member in self.members:
             if not member.verdict.done():
                 member.verdict.set_exception(error)
