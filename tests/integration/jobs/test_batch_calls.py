@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from jobs import keys
-from jobs.connection import Batch, OutcomeUnknown
+from jobs.connection import Batch, NotSent, OutcomeUnknown
 from jobs.errors import QuotaExceeded, StoreUnavailable
 from jobs.ids import to_text
 from jobs.link import StoreLink
@@ -183,3 +183,18 @@ async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
     unknown = [isinstance(it, StoreUnavailable) and "outcome" in it.extensions for it in outcomes]
     assert unknown == [True] * 64 + [False] * 64, "a round trip is for 64"
+
+
+async def test_nobody_joins_a_batch_that_was_never_sent(short_link: StoreLink, server: Valkey) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    ids = [await submitter.new_id(OWNER) for _ in range(2)]
+
+    async def away(_: object) -> object:
+        raise NotSent
+
+    send, short_link.commits.execute_batch = short_link.commits.execute_batch, away
+    with pytest.raises(StoreUnavailable):
+        await submitter.enqueue(Submission(ids[0], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))
+    short_link.commits.execute_batch = send
+    async with asyncio.timeout(10):
+        assert await submitter.enqueue(Submission(ids[1], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))
