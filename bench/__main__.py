@@ -27,6 +27,7 @@ from bench.limit import jpegs, limits
 from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT, Darkroom, Service, darkroom
 from bench.services import synchronous as start_synchronous
 from bench.services import tutorial as start_tutorial
+from deploy.local.valkey import VALKEY_ENVIRONMENT
 from worker.images import ImageLimits
 from worker.package import load_package
 from worker.settings import WorkerSettings
@@ -179,6 +180,7 @@ def main() -> None:
             "ready_seconds": ours.ready_seconds,
             "peak_bytes": ours.servers.peak_bytes(),
             "cores": os.cpu_count(),
+            "allocator": "jemalloc" if "LD_PRELOAD" in VALKEY_ENVIRONMENT else "that of the C library",
             "image_bytes": {name: round(statistics.mean(len(it.image) for it in load)) for name, load in loads.items()},
         }
     found: dict[str, Any] = {

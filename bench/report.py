@@ -113,10 +113,10 @@ def _facts(facts: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{name} {size:,} bytes" for name, size in facts["image_bytes"].items())
     return (
         f"{facts['cores']} cores, client and all servers on them. Darkroom: one API process, a worker of two, "
-        "appendfsync always, a key and all limits on, ended jobs kept for a minute. The tutorial: Redis without a file."
-        " Polls: one 50 ms after the submit, then every 50 ms. Every class was the right one, and nothing failed: the "
-        f"bench ends with 1 otherwise. Images: {sizes} on average. Ready after: {ready}. Peak of resident memory: "
-        f"{peak}.\n"
+        "appendfsync always, a key and all limits on, ended jobs kept for a minute. The tutorial: Redis without a "
+        f"file. Valkey's allocator: {facts['allocator']}. Polls: one 50 ms after the submit, then every 50 ms. Every "
+        "class was the right one, and nothing failed: the bench ends with 1 otherwise. Images: "
+        f"{sizes} on average. Ready after: {ready}. Peak of resident memory: {peak}.\n"
     )
 
 
