@@ -53,4 +53,5 @@ class _Joining:
     def _flush(self) -> None:
         if self._held:
             held, self._held = self._held, b""
-            self._transport.write(held)
+            if not self._transport.is_closing():  # the client may have gone since
+                self._transport.write(held)

@@ -137,7 +137,7 @@ async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
     async with aiohttp.ClientSession(service.url, headers=SECURED_HEADERS, read_bufsize=1 << 20) as http:
         client = bulk.Client(service, http)
         cost = bulk.Cost(service.servers)
-        assert await client.follow(await client.submit(body)) == count
+        assert await client.follow(await client.submit(body), [shot.class_name for shot in load]) == count
     found = cost.of(count)
     each = {name: found[f"{name}_cpu_ms_per_image"] for name in service.servers.cpu_seconds()}
     row = Row(
@@ -243,7 +243,7 @@ def batch_sizes(rows: Sequence[Row], loads: dict[str, list[Shot]]) -> list[dict[
                     asyncio.run(archive(service, row.image, load))
                     forwards.end()
             else:
-                drive(
+                driven = drive(
                     service.port,
                     MODES[row.mode],
                     load,
@@ -252,6 +252,7 @@ def batch_sizes(rows: Sequence[Row], loads: dict[str, list[Shot]]) -> list[dict[
                     measuring=forwards.begin,
                     measured=forwards.end,
                 )
+                assert not driven.failures, driven.failures[0]
             what = {"mode": row.mode, "image": row.image, "in_flight": row.in_flight}
             sizes = forwards.sizes
             found.append(what | {"mean": statistics.mean(sizes), "forwards": batches.histogram(sizes)})

@@ -13,7 +13,7 @@ import statistics
 import tarfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
@@ -84,8 +84,11 @@ class Client:
         job = await self.post(f"/v1/jobs{query}", pieces(body), **{"Content-Type": content_type})
         return str(job["links"]["self"])
 
-    async def follow(self, path: str) -> int:
-        """Read all results as they come; how many were right in order and succeeded."""
+    async def follow(self, path: str, classes: Sequence[str] = ()) -> int:
+        """Read all results as they come, in order, all of which must have succeeded; how many.
+
+        Where classes are given, image N must be of the class N, and after the last one they begin again.
+        """
         count, rest = 0, b""
         async with self.http.get(f"{path}/results?follow=true", headers=NDJSON) as answer:
             async for data in answer.content.iter_any():
@@ -93,6 +96,7 @@ class Client:
                 for line in lines:
                     assert line.startswith(b'{"index":%d,' % count), line
                     assert b'"status":"succeeded"' in line
+                    assert not classes or f'"class":"{classes[count % len(classes)]}"'.encode() in line, line
                     count += 1
         return count
 

@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.guard [--set]
 
 Efficiency is the CPU that decoding and the forward take in one process, by the CPU of all servers for the same image.
-It is a ratio, so that a slow machine says nothing. Exits with 1 where one is more than 30% below what is written in
+It is a ratio, so that a slow machine says nothing. It says nothing of the decoding and the forward themselves either,
+which stand on both sides of it. Exits with 1 where one is more than 30% below what is written in
 bench/results/guard.json; `--set` writes it.
 """
 

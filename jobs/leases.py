@@ -24,6 +24,7 @@ from jobs.store import sweep_args
 
 RETURNED = "returned"
 WORKER_LOST = ItemCode.WORKER_LOST
+_WAIT_SECONDS_MIN = 0.002  # Redis before 7.0.8 takes less than a millisecond for no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class LeaseStore:
 
     def await_work(self, model: str, seconds: float) -> None:
         """Return once there may be work for the model, or after so many seconds; on an idle server, 0.1 s later."""
-        self._redis.blpop([keys.WAKE + model], timeout=seconds)
+        self._redis.blpop([keys.WAKE + model], timeout=max(seconds, _WAIT_SECONDS_MIN))
 
     def is_wanted(self, lease: Lease) -> bool:
         """Whether any of its chunks belongs to a job that goes on."""

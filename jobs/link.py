@@ -29,6 +29,7 @@ class StoreLink:
     ) -> None:
         self.settings = settings
         self.timeout_seconds = timeout_seconds
+        self.group_submits_max = group_submits_max
         self.group_bytes_max = group_bytes_max
         self.secret = b""
         address = address_of(settings.redis_url)

@@ -106,9 +106,9 @@ class _Batch:
         self._upload_bytes = 0
         self._head = head
 
-    def takes(self, member: _Member, bytes_max: int) -> bool:
+    def takes(self, member: _Member, submits_max: int, bytes_max: int) -> bool:
         """Whether this one may join."""
-        full = len(self.members) >= BATCH_SUBMITS_MAX or self._upload_bytes + member.upload_bytes > bytes_max
+        full = len(self.members) >= submits_max or self._upload_bytes + member.upload_bytes > bytes_max
         return not self.closed and not full
 
     def add(self, member: _Member) -> None:
@@ -212,7 +212,8 @@ class Submitter:
     def _join(self, member: _Member) -> None:
         """Into the batch that waits to be sent, or a new one."""
         batch = self._batch
-        if batch is None or not batch.takes(member, self._link.group_bytes_max):
+        submits_max = min(BATCH_SUBMITS_MAX, self._link.group_submits_max)
+        if batch is None or not batch.takes(member, submits_max, self._link.group_bytes_max):
             budget = self._settings.records_budget_bytes
             batch = self._batch = _Batch(("EVALSHA", self._link.script("enqueue").sha1, 0, budget, self._pending_max))
             task = asyncio.create_task(self._send(batch))

@@ -1,15 +1,18 @@
 """Answers as bytes on a connection, of an API in its own process, with the loop and the protocol that it has there."""
 
+import asyncio
 import json
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import BinaryIO, cast
 
 import pytest
 
+from api.http import _Joining
 from jobs.ids import to_text
 from tests.support.processes import Api, Valkey
 from tests.support.store import Store
@@ -163,6 +166,30 @@ async def test_a_stream_of_a_megabyte_comes_whole(store: Store, process: Api, *,
     assert answer.headers["Transfer-Encoding"] == "chunked"
     assert len(body) > 1_000_000
     assert [json.loads(line)["index"] for line in body.splitlines()] == list(range(5000))
+
+
+def test_what_is_held_for_a_connection_that_is_gone_is_dropped() -> None:
+    class Gone:
+        def __init__(self) -> None:
+            self.closing = False
+            self.written = list[bytes]()
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+        def write(self, data: bytes) -> None:
+            assert not self.closing, "uvloop raises here"
+            self.written.append(data)
+
+    gone, turn = Gone(), list[Callable[[], None]]()
+    loop = SimpleNamespace(call_soon=turn.append)
+    joining = _Joining(cast("asyncio.Transport", gone), cast("asyncio.AbstractEventLoop", loop))
+    joining.write(b"first")
+    turn.pop()()
+    joining.write(b"second")
+    gone.closing = True
+    turn.pop()()
+    assert gone.written == [b"first"]
 
 
 def test_requests_of_one_packet_are_answered_in_order(valkey: Valkey, process: Api) -> None:

@@ -70,6 +70,23 @@ async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
     assert store.stat("accepted") == 7
 
 
+@pytest.mark.parametrize("submits_max", [1, 5])
+async def test_a_call_is_for_no_more_submits_than_the_setting_says(
+    store_settings: StoreSettings, store: Store, submits_max: int
+) -> None:
+    link = StoreLink(store_settings, timeout_seconds=2, group_submits_max=submits_max, group_bytes_max=1 << 20)
+    link.start()
+    submitter = Submitter(link, make_room(store_settings), owner_pending_items_max=100)
+    await link.greeted()
+
+    with counting_calls(store.redis) as counted:
+        outcomes = await together(submitter, [await store.submission() for _ in range(10)])
+    await link.close()
+
+    assert counted.calls == 10 / submits_max
+    assert {type(outcome) for outcome in outcomes} == {int}
+
+
 async def test_a_whole_batch_is_sent_again_after_the_script_cache_was_emptied(store: Store) -> None:
     submissions = [await store.submission(b"image %d" % n) for n in range(20)]
     store.redis.script_flush()
