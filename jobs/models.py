@@ -38,7 +38,27 @@ class Input(_Part):
 
 
 class Preprocessing(_Part):
-    mode: Literal["book"]
+    """How an upload becomes an input. Only `resize` and `center_crop` have further fields."""
+
+    mode: Literal["book", "fmnist", "resize", "center_crop"] = Field(
+        description="`book`: gray, stretched, negated. `fmnist`: the object in the picture, trimmed and centred. "
+        "`resize`: all of it, stretched. `center_crop`: the centre, after its shorter side was resized."
+    )
+    shorter_side: Annotated[int, Field(ge=1, le=8192)] | None = Field(
+        None, description="Of `center_crop`, in pixels; none: that of the input."
+    )
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: list[float] | None = Field(None, description="Of each channel, of values in [0, 1]; none: 0.")
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="Of each channel; none: 1.")
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_mode(self) -> Self:
+        for name in ("shorter_side", "interpolation", "mean", "std"):
+            if name in self.model_fields_set and self.mode in ("book", "fmnist"):
+                raise ValueError(f"{name}: the mode {self.mode!r} has no such field")
+        if self.shorter_side is not None and self.mode != "center_crop":
+            raise ValueError("shorter_side: only the mode 'center_crop' has this field")
+        return self
 
 
 class GoldenImage(_Part):
@@ -57,7 +77,7 @@ class Manifest(_Part):
         None, description="None: the first eight digits of the weights' sha256."
     )
     description: str = ""
-    architecture: Literal["fmnist-mlp"]
+    architecture: Literal["fmnist-mlp", "fmnist-cnn"]
     weights: Weights
     classes: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=65_535)
@@ -77,6 +97,12 @@ class Manifest(_Part):
         for image in self.golden:
             if image.class_name not in self.classes:
                 raise ValueError(f"golden: {image.file} expects {image.class_name!r}, which is no class")
+        for name in ("mean", "std"):
+            values = getattr(self.preprocessing, name)
+            if values is not None and len(values) != self.input.channels:
+                raise ValueError(f"preprocessing.{name}: has {len(values)} values for {self.input.channels} channels")
+        if self.preprocessing.mode in ("book", "fmnist") and self.input.channels != 1:
+            raise ValueError(f"preprocessing.mode: {self.preprocessing.mode!r} gives one channel, input.channels is 3")
         return self
 
     def card(self, sha256: str) -> "Card":

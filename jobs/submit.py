@@ -28,7 +28,7 @@ from jobs.rows import job_key, upload_key
 log = logging.getLogger(__name__)
 
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
-BATCH_SUBMITS_MAX = 32  # bounds the keys that one call of the script touches: six a submit, where no owner comes twice
+BATCH_SUBMITS_MAX = 32  # bounds the keys that one call of the script touches: six a submit where no owner comes twice
 _RESOLVE_MARGIN_SECONDS = 0.01  # between this process's idea of the server's clock and that clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,

@@ -1,21 +1,31 @@
-"""`python -m training MODEL`: train a model package and write it to `weights/`."""
+"""`python -m training MODEL`: train a model package and write it to `weights/`.
+
+It goes on where it was stopped, and a training that has ended is not repeated: remove its checkpoint to begin anew.
+"""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-from training import fmnist_mlp
+from jobs.models import Manifest
+from training import fmnist_cnn, fmnist_mlp
+from training.fit import Compute
 
-RECIPES = {fmnist_mlp.NAME: fmnist_mlp.train}
+RECIPES: dict[str, Callable[[Path, Path, Compute], Manifest]] = {
+    fmnist_mlp.NAME: fmnist_mlp.train,
+    fmnist_cnn.NAME: fmnist_cnn.train,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training")
     parser.add_argument("model", choices=RECIPES)
     parser.add_argument("--models-dir", type=Path, default=Path("weights"))
-    parser.add_argument("--cache", type=Path, default=Path("data/training"), help="for downloads and logs")
+    parser.add_argument("--cache", type=Path, default=Path("data/training"), help="for downloads, logs and checkpoints")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU, if there is one")
     arguments = parser.parse_args()
     package = arguments.models_dir / arguments.model
-    manifest = RECIPES[arguments.model](package, arguments.cache)
+    manifest = RECIPES[arguments.model](package, arguments.cache, Compute.of(arguments.device))
     print(f"{manifest.test_accuracy:.2%} right of {manifest.test_set}; the package is in {package}")
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 HELD_OUT = 5_000  # the last of the training images: choices are made on these, never on the test images
@@ -35,6 +37,12 @@ class FashionMnist:
     train: Split
     held_out: Split
     test: Split
+
+
+def tensors(split: Split) -> tuple[Tensor, Tensor]:
+    """Inputs: float32, N × 1 × 28 × 28, in [0, 1]; labels: int64, N."""
+    inputs = torch.from_numpy(split.images[:, np.newaxis].astype(np.float32) / 255)
+    return inputs, torch.from_numpy(split.labels.astype(np.int64))
 
 
 def load_fashion_mnist(cache: Path) -> FashionMnist:

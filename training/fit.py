@@ -2,12 +2,21 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
+
+Augment = Callable[[Tensor, Generator], Tensor]
+_EVALUATED = 1000  # images at a time
+_FOR_STATISTICS = 2048  # images that tell an average of networks its means and variances
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,46 +27,190 @@ class Recipe:
     weight_decay: float
     label_smoothing: float
     seed: int
+    momentum: float = 0  # of SGD, with Nesterov's; 0: AdamW
+    averaged_steps: int = 0  # what is kept is a moving average over about so many; 0: the network of the last one
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What a training computes on."""
+
+    device: torch.device
+    half: bool
+    """Convolutions and products in bfloat16."""
+
+    @classmethod
+    def of(cls, device: str) -> Self:
+        """`auto`: a GPU, if there is one. In bfloat16 where the device has instructions for it."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        half = device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        return cls(torch.device(device), half)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+
+FULL = Compute(torch.device("cpu"), half=False)
+
+
+class Reached(NamedTuple):
+    """An epoch's row in the log."""
+
+    epoch: int
+    train_loss: float
+    held_out_loss: float
+    held_out_accuracy: float
 
 
 def fit(
-    network: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], recipe: Recipe, log: Path
-) -> None:
-    """Train in place. Inputs: float32, N × features, on the CPU; labels: int64, N. Writes a CSV row an epoch."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    inputs, labels = train
-    steps = math.ceil(len(inputs) / recipe.batch_size)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps * recipe.epochs, pct_start=0.1
-    )
-    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    network: nn.Module,
+    train: tuple[Tensor, Tensor],
+    held_out: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    log: Path,
+    *,
+    compute: Compute = FULL,
+    augment: Augment | None = None,
+) -> nn.Module:
+    """Train, and return what is to be kept. Inputs: float32, N × …; labels: int64, N.
+
+    Writes a CSV row an epoch to `log`, and beside it a checkpoint, from which the same training goes on where it was
+    stopped, or has ended.
+    """
+    run = _Run(network.to(compute.device), recipe, compute, len(train[0]))
+    checkpoint = log.with_suffix(".checkpoint.pt")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["epoch", "train_loss", "held_out_accuracy"])
-        progress = tqdm(range(1, recipe.epochs + 1), unit="epoch")
-        for epoch in progress:
-            network.train()
-            total = 0.0
-            for batch in torch.split(torch.randperm(len(inputs), generator=generator), recipe.batch_size):
-                loss = criterion(network(inputs[batch]), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += loss.item() * len(batch)
-            reached = accuracy(network, *held_out)
-            rows.writerow([epoch, f"{total / len(inputs):.5f}", f"{reached:.4f}"])
-            progress.set_postfix(held_out=f"{reached:.4f}")
+    if checkpoint.exists():
+        run.resume(checkpoint)
+    done = len(run.reached) * run.steps
+    with tqdm(total=recipe.epochs * run.steps, initial=done, unit="batch") as progress:
+        while len(run.reached) < recipe.epochs:
+            run.epoch(train, held_out, augment, progress)
+            run.save(checkpoint)
+            _write(log, run.reached)
+            progress.set_postfix(epoch=len(run.reached), held_out=f"{run.reached[-1].held_out_accuracy:.4f}")
+    return run.kept
+
+
+class _Run:
+    """A training as it stands."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, compute: Compute, images: int) -> None:
+        self.steps = math.ceil(images / recipe.batch_size)
+        self.reached = list[Reached]()
+        self._network = network
+        self._recipe = recipe
+        self._compute = compute
+        self._generator = Generator().manual_seed(recipe.seed)
+        self._optimizer = _optimizer(network, recipe)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer,
+            recipe.learning_rate,
+            total_steps=self.steps * recipe.epochs,
+            pct_start=0.1,
+            cycle_momentum=not recipe.momentum,
+        )
+        self._average: AveragedModel | None = None
+        if recipe.averaged_steps:
+            average = get_ema_multi_avg_fn(1 - 1 / recipe.averaged_steps)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(network, multi_avg_fn=average)
+
+    @property
+    def kept(self) -> nn.Module:
+        return self._network if self._average is None else self._average.module
+
+    def epoch(
+        self,
+        train: tuple[Tensor, Tensor],
+        held_out: tuple[Tensor, Tensor],
+        augment: Augment | None,
+        progress: "tqdm[Any]",
+    ) -> None:
+        """Show every image once, in another order each time; then look how good it is."""
+        inputs, labels = train
+        self._network.train()
+        total = 0.0
+        for batch in torch.split(torch.randperm(len(inputs), generator=self._generator), self._recipe.batch_size):
+            shown = inputs[batch] if augment is None else augment(inputs[batch], self._generator)
+            total += self._step(shown, labels[batch]) * len(batch)
+            progress.update()
+        if self._average is not None:
+            known = torch.split(inputs[:_FOR_STATISTICS], self._recipe.batch_size)
+            update_bn(known, self.kept, self._compute.device)
+        reached = evaluate(self.kept, *held_out, self._compute)
+        self.reached.append(Reached(len(self.reached) + 1, total / len(inputs), *reached))
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> float:
+        device = self._compute.device
+        with self._compute.precision():
+            outputs = self._network(inputs.to(device))
+        smoothing = self._recipe.label_smoothing
+        loss = functional.cross_entropy(outputs.float(), labels.to(device), label_smoothing=smoothing)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """All of it, in one step: a training that is killed meanwhile finds the epoch before."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {
+            "recipe": asdict(self._recipe),
+            "generator": self._generator.get_state(),
+            "reached": list(map(tuple, self.reached)),
+        }
+        new = path.with_suffix(".new")
+        torch.save(state, new)
+        new.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Raises ValueError where the checkpoint is of another recipe."""
+        state = torch.load(path, map_location=self._compute.device, weights_only=True)
+        if state["recipe"] != asdict(self._recipe):
+            raise ValueError(f"{path} is of a training with another recipe; remove it to begin anew")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._generator.set_state(state["generator"].cpu())
+        self.reached = [Reached(*row) for row in state["reached"]]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self._network, "optimizer": self._optimizer, "schedule": self._schedule}
+        return parts if self._average is None else {**parts, "average": self._average}
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
-    """The share of inputs whose highest logit is the label's."""
+def logits(network: nn.Module, inputs: Tensor, compute: Compute = FULL) -> Tensor:
+    """float32, N × classes, on the CPU."""
     network.eval()
-    right = sum(
-        (network(x).argmax(1) == y).sum().item()
-        for x, y in zip(torch.split(inputs, 1000), torch.split(labels, 1000), strict=True)
+    with compute.precision():
+        return torch.cat([network(part.to(compute.device)).float().cpu() for part in torch.split(inputs, _EVALUATED)])
+
+
+def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor, compute: Compute = FULL) -> tuple[float, float]:
+    """The mean cross entropy, and the share of inputs whose highest logit is the label's."""
+    found = logits(network, inputs, compute)
+    right = (found.argmax(1) == labels).float().mean()
+    return float(functional.cross_entropy(found, labels)), float(right)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if not recipe.momentum:
+        return torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
     )
-    return float(right) / len(labels)
+
+
+def _write(log: Path, reached: list[Reached]) -> None:
+    with log.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(Reached._fields)
+        rows.writerows((it.epoch, *(f"{value:.5f}" for value in it[1:])) for it in reached)

@@ -2,12 +2,59 @@
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def fmnist_mlp(classes: int) -> nn.Module:
     """The book's network: 784-1000-classes, for N × 1 × 28 × 28."""
-    return nn.Sequential(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, classes))
+    return _Flat(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, classes))
 
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"fmnist-mlp": fmnist_mlp}
+def fmnist_cnn(classes: int) -> nn.Module:
+    """A residual network (He et al. 2016) of nine 3 × 3 convolutions on top of each other, for N × 1 × 28 × 28.
+
+    660 thousand parameters, 51 million multiplications an image.
+    """
+    return nn.Sequential(
+        *_convolution(1, 32, 3),
+        nn.ReLU(),
+        _Residual(32, 64, stride=2),
+        _Residual(64, 64),
+        _Residual(64, 128, stride=2),
+        _Residual(128, 128),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, classes),
+    )
+
+
+class _Flat(nn.Sequential):
+    """Layers that know nothing of rows and columns. `nn.Flatten` would do as well, but shift the names of weights."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = super().forward(inputs.flatten(1))  # type: ignore[no-untyped-call]
+        return outputs
+
+
+class _Residual(nn.Module):
+    """Two 3 × 3 convolutions, and a way around them."""
+
+    def __init__(self, channels_in: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(channels_in, channels, 3, stride), nn.ReLU(), *_convolution(channels, channels, 3)
+        )
+        same = channels_in == channels and stride == 1
+        self.around = nn.Identity() if same else nn.Sequential(*_convolution(channels_in, channels, 1, stride))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.relu(self.body(inputs) + self.around(inputs))
+
+
+def _convolution(channels_in: int, channels: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels, size, stride, padding=size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(channels)
+
+
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"fmnist-mlp": fmnist_mlp, "fmnist-cnn": fmnist_cnn}

@@ -15,7 +15,7 @@ from jobs.models import Card
 from jobs.records import Failure, Outcome, Prediction
 from worker.images import BadImage, ImageLimits
 from worker.oom import is_out_of_memory
-from worker.preprocess import MODES
+from worker.preprocess import Mode
 from worker.sheet import Sheet
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ Upload = bytes | memoryview
 
 
 class Classifier:
-    def __init__(self, network: nn.Module, card: Card, limits: ImageLimits) -> None:
+    def __init__(self, network: nn.Module, card: Card, mode: Mode, limits: ImageLimits) -> None:
         self.card = card
         self._network = network
         self._limits = limits
-        self._mode = MODES[card.preprocessing]
+        self._mode = mode
         self._has_failed = False  # the first failure is logged with all that is known
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
@@ -58,7 +58,7 @@ class Classifier:
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Softmax over the classes. Inputs: float32, N × channels × height × width; returns float32, N × classes."""
         with torch.inference_mode():
-            logits = self._network(torch.from_numpy(inputs).flatten(1))
+            logits = self._network(torch.from_numpy(inputs))
             return torch.softmax(logits, dim=1).numpy()
 
     def _probabilities(self, inputs: NDArray[np.float32], *, first: bool = True) -> NDArray[np.float32]:

@@ -1,12 +1,14 @@
-"""How a network's forward is computed: by torch as ever, or from packed weights where that was measured to be faster.
+"""How a network's forward is computed: by torch as ever, or in another way where that was measured to be faster.
 
 MKL packs a linear layer's weights anew at each forward, which for a batch of 4 is a third of its time. oneDNN, which is
-in torch, too, packs them once.
+in torch, too, packs them once. TorchScript folds what follows a convolution into it, and lays weights out for oneDNN.
 """
 
 import copy
 import logging
 import time
+import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +19,11 @@ from jobs.models import Input
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5  # of a probability
-WINS_BY = 0.95  # the packed one's CPU time by the plain one's, at most: what is no clear gain is not worth a difference
+WINS_BY = 0.95  # another way's CPU time by the plain one's, at most: what is no clear gain is not worth a difference
 BATCHES = (16, 64)
 ROUNDS = 5
 SECONDS_MAX = 0.15  # for all rounds; the first one is always run to its end
+SLOW_SECONDS = 0.01  # of one image: a network that takes so long gains nothing from being measured in batches
 _OPERATORS = torch.ops.mkldnn
 _PACKED_FOR = 16  # the batch that the packing is best for; it is good for any but 1
 
@@ -28,27 +31,42 @@ _PACKED_FOR = 16  # the batch that the packing is best for; it is good for any b
 def fastest(network: nn.Module, wanted: Input) -> nn.Module:
     """The network, or one that gives the same probabilities within `TOLERANCE` in clearly less CPU time.
 
-    It takes float32, N × (channels · height · width), and gives logits.
+    It takes float32, N × channels × height × width, and gives logits.
     """
-    inputs = [torch.rand(batch, wanted.channels * wanted.height * wanted.width) for batch in BATCHES]
+    one = torch.rand(1, wanted.channels, wanted.height, wanted.width)
+    with torch.inference_mode():
+        network(one)
+        slow = _once(network, [one]) > SLOW_SECONDS
+        inputs = [one] if slow else [torch.rand(batch, *one.shape[1:]) for batch in BATCHES]
+        candidates = {"torch's own": network}
+        for name, change in _WAYS.items():
+            changed = _changed(network, change, inputs)
+            if changed is not None:
+                candidates[name] = changed
+        seconds = dict(zip(candidates, _seconds(list(candidates.values()), inputs), strict=True))
+    best = min(seconds, key=lambda name: seconds[name])
+    if seconds[best] > WINS_BY * seconds["torch's own"]:
+        best = "torch's own"
+    measured = ", ".join(f"{name} {1e3 * it:.1f} ms" for name, it in seconds.items())
+    log.info("the forward is %s; for %s images: %s", best, " and ".join(str(len(it)) for it in inputs), measured)
+    return candidates[best] if best == "torch's own" else _Padded(candidates[best])
+
+
+def _changed(
+    network: nn.Module, change: Callable[[nn.Module, Tensor], nn.Module], inputs: list[Tensor]
+) -> nn.Module | None:
+    """The network changed, where it can be, and gives the same."""
     try:
-        packed = _packed(copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()}))
-        with torch.inference_mode():
-            difference = max(_difference(network, packed, batch) for batch in inputs)
-            seconds = _seconds([network, packed], inputs)
-    except Exception:  # the packing is no public part of torch, and may lack on a processor
-        log.warning("weights could not be packed; the forward is torch's own", exc_info=True)
-        return network
-    is_better = difference <= TOLERANCE and seconds[1] <= WINS_BY * seconds[0]
-    log.info(
-        "the forward is %s: with packed weights %.1f ms for %s images, else %.1f ms; largest difference %.0e",
-        "that with packed weights" if is_better else "torch's own",
-        1e3 * seconds[1],
-        " and ".join(map(str, BATCHES)),
-        1e3 * seconds[0],
-        difference,
-    )
-    return _Padded(packed) if is_better else network
+        with warnings.catch_warnings(action="ignore"):  # TorchScript is not developed any further
+            changed = change(network, inputs[-1])
+        difference = max(_difference(network, changed, batch) for batch in inputs)
+    except Exception as error:  # no public part of torch, or not for every network, or not on every processor
+        log.info("a way to compute the forward is not for this network: %s", " ".join(str(error).split())[:200])
+        return None
+    if difference <= TOLERANCE:
+        return changed
+    log.info("a way to compute the forward differs by %.0e", difference)
+    return None
 
 
 class PackedLinear(nn.Module):
@@ -78,7 +96,9 @@ class _Padded(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         missing = -len(inputs) % _step(len(inputs))
-        outputs: Tensor = self._network(functional.pad(inputs, (0, 0, 0, missing)) if missing else inputs)
+        outputs: Tensor = self._network(
+            functional.pad(inputs, (0,) * (2 * inputs.dim() - 1) + (missing,)) if missing else inputs
+        )
         return outputs[: len(inputs)]
 
 
@@ -87,12 +107,34 @@ def _step(images: int) -> int:
     return max(1, 1 << max(0, images.bit_length() - 4))
 
 
-def _packed(module: nn.Module) -> nn.Module:
+def _packed(network: nn.Module, _: Tensor) -> nn.Module:
+    """With packed linear layers."""
+    _must_have(nn.Linear, network)
+    return _with_packed(copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()}))
+
+
+def _with_packed(module: nn.Module) -> nn.Module:
     if type(module) is nn.Linear:
         return PackedLinear(module)
     for name, child in module.named_children():
-        setattr(module, name, _packed(child))
+        setattr(module, name, _with_packed(child))
     return module
+
+
+def _scripted(network: nn.Module, inputs: Tensor) -> nn.Module:
+    """By TorchScript, with its optimizations."""
+    _must_have(nn.Conv2d, network)
+    traced = torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]
+    scripted: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    return scripted
+
+
+def _must_have(kind: type[nn.Module], network: nn.Module) -> None:
+    if not any(isinstance(module, kind) for module in network.modules()):
+        raise ValueError(f"it has no {kind.__name__}")
+
+
+_WAYS = {"with packed weights": _packed, "by TorchScript": _scripted}
 
 
 def _difference(one: nn.Module, other: nn.Module, inputs: Tensor) -> float:

@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import NamedTuple, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 
 from jobs.errors import ItemCode
 from jobs.media import sniff
@@ -52,18 +52,19 @@ def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 
 
 class Needed(NamedTuple):
-    """What is needed of a picture at least: a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size (decision 21)."""
+    """What is needed of a picture."""
 
     width: int
     height: int
-    colour: bool
+    """Pixels, at least: a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size (decision 21). 0: all that it has."""
+    colours: bool
     """False: gray will do, and is what comes where a JPEG's size was reduced."""
+    as_shown: bool
+    """Upright, as its EXIF data says, and on white where it is transparent; else as it is stored."""
 
 
 def decode(upload: bytes | memoryview, limits: ImageLimits, needed: Needed | None = None) -> Image.Image:
-    """The first frame, decoded, 8 bits a channel, in the orientation in which it is stored.
-
-    `needed` is None where all of it is: every pixel, in its colours.
+    """The first frame, decoded, 8 bits a channel. `needed` is None where every pixel is, in its colours, as stored.
 
     Raises:
         BadImage: with the code for the item.
@@ -105,9 +106,11 @@ def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits, need
     if media_type == "image/jpeg":
         if _scans(upload) > limits.scans_max:
             raise BadImage(ItemCode.TOO_MANY_SCANS)
-        if needed is not None:
+        if needed is not None and needed.width:
             _reduce(image, needed)
     image.load()
+    if needed is not None and needed.as_shown:
+        image = _on_white(ImageOps.exif_transpose(image))
     image.info.pop("transparency", None)  # without a palette or with an alpha for each colour, convert() trips over it
     return _eight_bits(image)
 
@@ -124,7 +127,16 @@ def _reduce(image: Image.Image, needed: Needed) -> None:
     if min(image.width // needed.width, image.height // needed.height) >= 2:
         # Gray is the JPEG's own brightness then. Where nothing is reduced, the colours are decoded and converted
         # as the book has it.
-        image.draft(None if needed.colour else "L", (needed.width, needed.height))
+        image.draft(None if needed.colours else "L", (needed.width, needed.height))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Without transparency, as viewers show it."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    image.paste("white", mask=ImageChops.invert(image.getchannel("A")))  # in place: a large one takes much memory
+    return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
 from worker.forward import fastest
 from worker.images import ImageLimits
+from worker.preprocess import mode_of
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
 KEYS_NAMED = 8  # of a file that is no state dict
@@ -30,7 +31,8 @@ def load_package(folder: Path, limits: ImageLimits) -> Classifier:
     network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
     path = folder / manifest.weights.file
     _load_weights(network, _read_weights(path, manifest.weights.format), path)
-    classifier = Classifier(fastest(network.eval(), card.input), card, limits)
+    mode = mode_of(manifest.preprocessing, card.input)
+    classifier = Classifier(fastest(network.eval(), card.input), card, mode, limits)
     _check_golden(classifier, manifest, folder)
     return classifier
 

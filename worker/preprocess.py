@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.models import Input
+from jobs.models import Input, Preprocessing
 from worker.images import Needed
+from worker.product_shot import product_shot
 
 REDUCED_MIN = 3  # times the input's size: from there on, Pillow's documentation calls a reduction indistinguishable
+TRIMMED_MIN = 8  # where the object may be a part of the picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +26,21 @@ class Mode:
     """uint8 to float32, N × height × width × channels."""
     keeps_gray: bool = False
     """Whether `picture` leaves a gray image of the input's size as it is."""
-    reduces: bool = False
-    """Whether a large JPEG may be decoded at a smaller scale, still `REDUCED_MIN` times the input's size or more."""
+    reduced_min: int = 0
+    """A large JPEG may be decoded at a smaller scale, still so many times the input's size or more; 0: it may not."""
+    sees_colours: bool = False
+    """Whether `picture` looks at colours even where the network does not."""
+    as_shown: bool = True
+    """Upright as its EXIF data says, and on white where it is transparent; else as it is stored."""
 
-    def needed(self, wanted: Input) -> Needed | None:
+    def needed(self, wanted: Input) -> Needed:
         """What the decoder has to deliver."""
-        if not self.reduces:
-            return None
-        return Needed(REDUCED_MIN * wanted.width, REDUCED_MIN * wanted.height, colour=wanted.channels > 1)
+        return Needed(
+            self.reduced_min * wanted.width,
+            self.reduced_min * wanted.height,
+            colours=self.sees_colours or wanted.channels > 1,
+            as_shown=self.as_shown,
+        )
 
 
 def _book_picture(image: Image.Image, wanted: Input) -> Image.Image:
@@ -43,10 +53,59 @@ def _book_values(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return scaled
 
 
-BOOK = Mode(_book_picture, _book_values, keeps_gray=True, reduces=True)
+def _shares(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = np.divide(pixels, 255, dtype=np.float32)
+    return scaled
+
+
+BOOK = Mode(_book_picture, _book_values, keeps_gray=True, reduced_min=REDUCED_MIN, as_shown=False)
 """The book's own lines: grayscale, resize, 255 − x, / 255, so in [0, 1].
 
 Right for a dark object on a white background; a Fashion-MNIST image itself is the reverse.
 """
 
-MODES: dict[str, Mode] = {"book": BOOK}
+FMNIST = Mode(product_shot, _shares, reduced_min=TRIMMED_MIN, sees_colours=True)
+"""As the makers of Fashion-MNIST did it: see `worker/product_shot.py`. In [0, 1]."""
+
+
+def mode_of(preprocessing: Preprocessing, wanted: Input) -> Mode:
+    """What a manifest asks for."""
+    match preprocessing.mode:
+        case "book":
+            return BOOK
+        case "fmnist":
+            return FMNIST
+        case "resize":
+            picture = partial(_resized, filter_=_FILTERS[preprocessing.interpolation])
+        case "center_crop":
+            shorter = preprocessing.shorter_side or min(wanted.width, wanted.height)
+            picture = partial(_center, shorter=shorter, filter_=_FILTERS[preprocessing.interpolation])
+    mean, std = (np.array(values, np.float32) for values in (preprocessing.mean or [0], preprocessing.std or [1]))
+
+    def values(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        normalized: NDArray[np.float32] = (_shares(pixels) - mean) / std
+        return normalized
+
+    return Mode(picture, values, reduced_min=REDUCED_MIN)
+
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def _coloured(image: Image.Image, wanted: Input) -> Image.Image:
+    mode = "L" if wanted.channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _resized(image: Image.Image, wanted: Input, *, filter_: Image.Resampling) -> Image.Image:
+    """All of it, its sides stretched to those of the input."""
+    return _coloured(image, wanted).resize((wanted.width, wanted.height), filter_)
+
+
+def _center(image: Image.Image, wanted: Input, *, shorter: int, filter_: Image.Resampling) -> Image.Image:
+    """Resized until its shorter side has so many pixels, and of that the center; black where that is too small."""
+    scale = shorter / min(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    resized = _coloured(image, wanted).resize(size, filter_)
+    left, top = (size[0] - wanted.width) // 2, (size[1] - wanted.height) // 2
+    return resized.crop((left, top, left + wanted.width, top + wanted.height))

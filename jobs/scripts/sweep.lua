@@ -41,7 +41,7 @@ end
 -- Ended jobs whose time is over, or whose room is needed.
 local records = tonumber(redis.call('HGET', K.stats, 'records')) or 0
 local gone, freed, owned = {}, 0, {}
-local heads = redis.call('LRANGE', K.ended, 0, 39)
+local heads = redis.call('LRANGE', K.ended, 0, 29)
 local passed = 0
 for _, id in ipairs(heads) do
   local job = K.job .. id

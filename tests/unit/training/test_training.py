@@ -10,9 +10,11 @@ import torch
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training import data, fmnist_mlp
+from training import fit as fit_module
 from training.__main__ import main
+from training.augment import augment
 from training.data import CLASSES, load_fashion_mnist
-from training.fit import Recipe, accuracy, fit
+from training.fit import Compute, Recipe, evaluate, fit
 from worker.architectures import fmnist_mlp as network_of
 from worker.package import load_package
 
@@ -60,14 +62,79 @@ def test_training_writes_a_package_that_loads(
     assert float(row["held_out_accuracy"]) > 0.7
 
 
-def test_the_same_seed_gives_the_same_network(tmp_path: Path) -> None:
-    recipe = Recipe(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.1, label_smoothing=0, seed=1)
-    inputs, labels = torch.rand(200, 784), torch.randint(0, 10, (200,))
-    trained = []
-    for _ in range(2):
-        torch.manual_seed(recipe.seed)
-        network = network_of(10)
-        fit(network, (inputs, labels), (inputs, labels), recipe, tmp_path / "log.csv")
-        trained.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
-    assert torch.equal(*trained)
-    assert accuracy(network, inputs, labels) > 0.9, "it learned these by heart"
+PLAIN = Recipe(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.1, label_smoothing=0, seed=1)
+AVERAGED = Recipe(
+    epochs=4,
+    batch_size=32,
+    learning_rate=0.1,
+    weight_decay=1e-4,
+    label_smoothing=0.1,
+    seed=2,
+    momentum=0.9,
+    averaged_steps=10,
+)
+
+
+def trained(recipe: Recipe, log: Path) -> tuple[torch.Tensor, float]:
+    """All weights, and the accuracy on what was learned."""
+    torch.manual_seed(recipe.seed)
+    inputs, labels = torch.rand(200, 1, 28, 28), torch.randint(0, 10, (200,))
+    shown = augment if recipe.averaged_steps else None
+    kept = fit(network_of(10), (inputs, labels), (inputs, labels), recipe, log, augment=shown)
+    weights = torch.cat([value.flatten() for value in kept.state_dict().values()])
+    return weights, evaluate(kept, inputs, labels)[1]
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, AVERAGED])
+def test_the_same_seed_gives_the_same_network(tmp_path: Path, recipe: Recipe) -> None:
+    first, second = (trained(recipe, tmp_path / f"{number}.csv") for number in range(2))
+    assert torch.equal(first[0], second[0])
+    assert first[1] > 0.9 or recipe is AVERAGED, "it learned these by heart"
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, AVERAGED])
+def test_a_training_that_was_stopped_goes_on_as_if_it_were_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    expected, _ = trained(recipe, tmp_path / "whole.csv")
+    save, saved = fit_module._Run.save, list[Path]()
+
+    def save_and_be_killed(run: fit_module._Run, path: Path) -> None:
+        save(run, path)
+        saved.append(path)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_module._Run, "save", save_and_be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(recipe, tmp_path / "parts.csv")
+    weights, _ = trained(recipe, tmp_path / "parts.csv")
+    assert len(saved) == recipe.epochs
+    assert torch.equal(weights, expected)
+    assert (tmp_path / "parts.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(tmp_path: Path) -> None:
+    trained(PLAIN, tmp_path / "log.csv")
+    with pytest.raises(ValueError, match="another recipe; remove it"):
+        trained(dataclasses.replace(PLAIN, epochs=21), tmp_path / "log.csv")
+
+
+def test_what_is_shown_differs_each_time_and_stays_an_image() -> None:
+    images = torch.from_numpy(load_fashion_mnist(CACHE).train.images[:500, np.newaxis] / np.float32(255))
+    generator = torch.Generator().manual_seed(1)
+    first, second = augment(images, generator), augment(images, generator)
+    assert first.shape == images.shape
+    assert not torch.equal(first, second)
+    for shown in (first, second):
+        assert shown.min() >= 0
+        assert shown.max() <= 1
+        # Each is still like its image: more so than like the next one.
+        own, other = ((shown - it).square().mean(dim=(1, 2, 3)) for it in (images, images.roll(1, 0)))
+        mirrored = (shown.flip(-1) - images).square().mean(dim=(1, 2, 3))
+        assert (torch.minimum(own, mirrored) < other).float().mean() > 0.7
+
+
+def test_half_is_where_the_processor_has_instructions_for_it() -> None:
+    assert Compute.of("cpu").half == bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    assert Compute.of("cuda:1") == Compute(torch.device("cuda:1"), half=True)

@@ -6,6 +6,7 @@ from tests.support.pictures import LIMITS, samples
 from tests.support.processes import ROOT
 from worker.classifier import Classifier
 from worker.package import load_package
+from worker.preprocess import BOOK
 
 
 class Choosy(nn.Module):
@@ -20,7 +21,7 @@ class Choosy(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.forwards.append(len(inputs))
-        found = [number for number, bad in enumerate(self._refused) if (inputs == bad).all(dim=1).any()]
+        found = [number for number, bad in enumerate(self._refused) if (inputs == bad).flatten(1).all(dim=1).any()]
         for number in found:
             self.tries[number] += 1
         if found:
@@ -40,7 +41,7 @@ def test_images_that_the_model_raises_on_fail_alone_in_three_tries_and_few_forwa
     sound.classify(pictures[:2], [1, 1])
     network = Choosy(sound._network, list(seen[0]))
 
-    outcomes = Classifier(network, sound.card, LIMITS).classify(images, [1] * 64)
+    outcomes = Classifier(network, sound.card, BOOK, LIMITS).classify(images, [1] * 64)
 
     assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Failure)] == [7, 40]
     assert outcomes[7] == outcomes[40] == Failure(ItemCode.MODEL_FAILED)

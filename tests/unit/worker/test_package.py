@@ -15,6 +15,7 @@ from jobs.records import Failure, Outcome
 from tests.support.pictures import LIMITS, encode, samples
 from worker.classifier import Classifier
 from worker.package import load_package
+from worker.preprocess import BOOK
 
 SHIPPED = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
 
@@ -161,7 +162,7 @@ class _FailsOn(nn.Module):
         self._marked, self._with_nan = marked, with_nan
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        marked = inputs[:, 0] == self._marked
+        marked = inputs[:, 0, 0, 0] == self._marked
         if marked.any() and not self._with_nan:
             raise RuntimeError("no such input")
         logits = torch.zeros(len(inputs), 10)
@@ -173,7 +174,7 @@ class _FailsOn(nn.Module):
 def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, with_nan: bool) -> None:
     marked = encode(Image.new("L", (28, 28), 0), "PNG")
     other = encode(Image.new("L", (28, 28), 255), "PNG")
-    broken = Classifier(_FailsOn(1.0, with_nan=with_nan), shipped.card, LIMITS)
+    broken = Classifier(_FailsOn(1.0, with_nan=with_nan), shipped.card, BOOK, LIMITS)
 
     outcomes: list[Outcome] = broken.classify([other, marked, other], [1, 3, 2])
 

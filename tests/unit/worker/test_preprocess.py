@@ -141,7 +141,7 @@ def test_a_jpeg_less_than_six_times_the_inputs_size_is_decoded_as_ever(size: tup
 
 def test_a_mode_that_sees_colours_keeps_them_at_a_reduced_scale() -> None:
     upload = encode(photo(SHIRT), "JPEG")
-    reduced = decode(upload, LIMITS, Needed(84, 84, colour=True))
+    reduced = decode(upload, LIMITS, Needed(84, 84, colours=True, as_shown=False))
     assert (reduced.mode, reduced.size) == ("RGB", (160, 120))
 
 

@@ -1,0 +1,62 @@
+"""From a trained network to a model package."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from torch import nn
+
+from jobs.models import MANIFEST, GoldenImage, Manifest, Weights
+from training.data import CLASSES, Split
+from worker.images import ImageLimits
+from worker.package import load_package
+
+Render = Callable[[NDArray[np.uint8]], bytes]
+"""From an image of the data set (uint8, 28 × 28) to an upload."""
+
+LIMITS = ImageLimits(pixels_max=10**6, side_pixels_max=1000, frames_max=1, scans_max=100)
+_GOLDEN_LABELS = (1, 5, 8)  # classes that no two networks disagree about: trouser, sandal, bag
+
+
+def write_package(folder: Path, network: nn.Module, held_out: Split, render: Render, **fields: Any) -> Manifest:
+    """Write weights, golden images and the manifest with these `fields`; return the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{fields['name']}.safetensors"
+    weights.write_bytes(safetensors.torch.save(network.eval().state_dict()))
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    manifest = Manifest(
+        weights=Weights(file=weights.name, format="safetensors", sha256=sha256),
+        classes=CLASSES,
+        license="MIT",
+        test_set="Fashion-MNIST, 10,000 test images",
+        **fields,
+    )
+    _write(folder, manifest)
+    manifest = manifest.model_copy(update={"golden": _golden(folder, held_out, render)})
+    _write(folder, manifest)
+    return manifest
+
+
+def _golden(folder: Path, held_out: Split, render: Render) -> list[GoldenImage]:
+    """The first held-out image of a few plain classes, with what the package just written says of it."""
+    classifier = load_package(folder, LIMITS)
+    golden = list[GoldenImage]()
+    for label in _GOLDEN_LABELS:
+        upload = render(held_out.images[np.flatnonzero(held_out.labels == label)[0]])
+        (outcome,) = classifier.classify([upload], [1])
+        assert isinstance(outcome, list)
+        best = outcome[0]
+        file = Path("golden") / f"{CLASSES[best.class_index].lower()}.png"
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_bytes(upload)
+        name = CLASSES[best.class_index]
+        golden.append(GoldenImage(file=str(file), class_name=name, confidence=round(best.confidence, 6)))
+    return golden
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_defaults=True) + "\n")

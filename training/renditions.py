@@ -1,0 +1,166 @@
+"""Images of Fashion-MNIST as people upload them: as files of many kinds, upright or not, on other backgrounds.
+
+    python -m training.renditions fmnist-cnn
+
+prints how many of 2,000 test images a package has right in each. What is compared is one picture in many renditions,
+so each draws its backgrounds and places from the same seed.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data import Split, load_fashion_mnist
+from worker.classifier import Classifier
+from worker.images import ImageLimits
+from worker.package import load_package
+
+Pixels = NDArray[np.uint8]
+Rendition = Callable[[Pixels, Generator], bytes]
+
+IMAGES = 2_000
+SEED = 20261127
+CLEAN_POINTS, NOISY_POINTS = 1.0, 5.0
+"""By how much the accuracy of a rendition may differ from that of the images as the data set has them."""
+
+_ORIENTATION = 0x0112  # the EXIF tag
+# What turns an upright picture into one that is stored as an EXIF orientation says.
+_STORED_AS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+_MARGIN, _LARGER, _NOISE = 2, 8, 15.0
+_LIGHT, _DARK = (150, 256), (0, 90)  # levels of each channel of a coloured background
+_BATCH = 64
+
+
+def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(pixels: Pixels) -> bytes:
+    """As the data set has it."""
+    return _file(Image.fromarray(pixels), "PNG", optimize=True)
+
+
+def _upscaled(pixels: Pixels, times: int) -> Image.Image:
+    height, width = pixels.shape
+    return Image.fromarray(pixels).resize((width * times, height * times), Image.Resampling.BICUBIC)
+
+
+def _shot(pixels: Pixels, times: int = 4) -> Image.Image:
+    """A product shot: dark on white."""
+    return _upscaled(255 - pixels, times)
+
+
+def _on_colour(pixels: Pixels, draw: Generator, *, noise: float = 0) -> bytes:
+    """With a margin, on any light colour as a product shot, or on any dark one as the data set has it."""
+    light = draw.random() < 0.5
+    background = draw.integers(*(_LIGHT if light else _DARK), 3).astype(np.uint8)
+    picture = _upscaled(255 - pixels if light else pixels, _LARGER)
+    mask = _upscaled(np.where(pixels > 0, 255, 0).astype(np.uint8), _LARGER)
+    side, margin = picture.width, _MARGIN * _LARGER
+    canvas = Image.new("RGB", (side + 2 * margin, side + 2 * margin), tuple(map(int, background)))
+    canvas.paste(picture.convert("RGB"), (margin, margin), mask)
+    if noise:
+        noisy = np.asarray(canvas) + draw.normal(0, noise, (canvas.height, canvas.width, 3))
+        canvas = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
+    return _file(canvas, "PNG", compress_level=1)
+
+
+def _padded(pixels: Pixels, draw: Generator) -> bytes:
+    """Somewhere in a frame of more than twice its size."""
+    frame = np.zeros((64, 64), np.uint8)
+    top, left = draw.integers(0, len(frame) - len(pixels) + 1, 2)
+    frame[top : top + len(pixels), left : left + len(pixels)] = pixels
+    return _file(Image.fromarray(frame), "PNG")
+
+
+def _cut_out(pixels: Pixels, _: Generator) -> bytes:
+    """Transparent where nothing is."""
+    picture = _shot(pixels).convert("RGBA")
+    picture.putalpha(_upscaled(np.where(pixels > 0, 255, 0).astype(np.uint8), 4))
+    return _file(picture, "PNG", compress_level=1)
+
+
+def _turned(orientation: int) -> Rendition:
+    def rendition(pixels: Pixels, _: Generator) -> bytes:
+        picture, transpose = _shot(pixels), _STORED_AS[orientation]
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        return _file(picture if transpose is None else picture.transpose(transpose), "JPEG", quality=90, exif=exif)
+
+    return rendition
+
+
+RENDITIONS: dict[str, Rendition] = {
+    "raw": lambda pixels, _: png(pixels),
+    "inverted, on white": lambda pixels, _: _file(Image.fromarray(255 - pixels), "PNG"),
+    "inverted, × 20, JPEG q85": lambda pixels, _: _file(_shot(pixels, 20), "JPEG", quality=85),
+    "raw, × 20, JPEG q85": lambda pixels, _: _file(_upscaled(pixels, 20), "JPEG", quality=85),
+    "on a coloured background": _on_colour,
+    "on a noisy background": lambda pixels, draw: _on_colour(pixels, draw, noise=_NOISE),
+    "padded, off-centre": _padded,
+    "RGBA, transparent": _cut_out,
+    "16-bit PNG": lambda pixels, _: _file(Image.fromarray(pixels.astype(np.uint16) * 257), "PNG"),
+    **{f"JPEG, EXIF orientation {orientation}": _turned(orientation) for orientation in _STORED_AS},
+    "WebP": lambda pixels, _: _file(_shot(pixels), "WEBP", quality=85, method=0),
+    "palette PNG": lambda pixels, _: _file(_shot(pixels).convert("RGB").quantize(64), "PNG", compress_level=1),
+    "CMYK JPEG": lambda pixels, _: _file(_shot(pixels).convert("CMYK"), "JPEG", quality=90),
+}
+NOISY = {"on a noisy background"}
+
+
+def accuracies(
+    classifier: Classifier, split: Split, names: tuple[str, ...] = tuple(RENDITIONS)
+) -> Iterator[tuple[str, float]]:
+    """The share of images that are classified as their labels say, in each rendition."""
+    for name in names:
+        draw = default_rng(SEED)
+        uploads = [RENDITIONS[name](pixels, draw) for pixels in split.images]
+        right = 0
+        for at in range(0, len(uploads), _BATCH):
+            some = uploads[at : at + _BATCH]
+            outcomes = classifier.classify(some, [1] * len(some))
+            for outcome, label in zip(outcomes, split.labels[at : at + _BATCH], strict=True):
+                assert isinstance(outcome, list), f"{name}: {outcome}"
+                right += outcome[0].class_index == label
+        yield name, right / len(uploads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--models-dir", type=Path, default=Path("weights"))
+    parser.add_argument("--cache", type=Path, default=Path("data/training"))
+    parser.add_argument("--held-out", action="store_true", help="on held-out images, for choices")
+    options = parser.parse_args()
+    limits = ImageLimits(pixels_max=10**6, side_pixels_max=1000, frames_max=1, scans_max=100)
+    classifier = load_package(options.models_dir / options.model, limits)
+    data = load_fashion_mnist(options.cache)
+    split = data.held_out if options.held_out else data.test
+    split = Split(split.images[:IMAGES], split.labels[:IMAGES])
+    print("| rendition | right | by raw, points |\n|---|---|---|")
+    raw = None
+    for name, accuracy in accuracies(classifier, split):
+        raw = accuracy if raw is None else raw
+        print(f"| {name} | {accuracy:.2%} | {100 * (accuracy - raw):+.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
