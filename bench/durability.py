@@ -5,36 +5,41 @@
 The server is switched between runs that take turns, so that a machine's drift meets both alike.
 """
 
-import asyncio
 import itertools
 import statistics
 from collections import defaultdict
 
-from bench.closed_loop import closed_loop
-from bench.services import darkroom
-from tests.support.pictures import samples
+from bench.__main__ import KEPT, MODES, Row, measure, shots
+from bench.bulk import images
+from bench.services import SECURED, darkroom
 
-ROUNDS, SECONDS = 5, 6
+ROUNDS, SECONDS = 5, 5
 IN_FLIGHT = (1, 128)
+POLICIES = ("always", "everysec")
+MODE = "submit and wait"
 
 
 def main() -> None:
-    images = itertools.cycle(samples().values())
-    rates, medians = defaultdict[tuple[str, int], list[float]](list), defaultdict[tuple[str, int], list[float]](list)
-    with darkroom({}) as service:
-        asyncio.run(closed_loop(service.url, images, in_flight=32, seconds=3))  # warm
+    load = shots(images()[:2000], "image/png")
+    rows = defaultdict[tuple[int, str], list[Row]](list)
+    with darkroom(SECURED | KEPT) as service:
         for _ in range(ROUNDS):
-            for policy, in_flight in itertools.product(("always", "everysec"), IN_FLIGHT):
+            for in_flight, policy in itertools.product(IN_FLIGHT, POLICIES):
                 service.stack.redis.config_set("appendfsync", policy)
-                rate, took = asyncio.run(closed_loop(service.url, images, in_flight=in_flight, seconds=SECONDS))
-                rates[policy, in_flight].append(rate)
-                medians[policy, in_flight].append(1000 * took[len(took) // 2])
-    for policy, in_flight in rates:
-        rate, median = (statistics.median(found[policy, in_flight]) for found in (rates, medians))
-        print(f"{policy}, {in_flight} in flight: {rate:.0f} images/s, p50 {median:.2f} ms")
+                row = measure("Darkroom", service, MODE, MODES[MODE], "PNG", load, in_flight, SECONDS)
+                assert not row.wrong, f"{row.wrong} wrong classes"
+                assert not row.failures, f"{row.failures} failures"
+                rows[in_flight, policy].append(row)
+    rates = {case: statistics.median(row.images_per_second for row in found) for case, found in rows.items()}
+    for (in_flight, policy), found in rows.items():
+        p50, p99 = (statistics.median(getattr(row, name) for row in found) for name in ("p50_ms", "p99_ms"))
+        print(
+            f"{in_flight} in flight, {policy}: {rates[in_flight, policy]:,.0f} images/s, "
+            f"p50 {p50:.2f} and p99 {p99:.2f} ms"
+        )
     for in_flight in IN_FLIGHT:
-        ratio = statistics.median(rates["always", in_flight]) / statistics.median(rates["everysec", in_flight])
-        print(f"{in_flight} in flight: always has {ratio:.2f} of the throughput of everysec")
+        always, everysec = (rates[in_flight, policy] for policy in POLICIES)
+        print(f"{in_flight} in flight: always has {always / everysec:.2f} of the throughput of everysec")
 
 
 if __name__ == "__main__":
