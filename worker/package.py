@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from jobs.errors import ModelPackageError
-from jobs.models import Manifest, check_package
+from jobs.models import MANIFEST, Manifest, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
 from worker.forward import fastest
+from worker.head import Head
 from worker.images import ImageLimits
 from worker.preprocess import mode_of
 
@@ -32,9 +33,31 @@ def load_package(folder: Path, limits: ImageLimits) -> Classifier:
     path = folder / manifest.weights.file
     _load_weights(network, _read_weights(path, manifest.weights.format), path)
     mode = mode_of(manifest.preprocessing, card.input)
-    classifier = Classifier(fastest(network.eval(), card.input), card, mode, limits)
+    head = Head(manifest.output, len(manifest.classes))
+    _check_width(network.eval(), manifest, head.width, folder)
+    classifier = Classifier(fastest(network, card.input), card, mode, head, limits)
     _check_golden(classifier, manifest, folder)
     return classifier
+
+
+def _check_width(network: nn.Module, manifest: Manifest, width: int, folder: Path) -> None:
+    """Try the network on one black image."""
+    wanted = manifest.input
+    try:
+        with torch.inference_mode():
+            outputs = network(torch.zeros(1, wanted.channels, wanted.height, wanted.width))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelPackageError(
+            f"{folder / MANIFEST}: input: the network does not take {wanted.channels} × {wanted.height} × "
+            f"{wanted.width}: {reason}"
+        ) from None
+    shape = tuple(getattr(outputs, "shape", ()))
+    if shape != (1, width):
+        raise ModelPackageError(
+            f"{folder / MANIFEST}: classes: the network's output for one image has the shape {shape}; for "
+            f"{len(manifest.classes)} classes and the activation {manifest.output.activation!r} it must be (1, {width})"
+        )
 
 
 def _read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
