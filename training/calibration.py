@@ -1,7 +1,6 @@
 """How far confidences can be believed, and which images are like nothing that was learned."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -32,7 +31,3 @@ def calibration_error(confidences: NDArray[np.float32], labels: NDArray[np.int64
 def familiar_from(familiarity: NDArray[np.float32]) -> float:
     """The least familiarity that is not warned of, where so few of these familiar images are to be."""
     return round(float(np.quantile(familiarity, FALSE_ALARMS)), 4)
-
-
-def as_tensors(outputs: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(outputs), torch.from_numpy(labels.astype(np.int64))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jobs.models import Input, Manifest, Preprocessing
 from training.data import CLASSES, load_fashion_mnist, tensors
-from training.fit import FULL, Compute, Recipe, evaluate, fit
+from training.fit import Compute, Recipe, evaluate, fit
 from training.packaging import write_package
 from worker.architectures import fmnist_mlp
 
@@ -20,7 +20,7 @@ VERSION = "1"
 RECIPE = Recipe(epochs=20, batch_size=256, learning_rate=1e-3, weight_decay=0.3, label_smoothing=0.0, seed=20261123)
 
 
-def train(package: Path, cache: Path, _: Compute = FULL) -> Manifest:
+def train(package: Path, cache: Path, _docs: Path, _compute: Compute) -> Manifest:
     """Train, measure on the test images once, write the package, and return its manifest."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)
