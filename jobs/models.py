@@ -25,7 +25,9 @@ class _Part(BaseModel):
 
 class Weights(_Part):
     file: FileName
-    format: Literal["safetensors", "state_dict"]
+    format: Literal["safetensors", "state_dict", "exported"] = Field(
+        description="`exported`: a program of torch.export, which brings its own architecture."
+    )
     sha256: Sha256 | None = Field(None, description="Checked before the weights are read; None: taken as they are.")
 
 
@@ -111,7 +113,9 @@ class Manifest(_Part):
         None, description="None: the first eight digits of the weights' sha256."
     )
     description: str = ""
-    architecture: Literal["fmnist-mlp", "fmnist-cnn"]
+    architecture: Literal["fmnist-mlp", "fmnist-cnn"] | None = Field(
+        None, description="The network that the weights are of; none, where they are an exported program."
+    )
     weights: Weights
     classes: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=65_535)
@@ -127,6 +131,13 @@ class Manifest(_Part):
     )
     test_set: str | None = None
     license: str | None = None
+
+    @model_validator(mode="after")
+    def _has_an_architecture(self) -> Self:
+        if (self.architecture is None) != (self.weights.format == "exported"):
+            what = "must be named" if self.architecture is None else "is in an exported program, and not to be named"
+            raise ValueError(f"architecture: {what}")
+        return self
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

@@ -13,6 +13,7 @@ from jobs.errors import ModelPackageError
 from jobs.models import MANIFEST, Manifest, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
+from worker.exported import load_exported
 from worker.forward import fastest
 from worker.head import Head
 from worker.images import ImageLimits
@@ -29,38 +30,47 @@ def load_package(folder: Path, limits: ImageLimits) -> Classifier:
         ModelPackageError: one line that says what is wrong.
     """
     manifest, card = check_package(folder)
-    network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
-    path = folder / manifest.weights.file
-    _load_weights(network, _read_weights(path, manifest.weights.format), path)
+    network = _load_network(folder, manifest)
     mode = mode_of(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
-    _check_width(network.eval(), manifest, head.width, folder)
+    _check_width(network, manifest, head.width, folder)
     classifier = Classifier(fastest(network, card.input), card, mode, head, limits)
     _check_golden(classifier, manifest, folder)
     return classifier
 
 
+def _load_network(folder: Path, manifest: Manifest) -> nn.Module:
+    path = folder / manifest.weights.file
+    if manifest.architecture is None:
+        return load_exported(path)
+    network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
+    _load_weights(network, read_weights(path, manifest.weights.format), path)
+    return network.eval()
+
+
 def _check_width(network: nn.Module, manifest: Manifest, width: int, folder: Path) -> None:
-    """Try the network on one black image."""
+    """Try the network on a few black images."""
     wanted = manifest.input
-    try:
-        with torch.inference_mode():
-            outputs = network(torch.zeros(1, wanted.channels, wanted.height, wanted.width))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelPackageError(
-            f"{folder / MANIFEST}: input: the network does not take {wanted.channels} × {wanted.height} × "
-            f"{wanted.width}: {reason}"
-        ) from None
-    shape = tuple(getattr(outputs, "shape", ()))
-    if shape != (1, width):
-        raise ModelPackageError(
-            f"{folder / MANIFEST}: classes: the network's output for one image has the shape {shape}; for "
-            f"{len(manifest.classes)} classes and the activation {manifest.output.activation!r} it must be (1, {width})"
-        )
+    for images in (1, 3):
+        try:
+            with torch.inference_mode():
+                outputs = network(torch.zeros(images, wanted.channels, wanted.height, wanted.width))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelPackageError(
+                f"{folder / MANIFEST}: input: the network does not take {images} × {wanted.channels} "
+                f"× {wanted.height} × {wanted.width}: {reason}"
+            ) from None
+        shape = tuple(getattr(outputs, "shape", ()))
+        if shape != (images, width):
+            raise ModelPackageError(
+                f"{folder / MANIFEST}: classes: for {len(manifest.classes)} classes and the activation "
+                f"{manifest.output.activation!r}, the network's output for {images} images must have the shape "
+                f"{(images, width)}; it has {shape}"
+            )
 
 
-def _read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
+def read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
     try:
         if file_format == "safetensors":
             return safetensors.torch.load_file(path)
