@@ -8,11 +8,12 @@ from jobs.models import Input, Manifest, Output, Preprocessing
 from training.augment import augment
 from training.calibration import best_temperature, calibration_error, familiar_from
 from training.data import CLASSES, load_fashion_mnist, tensors
-from training.fit import Compute, Recipe, fit, logits
+from training.fit import Recipe, fit, logits
 from training.packaging import write_package
 from training.pictures import confusion_matrix, learning_curve
 from training.renditions import png
 from worker.architectures import fmnist_cnn
+from worker.compute import Compute
 from worker.head import Head
 
 NAME = "fmnist-cnn"

@@ -10,9 +10,10 @@ from PIL import Image
 
 from jobs.models import Input, Manifest, Preprocessing
 from training.data import CLASSES, load_fashion_mnist, tensors
-from training.fit import Compute, Recipe, evaluate, fit
+from training.fit import Recipe, evaluate, fit
 from training.packaging import write_package
 from worker.architectures import fmnist_mlp
+from worker.compute import Compute
 
 NAME = "fmnist-mlp"
 VERSION = "1"

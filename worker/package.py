@@ -13,6 +13,7 @@ from jobs.errors import ModelPackageError
 from jobs.models import MANIFEST, Manifest, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
+from worker.compute import FULL, Compute, Placed
 from worker.exported import load_exported
 from worker.forward import fastest
 from worker.head import Head
@@ -20,10 +21,11 @@ from worker.images import ImageLimits
 from worker.preprocess import mode_of
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
+HALF_TOLERANCE = 1e-2  # and more in bfloat16
 KEYS_NAMED = 8  # of a file that is no state dict
 
 
-def load_package(folder: Path, limits: ImageLimits) -> Classifier:
+def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Classifier:
     """A model that is ready to serve: weights loaded, golden images classified.
 
     Raises:
@@ -34,8 +36,9 @@ def load_package(folder: Path, limits: ImageLimits) -> Classifier:
     mode = mode_of(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
     _check_width(network, manifest, head.width, folder)
-    classifier = Classifier(fastest(network, card.input), card, mode, head, limits)
-    _check_golden(classifier, manifest, folder)
+    placed = fastest(network, card.input) if compute == FULL else Placed(network, compute)
+    classifier = Classifier(placed, card, mode, head, limits)
+    _check_golden(classifier, manifest, folder, HALF_TOLERANCE if compute.half else GOLDEN_TOLERANCE)
     return classifier
 
 
@@ -119,7 +122,7 @@ def _place(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
-def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path) -> None:
+def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path, tolerance: float) -> None:
     for golden in manifest.golden:
         try:
             upload = (folder / golden.file).read_bytes()
@@ -129,7 +132,7 @@ def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path) -> N
         if not isinstance(outcome, list):
             raise ModelPackageError(f"{folder / golden.file}: {outcome.code}")
         name = manifest.classes[outcome[0].class_index]
-        if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > GOLDEN_TOLERANCE:
+        if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > tolerance:
             raise ModelPackageError(
                 f"{folder / golden.file}: gives {name} at {outcome[0].confidence:.4f}; "
                 f"the manifest expects {golden.class_name} at {golden.confidence:.4f}"
