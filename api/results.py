@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import orjson
 
 from jobs.errors import ITEM_DETAIL
-from jobs.records import Failure, ItemState, Job, JobState, unpack_flat
+from jobs.records import UNFAMILIAR, Failure, ItemState, Job, JobState, UnfamiliarFlat, unpack_flat
 from jobs.registry import ModelRegistry
 from jobs.rows import Rows, names_from
 from jobs.store import JobStore
 
-CSV_COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail")
+CSV_COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail", "warnings")
 _CHUNKS_A_READ = 16  # about 1,000 items, and 300 kB of lines
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
@@ -59,7 +59,8 @@ class Ndjson:
             else:
                 flat = list(item)
                 flat[::2] = [classes[at] for at in item[::2]]
-                lines.append(_template(len(item) // 2, ref) % (index, label, flat[0], flat[1], *flat))
+                template = _template(len(item) // 2, ref, unfamiliar=isinstance(item, UnfamiliarFlat))
+                lines.append(template % (index, label, flat[0], flat[1], *flat))
         return "".join(lines).encode()
 
     def alike(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
@@ -77,12 +78,13 @@ class Ndjson:
 
 
 @cache
-def _template(top_k: int, ref: str) -> str:
+def _template(top_k: int, ref: str, *, unfamiliar: bool) -> str:
     pairs = ",".join(['{"class":%s,"confidence":%.6f}'] * top_k)
     model = orjson.dumps(ref).decode().replace("%", "%%")
+    warnings = f',"warnings":["{UNFAMILIAR}"]' if unfamiliar else ""
     return (
         '{"index":%d,"name":%s,"status":"succeeded","class":%s,"confidence":%.6f,'
-        f'"model":{model},"top_k":[{pairs}]}}\n'
+        f'"model":{model},"top_k":[{pairs}]{warnings}}}\n'
     )
 
 
@@ -104,14 +106,16 @@ class Csv:
         rows = list[tuple[object, ...]]()
         for index, (name, item) in enumerate(zip(names, items, strict=True), first):
             if isinstance(item, Failure):
-                rows.append((index, _cell(name), "failed", "", "", "", item.code, ITEM_DETAIL[item.code]))
+                rows.append((index, _cell(name), "failed", "", "", "", item.code, ITEM_DETAIL[item.code], ""))
             elif item is not None:
-                rows.append((index, _cell(name), "succeeded", classes[item[0]], "%.6f" % item[1], ref, "", ""))  # noqa: UP031  # twice as fast
+                confidence = "%.6f" % item[1]  # noqa: UP031 - twice as fast
+                warnings = UNFAMILIAR if isinstance(item, UnfamiliarFlat) else ""
+                rows.append((index, _cell(name), "succeeded", classes[item[0]], confidence, ref, "", "", warnings))
         return _table(rows)
 
     def alike(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
         code, detail = (failure.code, failure.detail) if failure is not None else ("", "")
-        return _table((at, _cell(name), state, "", "", "", code, detail) for at, name in enumerate(names, first))
+        return _table((at, _cell(name), state, "", "", "", code, detail, "") for at, name in enumerate(names, first))
 
     def classes(self, names: Sequence[str]) -> Any:
         return list(names)

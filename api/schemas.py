@@ -84,6 +84,9 @@ class ItemResult(_Shape):
     confidence: float | None = Field(None, ge=0, le=1)
     model: str | None = Field(None, description="name@version of the model that gave this class.")
     top_k: list[Ranked] | None = None
+    warnings: list[Literal["unfamiliar"]] | None = Field(
+        None, description="`unfamiliar`: the image looks like nothing that the model has learned. Absent: none."
+    )
     error: ItemProblem | None = None
 
 

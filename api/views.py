@@ -6,7 +6,7 @@ from typing import Any
 from api.drain import Drain
 from jobs.ids import to_text
 from jobs.models import Card
-from jobs.records import Failure, Item, Job, JobState
+from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
 from jobs.registry import ModelRegistry
 from jobs.settings import StoreSettings
 from jobs.times import iso_time
@@ -77,6 +77,8 @@ class Views:
                 for index, confidence in item.outcome
             ]
             view |= {**ranked[0], "model": item.model_ref, "top_k": ranked}
+            if isinstance(item.outcome, Unfamiliar):
+                view["warnings"] = [UNFAMILIAR]
         return view
 
 

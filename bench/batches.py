@@ -64,14 +64,14 @@ def histogram(sizes: Iterable[int]) -> dict[str, int]:
 def _note_forwards() -> None:
     from worker.classifier import Classifier  # noqa: PLC0415 - torch is for children alone
 
-    probabilities = Classifier.probabilities
+    outputs = Classifier.outputs
     log = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND)
 
     def noting(self: Classifier, inputs: "NDArray[np.float32]") -> "NDArray[np.float32]":
         os.write(log, array(_SIZE, [len(inputs)]).tobytes())
-        return probabilities(self, inputs)
+        return outputs(self, inputs)
 
-    Classifier.probabilities = noting  # type: ignore[method-assign]
+    Classifier.outputs = noting  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ class _Part(BaseModel):
 
 class Weights(_Part):
     file: FileName
-    format: Literal["safetensors", "state_dict"]
+    format: Literal["safetensors", "state_dict", "exported"] = Field(
+        description="`exported`: a program of torch.export, which brings its own architecture."
+    )
     sha256: Sha256 | None = Field(None, description="Checked before the weights are read; None: taken as they are.")
 
 
@@ -61,6 +63,40 @@ class Preprocessing(_Part):
         return self
 
 
+class Output(_Part):
+    """What becomes of the numbers that the network puts out for an image."""
+
+    activation: Literal["softmax", "sigmoid", "none"] = Field(
+        "softmax",
+        description="`softmax`: one number for each class. `sigmoid`: one number, for the second of two classes. "
+        "`none`: the network puts out confidences itself.",
+    )
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+        1, description="The numbers are divided by it, so that confidences are as often right as they say."
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Of `sigmoid`: the second class is the answer from this confidence on; none: from 0.5 on."
+    )
+    familiar_min: float | None = Field(
+        None,
+        description="The least log-sum-exp of the numbers, after `temperature`, of an image that is like those that "
+        "were learned; one with less has the warning `unfamiliar`. None: no image has.",
+    )
+    false_alarms: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="The share of test images that have that warning."
+    )
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_activation(self) -> Self:
+        if self.threshold is not None and self.activation != "sigmoid":
+            raise ValueError("threshold: only the activation 'sigmoid' has this field")
+        if self.activation != "softmax" and (self.familiar_min is not None or self.false_alarms is not None):
+            raise ValueError("familiar_min: only the activation 'softmax' has this field")
+        if self.activation == "none" and self.temperature != 1:
+            raise ValueError("temperature: the activation 'none' has no such field")
+        return self
+
+
 class GoldenImage(_Part):
     """An image whose class is known: the worker classifies it before it takes work."""
 
@@ -77,18 +113,31 @@ class Manifest(_Part):
         None, description="None: the first eight digits of the weights' sha256."
     )
     description: str = ""
-    architecture: Literal["fmnist-mlp", "fmnist-cnn"]
+    architecture: Literal["fmnist-mlp", "fmnist-cnn"] | None = Field(
+        None, description="The network that the weights are of; none, where they are an exported program."
+    )
     weights: Weights
     classes: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=65_535)
     ]
     input: Input
     preprocessing: Preprocessing
+    output: Output = Output()
     golden: list[GoldenImage] = []
     seed: int | None = None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    calibration_error: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="The expected calibration error on the test set, in 15 bins."
+    )
     test_set: str | None = None
     license: str | None = None
+
+    @model_validator(mode="after")
+    def _has_an_architecture(self) -> Self:
+        if (self.architecture is None) != (self.weights.format == "exported"):
+            what = "must be named" if self.architecture is None else "is in an exported program, and not to be named"
+            raise ValueError(f"architecture: {what}")
+        return self
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -97,6 +146,8 @@ class Manifest(_Part):
         for image in self.golden:
             if image.class_name not in self.classes:
                 raise ValueError(f"golden: {image.file} expects {image.class_name!r}, which is no class")
+        if self.output.activation == "sigmoid" and len(self.classes) != 2:
+            raise ValueError(f"classes: the activation 'sigmoid' is of two classes, here are {len(self.classes)}")
         for name in ("mean", "std"):
             values = getattr(self.preprocessing, name)
             if values is not None and len(values) != self.input.channels:

@@ -14,6 +14,8 @@ CHUNK_ITEMS_MAX = 64
 CHUNK_BYTES_MAX = 4 << 20  # one larger item is a chunk alone
 REFERENCES_MAX = 8  # URLs of one chunk: each becomes an image of up to the largest size
 TOP_K_MAX = 100
+UNFAMILIAR = "unfamiliar"  # the warning in a result
+_UNFAMILIAR = 0x80  # in an item's number of classes
 _BY_REFERENCE = 0x8000  # in an entry's number of items
 REFUSED = 0xFFFF_FF00  # + a code: stands for the length of an item that was refused before it was kept
 
@@ -71,6 +73,10 @@ class Failure:
     @property
     def detail(self) -> str:
         return ITEM_DETAIL[self.code]
+
+
+class Unfamiliar(list[Prediction]):
+    """The classes of an image that looks like nothing the model has learned."""
 
 
 Outcome = list[Prediction] | Failure
@@ -142,7 +148,8 @@ def unpack_kept(data: bytes) -> dict[int, memoryview]:
 def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
     """One chunk's results: the model's `name@version`, then for each item a count and its (class, confidence) pairs.
 
-    A count of 0 marks a failure; the byte behind it says which. Codes are appended to `ItemCode`, never reordered.
+    A count of 0 marks a failure; the byte behind it says which. Codes are appended to `ItemCode`, never reordered. The
+    highest bit of a count marks an `Unfamiliar` image.
     """
     ref = model_ref.encode()
     parts = [bytes((len(ref),)), ref]
@@ -150,9 +157,15 @@ def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
         if isinstance(outcome, Failure):
             parts.append(bytes((0, _CODES.index(outcome.code))))
         else:
-            parts.append(bytes((len(outcome),)))
+            parts.append(bytes((len(outcome) | (_UNFAMILIAR if isinstance(outcome, Unfamiliar) else 0),)))
             parts.append(_flat(len(outcome)).pack(*chain.from_iterable(outcome)))
     return b"".join(parts)
+
+
+class UnfamiliarFlat(tuple[Any, ...]):
+    """As `Unfamiliar`, in one row."""
+
+    __slots__ = ()
 
 
 def unpack_flat(data: bytes) -> tuple[str, list[tuple[Any, ...] | Failure]]:
@@ -165,8 +178,9 @@ def unpack_flat(data: bytes) -> tuple[str, list[tuple[Any, ...] | Failure]]:
             items.append(Failure(_CODES[data[at + 1]]))
             at += 2
         else:
-            pairs = _flat(count)
-            items.append(pairs.unpack_from(data, at + 1))
+            pairs = _flat(count & ~_UNFAMILIAR)
+            row = pairs.unpack_from(data, at + 1)
+            items.append(UnfamiliarFlat(row) if count & _UNFAMILIAR else row)
             at += 1 + pairs.size
     return ref, items
 
@@ -179,7 +193,12 @@ def _flat(count: int) -> struct.Struct:
 def unpack_outcomes(data: bytes) -> tuple[str, list[Outcome]]:
     """The model's `name@version` and the chunk's outcomes in order."""
     ref, items = unpack_flat(data)
-    return ref, [it if isinstance(it, Failure) else list(map(Prediction, it[::2], it[1::2])) for it in items]
+    return ref, [it if isinstance(it, Failure) else _predictions(it) for it in items]
+
+
+def _predictions(flat: tuple[Any, ...]) -> list[Prediction]:
+    kind = Unfamiliar if isinstance(flat, UnfamiliarFlat) else list
+    return kind(map(Prediction, flat[::2], flat[1::2]))
 
 
 @dataclass(frozen=True, slots=True)

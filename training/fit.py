@@ -3,16 +3,17 @@
 import csv
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
+
+from worker.compute import FULL, Compute
 
 Augment = Callable[[Tensor, Generator], Tensor]
 _EVALUATED = 1000  # images at a time
@@ -29,29 +30,6 @@ class Recipe:
     seed: int
     momentum: float = 0  # of SGD, with Nesterov's; 0: AdamW
     averaged_steps: int = 0  # what is kept is a moving average over about so many; 0: the network of the last one
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """What a training computes on."""
-
-    device: torch.device
-    half: bool
-    """Convolutions and products in bfloat16."""
-
-    @classmethod
-    def of(cls, device: str) -> Self:
-        """`auto`: a GPU, if there is one. In bfloat16 where the device has instructions for it."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        half = device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        return cls(torch.device(device), half)
-
-    def precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
-
-
-FULL = Compute(torch.device("cpu"), half=False)
 
 
 class Reached(NamedTuple):

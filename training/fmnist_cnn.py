@@ -4,13 +4,17 @@ from pathlib import Path
 
 import torch
 
-from jobs.models import Input, Manifest, Preprocessing
+from jobs.models import Input, Manifest, Output, Preprocessing
 from training.augment import augment
+from training.calibration import best_temperature, calibration_error, familiar_from
 from training.data import CLASSES, load_fashion_mnist, tensors
-from training.fit import Compute, Recipe, evaluate, fit
+from training.fit import Recipe, fit, logits
 from training.packaging import write_package
+from training.pictures import confusion_matrix, learning_curve
 from training.renditions import png
 from worker.architectures import fmnist_cnn
+from worker.compute import Compute
+from worker.head import Head
 
 NAME = "fmnist-cnn"
 VERSION = "1"
@@ -27,16 +31,29 @@ RECIPE = Recipe(
 )
 
 
-def train(package: Path, cache: Path, compute: Compute) -> Manifest:
-    """Train, measure on the test images once, write the package, and return its manifest."""
+def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
+    """Train, calibrate on the held-out images, measure on the test images once, and write package and pictures."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)
     network = fmnist_cnn(len(CLASSES)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     log = cache / f"{NAME}.csv"
-    kept = fit(network, tensors(data.train), tensors(data.held_out), RECIPE, log, compute=compute, augment=augment)
+    held_out = tensors(data.held_out)
+    kept = fit(network, tensors(data.train), held_out, RECIPE, log, compute=compute, augment=augment).cpu()
+
+    known = logits(kept, held_out[0])
+    output = Output(temperature=best_temperature(known, held_out[1]))
+    least = familiar_from(Head(output, len(CLASSES)).familiarity(known.numpy()))
+
+    inputs, labels = tensors(data.test)
+    found = logits(kept, inputs).numpy()
+    head = Head(output, len(CLASSES))
+    confidences, answers = head.confidences(found), found.argmax(axis=1)
+    alarms = float((head.familiarity(found) < least).mean())
+    learning_curve(log, docs / f"{NAME}-learning.svg")
+    confusion_matrix(labels.numpy(), answers, docs / f"{NAME}-confusion.svg")
     return write_package(
         package,
-        kept.cpu(),
+        kept,
         data.held_out,
         png,
         name=NAME,
@@ -45,6 +62,8 @@ def train(package: Path, cache: Path, compute: Compute) -> Manifest:
         architecture=NAME,
         input=Input(channels=1, height=28, width=28),
         preprocessing=Preprocessing(mode="fmnist"),
+        output=output.model_copy(update={"familiar_min": least, "false_alarms": alarms}),
         seed=RECIPE.seed,
-        test_accuracy=evaluate(kept, *tensors(data.test))[1],
+        test_accuracy=float((answers == labels.numpy()).mean()),
+        calibration_error=round(calibration_error(confidences, labels.numpy()), 5),
     )

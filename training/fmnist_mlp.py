@@ -10,9 +10,10 @@ from PIL import Image
 
 from jobs.models import Input, Manifest, Preprocessing
 from training.data import CLASSES, load_fashion_mnist, tensors
-from training.fit import FULL, Compute, Recipe, evaluate, fit
+from training.fit import Recipe, evaluate, fit
 from training.packaging import write_package
 from worker.architectures import fmnist_mlp
+from worker.compute import Compute
 
 NAME = "fmnist-mlp"
 VERSION = "1"
@@ -20,7 +21,7 @@ VERSION = "1"
 RECIPE = Recipe(epochs=20, batch_size=256, learning_rate=1e-3, weight_decay=0.3, label_smoothing=0.0, seed=20261123)
 
 
-def train(package: Path, cache: Path, _: Compute = FULL) -> Manifest:
+def train(package: Path, cache: Path, _docs: Path, _compute: Compute) -> Manifest:
     """Train, measure on the test images once, write the package, and return its manifest."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jobs.errors import ItemCode
 from jobs.models import Card
-from jobs.records import Failure, Outcome, Prediction
+from jobs.records import Failure, Outcome
+from worker.head import Head
 from worker.images import BadImage, ImageLimits
 from worker.oom import is_out_of_memory
 from worker.preprocess import Mode
@@ -24,11 +24,12 @@ Upload = bytes | memoryview
 
 
 class Classifier:
-    def __init__(self, network: nn.Module, card: Card, mode: Mode, limits: ImageLimits) -> None:
+    def __init__(self, network: nn.Module, card: Card, mode: Mode, head: Head, limits: ImageLimits) -> None:
         self.card = card
         self._network = network
         self._limits = limits
         self._mode = mode
+        self.head = head
         self._has_failed = False  # the first failure is logged with all that is known
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
@@ -50,45 +51,33 @@ class Classifier:
             except BadImage as error:
                 outcomes[place] = Failure(error.code)
         if places:
-            rows = self._probabilities(sheet.inputs())
-            for place, outcome in zip(places, _best(rows, [top_ks[place] for place in places]), strict=True):
+            outputs = self._outputs(sheet.inputs())
+            found = self.head.outcomes(outputs, [top_ks[place] for place in places])
+            for place, outcome in zip(places, found, strict=True):
                 outcomes[place] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Softmax over the classes. Inputs: float32, N × channels × height × width; returns float32, N × classes."""
+    def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The forward. Inputs: float32, N × channels × height × width; returns float32, N × `head.width`."""
         with torch.inference_mode():
-            logits = self._network(torch.from_numpy(inputs))
-            return torch.softmax(logits, dim=1).numpy()
+            outputs: NDArray[np.float32] = self._network(torch.from_numpy(inputs)).numpy()
+            return outputs
 
-    def _probabilities(self, inputs: NDArray[np.float32], *, first: bool = True) -> NDArray[np.float32]:
-        """As `probabilities`, but a row of NaN where the model fails on that image.
+    def _outputs(self, inputs: NDArray[np.float32], *, first: bool = True) -> NDArray[np.float32]:
+        """As `outputs`, but NaN where the model fails on an image.
 
         All at once first; then in parts; then those parts that failed image by image. So no image is tried more than
         three times, and one that fails among 64 costs 16 more forwards.
         """
         try:
-            return self.probabilities(inputs)
+            return self.outputs(inputs)
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError from error
             if len(inputs) == 1:
                 log.warning("the model failed on an image: %r", error, exc_info=not self._has_failed)
                 self._has_failed = True
-                return np.full((1, len(self.card.classes)), np.nan, np.float32)
+                return np.full((1, self.head.width), np.nan, np.float32)
         part = math.isqrt(len(inputs)) if first else 1
         parts = (inputs[at : at + part] for at in range(0, len(inputs), part))
-        return np.concatenate([self._probabilities(some, first=False) for some in parts])
-
-
-def _best(rows: NDArray[np.float32], top_ks: Sequence[int]) -> list[Outcome]:
-    """For each row its best classes, so many as are wanted of it; of equal confidences the first class is better."""
-    sound = np.isfinite(rows.sum(axis=1))  # of probabilities: no number if one of them is none
-    order = np.argsort(-rows, axis=1, kind="stable")[:, : max(top_ks)]
-    confidences = rows[np.arange(len(rows))[:, np.newaxis], order]
-    return [
-        list(map(Prediction, classes[:top_k], row[:top_k])) if is_sound else Failure(ItemCode.MODEL_FAILED)
-        for is_sound, classes, row, top_k in zip(
-            sound.tolist(), order.tolist(), confidences.tolist(), top_ks, strict=True
-        )
-    ]
+        return np.concatenate([self._outputs(some, first=False) for some in parts])

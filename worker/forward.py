@@ -25,6 +25,7 @@ ROUNDS = 5
 SECONDS_MAX = 0.15  # for all rounds; the first one is always run to its end
 SLOW_SECONDS = 0.01  # of one image: a network that takes so long gains nothing from being measured in batches
 _OPERATORS = torch.ops.mkldnn
+_CONVOLUTIONS = 4  # the dimensions of their weights
 _PACKED_FOR = 16  # the batch that the packing is best for; it is good for any but 1
 
 
@@ -109,7 +110,8 @@ def _step(images: int) -> int:
 
 def _packed(network: nn.Module, _: Tensor) -> nn.Module:
     """With packed linear layers."""
-    _must_have(nn.Linear, network)
+    if not any(type(module) is nn.Linear for module in network.modules()):
+        raise ValueError("it has no linear layers")
     return _with_packed(copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()}))
 
 
@@ -123,15 +125,11 @@ def _with_packed(module: nn.Module) -> nn.Module:
 
 def _scripted(network: nn.Module, inputs: Tensor) -> nn.Module:
     """By TorchScript, with its optimizations."""
-    _must_have(nn.Conv2d, network)
+    if not any(parameter.dim() == _CONVOLUTIONS for parameter in network.parameters()):
+        raise ValueError("it has no convolutions")
     traced = torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]
     scripted: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
     return scripted
-
-
-def _must_have(kind: type[nn.Module], network: nn.Module) -> None:
-    if not any(isinstance(module, kind) for module in network.modules()):
-        raise ValueError(f"it has no {kind.__name__}")
 
 
 _WAYS = {"with packed weights": _packed, "by TorchScript": _scripted}

@@ -10,34 +10,70 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from jobs.errors import ModelPackageError
-from jobs.models import Manifest, check_package
+from jobs.models import MANIFEST, Manifest, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
+from worker.compute import FULL, Compute, Placed
+from worker.exported import load_exported
 from worker.forward import fastest
+from worker.head import Head
 from worker.images import ImageLimits
 from worker.preprocess import mode_of
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
+HALF_TOLERANCE = 1e-2  # and more in bfloat16
 KEYS_NAMED = 8  # of a file that is no state dict
 
 
-def load_package(folder: Path, limits: ImageLimits) -> Classifier:
+def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Classifier:
     """A model that is ready to serve: weights loaded, golden images classified.
 
     Raises:
         ModelPackageError: one line that says what is wrong.
     """
     manifest, card = check_package(folder)
-    network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
-    path = folder / manifest.weights.file
-    _load_weights(network, _read_weights(path, manifest.weights.format), path)
+    network = _load_network(folder, manifest)
     mode = mode_of(manifest.preprocessing, card.input)
-    classifier = Classifier(fastest(network.eval(), card.input), card, mode, limits)
-    _check_golden(classifier, manifest, folder)
+    head = Head(manifest.output, len(manifest.classes))
+    _check_width(network, manifest, head.width, folder)
+    placed = fastest(network, card.input) if compute == FULL else Placed(network, compute)
+    classifier = Classifier(placed, card, mode, head, limits)
+    _check_golden(classifier, manifest, folder, HALF_TOLERANCE if compute.half else GOLDEN_TOLERANCE)
     return classifier
 
 
-def _read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
+def _load_network(folder: Path, manifest: Manifest) -> nn.Module:
+    path = folder / manifest.weights.file
+    if manifest.architecture is None:
+        return load_exported(path)
+    network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
+    _load_weights(network, read_weights(path, manifest.weights.format), path)
+    return network.eval()
+
+
+def _check_width(network: nn.Module, manifest: Manifest, width: int, folder: Path) -> None:
+    """Try the network on a few black images."""
+    wanted = manifest.input
+    for images in (1, 3):
+        try:
+            with torch.inference_mode():
+                outputs = network(torch.zeros(images, wanted.channels, wanted.height, wanted.width))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelPackageError(
+                f"{folder / MANIFEST}: input: the network does not take {images} × {wanted.channels} "
+                f"× {wanted.height} × {wanted.width}: {reason}"
+            ) from None
+        shape = tuple(getattr(outputs, "shape", ()))
+        if shape != (images, width):
+            raise ModelPackageError(
+                f"{folder / MANIFEST}: classes: for {len(manifest.classes)} classes and the activation "
+                f"{manifest.output.activation!r}, the network's output for {images} images must have the shape "
+                f"{(images, width)}; it has {shape}"
+            )
+
+
+def read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
     try:
         if file_format == "safetensors":
             return safetensors.torch.load_file(path)
@@ -86,7 +122,7 @@ def _place(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
-def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path) -> None:
+def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path, tolerance: float) -> None:
     for golden in manifest.golden:
         try:
             upload = (folder / golden.file).read_bytes()
@@ -96,7 +132,7 @@ def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path) -> N
         if not isinstance(outcome, list):
             raise ModelPackageError(f"{folder / golden.file}: {outcome.code}")
         name = manifest.classes[outcome[0].class_index]
-        if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > GOLDEN_TOLERANCE:
+        if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > tolerance:
             raise ModelPackageError(
                 f"{folder / golden.file}: gives {name} at {outcome[0].confidence:.4f}; "
                 f"the manifest expects {golden.class_name} at {golden.confidence:.4f}"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from billiard import active_children
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, SettingsError
 from jobs.keys import TASK
 from worker.reaper import Reaper
 from worker.settings import LeasingSettings
@@ -103,7 +103,7 @@ class Processes:
             gc.set_threshold(_GC_OBJECTS, 20, 50)
             self._server.start()
         except Exception as error:  # Celery would log it and send work to this child all the same
-            if not isinstance(error, ModelPackageError):
+            if not isinstance(error, (ModelPackageError, SettingsError)):
                 log.exception("a child cannot start")
             _note_fault(f"{self._role.fault}: {error}")
             os.kill(os.getppid(), signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,12 @@ class WorkerSettings(LeasingSettings):
         None,
         description="Memory that one of them may allocate; it needs 300 MB for itself and a small model. An image for "
         "which it is not enough fails with `out_of_memory`. None: as much as the machine or container gives.",
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = Field(
+        "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto: a GPU, if there is one. One child a GPU is best."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="What convolutions and products are computed in; auto: bfloat16 on a GPU, else float32."
     )
     torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Threads that one process computes with; children × threads should match the cores."

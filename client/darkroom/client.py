@@ -54,6 +54,8 @@ class Item:
     class_name: str | None
     confidence: float | None
     top_k: list[tuple[str, float]]
+    warnings: list[str]
+    """`unfamiliar`: the image looks like nothing that the model has learned."""
     error: str | None
 
 
@@ -159,5 +161,6 @@ def _item(data: dict[str, Any]) -> Item:
         class_name=data.get("class"),
         confidence=data.get("confidence"),
         top_k=[(ranked["class"], ranked["confidence"]) for ranked in data.get("top_k", [])],
+        warnings=data.get("warnings", []),
         error=data["error"]["code"] if "error" in data else None,
     )

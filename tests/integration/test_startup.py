@@ -1,6 +1,7 @@
 """What stops a service at its start, each with one line that says why."""
 
 import json
+import re
 import shutil
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, Worker
 from tests.support.stack import Stack
@@ -89,6 +91,15 @@ def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey,
     assert status == 1
     assert lines[-1].startswith("darkroom worker: the model cannot be served: ")
     assert "gives Bag" in lines[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
+    status, lines = starting("worker", tmp_path, valkey, DEVICE="cuda:1")
+    assert status == 1
+    assert "Traceback" not in "".join(lines)
+    expected = r"darkroom worker: the model cannot be served: DEVICE is cuda:1, but torch \S+ finds no GPUs here"
+    assert re.fullmatch(expected, lines[-1])
 
 
 def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stack, tmp_path: Path) -> None:

@@ -54,19 +54,19 @@ def _touched(kind: str) -> None:
 def _install() -> None:
     import worker.classifier as module  # noqa: PLC0415 - torch is for children alone
 
-    add, probabilities = module.Sheet.add, module.Classifier.probabilities
+    add, outputs = module.Sheet.add, module.Classifier.outputs
 
     def poisoned_add(self: Any, upload: Any, *args: Any) -> None:
         _poison(upload)
         add(self, upload, *args)
 
-    def poisoned_probabilities(self: Any, inputs: Any) -> Any:
+    def poisoned_outputs(self: Any, inputs: Any) -> Any:
         if (inputs.reshape(len(inputs), -1).std(axis=1) == 0).any():
             raise ValueError("this image is of one shade")
-        return probabilities(self, inputs)
+        return outputs(self, inputs)
 
     module.Sheet.add = poisoned_add  # type: ignore[method-assign]
-    module.Classifier.probabilities = poisoned_probabilities  # type: ignore[method-assign]
+    module.Classifier.outputs = poisoned_outputs  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

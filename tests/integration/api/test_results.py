@@ -14,7 +14,7 @@ import pytest
 from jobs.errors import ItemCode
 from jobs.ids import to_text
 from jobs.leases import FinishedChunk
-from jobs.records import Failure, Outcome, Prediction, pack_outcomes
+from jobs.records import Failure, Outcome, Prediction, Unfamiliar, pack_outcomes
 from tests.integration.api.conftest import StartApi
 from tests.support.store import COAT, OWNER, Store, make_chunk
 from tests.support.waiting import eventually
@@ -24,7 +24,7 @@ MIXED: list[Outcome] = [
     [Prediction(4, 0.648812), Prediction(6, 0.2011345678)],
     Failure(ItemCode.NOT_AN_IMAGE),
     [Prediction(0, 1.0)],
-    [Prediction(9, 1e-7)],
+    Unfamiliar([Prediction(9, 1e-7), Prediction(8, 1e-8)]),
 ]
 
 
@@ -57,6 +57,7 @@ async def test_lines_say_the_same_as_pages(api: httpx.AsyncClient, store: Store)
     assert lines(answer) == pages
     assert lines(await api.get(f"{path}?format=ndjson")) == pages
     assert [item["status"] for item in pages] == ["succeeded", "failed", "succeeded", "succeeded"] * 2
+    assert [item.get("warnings") for item in pages] == [None, None, None, ["unfamiliar"]] * 2
 
 
 async def test_csv_has_a_row_for_each_item(api: httpx.AsyncClient, store: Store) -> None:
@@ -75,8 +76,10 @@ async def test_csv_has_a_row_for_each_item(api: httpx.AsyncClient, store: Store)
         "model": "fmnist-mlp@1",
         "error_code": "",
         "error_detail": "",
+        "warnings": "",
     }
     assert (rows[5]["status"], rows[5]["error_code"], rows[5]["class"]) == ("failed", "not_an_image", "")
+    assert [row["warnings"] for row in rows] == ["", "", "", "unfamiliar"] * 2
 
 
 async def test_names_come_back_whole_and_do_no_harm_in_a_spreadsheet(api: httpx.AsyncClient, store: Store) -> None:

@@ -4,9 +4,11 @@ from hypothesis import strategies as st
 from jobs.errors import ITEM_DETAIL, ItemCode
 from jobs.leases import Charges
 from jobs.records import (
+    TOP_K_MAX,
     Entry,
     Failure,
     Prediction,
+    Unfamiliar,
     pack_kept,
     pack_outcomes,
     pack_upload,
@@ -16,7 +18,8 @@ from jobs.records import (
 )
 
 predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, width=32))
-outcomes = st.one_of(st.lists(predictions, min_size=1, max_size=100), st.builds(Failure, st.sampled_from(ItemCode)))
+classes = st.lists(predictions, min_size=1, max_size=TOP_K_MAX)
+outcomes = st.one_of(classes, classes.map(Unfamiliar), st.builds(Failure, st.sampled_from(ItemCode)))
 
 
 @given(st.lists(st.one_of(st.sampled_from(ItemCode), st.binary(max_size=100)), min_size=1, max_size=64))
@@ -31,7 +34,9 @@ def test_kept_images_come_back(kept: dict[int, bytes]) -> None:
 
 @given(st.text(st.characters(codec="ascii"), min_size=1, max_size=97), st.lists(outcomes, min_size=1, max_size=64))
 def test_packed_outcomes_come_back(ref: str, given: list[list[Prediction] | Failure]) -> None:
-    assert unpack_outcomes(pack_outcomes(ref, given)) == (ref, given)
+    unpacked_ref, unpacked = unpack_outcomes(pack_outcomes(ref, given))
+    assert (unpacked_ref, unpacked) == (ref, given)
+    assert [type(outcome) for outcome in unpacked] == [type(outcome) for outcome in given]
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.integers(1, 64), st.integers(0, 2**32 - 1))

@@ -14,7 +14,7 @@ from training import fit as fit_module
 from training.__main__ import main
 from training.augment import augment
 from training.data import CLASSES, load_fashion_mnist
-from training.fit import Compute, Recipe, evaluate, fit
+from training.fit import Recipe, evaluate, fit
 from worker.architectures import fmnist_mlp as network_of
 from worker.package import load_package
 
@@ -39,7 +39,7 @@ def test_the_shipped_weights_are_as_good_as_their_manifest_says() -> None:
     classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     test = load_fashion_mnist(CACHE).test
     inputs = (test.images / np.float32(255)).astype(np.float32)[:, np.newaxis]
-    right = (classifier.probabilities(inputs).argmax(1) == test.labels).mean()
+    right = (classifier.outputs(inputs).argmax(1) == test.labels).mean()
     assert right == pytest.approx(classifier.card.test_accuracy, abs=5e-4)
     assert right >= 0.885
 
@@ -133,8 +133,3 @@ def test_what_is_shown_differs_each_time_and_stays_an_image() -> None:
         own, other = ((shown - it).square().mean(dim=(1, 2, 3)) for it in (images, images.roll(1, 0)))
         mirrored = (shown.flip(-1) - images).square().mean(dim=(1, 2, 3))
         assert (torch.minimum(own, mirrored) < other).float().mean() > 0.7
-
-
-def test_half_is_where_the_processor_has_instructions_for_it() -> None:
-    assert Compute.of("cpu").half == bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    assert Compute.of("cuda:1") == Compute(torch.device("cuda:1"), half=True)

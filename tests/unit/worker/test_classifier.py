@@ -1,10 +1,12 @@
 from torch import Tensor, nn
 
 from jobs.errors import ItemCode
+from jobs.models import Output
 from jobs.records import Failure
 from tests.support.pictures import LIMITS, samples
 from tests.support.processes import ROOT
 from worker.classifier import Classifier
+from worker.head import Head
 from worker.package import load_package
 from worker.preprocess import BOOK
 
@@ -41,7 +43,7 @@ def test_images_that_the_model_raises_on_fail_alone_in_three_tries_and_few_forwa
     sound.classify(pictures[:2], [1, 1])
     network = Choosy(sound._network, list(seen[0]))
 
-    outcomes = Classifier(network, sound.card, BOOK, LIMITS).classify(images, [1] * 64)
+    outcomes = Classifier(network, sound.card, BOOK, Head(Output(), 10), LIMITS).classify(images, [1] * 64)
 
     assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Failure)] == [7, 40]
     assert outcomes[7] == outcomes[40] == Failure(ItemCode.MODEL_FAILED)

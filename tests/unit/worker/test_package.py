@@ -11,9 +11,11 @@ from PIL import Image
 from torch import nn
 
 from jobs.errors import ItemCode, ModelPackageError
+from jobs.models import Output
 from jobs.records import Failure, Outcome
 from tests.support.pictures import LIMITS, encode, samples
 from worker.classifier import Classifier
+from worker.head import Head
 from worker.package import load_package
 from worker.preprocess import BOOK
 
@@ -174,7 +176,7 @@ class _FailsOn(nn.Module):
 def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, with_nan: bool) -> None:
     marked = encode(Image.new("L", (28, 28), 0), "PNG")
     other = encode(Image.new("L", (28, 28), 255), "PNG")
-    broken = Classifier(_FailsOn(1.0, with_nan=with_nan), shipped.card, BOOK, LIMITS)
+    broken = Classifier(_FailsOn(1.0, with_nan=with_nan), shipped.card, BOOK, Head(Output(), 10), LIMITS)
 
     outcomes: list[Outcome] = broken.classify([other, marked, other], [1, 3, 2])
 

@@ -1,0 +1,44 @@
+"""Networks that are not ours in kind, for packages made of them."""
+
+import torch
+from torch import Tensor, nn
+
+
+def thousand_classes() -> nn.Module:
+    """Of colour pictures, 224 × 224, with what such networks have: residuals, groups, attention by pooling."""
+    torch.manual_seed(5)
+    return _Thousand().eval()
+
+
+class _Thousand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 7, stride=4, padding=3), nn.BatchNorm2d(16), nn.SiLU())
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.squeeze = nn.Linear(16, 16)
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 1000))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features = self.stem(pictures)
+        features = features + self.grouped(features)
+        features = features * torch.sigmoid(self.squeeze(features.mean(dim=(2, 3))))[:, :, None, None]
+        outputs: Tensor = self.head(nn.functional.adaptive_max_pool2d(features, 1).flatten(1))
+        return outputs
+
+
+def is_bright() -> nn.Module:
+    """One number for a gray picture of 32 × 32: above 0 where it is brighter than half."""
+    return _IsBright().eval()
+
+
+class _IsBright(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(8.0))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.scale * (pictures.mean(dim=(1, 2, 3)) - 0.5).unsqueeze(1)
+
+
+def no_network() -> str:
+    return "not a network"

@@ -1,0 +1,103 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jobs.errors import SettingsError
+from tests.support.pictures import LIMITS, samples
+from tests.support.processes import ROOT
+from worker.compute import CALM_FORWARDS, FULL, Compute, Placed
+from worker.package import load_package
+
+HALF = Compute.of("cpu", "bfloat16")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+
+
+class Small(nn.Module):
+    """A network for whose batches there is memory up to a size."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.seen = list[int]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen.append(len(inputs))
+        if len(inputs) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return inputs.flatten(1)[:, :3] * 2
+
+
+def test_batches_are_halved_until_they_fit_and_grow_again(caplog: pytest.LogCaptureFixture) -> None:
+    network = Small(room=20)
+    placed, inputs = Placed(network, FULL), torch.rand(64, 1, 2, 2)
+    with caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(placed(inputs), inputs.flatten(1)[:, :3] * 2)
+    assert network.seen == [64, 32, 16, 16, 16, 16]
+    assert len(caplog.messages) == 2
+    assert caplog.messages[-1] == "32 images do not fit the device's memory; 16 at a time from here on"
+
+    network.seen.clear()
+    placed(inputs)
+    assert network.seen == [16] * 4, "it does not try again what has just failed"
+    network.room = 64
+    for _ in range(2 * CALM_FORWARDS + 2):
+        placed(inputs)
+    network.seen.clear()
+    placed(inputs)
+    assert network.seen == [64]
+
+
+def test_one_image_that_does_not_fit_is_out_of_memory() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        Placed(Small(room=0), FULL)(torch.rand(8, 1, 2, 2))
+
+
+def test_a_batch_smaller_than_what_fits_is_one() -> None:
+    network = Small(room=20)
+    placed = Placed(network, FULL)
+    placed(torch.rand(64, 1, 2, 2))
+    network.seen.clear()
+    assert placed(torch.rand(5, 1, 2, 2)).shape == (5, 3)
+    assert network.seen == [5]
+
+
+@pytest.mark.parametrize("package", sorted((ROOT / "weights").iterdir()), ids=lambda path: path.name)
+def test_half_precision_gives_nearly_the_same(package: Path) -> None:
+    full, half = (load_package(package, LIMITS, compute) for compute in (FULL, HALF))
+    uploads = list(samples().values())
+    for one, other in zip(full.classify(uploads, [10] * 30), half.classify(uploads, [10] * 30), strict=True):
+        assert isinstance(one, list)
+        assert isinstance(other, list)
+        of = dict(other)
+        assert max(abs(of[it.class_index] - it.confidence) for it in one) < 1e-2
+
+
+def test_a_device_and_its_precision_by_name() -> None:
+    assert Compute.of("cpu") == FULL
+    assert Compute(torch.device("cpu"), half=True) == HALF
+    assert FULL.name == "the processor, in float32"
+
+
+@no_gpu
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_told(device: str) -> None:
+    assert Compute.of("auto") == FULL
+    with pytest.raises(SettingsError, match=rf"^DEVICE is {device}, but torch .* finds no GPUs here$"):
+        Compute.of(device)
+
+
+@gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_gives_what_the_processor_gives(precision: str) -> None:
+    package, uploads = ROOT / "weights" / "fmnist-mlp", list(samples().values())
+    there = load_package(package, LIMITS, Compute.of("cuda", precision)).classify(uploads, [10] * 30)
+    for one, other in zip(load_package(package, LIMITS).classify(uploads, [10] * 30), there, strict=True):
+        assert isinstance(one, list)
+        assert isinstance(other, list)
+        of = dict(other)
+        difference = max(abs(of[it.class_index] - it.confidence) for it in one)
+        assert difference < (1e-4 if precision == "float32" else 1e-2)
