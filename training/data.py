@@ -11,7 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.images import ImageLimits
+
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+LIMITS = ImageLimits(pixels_max=10**6, side_pixels_max=1000, frames_max=1, scans_max=100)
+"""Of pictures that are made here."""
 HELD_OUT = 5_000  # the last of the training images: choices are made on these, never on the test images
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist

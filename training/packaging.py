@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jobs.models import MANIFEST, GoldenImage, Manifest, Weights
-from training.data import CLASSES, Split
-from worker.images import ImageLimits
+from training.data import CLASSES, LIMITS, Split
 from worker.package import load_package
 
 Render = Callable[[NDArray[np.uint8]], bytes]
 """From an image of the data set (uint8, 28 × 28) to an upload."""
 
-LIMITS = ImageLimits(pixels_max=10**6, side_pixels_max=1000, frames_max=1, scans_max=100)
 _GOLDEN_LABELS = (1, 5, 8)  # classes that no two networks disagree about: trouser, sandal, bag
 
 

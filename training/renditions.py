@@ -1,6 +1,6 @@
 """Images of Fashion-MNIST as people upload them: as files of many kinds, upright or not, on other backgrounds.
 
-    python -m training.renditions fmnist-cnn
+    python -m training.renditions fmnist-cnn [--held-out]
 
 prints how many of 2,000 test images a package has right in each. What is compared is one picture in many renditions,
 so each draws its backgrounds and places from the same seed.
@@ -17,9 +17,8 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data import Split, load_fashion_mnist
+from training.data import LIMITS, Split, load_fashion_mnist
 from worker.classifier import Classifier
-from worker.images import ImageLimits
 from worker.package import load_package
 
 Pixels = NDArray[np.uint8]
@@ -150,8 +149,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("data/training"))
     parser.add_argument("--held-out", action="store_true", help="on held-out images, for choices")
     options = parser.parse_args()
-    limits = ImageLimits(pixels_max=10**6, side_pixels_max=1000, frames_max=1, scans_max=100)
-    classifier = load_package(options.models_dir / options.model, limits)
+    classifier = load_package(options.models_dir / options.model, LIMITS)
     data = load_fashion_mnist(options.cache)
     split = data.held_out if options.held_out else data.test
     split = Split(split.images[:IMAGES], split.labels[:IMAGES])
