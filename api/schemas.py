@@ -147,8 +147,17 @@ class ModelResource(Card):
     serving: Serving
 
 
+class ModelFault(_Shape):
+    """A model that workers do not serve though they were told to."""
+
+    model: str
+    detail: str
+    workers: int
+
+
 class ModelList(_Shape):
     models: list[ModelResource]
+    faults: list[ModelFault]
 
 
 class BookPrediction(_Shape):

@@ -33,6 +33,7 @@ BELL: Final = "bell:"  # + model, string: the doorbell's template
 WAKE: Final = "wake:"  # + model, list of one: a child that lingers waits for it, as nearer than the doorbell
 BELLS: Final = "bells"  # counter: makes every doorbell's id unique
 SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
+FAULTS: Final = "faults"  # sorted set: model|worker|why it does not serve that model, by the end of its saying so
 MODELS: Final = "models"  # hash: name@version to the model's card
 SIGNING: Final = "secret"  # string: the key that signs job ids
 WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes

@@ -1,7 +1,7 @@
 """The job store as a worker sees it: claim, renew, finish, lapse. Blocking; one instance a thread."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -172,6 +172,18 @@ class LeaseStore:
         self._call("renew", token, self._lease_ms, "", b"", model, f"{ref}|{process}", int(seconds * 1000))
 
     # -- the worker's main process
+
+    def show_faults(self, boot: str, faults: Mapping[str, str], *, seconds: float) -> None:
+        """Say for so long why a worker does not serve models, in place of what it has said before."""
+        now = int(self._redis.time()[0])
+        pipeline = self._redis.pipeline(transaction=True)
+        for member in self._redis.zrange(keys.FAULTS, 0, -1):
+            if member.decode().split("|")[1] == boot:
+                pipeline.zrem(keys.FAULTS, member)
+        for model, why in faults.items():
+            pipeline.zadd(keys.FAULTS, {f"{model}|{boot}|{why}": now + 1 + seconds})
+        pipeline.zremrangebyscore(keys.FAULTS, "-inf", now)
+        pipeline.execute()
 
     def lapse(self, token: str, why: str, *, seen: str = "") -> int:
         """Make a lease's chunks ready again; see `lapse.lua`. Returns how many."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -221,6 +221,21 @@ def check_package(folder: Path) -> tuple[Manifest, Card]:
     if manifest.weights.sha256 not in (None, sha256):
         raise ModelPackageError(f"{path}: its sha256 is {sha256}, the manifest says {manifest.weights.sha256}")
     return manifest, manifest.card(sha256)
+
+
+def check_packages(models_dir: Path, names: Iterable[str]) -> tuple[list[Card], dict[str, str]]:
+    """The cards of some packages, and of those that cannot be served the reasons, by name."""
+    cards, faults = list[Card](), dict[str, str]()
+    for name in names:
+        try:
+            _, card = check_package(models_dir / name)
+            if card.name != name:
+                raise ModelPackageError(f"{models_dir / name / MANIFEST}: name: is {card.name}, its folder {name}")
+        except ModelPackageError as error:
+            faults[name] = str(error)
+        else:
+            cards.append(card)
+    return cards, faults
 
 
 def pinned_cards(models_dir: Path) -> Iterator[Card]:

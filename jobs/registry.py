@@ -59,6 +59,13 @@ class ModelRegistry:
         """The models that were known when the cards were last read."""
         return self._names
 
+    async def faults(self) -> list[tuple[str, str]]:
+        """Models that a worker does not serve though it was told to, each with why: once for each such worker."""
+        ((seconds, _),) = await self._link.read(("TIME",))
+        (members,) = await self._link.read(("ZRANGEBYSCORE", keys.FAULTS, int(seconds), "+inf"))
+        parts = (member.decode().split("|", 2) for member in members)
+        return [(model, why) for model, _, why in parts]
+
     async def serving(self, name: str) -> list[tuple[str, str]]:
         """The ready worker processes of a model: (name@version, process)."""
         ((seconds, _),) = await self._link.read(("TIME",))

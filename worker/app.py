@@ -62,9 +62,10 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
     )
     processes = Processes(settings, role)
 
-    def serve(task: Task, *_: Any, **__: Any) -> None:  # whatever another version's doorbell says: it rings
+    def serve(task: Task, *rung_for: Any, **_: Any) -> None:  # whatever else another version's doorbell says: it rings
+        model = rung_for[0] if rung_for and rung_for[0] in role.models else role.models[0]
         try:
-            processes.serve(task.request.id)
+            processes.serve(task.request.id, model)
         except RedisError as error:
             log.warning("a slice of work was cut short: %s", error)
         except Exception:
@@ -137,7 +138,7 @@ def _arguments(role: Role) -> list[str]:
     """The command line of `celery worker`."""
     options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
     pool = ["--pool=prefork", f"--concurrency={role.children}"]
-    return ["--quiet", "worker", *pool, f"--queues={queue_of(role.model)}", *options]
+    return ["--quiet", "worker", *pool, f"--queues={','.join(map(queue_of, role.models))}", *options]
 
 
 def _broker_url(redis_url: str) -> str:

@@ -4,8 +4,7 @@ import sys
 from contextlib import closing
 
 from jobs.doorbell import build_bell
-from jobs.errors import ModelPackageError
-from jobs.models import check_package
+from jobs.models import check_packages
 from worker.app import make_celery, start_up
 from worker.app import run as run_worker
 from worker.processes import Role, Server
@@ -17,28 +16,32 @@ settings = start_up(WorkerSettings, "worker")
 
 def _open_server(boot: str) -> Server:
     # Here, because torch is for children alone: the main process has no use for its 200 MB.
-    from worker.child import Child
-    from worker.loading import load_model
+    from worker.serving import Serving
 
-    return Child(settings, load_model(settings), boot)
+    return Serving(settings, role.models, boot)
 
 
+cards, faults = check_packages(settings.models_dir, settings.served)
 role = Role(
     name="worker",
     entry="worker.main",
-    model=settings.model,
+    models=tuple(card.name for card in cards) or settings.served,
     children=settings.worker_children,
     open_server=_open_server,
     fault="the model cannot be served",
+    faults=faults,
 )
 app = make_celery(settings, role)
 
 
 def run() -> None:
     """Work until told to stop, or until no child can."""
-    try:
-        _, card = check_package(settings.models_dir / settings.model)
-    except ModelPackageError as error:
-        sys.exit(f"darkroom worker: {error}")
+    if not cards:
+        sys.exit(f"darkroom worker: {'; '.join(faults.values())}")
+
+    def introduce() -> None:
+        for card in cards:
+            store.register(card, build_bell(app, card.name))
+
     with closing(open_store(settings)) as store:
-        run_worker(app, settings, role, lambda: store.register(card, build_bell(app, card.name)))
+        run_worker(app, settings, role, introduce)

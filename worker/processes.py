@@ -1,19 +1,21 @@
 """What Celery's signals start and stop, in a worker's main process and in its children."""
 
 import gc
+import json
 import logging
 import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 from billiard import active_children
 
+from jobs.doorbell import queue_of
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.keys import TASK
 from worker.reaper import Reaper
@@ -34,8 +36,8 @@ class Server(Protocol):
     def start(self) -> None:
         """Show this process as ready, and keep its leases."""
 
-    def serve(self, task_id: str) -> None:
-        """Do what is to be done for one slice of time."""
+    def serve(self, task_id: str, model: str) -> None:
+        """Do what is to be done for one slice of time, for the model whose doorbell rang."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Role:
     name: str
     entry: str
     """The module that a spawned child imports."""
-    model: str
+    models: tuple[str, ...]
     """Whose doorbells are taken."""
     children: int
     open_server: Callable[[str], Server]
@@ -54,6 +56,8 @@ class Role:
     """What it means when that fails."""
     task: str = TASK
     reaper: type[Reaper] = Reaper
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Models that cannot be served, and why, where that is known before a child has tried."""
 
 
 class Processes:
@@ -63,9 +67,9 @@ class Processes:
         self._reaper: Reaper | None = None
         self._server: Server | None = None
 
-    def serve(self, task_id: str) -> None:
+    def serve(self, task_id: str, model: str) -> None:
         assert self._server is not None
-        self._server.serve(task_id)
+        self._server.serve(task_id, model)
 
     # -- the main process
 
@@ -78,8 +82,17 @@ class Processes:
         # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
         # at its next five-second look.
         sender.hub.call_repeatedly(_MAINTAIN_POOL_SECONDS, sender.pool.maintain_pool)
-        self._reaper = self._role.reaper(self._settings, self._role.model, os.environ[_BOOT], _give_up)
+
+        def leave_queue(model: str) -> None:
+            sender.hub.call_soon(sender.cancel_task_queue, queue_of(model))  # from a thread, to Celery's loop
+
+        self._reaper = self._role.reaper(
+            self._settings, self._role.models, os.environ[_BOOT], _give_up, faults=self._faults, leave_queue=leave_queue
+        )
         self._reaper.start()
+
+    def _faults(self) -> Mapping[str, str]:
+        return {**self._role.faults, **model_faults()}
 
     def main_stops(self, **_: Any) -> None:
         if self._reaper is not None:
@@ -110,6 +123,27 @@ class Processes:
             os._exit(1)
 
 
+def note_model_faults(faults: Mapping[str, str]) -> None:
+    """In a child: models that it cannot serve, and why, for the main process to know."""
+    path = _model_faults_file()
+    with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+        json.dump(dict(faults), file)
+    Path(file.name).replace(path)
+
+
+def model_faults() -> Mapping[str, str]:
+    """What the children have noted."""
+    try:
+        found: dict[str, str] = json.loads(_model_faults_file().read_text())
+        return found
+    except OSError:
+        return {}
+
+
+def _model_faults_file() -> Path:
+    return Path(f"{os.environ[_FAULT_FILE]}.models")
+
+
 def fault() -> str:
     """Why this worker stopped, if it was for a fault of its own."""
     if _FAULT_FILE not in os.environ:
@@ -119,6 +153,7 @@ def fault() -> str:
         return path.read_text()
     finally:
         path.unlink()
+        _model_faults_file().unlink(missing_ok=True)
 
 
 def _note_fault(reason: str) -> None:

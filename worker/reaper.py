@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from redis.exceptions import RedisError
@@ -21,14 +21,28 @@ from worker.store import open_store
 log = logging.getLogger(__name__)
 
 OVERDUE_AT_ONCE = 100
+FAULT_SCANS = 5  # for how many scans' time it stands that a model is not served
 SWEEPING_SHARE = 0.5  # of a scan's period, so that a child's death never waits for a long sweep
 
 
 class Reaper(threading.Thread):
-    def __init__(self, settings: LeasingSettings, model: str, boot: str, give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: LeasingSettings,
+        models: Sequence[str],
+        boot: str,
+        give_up: Callable[[str], None],
+        *,
+        faults: Callable[[], Mapping[str, str]] = dict,
+        leave_queue: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`faults` tells which of the models this worker cannot serve, and why; it then leaves their doorbells."""
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
-        self._model = model
+        self._models = models
+        self._faults = faults
+        self._leave_queue = leave_queue
+        self._left = set[str]()
         self._boot = boot
         self._give_up = give_up
         self._store = open_store(settings)
@@ -92,7 +106,9 @@ class Reaper(threading.Thread):
 
     def _leave(self) -> None:
         self._release()
-        self._store.leave(self._model, f"{self._boot}|")
+        for model in self._models:
+            self._store.leave(model, f"{self._boot}|")
+        self._store.show_faults(self._boot, {}, seconds=0)
 
     def _release(self) -> None:
         """Free the leases of children that died. A death is struck off once Redis has answered for it."""
@@ -105,11 +121,23 @@ class Reaper(threading.Thread):
     def _scan(self) -> None:
         self._release()
         self._take_back_lapsed()
-        ready = bool(self._store.ready_processes(self._model, f"{self._boot}|"))
+        served = self._served()
+        ready = any(self._store.ready_processes(model, f"{self._boot}|") for model in served)
         if ready and self._settings.alive_file is not None:
             self._settings.alive_file.touch()
-        self._watch(ready=ready)
-        self._store.sweep([self._model], seconds=self._settings.reap_seconds * SWEEPING_SHARE)
+        self._watch(served, ready=ready)
+        self._store.sweep(served, seconds=self._settings.reap_seconds * SWEEPING_SHARE)
+
+    def _served(self) -> list[str]:
+        """The models that this worker serves; of the others it says why it does not, and takes no doorbell."""
+        faults = self._faults()
+        if faults:
+            self._store.show_faults(self._boot, faults, seconds=self._settings.reap_seconds * FAULT_SCANS)
+        for model in faults.keys() - self._left:
+            log.error("%s is not served: %s", model, faults[model])
+            self._leave_queue(model)
+            self._left.add(model)
+        return [model for model in self._models if model not in faults]
 
     def _take_back_lapsed(self) -> None:
         """A lease that two scans in a row saw lapsed at the same end is made ready again."""
@@ -121,7 +149,7 @@ class Reaper(threading.Thread):
                 )
         self._seen = overdue
 
-    def _watch(self, *, ready: bool) -> None:
+    def _watch(self, served: Sequence[str], *, ready: bool) -> None:
         """Give up where no child is ready, or where this worker is connected but has stopped listening.
 
         Celery's consumers have been seen to do the latter. A worker that listens takes a bell at once unless its
@@ -129,7 +157,7 @@ class Reaper(threading.Thread):
         the scan to see. Scans are counted, not time: in a process that was frozen time has passed, but nothing waited.
         """
         if ready and (
-            self._bell_taken.is_set() or not self._store.bells(self._model) or self._store.tokens(f"{self._boot}|")
+            self._bell_taken.is_set() or not any(map(self._store.bells, served)) or self._store.tokens(f"{self._boot}|")
         ):
             self._bell_taken.clear()
             self._idle_scans = 0

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
 
@@ -39,8 +39,12 @@ class LeasingSettings(StoreSettings):
         return self
 
 
+_NAMES = TypeAdapter(Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=100)])
+
+
 class WorkerSettings(LeasingSettings):
     model: ModelName = Field("fmnist-mlp", description="The model package that this worker serves.")
+    models: str = Field("", description="Several packages, with commas between, in place of `MODEL`.")
     models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
     worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda: max(2, os.cpu_count() or 1),
@@ -79,6 +83,20 @@ class WorkerSettings(LeasingSettings):
     linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="How long an idle task waits for more work before it returns."
     )
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The packages that this worker serves, in the order in which they are named."""
+        names = [name.strip() for name in self.models.split(",")] if self.models else [self.model]
+        return _NAMES.validate_python(tuple(dict.fromkeys(names)))
+
+    @model_validator(mode="after")
+    def _models_are_names(self) -> Self:
+        try:
+            _ = self.served
+        except ValidationError:
+            raise ValueError("models: must be names of model packages, with commas between") from None
+        return self
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:

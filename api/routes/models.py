@@ -1,5 +1,6 @@
 """`/v1/models`: what can be asked, and who serves it now."""
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(o
     "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.responses(401, 503)
 )
 async def list_models(calls: Calls) -> Response:
-    return answer({"models": await _views(calls, await calls.models.cards())})
+    return answer({"models": await _views(calls, await calls.models.cards()), "faults": await _faults(calls)})
 
 
 @router.get(
@@ -32,9 +33,15 @@ async def list_models(calls: Calls) -> Response:
 )
 async def get_model(name: Annotated[ModelName, Path(description="The model's name.")], calls: Calls) -> Response:
     cards = [card for card in await calls.models.cards() if card.name == name]
-    if not cards:
+    faults = [fault for fault in await _faults(calls) if fault["model"] == name]
+    if not cards and not faults:
         raise ModelNotFound
-    return answer({"models": await _views(calls, cards)})
+    return answer({"models": await _views(calls, cards), "faults": faults})
+
+
+async def _faults(calls: Services) -> list[dict[str, Any]]:
+    workers = Counter(await calls.models.faults())
+    return [{"model": model, "detail": why, "workers": count} for (model, why), count in sorted(workers.items())]
 
 
 async def _views(calls: Services, cards: list[Card]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from api.settings import ApiSettings
 from deploy.local.supervise import supervise
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.models import check_package
+from jobs.models import check_packages
 from jobs.settings import StoreSettings, load
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
@@ -56,9 +56,9 @@ def main() -> None:
 
 
 def _check_model(settings: WorkerSettings) -> None:
-    manifest, _ = check_package(settings.models_dir / settings.model)
-    if manifest.name != settings.model:
-        raise SettingsError(f"MODEL is {settings.model}, but the manifest in that folder has the name {manifest.name}")
+    _, faults = check_packages(settings.models_dir, settings.served)
+    if faults:
+        raise ModelPackageError("; ".join(faults.values()))
 
 
 def _check_port(host: str, port: int) -> None:

@@ -163,7 +163,7 @@ class Worker(Process):
     def __init__(self, redis_url: str, log: Path, *, children: int = 2, **settings: str) -> None:
         self._redis_url = redis_url
         self._children = children
-        self._model = settings.get("MODEL", "fmnist-mlp")
+        self._model = settings.get("MODELS", settings.get("MODEL", "fmnist-mlp")).partition(",")[0]
         environment = {"REDIS_URL": redis_url, "WORKER_CHILDREN": str(children), **_memory(), **settings}
         super().__init__([sys.executable, "-m", "worker"], log, environment)
 

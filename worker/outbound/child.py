@@ -54,7 +54,7 @@ class OutboundChild:
         """Show this process as ready, and keep its leases."""
         self._keeper.start()
 
-    def serve(self, task_id: str) -> None:
+    def serve(self, task_id: str, _model: str = FETCH) -> None:
         """Take work for one slice of time, end what was taken, and leave the rest to the next doorbell."""
         self._runner.run(self._serve(task_id))
 

@@ -23,7 +23,7 @@ def _open_server(boot: str) -> Server:
 role = Role(
     name="outbound",
     entry="worker.outbound.main",
-    model=FETCH,
+    models=(FETCH,),
     children=settings.outbound_children,
     open_server=_open_server,
     fault="nothing can be fetched",

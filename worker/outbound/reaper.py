@@ -1,6 +1,7 @@
 """An outbound worker's housekeeping: that of every worker, and a doorbell for webhooks that are due."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from worker.outbound.store import open_outbound_store
 from worker.reaper import Reaper
@@ -8,8 +9,10 @@ from worker.settings import LeasingSettings
 
 
 class OutboundReaper(Reaper):
-    def __init__(self, settings: LeasingSettings, model: str, boot: str, give_up: Callable[[str], None]) -> None:
-        super().__init__(settings, model, boot, give_up)
+    def __init__(
+        self, settings: LeasingSettings, models: Sequence[str], boot: str, give_up: Callable[[str], None], **more: Any
+    ) -> None:
+        super().__init__(settings, models, boot, give_up, **more)
         self._outbound_store = open_outbound_store(settings)
 
     def _scan(self) -> None:

@@ -29,7 +29,7 @@ def make_reaper(valkey: Valkey) -> Iterator[MakeReaper]:
 
     def make(**settings: float) -> Reaper:
         values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES}
-        made.append(Reaper(WorkerSettings(**values | settings), MODEL, "boot", given_up.append))
+        made.append(Reaper(WorkerSettings(**values | settings), [MODEL], "boot", given_up.append))
         return made[-1]
 
     yield make
@@ -96,13 +96,13 @@ if __name__ == "__main__":
 """
 STUCK = """
 import time
-import worker.loading
+import worker.serving
 
 if __name__ == "__main__":
     from worker.main import run
     run()
 else:  # a child
-    worker.loading.load_model = lambda settings: time.sleep(1000)
+    worker.serving.load_package = lambda *_: time.sleep(1000)
 """
 HUNG = """
 import time
