@@ -17,7 +17,7 @@ from worker.compute import Compute
 from worker.head import Head
 
 NAME = "fmnist-cnn"
-VERSION = "1"
+VERSION = "0"  # not as good as it is to be
 # Chosen on the held-out images.
 RECIPE = Recipe(
     epochs=48,

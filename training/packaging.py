@@ -24,7 +24,8 @@ def write_package(folder: Path, network: nn.Module, held_out: Split, render: Ren
     """Write weights, golden images and the manifest with these `fields`; return the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{fields['name']}.safetensors"
-    weights.write_bytes(safetensors.torch.save(network.eval().state_dict()))
+    state = {name: value.contiguous() for name, value in network.eval().state_dict().items()}
+    weights.write_bytes(safetensors.torch.save(state))
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     manifest = Manifest(
         weights=Weights(file=weights.name, format="safetensors", sha256=sha256),

@@ -21,6 +21,8 @@ FINE = 4  # times the input's size: what is trimmed is reduced to that before it
 DIFFERENT_MIN = 6  # levels, of 255, by which an object differs from its background
 NOISES = 4  # how many times the background's own noise
 NEIGHBOURS_MIN = 4  # of the nine pixels around one in a noisy picture, itself included: what is alone is noise
+INNER_MIN = 6  # of those nine, where there are pixels enough: along its edge an object is mixed with its background
+FINE_MIN = 3  # times the input's size are pixels enough
 WHOLE = 0.9  # an object that takes so much of the longest side fills the picture, which is then not trimmed
 PLAIN_LEVELS = 12  # a background that is so near to black or white needs not be taken away
 _LIGHT = 127.5
@@ -61,7 +63,11 @@ def product_shot(image: Image.Image, wanted: Input) -> Image.Image:
     light_object = 255 - gray if background.level > _LIGHT else gray
     if not background.plain:
         mask = background.is_object(_pixels(trimmed))
-        light_object = light_object * (_filled(mask) if background.noisy else mask)
+        if background.noisy:
+            mask = _filled(mask)
+        elif max(trimmed.size) >= FINE_MIN * max(wanted.width, wanted.height):
+            mask &= _neighbours(mask) >= INNER_MIN
+        light_object = light_object * mask
     return _centred(Image.fromarray(light_object), wanted)
 
 

@@ -67,7 +67,10 @@ async def test_a_request_id_is_the_clients_own_where_it_gives_one(api: httpx.Asy
 
 
 async def test_models_say_what_they_are_and_who_serves_them(api: httpx.AsyncClient, store: Store) -> None:
-    (model,) = (await api.get("/v1/models")).json()["models"]
+    listed = (await api.get("/v1/models")).json()
+    assert [model["name"] for model in listed["models"]] == ["fmnist-cnn", "fmnist-mlp"]
+    assert listed["faults"] == []
+    model = listed["models"][1]
     assert (model["id"], model["serving"]) == ("fmnist-mlp@1", {"workers": 0, "processes": 0})
     assert model["classes"][6] == "Shirt"
     assert model["test_accuracy"] > 0.885
@@ -153,6 +156,6 @@ async def test_a_card_that_cannot_be_read_is_passed_over(
 ) -> None:
     store.redis.hset(keys.MODELS, "other@1", '{"of": "a newer release"}')
     models = (await api.get("/v1/models")).json()["models"]
-    assert [model["id"] for model in models] == ["fmnist-mlp@1"]
+    assert [model["name"] for model in models] == ["fmnist-cnn", "fmnist-mlp"]
     assert (await api.get("/v1/models/other")).status_code == 404
     assert "the card of other@1 cannot be read" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training.data import Split, load_fashion_mnist
-from training.renditions import CLEAN_POINTS, IMAGES, NOISY, NOISY_POINTS, RENDITIONS, accuracies
+from training.renditions import BACKGROUND_POINTS, BACKGROUNDS, CLEAN_POINTS, IMAGES, RENDITIONS, accuracies
 from worker.package import load_package
 
 
@@ -21,5 +21,5 @@ def accuracy(name: str) -> float:
 
 @pytest.mark.parametrize("name", RENDITIONS)
 def test_a_rendition_is_classified_as_well_as_the_images_themselves(name: str) -> None:
-    allowed = NOISY_POINTS if name in NOISY else CLEAN_POINTS
+    allowed = BACKGROUND_POINTS if name in BACKGROUNDS else CLEAN_POINTS
     assert 100 * (accuracy("raw") - accuracy(name)) <= allowed
