@@ -174,16 +174,21 @@ class LeaseStore:
     # -- the worker's main process
 
     def show_faults(self, boot: str, faults: Mapping[str, str], *, seconds: float) -> None:
-        """Say for so long why a worker does not serve models, in place of what it has said before."""
+        """Say for so long why a worker does not serve models, in place of what it has said before.
+
+        A full Redis does not take it: what it would have said is in the log, too, and housekeeping goes on.
+        """
         now = int(self._redis.time()[0])
-        pipeline = self._redis.pipeline(transaction=True)
+        pipeline = self._redis.pipeline(transaction=False)
         for member in self._redis.zrange(keys.FAULTS, 0, -1):
             if member.decode().split("|")[1] == boot:
                 pipeline.zrem(keys.FAULTS, member)
         for model, why in faults.items():
             pipeline.zadd(keys.FAULTS, {f"{model}|{boot}|{why}": now + 1 + seconds})
         pipeline.zremrangebyscore(keys.FAULTS, "-inf", now)
-        pipeline.execute()
+        for reply in pipeline.execute(raise_on_error=False):
+            if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
+                raise reply
 
     def lapse(self, token: str, why: str, *, seen: str = "") -> int:
         """Make a lease's chunks ready again; see `lapse.lua`. Returns how many."""

@@ -91,7 +91,7 @@ class _Run:
         )
         self._average: AveragedModel | None = None
         if recipe.averaged_steps:
-            average = get_ema_multi_avg_fn(1 - 1 / recipe.averaged_steps)  # type: ignore[no-untyped-call]
+            average = get_ema_multi_avg_fn(1 - 1 / recipe.averaged_steps)  # type: ignore[no-untyped-call]  # torch gives no types
             self._average = AveragedModel(network, multi_avg_fn=average)
 
     @property
@@ -126,7 +126,7 @@ class _Run:
         smoothing = self._recipe.label_smoothing
         loss = functional.cross_entropy(outputs.float(), labels.to(device), label_smoothing=smoothing)
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives no types
         self._optimizer.step()
         self._schedule.step()
         if self._average is not None:

@@ -33,7 +33,7 @@ class _Flat(nn.Sequential):
     """Layers that know nothing of rows and columns. `nn.Flatten` would do as well, but shift the names of weights."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = super().forward(inputs.flatten(1))  # type: ignore[no-untyped-call]
+        outputs: Tensor = super().forward(inputs.flatten(1))  # type: ignore[no-untyped-call]  # torch gives no types
         return outputs
 
 

@@ -127,7 +127,7 @@ def _scripted(network: nn.Module, inputs: Tensor) -> nn.Module:
     """By TorchScript, with its optimizations."""
     if not any(parameter.dim() == _CONVOLUTIONS for parameter in network.parameters()):
         raise ValueError("it has no convolutions")
-    traced = torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]
+    traced = torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]  # torch gives no types
     scripted: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
     return scripted
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from worker.images import Needed
 from worker.product_shot import product_shot
 
 REDUCED_MIN = 3  # times the input's size: from there on, Pillow's documentation calls a reduction indistinguishable
+SEEN_TIMES = 8  # what is further from the center than that many times what is seen goes before the resize
 TRIMMED_MIN = 8  # where the object may be a part of the picture
 
 
@@ -92,6 +94,15 @@ def mode_of(preprocessing: Preprocessing, wanted: Input) -> Mode:
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+def _without_far_ends(image: Image.Image, most: list[int]) -> Image.Image:
+    """The middle of an image that is much longer than what is seen of it: resized, 1 × 65,535 would fill memory."""
+    width, height = (min(side, limit) for side, limit in zip(image.size, most, strict=True))
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def _coloured(image: Image.Image, wanted: Input) -> Image.Image:
     mode = "L" if wanted.channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
@@ -105,6 +116,9 @@ def _resized(image: Image.Image, wanted: Input, *, filter_: Image.Resampling) ->
 def _center(image: Image.Image, wanted: Input, *, shorter: int, filter_: Image.Resampling) -> Image.Image:
     """Resized until its shorter side has so many pixels, and of that the center; black where that is too small."""
     scale = shorter / min(image.size)
+    image = _without_far_ends(
+        image, [SEEN_TIMES * max(1, ceil(side / scale)) for side in (wanted.width, wanted.height)]
+    )
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     resized = _coloured(image, wanted).resize(size, filter_)
     left, top = (size[0] - wanted.width) // 2, (size[1] - wanted.height) // 2

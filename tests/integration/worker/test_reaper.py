@@ -184,3 +184,26 @@ async def test_the_watchdog_leaves_a_worker_alone_that_shows_life(
 
     store.redis.delete(keys.LEASES)
     await eventually(lambda: given_up, what="the end of patience")
+
+
+async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
+    store: Store, make_reaper: MakeReaper
+) -> None:
+    await store.submit(b"victim")
+    store.claim("boot|task9|1|0")
+    reaper = make_reaper(reap_seconds=0.2)
+    reaper._faults = lambda: {"broken": "it is broken"}  # type: ignore[method-assign]  # as a child would note
+    maxmemory = store.redis.config_get("maxmemory")["maxmemory"]
+    store.redis.config_set("maxmemory", 1)
+    try:
+        reaper.start()
+        reaper.child_died("task9", WorkerLostError("killed"))
+        await eventually(lambda: not store.redis.exists(keys.LEASES), seconds=5, what="the release")
+        scans = store.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+        await eventually(
+            lambda: store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] > scans + 2, what="further sweeps"
+        )
+        assert not store.redis.exists(keys.FAULTS)
+    finally:
+        store.redis.config_set("maxmemory", maxmemory)
+    await eventually(lambda: store.redis.exists(keys.FAULTS), what="what is said once there is room")

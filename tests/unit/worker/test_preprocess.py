@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.models import Input
+from jobs.models import Input, Preprocessing
 from tests.support.pictures import LIMITS, bad_pictures, encode, good_pictures, photo, samples
 from worker.images import BadImage, Needed, decode
-from worker.preprocess import BOOK
+from worker.preprocess import BOOK, mode_of
 
 WANTED = Input(channels=1, height=28, width=28)
 SHIRT = samples()["0007-shirt.png"]
@@ -159,3 +159,16 @@ def test_a_bad_jpeg_is_as_bad_at_a_reduced_scale(kind: str) -> None:
     with pytest.raises(BadImage) as raised:
         decode(upload, LIMITS, BOOK.needed(WANTED))
     assert raised.value.code == code
+
+
+@pytest.mark.parametrize("size", [(1, 65_535), (65_535, 1), (3, 30_000)])
+def test_the_center_of_a_very_long_picture_takes_no_memory_for_its_ends(size: tuple[int, int]) -> None:
+    wanted = Input(channels=3, height=224, width=224)
+    mode = mode_of(Preprocessing(mode="center_crop", shorter_side=256), wanted)
+    picture = Image.new("RGB", size, (200, 100, 50))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is told from here on
+    before = resident_bytes("VmRSS")
+    seen = mode.picture(picture, wanted)
+    assert resident_bytes("VmHWM") - before < 100 << 20
+    assert seen.size == (224, 224)
+    assert np.unique(np.asarray(seen).reshape(-1, 3), axis=0).tolist() == [[200, 100, 50]]
