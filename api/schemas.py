@@ -144,6 +144,7 @@ class ModelResource(Card):
     """One version of a model, and who serves it now."""
 
     id: str
+    default: bool = Field(description="Whether a job that asks for this model and no version of it gets this one now.")
     serving: Serving
 
 

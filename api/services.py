@@ -127,7 +127,7 @@ class Housekeeping:
             await self._link.set_clock()
             self._drain.sample(self._link.now_ms() / 1000, *await self._store.drained())
             await self._models.register(self._cards)
-            models = {card.name for card in await self._models.cards()}
+            models = await self._models.refs()
             with suppress(TimeoutError):  # the next round goes on
                 async with asyncio.timeout(_SWEEP_SECONDS_MAX):
                     await self._store.sweep({*models, FETCH})

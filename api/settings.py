@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from api.references import ReferenceSettings
-from jobs.settings import Bytes, Fraction, ModelName, Seconds, StoreSettings, WebhookSettings
+from jobs.settings import Bytes, Fraction, ModelRef, Seconds, StoreSettings, WebhookSettings
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 OWNER_OF_ALL = "public"
@@ -22,7 +22,7 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
         description='Owner to API key, as JSON: {"alice": "a-long-random-key"}. Empty: everybody may call, '
         "and all jobs belong to one owner.",
     )
-    default_model: ModelName = Field(
+    default_model: ModelRef = Field(
         "fmnist-mlp",
         validation_alias=AliasChoices("default_model", "model"),
         description="The model of a submit that names none; `MODEL`, as the worker has it, is read too.",

@@ -82,10 +82,11 @@ class Views:
         return view
 
 
-def model_view(card: Card, serving: list[str]) -> dict[str, Any]:
+def model_view(card: Card, serving: list[str], *, default: bool) -> dict[str, Any]:
     workers = {process.partition("|")[0] for process in serving}
     return {
         "id": card.ref,
         **card.model_dump(),
+        "default": default,
         "serving": {"workers": len(workers), "processes": len(serving)},
     }

@@ -8,7 +8,7 @@ from typing import Final
 
 TASK: Final = "classify"
 OUTBOUND_TASK: Final = "outbound"  # fetch what chunks refer to, call the webhooks that are due
-QUEUE: Final = "darkroom."  # + model: the Celery queue that carries this model's doorbells
+QUEUE: Final = "darkroom."  # + model, a name or name@version: the Celery queue that carries this model's doorbells
 BELL_PLACEHOLDER: Final = "BELLID"  # stands in a doorbell template where its unique id goes
 ENDED_CHANNEL: Final = "darkroom.notices"  # + the database's number, which pub/sub ignores: see `unpack_notices`
 
@@ -32,7 +32,7 @@ STATS: Final = (
 BELL: Final = "bell:"  # + model, string: the doorbell's template
 WAKE: Final = "wake:"  # + model, list of one: a child that lingers waits for it, as nearer than the doorbell
 BELLS: Final = "bells"  # counter: makes every doorbell's id unique
-SERVING: Final = "serving:"  # + model, sorted set: ready worker children by the end of their presence
+SERVING: Final = "serving:"  # + name, sorted set: ready worker children of all its versions by their presence's end
 FAULTS: Final = "faults"  # sorted set: model|worker|why it does not serve that model, by the end of its saying so
 MODELS: Final = "models"  # hash: name@version to the model's card
 SIGNING: Final = "secret"  # string: the key that signs job ids

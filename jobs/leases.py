@@ -110,9 +110,13 @@ class LeaseStore:
             token, self._call("claim", *self._claim_args(model, token, items_max, bulk_items, bytes_max, turn))
         )
 
-    def await_work(self, model: str, seconds: float) -> None:
-        """Return once there may be work for the model, or after so many seconds; on an idle server, 0.1 s later."""
-        self._redis.blpop([keys.WAKE + model], timeout=max(seconds, _WAIT_SECONDS_MIN))
+    def await_work(self, models: Sequence[str], seconds: float) -> str:
+        """Return the one for which there may be work now, or the first after so many seconds.
+
+        On an idle server, 0.1 s later.
+        """
+        woken = self._redis.blpop([keys.WAKE + model for model in models], timeout=max(seconds, _WAIT_SECONDS_MIN))
+        return models[0] if woken is None else woken[0].decode().removeprefix(keys.WAKE)
 
     def is_wanted(self, lease: Lease) -> bool:
         """Whether any of its chunks belongs to a job that goes on."""
@@ -212,25 +216,26 @@ class LeaseStore:
         found = (token.decode() for token in self._redis.zrange(keys.LEASES, 0, -1))
         return [token for token in found if token.startswith(prefix)]
 
-    def ready_processes(self, model: str, prefix: str) -> list[bytes]:
-        """The processes that serve the model and whose names start so, as `show_presence` wrote them."""
-        members: list[bytes] = self._redis.zrange(keys.SERVING + model, 0, -1)
-        return [member for member in members if member.decode().partition("|")[2].startswith(prefix)]
+    def ready_processes(self, name: str) -> list[tuple[str, str]]:
+        """The processes that serve a version of the model, as `show_presence` wrote them: (name@version, process)."""
+        members = (member.decode().partition("|") for member in self._redis.zrange(keys.SERVING + name, 0, -1))
+        return [(ref, process) for ref, _, process in members]
 
-    def leave(self, model: str, prefix: str) -> None:
-        """Take back the presence of processes that have ended."""
-        for member in self.ready_processes(model, prefix):
-            self._redis.zrem(keys.SERVING + model, member)
+    def leave(self, name: str, prefix: str) -> None:
+        """Take back the presence of processes that have ended, whose names start so."""
+        for ref, process in self.ready_processes(name):
+            if process.startswith(prefix):
+                self._redis.zrem(keys.SERVING + name, f"{ref}|{process}")
 
     def sweep(self, models: Iterable[str], *, seconds: float) -> None:
         """Drop what is due, for about so long, and ring for what waits."""
-        args = sweep_args(self._settings, models)
         until = time.monotonic() + seconds
-        while self._call("sweep", *args) and time.monotonic() < until:
-            pass
+        for args in sweep_args(self._settings, models):
+            while self._call("sweep", *args) and time.monotonic() < until:
+                pass
 
-    def register(self, card: Card, bell: bytes) -> None:
-        """Make a model known, and leave the doorbell that submits ring for it.
+    def register(self, card: Card, bells: Mapping[str, bytes]) -> None:
+        """Make a model known, and leave the doorbells that submits ring for it, by its name and by its version.
 
         Where Redis is full, a model that it knows can be registered nevertheless: somebody has to drain it.
 
@@ -246,11 +251,12 @@ class LeaseStore:
             raise ModelPackageError(
                 f"{card.ref} is known with other weights (sha256 {known.sha256[:12]}…): give these another version"
             )
-        try:
-            self._redis.set(keys.BELL + card.name, bell)
-        except OutOfMemoryError:
-            if not self._redis.exists(keys.BELL + card.name):  # an earlier worker's does as well
-                raise
+        for model, bell in bells.items():
+            try:
+                self._redis.set(keys.BELL + model, bell)
+            except OutOfMemoryError:
+                if not self._redis.exists(keys.BELL + model):  # an earlier worker's does as well
+                    raise
 
     # -- plumbing
 

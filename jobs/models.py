@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.errors import ModelPackageError
-from jobs.settings import ModelName
+from jobs.settings import ModelName, ModelVersion
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,10 @@ class Manifest(_Part):
     """`manifest.json` of a model package."""
 
     name: ModelName
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")] | None = Field(
-        None, description="None: the first eight digits of the weights' sha256."
+    version: ModelVersion | None = Field(
+        None,
+        description="Of several that are served the last is the newest: numbers in it count by their value, and "
+        "what else it has by the alphabet. None: the first eight digits of the weights' sha256.",
     )
     description: str = ""
     architecture: Literal["fmnist-mlp", "fmnist-cnn"] | None = Field(
@@ -189,6 +192,16 @@ class Card(_Part):
         return f"{self.name}@{self.version}"
 
 
+def name_of(ref: str) -> str:
+    """The model's name in `name@version`, or in a name alone."""
+    return ref if ref.startswith("@") else ref.partition("@")[0]
+
+
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """Sorts by the values of the numbers in a text: `m@9` before `m@10`, of which that is the newer version."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", text)]
+
+
 def read_manifest(package: Path) -> Manifest:
     """The manifest of a package folder.
 
@@ -223,19 +236,26 @@ def check_package(folder: Path) -> tuple[Manifest, Card]:
     return manifest, manifest.card(sha256)
 
 
-def check_packages(models_dir: Path, names: Iterable[str]) -> tuple[list[Card], dict[str, str]]:
-    """The cards of some packages, and of those that cannot be served the reasons, by name."""
-    cards, faults = list[Card](), dict[str, str]()
-    for name in names:
+def package_folder(models_dir: Path, ref: str) -> Path:
+    """Where a package is: in a folder that is named like it, with its version or without."""
+    folder = models_dir / ref
+    return folder if folder.exists() else models_dir / name_of(ref)
+
+
+def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[Card], dict[str, str]]:
+    """The cards of some packages, and of those that cannot be served the reasons, each by what it was asked for."""
+    cards, faults = dict[str, Card](), dict[str, str]()
+    for ref in refs:
+        folder = package_folder(models_dir, ref)
         try:
-            _, card = check_package(models_dir / name)
-            if card.name != name:
-                raise ModelPackageError(f"{models_dir / name / MANIFEST}: name: is {card.name}, its folder {name}")
+            _, card = check_package(folder)
+            if ref not in (card.name, card.ref):
+                raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {ref}")
         except ModelPackageError as error:
-            faults[name] = str(error)
+            faults[ref] = str(error)
         else:
-            cards.append(card)
-    return cards, faults
+            cards[card.ref] = card
+    return list(cards.values()), faults
 
 
 def pinned_cards(models_dir: Path) -> Iterator[Card]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from jobs import keys
 from jobs.errors import StoreUnavailable
 from jobs.link import StoreLink
-from jobs.models import Card, card_from_json
+from jobs.models import Card, card_from_json, natural
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ class ModelRegistry:
     def __init__(self, link: StoreLink) -> None:
         self._link = link
         self._cards = dict[str, Card]()
-        self._names = set[str]()
+        self._refs = set[str]()
 
     async def register(self, cards: Iterable[Card]) -> None:
         """Make models known before a worker serves them. A version that is known already stays as it is."""
@@ -25,12 +25,12 @@ class ModelRegistry:
             await self._link.run(self._link.commits, ("HSETNX", keys.MODELS, card.ref, card.model_dump_json()))
 
     async def cards(self) -> list[Card]:
-        """Every known version of every model, by name."""
+        """Every known version of every model, by name, the newest last."""
         (known,) = await self._link.read(("HGETALL", keys.MODELS))
         for ref, data in zip(known[::2], known[1::2], strict=True):
             if ref.decode() not in self._cards:
                 self._add(ref.decode(), data)
-        return sorted(self._cards.values(), key=lambda card: card.ref)
+        return sorted(self._cards.values(), key=lambda card: natural(card.ref))
 
     async def card(self, ref: str) -> Card:
         """The card of `name@version`, which a result has named.
@@ -48,16 +48,20 @@ class ModelRegistry:
         """A card of a release that writes them otherwise is passed over."""
         try:
             self._cards[ref] = card = card_from_json(data)
-            self._names.add(card.name)
+            self._refs |= {card.name, card.ref}
         except ValueError as error:
             log.warning("the card of %s cannot be read: %s", ref, error)
 
-    async def knows(self, name: str) -> bool:
-        return name in self._names or name in {card.name for card in await self.cards()}
+    async def knows(self, ref: str) -> bool:
+        """Whether there is such a model, by its name or as `name@version`."""
+        if ref not in self._refs:
+            await self.cards()
+        return ref in self._refs
 
-    def names(self) -> set[str]:
-        """The models that were known when the cards were last read."""
-        return self._names
+    async def refs(self) -> set[str]:
+        """All that a job may ask for: every model's name, and every version of it."""
+        await self.cards()
+        return self._refs
 
     async def faults(self) -> list[tuple[str, str]]:
         """Models that a worker does not serve though it was told to, each with why: once for each such worker."""

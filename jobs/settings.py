@@ -22,7 +22,11 @@ from jobs.errors import SettingsError
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 Bytes = Annotated[int, Field(ge=1)]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+_NAME, _VERSION = "[a-z0-9][a-z0-9._-]{0,63}", "[A-Za-z0-9._-]{1,32}"
+ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
+ModelVersion = Annotated[str, Field(pattern=f"^{_VERSION}$")]
+ModelRef = Annotated[str, Field(pattern=f"^{_NAME}(@{_VERSION})?$")]
+"""A model's name, for its newest version that is served, or `name@version` for that one."""
 
 _REDIS_URL = TypeAdapter(RedisDsn)
 

@@ -1,6 +1,6 @@
 """The job store as the API sees it: read, list, cancel, delete. Submitting is in `jobs/submit.py`."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from jobs import keys
 from jobs.errors import JobExpired, JobNotFound
@@ -25,6 +25,7 @@ from jobs.settings import StoreSettings
 
 _CHUNKS_A_READ = 8  # 512 items at most
 _LENGTHS_A_READ = 1000
+_MODELS_A_SWEEP = 6  # so that one call touches 256 keys at most
 
 
 class JobStore:
@@ -138,17 +139,19 @@ class JobStore:
 
     async def sweep(self, models: Iterable[str]) -> None:
         """Drop what is due, and ring for what waits."""
-        args = sweep_args(self._link.settings, models)
-        while await self._link.call("sweep", *args):
-            pass
+        for args in sweep_args(self._link.settings, models):
+            while await self._link.call("sweep", *args):
+                pass
 
 
-def sweep_args(settings: StoreSettings, models: Iterable[str]) -> list[str | int]:
-    """What `sweep.lua` is called with. Room for records is made before they reach their budget."""
-    return [
+def sweep_args(settings: StoreSettings, models: Iterable[str]) -> Iterator[list[str | int]]:
+    """What `sweep.lua` is called with, for some models after others. Room for records is made before they need it."""
+    common = [
         int(settings.result_ttl_seconds * 1000),
         int(settings.min_result_ttl_seconds * 1000),
         int(settings.records_budget_bytes * 0.9),
         int(settings.queue_deadline_seconds * 1000),
-        *models,
     ]
+    names = list(models)
+    for first in range(0, max(1, len(names)), _MODELS_A_SWEEP):
+        yield [*common, *names[first : first + _MODELS_A_SWEEP]]

@@ -24,11 +24,12 @@ _FOR_STATISTICS = 2048  # images that tell an average of networks its means and 
 class Recipe:
     epochs: int
     batch_size: int
-    learning_rate: float  # at its highest; a cosine brings it to 0
+    learning_rate: float  # at its highest
     weight_decay: float
     label_smoothing: float
     seed: int
     momentum: float = 0  # of SGD, with Nesterov's; 0: AdamW
+    falling_epochs: int = 0  # the rate holds, then falls to 0 in a line over so many; 0: a cosine, from the start
     averaged_steps: int = 0  # what is kept is a moving average over about so many; 0: the network of the last one
 
 
@@ -82,13 +83,7 @@ class _Run:
         self._compute = compute
         self._generator = Generator().manual_seed(recipe.seed)
         self._optimizer = _optimizer(network, recipe)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer,
-            recipe.learning_rate,
-            total_steps=self.steps * recipe.epochs,
-            pct_start=0.1,
-            cycle_momentum=not recipe.momentum,
-        )
+        self._schedule = _schedule(self._optimizer, recipe, self.steps)
         self._average: AveragedModel | None = None
         if recipe.averaged_steps:
             average = get_ema_multi_avg_fn(1 - 1 / recipe.averaged_steps)  # type: ignore[no-untyped-call]  # torch gives no types
@@ -146,8 +141,14 @@ class _Run:
         new.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Raises ValueError where the checkpoint is of another recipe."""
+        """Raises ValueError where the checkpoint is of another recipe.
+
+        As long as the rate holds, its epochs may become more or fewer: nothing that was done depended on them.
+        """
         state = torch.load(path, map_location=self._compute.device, weights_only=True)
+        epochs = min(self._recipe.epochs, state["recipe"]["epochs"])
+        if len(state["reached"]) <= epochs - (self._recipe.falling_epochs or epochs):
+            state["recipe"]["epochs"] = self._recipe.epochs
         if state["recipe"] != asdict(self._recipe):
             raise ValueError(f"{path} is of a training with another recipe; remove it to begin anew")
         for name, part in self._parts().items():
@@ -184,6 +185,22 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         nesterov=True,
         weight_decay=recipe.weight_decay,
+    )
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Of the rate, over an epoch of so many `steps`."""
+    if not recipe.falling_epochs:
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            recipe.learning_rate,
+            total_steps=steps * recipe.epochs,
+            pct_start=0.1,
+            cycle_momentum=not recipe.momentum,
+        )
+    total, falling, rising = (steps * it for it in (recipe.epochs, recipe.falling_epochs, 1))
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / rising, max(0, total - step) / falling)
     )
 
 

@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from jobs.address import address_of
 from jobs.doorbell import queue_of
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.models import name_of
 from jobs.server import check_server
 from jobs.settings import load
 from worker.broker import DoorbellAMQP
@@ -61,9 +62,10 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
         },
     )
     processes = Processes(settings, role)
+    known = {*role.models, *map(name_of, role.models)}
 
     def serve(task: Task, *rung_for: Any, **_: Any) -> None:  # whatever else another version's doorbell says: it rings
-        model = rung_for[0] if rung_for and rung_for[0] in role.models else role.models[0]
+        model = rung_for[0] if rung_for and rung_for[0] in known else name_of(role.models[0])
         try:
             processes.serve(task.request.id, model)
         except RedisError as error:

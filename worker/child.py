@@ -37,7 +37,9 @@ class _Wanted(TypedDict):
 class Child:
     def __init__(self, settings: WorkerSettings, classifier: Classifier, boot: str) -> None:
         self._settings = settings
-        self._model = classifier.card.name
+        self._ref = self._model = classifier.card.ref
+        self._asked = (self._ref, self._ref)
+        """What is worked for in this slice of time, as submits name it; and `_model` is which of the two now."""
         self._boot = boot
         self._store = open_store(settings)
         self._pace = Pace(settings.bulk_slice_seconds, items_max=settings.batch_items_max)
@@ -46,14 +48,19 @@ class Child:
         )
         self._turn = itertools.count(os.getpid())  # children out of step look at different lanes first
         self._sequence = itertools.count()
-        self._keeper = Keeper(settings, self._model, f"{classifier.card.ref}", f"{boot}|{os.getpid()}")
+        self._keeper = Keeper(settings, classifier.card.name, self._ref, f"{boot}|{os.getpid()}")
 
     def start(self) -> None:
         """Show this process as ready, and keep its leases."""
         self._keeper.start()
 
-    def serve(self, task_id: str) -> None:
-        """Claim and classify for one slice of time, then leave the rest to the next doorbell."""
+    def serve(self, task_id: str, model: str) -> None:
+        """Claim and classify for one slice of time, then leave the rest to the next doorbell.
+
+        `model` is whose doorbell rang: the name, as long as this version is the newest, or this version alone.
+        """
+        self._asked = (model, self._ref)
+        self._model = model
         ends = time.monotonic() + self._settings.slice_seconds
         lease = self._or_linger(self._claim_once(task_id, self._wanted()), task_id, ends)
         while lease.chunks:
@@ -64,14 +71,17 @@ class Child:
             lease = self._or_linger(self._finish_and_claim(lease.token, finished, task_id), task_id, ends)
 
     def _or_linger(self, lease: Lease, task_id: str, ends: float) -> Lease:
-        """The lease, where it has work; else the next one, or an empty one after a short wait for work in vain."""
+        """The lease, where it has work; else the next one, or an empty one after a short wait for work in vain.
+
+        Whoever waits for work of the model's name takes what asks for this very version, too.
+        """
         until = min(ends, time.monotonic() + self._settings.linger_seconds)
         while not lease.chunks:
             now = time.monotonic()
             if now >= ends or (now >= until and not lease.more):
                 break
             if not lease.more:
-                self._store.await_work(self._model, until - now)
+                self._model = self._store.await_work(self._asked, until - now)
             lease = self._claim_once(task_id, self._wanted())
         return lease
 

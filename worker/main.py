@@ -25,7 +25,7 @@ cards, faults = check_packages(settings.models_dir, settings.served)
 role = Role(
     name="worker",
     entry="worker.main",
-    models=tuple(card.name for card in cards) or settings.served,
+    models=tuple(card.ref for card in cards),
     children=settings.worker_children,
     open_server=_open_server,
     fault="the model cannot be served",
@@ -41,7 +41,7 @@ def run() -> None:
 
     def introduce() -> None:
         for card in cards:
-            store.register(card, build_bell(app, card.name))
+            store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
 
     with closing(open_store(settings)) as store:
         run_worker(app, settings, role, introduce)

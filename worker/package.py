@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from jobs.errors import ModelPackageError
-from jobs.models import MANIFEST, Manifest, check_package
+from jobs.models import MANIFEST, Manifest, check_package, natural
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
 from worker.compute import FULL, Compute, Placed
@@ -105,7 +105,7 @@ def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
     """Load by name, or by order where only the numbering differs, as with an `nn.Flatten` in front."""
     own = network.state_dict()
     if own.keys() != state.keys():
-        names, given = sorted(own, key=_place), sorted(state, key=_place)
+        names, given = sorted(own, key=natural), sorted(state, key=natural)
         if [name.rpartition(".")[2] for name in names] != [name.rpartition(".")[2] for name in given]:
             raise ModelPackageError(f"{path}: has {', '.join(state) or 'nothing'}; the network has {', '.join(own)}")
         state = {name: state[other] for name, other in zip(names, given, strict=True)}
@@ -115,11 +115,6 @@ def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
                 f"{path}: {name} has the shape {tuple(state[name].shape)}; the network has {tuple(value.shape)}"
             )
     network.load_state_dict(state)
-
-
-def _place(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts the names of a state dict by their numbers: 2.weight before 10.bias."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
 def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path, tolerance: float) -> None:

@@ -37,7 +37,7 @@ class Server(Protocol):
         """Show this process as ready, and keep its leases."""
 
     def serve(self, task_id: str, model: str) -> None:
-        """Do what is to be done for one slice of time, for the model whose doorbell rang."""
+        """Do what is to be done for one slice of time, for the model, a name or name@version, whose doorbell rang."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Role:
     entry: str
     """The module that a spawned child imports."""
     models: tuple[str, ...]
-    """Whose doorbells are taken."""
+    """What is served, each as `name@version`. Its doorbells are taken, and those of its name while it is the newest."""
     children: int
     open_server: Callable[[str], Server]
     """Called in each child with the worker's boot id. Imports what the main process has no use for."""
@@ -83,11 +83,21 @@ class Processes:
         # at its next five-second look.
         sender.hub.call_repeatedly(_MAINTAIN_POOL_SECONDS, sender.pool.maintain_pool)
 
-        def leave_queue(model: str) -> None:
-            sender.hub.call_soon(sender.cancel_task_queue, queue_of(model))  # from a thread, to Celery's loop
+        # The reaper is a thread: Celery's queues are changed in Celery's loop.
+        def take_bells(model: str) -> None:
+            sender.hub.call_soon(_take_queue, sender, queue_of(model))
+
+        def leave_bells(model: str) -> None:
+            sender.hub.call_soon(sender.cancel_task_queue, queue_of(model))
 
         self._reaper = self._role.reaper(
-            self._settings, self._role.models, os.environ[_BOOT], _give_up, faults=self._faults, leave_queue=leave_queue
+            self._settings,
+            self._role.models,
+            os.environ[_BOOT],
+            _give_up,
+            faults=self._faults,
+            take_bells=take_bells,
+            leave_bells=leave_bells,
         )
         self._reaper.start()
 
@@ -121,6 +131,12 @@ class Processes:
             _note_fault(f"{self._role.fault}: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
+
+
+def _take_queue(consumer: Any, queue: str) -> None:
+    """Consume from it, and again after each reconnect: Celery forgets the latter of a queue that was left once."""
+    consumer.app.amqp.queues.select_add(queue)
+    consumer.add_task_queue(queue)
 
 
 def note_model_faults(faults: Mapping[str, str]) -> None:

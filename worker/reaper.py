@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from jobs.errors import ItemCode
 from jobs.leases import WORKER_LOST
+from jobs.models import name_of, natural
 from worker.oom import oom_kills
 from worker.outage import Outage
 from worker.settings import LeasingSettings
@@ -34,15 +35,21 @@ class Reaper(threading.Thread):
         give_up: Callable[[str], None],
         *,
         faults: Callable[[], Mapping[str, str]] = dict,
-        leave_queue: Callable[[str], None] = lambda _: None,
+        take_bells: Callable[[str], None] = lambda _: None,
+        leave_bells: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`faults` tells which of the models this worker cannot serve, and why; it then leaves their doorbells."""
+        """`faults` tells which of the models this worker cannot serve, and why; it then leaves their doorbells.
+
+        It has begun with those of `models` alone; those of their names it takes as long as it has the newest version.
+        """
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
         self._models = models
         self._faults = faults
-        self._leave_queue = leave_queue
-        self._left = set[str]()
+        self._take_bells = take_bells
+        self._leave_bells = leave_bells
+        self._taken = set(models)
+        self._told = set[str]()
         self._boot = boot
         self._give_up = give_up
         self._store = open_store(settings)
@@ -106,8 +113,8 @@ class Reaper(threading.Thread):
 
     def _leave(self) -> None:
         self._release()
-        for model in self._models:
-            self._store.leave(model, f"{self._boot}|")
+        for name in set(map(name_of, self._models)):
+            self._store.leave(name, f"{self._boot}|")
         self._store.show_faults(self._boot, {}, seconds=0)
 
     def _release(self) -> None:
@@ -122,22 +129,38 @@ class Reaper(threading.Thread):
         self._release()
         self._take_back_lapsed()
         served = self._served()
-        ready = any(self._store.ready_processes(model, f"{self._boot}|") for model in served)
+        processes = {name: self._store.ready_processes(name) for name in set(map(name_of, served))}
+        self._choose_bells(served, processes)
+        ready = any(it.startswith(f"{self._boot}|") for found in processes.values() for _, it in found)
         if ready and self._settings.alive_file is not None:
             self._settings.alive_file.touch()
-        self._watch(served, ready=ready)
-        self._store.sweep(served, seconds=self._settings.reap_seconds * SWEEPING_SHARE)
+        self._watch(ready=ready)
+        self._store.sweep({*served, *processes}, seconds=self._settings.reap_seconds * SWEEPING_SHARE)
 
     def _served(self) -> list[str]:
-        """The models that this worker serves; of the others it says why it does not, and takes no doorbell."""
+        """The models that this worker serves; of the others it says why it does not."""
         faults = self._faults()
         if faults:
             self._store.show_faults(self._boot, faults, seconds=self._settings.reap_seconds * FAULT_SCANS)
-        for model in faults.keys() - self._left:
+        for model in faults.keys() - self._told:
             log.error("%s is not served: %s", model, faults[model])
-            self._leave_queue(model)
-            self._left.add(model)
+            self._told.add(model)
         return [model for model in self._models if model not in faults]
+
+    def _choose_bells(self, served: Sequence[str], processes: Mapping[str, list[tuple[str, str]]]) -> None:
+        """Take the doorbells of what is served; those of a name only where no newer version of it is ready."""
+        wanted = set(served)
+        for name, found in processes.items():
+            newest = max((ref for ref, _ in found), key=natural, default=None)
+            if newest is None or newest in served:
+                wanted.add(name)
+        for model in wanted - self._taken:
+            self._take_bells(model)
+        for model in self._taken - wanted:
+            self._leave_bells(model)
+        if wanted != self._taken:
+            log.info("takes doorbells of %s", ", ".join(sorted(wanted)))
+        self._taken = wanted
 
     def _take_back_lapsed(self) -> None:
         """A lease that two scans in a row saw lapsed at the same end is made ready again."""
@@ -149,7 +172,7 @@ class Reaper(threading.Thread):
                 )
         self._seen = overdue
 
-    def _watch(self, served: Sequence[str], *, ready: bool) -> None:
+    def _watch(self, *, ready: bool) -> None:
         """Give up where no child is ready, or where this worker is connected but has stopped listening.
 
         Celery's consumers have been seen to do the latter. A worker that listens takes a bell at once unless its
@@ -157,7 +180,9 @@ class Reaper(threading.Thread):
         the scan to see. Scans are counted, not time: in a process that was frozen time has passed, but nothing waited.
         """
         if ready and (
-            self._bell_taken.is_set() or not any(map(self._store.bells, served)) or self._store.tokens(f"{self._boot}|")
+            self._bell_taken.is_set()
+            or not any(map(self._store.bells, self._taken))
+            or self._store.tokens(f"{self._boot}|")
         ):
             self._bell_taken.clear()
             self._idle_scans = 0

@@ -6,6 +6,7 @@ import resource
 import torch
 
 from jobs.errors import ModelPackageError
+from jobs.models import name_of, natural, package_folder
 from worker.child import Child
 from worker.compute import Compute
 from worker.images import ImageLimits
@@ -20,7 +21,9 @@ LINGER_AMONG_SECONDS = 0.005  # a child that lingers for one model keeps the doo
 
 class Serving:
     def __init__(self, settings: WorkerSettings, models: tuple[str, ...], boot: str) -> None:
-        """Loads the models, on as many threads as a child has. One that cannot be served is noted, and left out.
+        """Loads the models, each given as `name@version`, on as many threads as a child has.
+
+        One that cannot be served is noted, and left out.
 
         Raises:
             ModelPackageError: none can be served.
@@ -35,16 +38,17 @@ class Serving:
         compute = Compute.of(settings.device, settings.precision)
         log.info("computing on %s", compute.name)
         self._children, faults = dict[str, Child](), dict[str, str]()
-        for name in models:
+        for ref in models:
             try:
-                classifier = load_package(settings.models_dir / name, ImageLimits.of(settings), compute)
+                classifier = load_package(package_folder(settings.models_dir, ref), ImageLimits.of(settings), compute)
             except ModelPackageError as error:
-                faults[name] = str(error)
+                faults[ref] = str(error)
             else:
-                self._children[name] = Child(settings, classifier, boot)
+                self._children[ref] = Child(settings, classifier, boot)
         if not self._children:
             raise ModelPackageError("; ".join(faults.values()))
         note_model_faults(faults)
+        self._newest = {name_of(ref): child for ref, child in sorted(self._children.items(), key=_by_age)}
 
     def start(self) -> None:
         for child in self._children.values():
@@ -52,5 +56,10 @@ class Serving:
 
     def serve(self, task_id: str, model: str) -> None:
         """For a model that is not served here there is nothing to do; who does serve it is rung for again."""
-        if model in self._children:
-            self._children[model].serve(task_id)
+        child = self._children.get(model) or self._newest.get(model)
+        if child is not None:
+            child.serve(task_id, model)
+
+
+def _by_age(served: tuple[str, Child]) -> list[tuple[bool, int, str]]:
+    return natural(served[0])

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from jobs.settings import Bytes, ModelName, Seconds, StoreSettings
+from jobs.settings import Bytes, ModelRef, Seconds, StoreSettings
 
 BLOCKED_LATE_SECONDS = 0.1  # an idle Redis ends a call that waits for work so much later
 
@@ -39,11 +39,11 @@ class LeasingSettings(StoreSettings):
         return self
 
 
-_NAMES = TypeAdapter(Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=100)])
+_REFS = TypeAdapter(Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=100)])
 
 
 class WorkerSettings(LeasingSettings):
-    model: ModelName = Field("fmnist-mlp", description="The model package that this worker serves.")
+    model: ModelRef = Field("fmnist-mlp", description="The model package that this worker serves, or name@version.")
     models: str = Field("", description="Several packages, with commas between, in place of `MODEL`.")
     models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
     worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
@@ -88,7 +88,7 @@ class WorkerSettings(LeasingSettings):
     def served(self) -> tuple[str, ...]:
         """The packages that this worker serves, in the order in which they are named."""
         names = [name.strip() for name in self.models.split(",")] if self.models else [self.model]
-        return _NAMES.validate_python(tuple(dict.fromkeys(names)))
+        return _REFS.validate_python(tuple(dict.fromkeys(names)))
 
     @model_validator(mode="after")
     def _models_are_names(self) -> Self:

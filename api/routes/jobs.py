@@ -19,7 +19,7 @@ from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, Job, JobState, Lane
 from jobs.rows import end_as_told
-from jobs.settings import ModelName
+from jobs.settings import ModelRef
 from jobs.webhooks import check_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
@@ -30,7 +30,9 @@ _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re
 
 
 class SubmitQuery(StrictQuery):
-    model: ModelName | None = Field(None, description="Which model; none: the default one.")
+    model: ModelRef | None = Field(
+        None, description="Which model: a name, or name@version for one version of it; none: the default one."
+    )
     top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
     lane: Lane | None = Field(
         None, description="`bulk` yields to `interactive`. None: interactive for up to 64 images, bulk for more."

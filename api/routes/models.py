@@ -12,8 +12,8 @@ from api.auth import Calls, owner_of
 from api.services import Services
 from api.views import model_view
 from jobs.errors import ModelNotFound
-from jobs.models import Card
-from jobs.settings import ModelName
+from jobs.models import Card, name_of, natural
+from jobs.settings import ModelRef
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(owner_of)])
 
@@ -27,16 +27,19 @@ async def list_models(calls: Calls) -> Response:
 
 @router.get(
     "/{name}",
-    summary="The versions of one model",
+    summary="The versions of one model, or one of them",
     response_model=schemas.ModelList,
     responses=schemas.responses(401, 503, also={404: "`model_not_found`", 422: "`invalid_request`"}),
 )
-async def get_model(name: Annotated[ModelName, Path(description="The model's name.")], calls: Calls) -> Response:
-    cards = [card for card in await calls.models.cards() if card.name == name]
-    faults = [fault for fault in await _faults(calls) if fault["model"] == name]
-    if not cards and not faults:
+async def get_model(
+    name: Annotated[ModelRef, Path(description="The model's name, or name@version.")], calls: Calls
+) -> Response:
+    views = await _views(calls, [card for card in await calls.models.cards() if card.name == name_of(name)])
+    models = [view for view in views if name in (view["name"], view["id"])]
+    faults = [fault for fault in await _faults(calls) if name in (fault["model"], name_of(fault["model"]))]
+    if not models and not faults:
         raise ModelNotFound
-    return answer({"models": await _views(calls, cards), "faults": faults})
+    return answer({"models": models, "faults": faults})
 
 
 async def _faults(calls: Services) -> list[dict[str, Any]]:
@@ -45,5 +48,17 @@ async def _faults(calls: Services) -> list[dict[str, Any]]:
 
 
 async def _views(calls: Services, cards: list[Card]) -> list[dict[str, Any]]:
+    """Of all versions of some models, the newest last."""
     serving = {name: await calls.models.serving(name) for name in {card.name for card in cards}}
-    return [model_view(card, [process for ref, process in serving[card.name] if ref == card.ref]) for card in cards]
+    default = {card.name: card.ref for card in cards}
+    for card in cards:
+        if serving[card.name]:
+            default[card.name] = max((ref for ref, _ in serving[card.name]), key=natural)
+    return [
+        model_view(
+            card,
+            [process for ref, process in serving[card.name] if ref == card.ref],
+            default=default[card.name] == card.ref,
+        )
+        for card in cards
+    ]

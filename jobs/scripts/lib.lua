@@ -68,8 +68,9 @@ local function ring(model, most, times)
   return rings
 end
 
+-- Those who serve a model show it by its name, whichever versions they serve.
 local function doorbells_max(model)
-  return math.max(2, redis.call('ZCARD', K.serving .. model))
+  return math.max(2, redis.call('ZCARD', K.serving .. (string.match(model, '^([^@]+)@') or model)))
 end
 
 -- What is counted, for scripts that take jobs in: read here, added to by `admit`, written by `close_books`.

@@ -24,7 +24,7 @@ async def lingering(store: Store) -> "asyncio.Task[None]":
 
     def linger() -> None:
         with closing(LeaseStore(store.link.settings, lease_seconds=4, timeout_seconds=30)) as leases:
-            leases.await_work(MODEL, 10)
+            leases.await_work([MODEL], 10)
 
     waiting = asyncio.create_task(asyncio.to_thread(linger))
     await eventually(lambda: store.redis.info("clients")["blocked_clients"] == 1, what="a child that lingers")
@@ -113,19 +113,19 @@ async def test_a_lease_that_is_given_back_wakes_a_child_that_lingers(store: Stor
 async def test_a_child_that_comes_after_the_submit_does_not_wait(store: Store) -> None:
     await store.submit(b"one")
     async with asyncio.timeout(3):
-        await asyncio.to_thread(store.leases.await_work, MODEL, 4.5)
+        await asyncio.to_thread(store.leases.await_work, [MODEL], 4.5)
 
 
 async def test_where_no_work_comes_the_wait_ends_in_its_time(store: Store) -> None:
     started = time.monotonic()
-    await asyncio.to_thread(store.leases.await_work, MODEL, 0.05)
+    await asyncio.to_thread(store.leases.await_work, [MODEL], 0.05)
     assert 0.05 <= time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 0.0004])
 async def test_the_shortest_wait_is_no_wait_for_ever(store: Store, seconds: float) -> None:
     async with asyncio.timeout(3):
-        await asyncio.to_thread(store.leases.await_work, MODEL, seconds)
+        await asyncio.to_thread(store.leases.await_work, [MODEL], seconds)
 
 
 async def test_a_sweep_takes_a_token_that_was_left_with_nothing_ready(store: Store) -> None:

@@ -69,7 +69,7 @@ async def outcomes_of(store: Store, job_id: bytes) -> list[object]:
 async def test_a_slice_classifies_what_is_ready(store: Store, make_child: MakeChild, shirt: bytes) -> None:
     jobs = [await store.submit(shirt) for _ in range(100)]
 
-    make_child(slice_seconds=5).serve("task")
+    make_child(slice_seconds=5).serve("task", MODEL)
 
     for job_id in jobs:
         job = await store.get(job_id)
@@ -86,7 +86,7 @@ async def test_bad_pictures_fail_alone(store: Store, make_child: MakeChild, shir
     uploads = [*good.values(), *(upload for upload, _ in bad.values())]
     job_id = await store.submit(*uploads)
 
-    make_child().serve("task")
+    make_child().serve("task", MODEL)
 
     job = await store.get(job_id)
     assert (job.state, job.succeeded, job.failed) == (JobState.COMPLETED, len(good), len(bad))
@@ -102,7 +102,7 @@ async def test_an_item_that_the_api_refused_to_keep_fails_as_too_large(
     chunk_of(submission).data = pack_upload([ItemCode.ITEM_TOO_LARGE, shirt])
     await store.submitter.enqueue(submission)
 
-    make_child().serve("task")
+    make_child().serve("task", MODEL)
 
     outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(submission.id))]
     assert outcomes[0] == Failure(ItemCode.ITEM_TOO_LARGE)
@@ -116,7 +116,7 @@ async def test_a_slice_ends_in_time_and_rings_for_what_is_left(
         await store.submit(shirt)
     store.redis.set(keys.BELL + MODEL, "ring BELLID")
 
-    make_child(slice_seconds=1e-6, batch_items=4).serve("task")
+    make_child(slice_seconds=1e-6, batch_items=4).serve("task", MODEL)
 
     assert store.stat("transitions") == 4
     assert store.redis.llen(keys.QUEUE + MODEL) == 1
@@ -137,7 +137,7 @@ async def test_a_suspect_runs_image_by_image_and_notes_which(
         lambda images, top_ks, until: batches.append(len(images)) or classify(images, top_ks),
     )
 
-    child.serve("task")
+    child.serve("task", MODEL)
 
     assert (noted, batches) == ([0, 1, 2], [1, 1, 1])
     assert (await store.get(job_id)).state is JobState.COMPLETED
@@ -158,7 +158,7 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one
     monkeypatch.setattr("time.monotonic", lambda: clock)
     done = []
     for _ in range(3):
-        child.serve("task")
+        child.serve("task", MODEL)
         done.append((store.stat("transitions"), clock))
 
     # 2 of 4 together; then 2 of 4 that are kept; then the other 2
@@ -184,8 +184,8 @@ async def test_a_poison_does_not_undo_what_was_done_before_it(
     watch(monkeypatch, die_of_poison)
     for _ in range(3):
         with pytest.raises(RuntimeError):
-            child.serve("task")
-    child.serve("task")
+            child.serve("task", MODEL)
+    child.serve("task", MODEL)
 
     good = shirt[:6]
     assert seen == [good, good, b"poison"] * 2 + [b"poison"] + [good]
@@ -204,7 +204,7 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
         store.leases.renew(lease.token, at_item=1)
         store.leases.lapse(lease.token, ItemCode.WORKER_CRASHED)
 
-    make_child().serve("task")
+    make_child().serve("task", MODEL)
 
     outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
     assert outcomes[1] == Failure(ItemCode.WORKER_CRASHED)
@@ -227,8 +227,8 @@ async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
     monkeypatch.setattr(child._work._classifier, "classify", fail)
     for _ in range(3):
         with pytest.raises(ValueError, match="of ours"):
-            child.serve("task")
-    child.serve("task")
+            child.serve("task", MODEL)
+    child.serve("task", MODEL)
 
     job = await store.get(job_id)
     assert tries == 3
@@ -247,7 +247,7 @@ async def test_when_redis_goes_away_in_the_middle_the_lease_is_given_back_unchar
 
     monkeypatch.setattr(child._work, "run", lose_redis)
     with pytest.raises(redis.exceptions.ConnectionError):
-        child.serve("task")
+        child.serve("task", MODEL)
 
     lease = store.claim()
     assert len(lease.chunks) == 1
@@ -271,7 +271,7 @@ async def test_a_finish_whose_answer_is_lost_is_repeated_and_counts_once(
         return finished
 
     monkeypatch.setattr(child._store, "finish", lose_the_first_answer)
-    child.serve("task")
+    child.serve("task", MODEL)
 
     assert calls == 2
     assert store.stat("transitions") == 1
@@ -290,7 +290,7 @@ async def test_a_claim_whose_answer_is_lost_is_given_back(
 
     monkeypatch.setattr(child._store, "claim", lose_the_answer)
     with pytest.raises(redis.exceptions.TimeoutError):
-        child.serve("task")
+        child.serve("task", MODEL)
 
     assert len(store.claim().chunks) == 1
 
@@ -307,7 +307,7 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
         return run(*args)
 
     monkeypatch.setattr(child._work, "run", cancel_first)
-    child.serve("task")
+    child.serve("task", MODEL)
 
     assert (await store.get(job_id)).state is JobState.CANCELED
     assert store.redis.exists(keys.LEASES) == 0
@@ -329,7 +329,7 @@ async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
             asyncio.run_coroutine_threadsafe(getattr(store.jobs, change)(job_id, OWNER), loop).result(10)
 
     watch(monkeypatch, change_at_the_tenth)
-    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task")
+    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task", MODEL)
 
     assert len(seen) == 10
     assert store.redis.exists(keys.LEASES) == 0
@@ -344,7 +344,7 @@ async def test_interactive_work_is_served_between_the_slices_of_a_bulk_lease(
     seen = list[bytes]()
     watch(monkeypatch, seen.append)
 
-    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST)).serve("task")
+    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST)).serve("task", MODEL)
 
     assert seen == [shirt, *[bag] * 3, *[shirt] * 4]
     for job_id in (bulk, *interactive):
@@ -366,7 +366,7 @@ async def test_interactive_work_that_comes_during_a_bulk_lease_waits_for_one_sli
             asyncio.run_coroutine_threadsafe(store.submit(bag), loop).result(10)
 
     watch(monkeypatch, submit_at_the_tenth)
-    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task")
+    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task", MODEL)
 
     assert seen.index(bag) == 10
     assert len(seen) == 65
@@ -381,7 +381,7 @@ async def test_interactive_work_without_end_leaves_bulk_every_eighth_turn(
     seen = list[bytes]()
     watch(monkeypatch, seen.append)
 
-    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, batch_items=1, slice_seconds=5)).serve("task")
+    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, batch_items=1, slice_seconds=5)).serve("task", MODEL)
 
     assert [at for at, upload in enumerate(seen) if upload == shirt] == [0, 8, 16]
     assert len(seen) == 23
@@ -399,7 +399,7 @@ async def test_where_images_are_cheap_a_bulk_claim_takes_more_of_them(
         return classify(images, top_ks, until=until)
 
     monkeypatch.setattr(child._work._classifier, "classify", count)
-    child.serve("task")
+    child.serve("task", MODEL)
 
     assert batches == [4, 60, 256]
 
@@ -418,7 +418,7 @@ async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
     watch(monkeypatch, take_long)
     monkeypatch.setattr("time.monotonic", lambda: clock)
     while not (await store.get(job_id)).state.ended:
-        child.serve("task")
+        child.serve("task", MODEL)
         leases += 1
         assert not store.redis.exists(keys.SUSPECTS + MODEL)
 
@@ -439,7 +439,7 @@ async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
             raise ValueError("a fault of ours")
 
     watch(monkeypatch, fail)
-    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, slice_seconds=1e-6)).serve("task")
+    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, slice_seconds=1e-6)).serve("task", MODEL)
 
     assert (await store.get(bulk)).state is JobState.COMPLETED
     assert not store.redis.hexists(job_key(bulk), "x0")
@@ -462,7 +462,7 @@ async def test_when_redis_goes_away_between_two_slices_both_leases_are_given_bac
 
     monkeypatch.setattr(child._store, "claim", lose_the_second_answer)
     with pytest.raises(redis.exceptions.TimeoutError):
-        child.serve("task")
+        child.serve("task", MODEL)
 
     assert store.redis.exists(keys.LEASES) == 0
     claimed = [store.claim(f"boot|task|1|{number}").chunks[0] for number in range(2)]
@@ -490,7 +490,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
     held = list[int]()
     while True:
         try:
-            child.serve("task")
+            child.serve("task", MODEL)
             break
         except Death:
             assert len(held) < 4
@@ -521,8 +521,8 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
     child = make_child()
     for _ in range(3):
         with pytest.raises(RuntimeError):
-            child.serve("task")
-    child.serve("task")
+            child.serve("task", MODEL)
+    child.serve("task", MODEL)
 
     _, passing, lasting = await outcomes_of(store, job_id)
     assert (passing, lasting) == (Failure(ItemCode.WORKER_CRASHED), Failure(ItemCode.NOT_AN_IMAGE))

@@ -40,7 +40,7 @@ def lingering(valkey: Valkey, classifier: Classifier, store: Store) -> Lingering
     async def linger(**settings: float) -> AsyncIterator[None]:
         times = {"linger_seconds": LINGER_SECONDS, "slice_seconds": LINGER_SECONDS, "store_timeout_seconds": 60}
         child = make_child(valkey, classifier, **times | settings)
-        serving = asyncio.create_task(asyncio.to_thread(child.serve, "task"))
+        serving = asyncio.create_task(asyncio.to_thread(child.serve, "task", MODEL))
         await eventually(lambda: blocked(store) == 1, what="a child that lingers")
         try:
             yield
@@ -93,6 +93,13 @@ async def test_what_comes_in_either_lane_is_begun(lingering: Lingering, store: S
         await ended(store, 3)
 
 
+async def test_what_asks_for_this_very_version_is_begun(lingering: Lingering, store: Store, shirt: bytes) -> None:
+    async with lingering():
+        for done, model in enumerate((f"{MODEL}@1", MODEL, f"{MODEL}@1"), 1):
+            await store.submit(shirt, model=model)
+            await ended(store, done)
+
+
 async def test_what_is_more_than_one_claim_is_done_without_another_submit(
     lingering: Lingering, store: Store, shirt: bytes
 ) -> None:
@@ -113,7 +120,7 @@ async def test_a_child_that_does_not_linger_returns_at_once(
     valkey: Valkey, classifier: Classifier, store: Store
 ) -> None:
     store.redis.config_resetstat()
-    await asyncio.to_thread(make_child(valkey, classifier, linger_seconds=0, slice_seconds=30).serve, "task")
+    await asyncio.to_thread(make_child(valkey, classifier, linger_seconds=0, slice_seconds=30).serve, "task", MODEL)
     commands = store.redis.info("commandstats")
     assert "cmdstat_blpop" not in commands
     assert commands["cmdstat_evalsha"]["calls"] <= 2, "one claim; of the first, the server may not know the script"
@@ -125,7 +132,7 @@ async def test_a_child_that_lingers_in_vain_looks_no_more_often_than_at_its_ends
     child = make_child(valkey, classifier, linger_seconds=0.3)
     store.claim("boot|task|9|9")  # so that the server knows the script
     store.redis.config_resetstat()
-    await asyncio.to_thread(child.serve, "task")
+    await asyncio.to_thread(child.serve, "task", MODEL)
     commands = store.redis.info("commandstats")
     assert (commands["cmdstat_blpop"]["calls"], commands["cmdstat_evalsha"]["calls"]) == (1, 2)
     assert store.redis.exists(keys.LEASES) == 0
@@ -134,4 +141,4 @@ async def test_a_child_that_lingers_in_vain_looks_no_more_often_than_at_its_ends
 async def test_a_child_does_not_linger_beyond_its_slice(valkey: Valkey, classifier: Classifier, store: Store) -> None:
     child = make_child(valkey, classifier, linger_seconds=LINGER_SECONDS, slice_seconds=0.1, store_timeout_seconds=60)
     async with asyncio.timeout(SOON_SECONDS):
-        await asyncio.to_thread(child.serve, "task")
+        await asyncio.to_thread(child.serve, "task", MODEL)

@@ -1,7 +1,6 @@
 """A worker of several models: each has its own doorbell, and one that cannot be served keeps no other down."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,20 +8,14 @@ import httpx
 import pytest
 
 from jobs import keys
+from tests.support.packages import classified, package
 from tests.support.pictures import samples
-from tests.support.processes import ROOT, Api, Worker
-from tests.support.stack import PNG, Stack
+from tests.support.processes import Api, Worker
+from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
-SHIPPED = ROOT / "weights" / "fmnist-mlp"
 SHIRT = samples()["0007-shirt.png"]
 WRONG = [{"file": "golden/bag.png", "class_name": "Coat", "confidence": 0.9}]
-
-
-def package(folder: Path, name: str, **changes: object) -> None:
-    shutil.copytree(SHIPPED, folder / name)
-    manifest = json.loads((SHIPPED / "manifest.json").read_text()) | {"name": name} | changes
-    (folder / name / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture
@@ -38,15 +31,6 @@ def packages(tmp_path: Path) -> Path:
 @pytest.fixture
 def api(stack: Stack, packages: Path) -> Iterator[Api]:
     return stack.api(DEFAULT_MODEL="first", MODELS_DIR=str(packages))
-
-
-def classified(api: Api, model: str, seconds: int = 20) -> dict[str, object]:
-    answer = httpx.post(
-        f"{api.url}/v1/jobs?model={model}", content=SHIRT, headers=PNG | {"Prefer": f"wait={seconds}"}, timeout=40
-    )
-    assert answer.status_code in (200, 202), answer.text
-    found: dict[str, object] = answer.json()
-    return found
 
 
 def serving(api: Api) -> dict[str, int]:
@@ -66,28 +50,27 @@ def start(stack: Stack, packages: Path, models: str, children: int = 2) -> Worke
 def test_each_model_of_a_worker_answers_for_itself(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "first, second")
     for model, ref in (("first", "first@1"), ("second", "second@7"), ("first", "first@1")):
-        job = classified(api, model)
-        assert job["result"]["model"] == ref  # type: ignore[index]
+        assert classified(api, SHIRT, model)["result"]["model"] == ref
     assert serving(api) == {"first": 2, "second": 2, "broken": 0}
     assert faults(api) == {}
 
 
 def test_a_model_that_cannot_be_served_takes_no_work_and_says_why(stack: Stack, packages: Path, api: Api) -> None:
     worker = start(stack, packages, "first,broken,unread")
-    wait_until(lambda: faults(api).keys() == {"broken", "unread"}, what="what is told of the two")
-    assert "gives Bag at" in faults(api)["broken"][0]
+    wait_until(lambda: faults(api).keys() == {"broken@1", "unread"}, what="what is told of the two")
+    assert "gives Bag at" in faults(api)["broken@1"][0]
     assert "colour: Extra inputs are not permitted" in faults(api)["unread"][0]
     assert {count for _, count in faults(api).values()} == {1}
     assert serving(api) == {"first": 2, "second": 0, "broken": 0}
     log = worker.output()
-    assert "broken is not served: " in log
+    assert "broken@1 is not served: " in log
     assert "unread is not served: " in log
 
-    waiting = classified(api, "broken", seconds=1)
+    waiting = classified(api, SHIRT, "broken", seconds=1)
     assert waiting["status"] == "queued"
-    assert classified(api, "first")["status"] == "completed"
+    assert classified(api, SHIRT, "first")["status"] == "completed"
     wait_until(lambda: stack.redis.llen(f"{keys.QUEUE}broken") > 0, what="a doorbell that nobody takes")
-    assert httpx.get(f"{api.url}/v1/models/broken").json()["faults"][0]["model"] == "broken"
+    assert httpx.get(f"{api.url}/v1/models/broken").json()["faults"][0]["model"] == "broken@1"
 
     # A worker that can serve it does.
     manifest = packages / "broken" / "manifest.json"
@@ -95,7 +78,7 @@ def test_a_model_that_cannot_be_served_takes_no_work_and_says_why(stack: Stack, 
     start(stack, packages, "broken", children=1)
     ended = httpx.get(f"{api.url}/v1/jobs/{waiting['id']}?wait=20", timeout=40).json()
     assert ended["status"] == "completed"
-    assert faults(api)["broken"][1] == 1, "of the worker that cannot"
+    assert faults(api)["broken@1"][1] == 1, "of the worker that cannot"
     worker.stop()
     assert faults(api) == {}
 

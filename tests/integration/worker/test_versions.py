@@ -1,0 +1,125 @@
+"""Versions of a model side by side: each takes what asks for it, and the newest that is ready what asks for none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.packages import classified, package
+from tests.support.pictures import samples
+from tests.support.processes import Api, Worker
+from tests.support.stack import PNG, Stack
+from tests.support.waiting import wait_until
+
+SHIRT = samples()["0007-shirt.png"]
+WRONG = [{"file": "golden/bag.png", "class_name": "Coat", "confidence": 0.9}]
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    package(folder, "clothes@9")
+    package(folder, "clothes@10")
+    package(folder, "clothes@11", golden=WRONG)
+    return folder
+
+
+@pytest.fixture
+def api(stack: Stack, packages: Path) -> Iterator[Api]:
+    return stack.api(DEFAULT_MODEL="clothes", MODELS_DIR=str(packages))
+
+
+def start(stack: Stack, packages: Path, models: str) -> Worker:
+    return stack.worker(children=1, MODELS=models, MODELS_DIR=str(packages), REAP_SECONDS="0.3")
+
+
+def answered_by(api: Api, model: str) -> str:
+    job = classified(api, SHIRT, model)
+    assert (job["model"], job["status"]) == (model, "completed")
+    ref: str = job["result"]["model"]
+    return ref
+
+
+def models(api: Api, path: str = "") -> dict[str, dict[str, Any]]:
+    found = httpx.get(f"{api.url}/v1/models{path}").json()["models"]
+    return {model["id"]: model for model in found}
+
+
+def default(api: Api) -> list[str]:
+    return [ref for ref, model in models(api).items() if model["default"]]
+
+
+def newest_is(api: Api, ref: str) -> None:
+    """That it takes over is to be waited for: workers look each second, and in these tests more often."""
+    wait_until(lambda: answered_by(api, "clothes") == ref, what=f"{ref} to take what names no version")
+
+
+def test_each_version_takes_what_asks_for_it_and_the_newest_the_rest(stack: Stack, packages: Path, api: Api) -> None:
+    start(stack, packages, "clothes@9")
+    assert answered_by(api, "clothes") == "clothes@9"
+    assert default(api) == ["clothes@9"]
+
+    newer = start(stack, packages, "clothes@10")
+    newest_is(api, "clothes@10")
+    assert default(api) == ["clothes@10"]
+    for ref in ("clothes@9", "clothes@10", "clothes@9"):
+        assert answered_by(api, ref) == ref
+    assert [answered_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
+
+    newer.stop()
+    newest_is(api, "clothes@9")
+    assert classified(api, SHIRT, "clothes@10", seconds=1)["status"] == "queued"
+    assert {ref: model["serving"]["processes"] for ref, model in models(api, "/clothes").items()} == {
+        "clothes@9": 1,
+        "clothes@10": 0,
+        "clothes@11": 0,
+    }
+
+
+def test_what_a_killed_worker_leaves_goes_to_the_version_before(stack: Stack, packages: Path, api: Api) -> None:
+    start(stack, packages, "clothes@9")
+    newer = start(stack, packages, "clothes@10")
+    newest_is(api, "clothes@10")
+    newer.kill()
+    assert answered_by(api, "clothes") == "clothes@9"
+
+
+def test_a_version_whose_golden_images_fail_takes_no_traffic(stack: Stack, packages: Path, api: Api) -> None:
+    start(stack, packages, "clothes@10,clothes@11")
+    wait_until(lambda: httpx.get(f"{api.url}/v1/models").json()["faults"], what="what is told of it")
+    (fault,) = httpx.get(f"{api.url}/v1/models/clothes").json()["faults"]
+    assert fault["model"] == "clothes@11"
+    assert "gives Bag at" in fault["detail"]
+    assert [answered_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
+    assert classified(api, SHIRT, "clothes@11", seconds=1)["status"] == "queued"
+    assert default(api) == ["clothes@10"]
+
+
+def test_one_worker_serves_several_versions(stack: Stack, packages: Path, api: Api) -> None:
+    start(stack, packages, "clothes@9,clothes@10")
+    for asked, ref in (("clothes", "clothes@10"), ("clothes@9", "clothes@9"), ("clothes@10", "clothes@10")):
+        assert answered_by(api, asked) == ref
+
+
+def test_a_model_page_names_the_weights(stack: Stack, packages: Path, api: Api) -> None:
+    assert list(models(api, "/clothes")) == ["clothes@9", "clothes@10", "clothes@11"]
+    one = models(api, "/clothes@10")
+    assert list(one) == ["clothes@10"]
+    assert len(one["clothes@10"]["sha256"]) == 64
+    assert default(api) == ["clothes@11"], "nobody serves any: the newest, whoever will"
+
+
+def test_a_version_that_does_not_exist_is_refused(stack: Stack, api: Api) -> None:
+    refused = httpx.post(f"{api.url}/v1/jobs?model=clothes@12", content=SHIRT, headers=PNG)
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_model")
+    assert httpx.get(f"{api.url}/v1/models/clothes@12").status_code == 404
+
+
+def test_a_folder_of_another_version_is_no_package_of_this_one(stack: Stack, packages: Path) -> None:
+    (packages / "clothes@10").rename(packages / "clothes")
+    worker = Worker(stack.valkey.url, packages / "log", MODELS="clothes@12", MODELS_DIR=str(packages))
+    with pytest.raises(AssertionError, match="is of clothes@10, and not of clothes@12"):
+        worker.start()
+    worker.stop()

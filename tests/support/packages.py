@@ -1,0 +1,29 @@
+"""Model packages like the shipped one, and jobs for them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.processes import ROOT, Api
+
+SHIPPED = ROOT / "weights" / "fmnist-mlp"
+
+
+def package(folder: Path, ref: str, **changes: object) -> None:
+    """A copy of the shipped one in a folder that is named so."""
+    name, _, version = ref.partition("@")
+    shutil.copytree(SHIPPED, folder / ref)
+    manifest = json.loads((SHIPPED / "manifest.json").read_text()) | {"name": name, "version": version or "1"} | changes
+    (folder / ref / "manifest.json").write_text(json.dumps(manifest))
+
+
+def classified(api: Api, image: bytes, model: str, seconds: int = 20) -> dict[str, Any]:
+    """The job of one PNG, as it stands when it has ended or after so long."""
+    headers = {"Content-Type": "image/png", "Prefer": f"wait={seconds}"}
+    answer = httpx.post(f"{api.url}/v1/jobs?model={model}", content=image, headers=headers, timeout=40)
+    assert answer.status_code in (200, 202), answer.text
+    found: dict[str, Any] = answer.json()
+    return found
