@@ -170,7 +170,9 @@ def load(settings: type[S], **overrides: Any) -> S:
         name = next((name for name in settings.model_fields if f'"{name}"' in str(error)), "a setting")
         raise SettingsError(f"{name.upper()}: must be valid JSON") from None
     except ValidationError as error:
-        raise SettingsError("; ".join(_line(settings, problem) for problem in error.errors())) from None
+        # A default that depends on a wrong setting is not made; it is no problem of its own.
+        problems = (problem for problem in error.errors() if problem["type"] != "default_factory_not_called")
+        raise SettingsError("; ".join(_line(settings, problem) for problem in problems)) from None
 
 
 def _line(settings: type[BaseSettings], problem: Any) -> str:

@@ -22,8 +22,8 @@ class Compute:
     """Convolutions and products in bfloat16, the rest in float32."""
 
     @classmethod
-    def of(cls, device: str = "auto", precision: str = "auto") -> Self:
-        """`auto`: a GPU, if there is one; and half on a GPU.
+    def of(cls, device: str = "auto", precision: str = "auto", *, child: int = 0) -> Self:
+        """`auto`: a GPU, if there is one; and half on a GPU. Of several GPUs a worker's children take turns.
 
         Raises:
             SettingsError: there is no such device.
@@ -31,6 +31,8 @@ class Compute:
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device == "auto":
             device = "cuda" if gpus else "cpu"
+        if device == "cuda" and gpus:
+            device = f"cuda:{child % gpus}"
         place = torch.device(device)
         if place.type == "cuda" and (place.index or 0) >= gpus:
             raise SettingsError(f"DEVICE is {device}, but torch {torch.__version__} finds {gpus or 'no'} GPUs here")

@@ -4,6 +4,7 @@ import logging
 import resource
 
 import torch
+from billiard import current_process
 
 from jobs.errors import ModelPackageError
 from jobs.models import name_of, natural, package_folder
@@ -35,7 +36,7 @@ class Serving:
         if len(models) > 1:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
-        compute = Compute.of(settings.device, settings.precision)
+        compute = Compute.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
         log.info("computing on %s", compute.name)
         self._children, faults = dict[str, Child](), dict[str, str]()
         for ref in models:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from jobs.settings import Bytes, ModelRef, Seconds, StoreSettings
+from worker.gpus import gpus
 
 BLOCKED_LATE_SECONDS = 0.1  # an idle Redis ends a call that waits for work so much later
 
@@ -42,21 +43,30 @@ class LeasingSettings(StoreSettings):
 _REFS = TypeAdapter(Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=100)])
 
 
+def _children(device: str) -> int:
+    found = 0 if device == "cpu" else gpus()
+    if found:
+        return 1 if ":" in device else found
+    return max(2, os.cpu_count() or 1)
+
+
 class WorkerSettings(LeasingSettings):
     model: ModelRef = Field("fmnist-mlp", description="The model package that this worker serves, or name@version.")
     models: str = Field("", description="Several packages, with commas between, in place of `MODEL`.")
     models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
-    worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
-        default_factory=lambda: max(2, os.cpu_count() or 1),
-        description="Processes that classify. Two at least, so that one may die unnoticed.",
-    )
     child_memory_bytes_max: Bytes | None = Field(
         None,
         description="Memory that one of them may allocate; it needs 300 MB for itself and a small model. An image for "
         "which it is not enough fails with `out_of_memory`. None: as much as the machine or container gives.",
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = Field(
-        "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; auto: a GPU, if there is one. One child a GPU is best."
+        "auto",
+        description="`auto`, `cpu`, `cuda` or `cuda:N`; auto: GPUs, if there are any. Children take turns on several.",
+    )
+    worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda checked: _children(checked["device"]),
+        description="Processes that classify. As it is, one a GPU; without one, one a core, and two at least, so that "
+        "one may die unnoticed.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="What convolutions and products are computed in; auto: bfloat16 on a GPU, else float32."

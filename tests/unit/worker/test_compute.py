@@ -1,15 +1,18 @@
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jobs.errors import SettingsError
+from jobs.settings import load
 from tests.support.pictures import LIMITS, samples
 from tests.support.processes import ROOT
 from worker.compute import CALM_FORWARDS, FULL, Compute, Placed
 from worker.package import load_package
+from worker.settings import WorkerSettings
 
 HALF = Compute.of("cpu", "bfloat16")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -80,6 +83,54 @@ def test_a_device_and_its_precision_by_name() -> None:
     assert Compute.of("cpu") == FULL
     assert Compute(torch.device("cpu"), half=True) == HALF
     assert FULL.name == "the processor, in float32"
+
+
+def test_children_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for device in ("auto", "cuda"):
+        places = [Compute.of(device, child=child).device for child in range(4)]
+        assert [place.index for place in places] == [0, 1, 2, 0]
+    assert Compute.of("cuda:1", child=2) == Compute(torch.device("cuda:1"), half=True)
+    with pytest.raises(SettingsError, match=r"DEVICE is cuda:3, but torch .* finds 3 GPUs here"):
+        Compute.of("cuda:3")
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "with_cuda", "children"),
+    [
+        ("auto", None, True, 4),
+        ("cuda", "0, 2,3", True, 3),
+        ("cuda:1", None, True, 1),
+        ("cpu", None, True, 7),
+        ("auto", "-1", True, 7),
+        ("auto", "", True, 7),
+        ("auto", None, False, 7),
+    ],
+)
+def test_a_worker_has_one_child_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, visible: str | None, *, with_cuda: bool, children: int
+) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia10", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    (tmp_path / "lib").mkdir()
+    if with_cuda:
+        (tmp_path / "lib" / "libtorch_cuda.so").touch()
+    monkeypatch.setattr("worker.gpus.DEVICES", tmp_path)
+    monkeypatch.setattr("worker.gpus.find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.delenv("WORKER_CHILDREN", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert WorkerSettings(device=device).worker_children == children
+
+
+def test_a_device_that_is_none_is_the_only_setting_that_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICE", "gpu")
+    monkeypatch.delenv("WORKER_CHILDREN", raising=False)
+    with pytest.raises(SettingsError, match=r"^DEVICE: String should match pattern [^;]* \(got 'gpu'\)$"):
+        load(WorkerSettings)
 
 
 @no_gpu
