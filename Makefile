@@ -1,5 +1,5 @@
 # PORT, HOST, REDIS_URL and DATA_DIR may be given as variables (make run PORT=9000) or in the environment.
-MODEL ?= fmnist-mlp
+MODEL ?= fmnist-cnn
 PYTHON ?= python3.11
 SECONDS ?= 1200
 BIN := .venv/bin
@@ -35,7 +35,7 @@ lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train: .venv/dev ## Train a model package: make train MODEL=fmnist-mlp
+train: .venv/dev ## Train a model package: make train MODEL=fmnist-cnn
 	$(BIN)/python -m training $(MODEL)
 
 clean: ## Remove what the commands above made here

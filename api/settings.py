@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from api.references import ReferenceSettings
-from jobs.settings import Bytes, Fraction, ModelRef, Seconds, StoreSettings, WebhookSettings
+from jobs.settings import SHIPPED_MODEL, Bytes, Fraction, ModelRef, Seconds, StoreSettings, WebhookSettings
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 OWNER_OF_ALL = "public"
+
+
+def _first(names: object) -> object:
+    return names.partition(",")[0].strip() if isinstance(names, str) else names
 
 
 class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
@@ -22,10 +26,10 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
         description='Owner to API key, as JSON: {"alice": "a-long-random-key"}. Empty: everybody may call, '
         "and all jobs belong to one owner.",
     )
-    default_model: ModelRef = Field(
-        "fmnist-mlp",
-        validation_alias=AliasChoices("default_model", "model"),
-        description="The model of a submit that names none; `MODEL`, as the worker has it, is read too.",
+    default_model: Annotated[ModelRef, BeforeValidator(_first)] = Field(
+        SHIPPED_MODEL,
+        validation_alias=AliasChoices("default_model", "models", "model"),
+        description="The model of a submit that names none; else the first of `MODELS`, or `MODEL`, as for the worker.",
     )
     models_dir: Path = Field(Path("weights"), description="Model packages whose manifests are known from the start.")
     item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")

@@ -27,6 +27,7 @@ ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
 ModelVersion = Annotated[str, Field(pattern=f"^{_VERSION}$")]
 ModelRef = Annotated[str, Field(pattern=f"^{_NAME}(@{_VERSION})?$")]
 """A model's name, for its newest version that is served, or `name@version` for that one."""
+SHIPPED_MODEL = "fmnist-cnn"
 
 _REDIS_URL = TypeAdapter(RedisDsn)
 
@@ -34,7 +35,8 @@ _REDIS_URL = TypeAdapter(RedisDsn)
 class StoreSettings(BaseSettings):
     """Where the jobs are kept, how much room they have, and how long they stay."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # An empty variable is none: compose files pass variables on that nobody has set.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     redis_password: str | None = Field(
         None,

@@ -13,7 +13,8 @@ from tests.support.store import Store
 TEST_DATA = Path(__file__).parent / "data"
 
 # Settings come from the tests alone.
-for _name in ("HOST", "PORT", "REDIS_URL", "DATA_DIR", "API_KEYS", "MODEL", "MAKEFLAGS", "MAKELEVEL"):
+_NAMES = "HOST PORT REDIS_URL DATA_DIR API_KEYS MODEL MODELS DEFAULT_MODEL MAKEFLAGS MAKELEVEL"
+for _name in _NAMES.split():
     os.environ.pop(_name, None)
 
 

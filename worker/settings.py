@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from jobs.settings import Bytes, ModelRef, Seconds, StoreSettings
+from jobs.settings import SHIPPED_MODEL, Bytes, ModelRef, Seconds, StoreSettings
 from worker.gpus import gpus
 
 BLOCKED_LATE_SECONDS = 0.1  # an idle Redis ends a call that waits for work so much later
@@ -51,7 +51,7 @@ def _children(device: str) -> int:
 
 
 class WorkerSettings(LeasingSettings):
-    model: ModelRef = Field("fmnist-mlp", description="The model package that this worker serves, or name@version.")
+    model: ModelRef = Field(SHIPPED_MODEL, description="The model package that this worker serves, or name@version.")
     models: str = Field("", description="Several packages, with commas between, in place of `MODEL`.")
     models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
     child_memory_bytes_max: Bytes | None = Field(

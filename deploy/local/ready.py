@@ -6,13 +6,17 @@ import time
 import urllib.error
 import urllib.request
 
+from jobs.settings import load
+from worker.settings import WorkerSettings
+
 POLL_SECONDS = 0.1
 SAMPLE = "tests/data/0007-shirt.png"
 
 
 def main() -> None:
     base = _base_url(os.environ["HOST"], os.environ["PORT"])
-    while not _serving(base):
+    served = load(WorkerSettings).served
+    while not _serving(base, served):
         time.sleep(POLL_SECONDS)
     print(
         f"\nDarkroom is ready at {base} (pages to try it: {base}/docs). In another terminal:\n\n"
@@ -29,15 +33,15 @@ def _base_url(host: str, port: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _serving(base: str) -> bool:
-    """Whether jobs are taken, and some worker process has loaded its model."""
+def _serving(base: str, served: tuple[str, ...]) -> bool:
+    """Whether jobs are taken, and some worker process has loaded one of these models."""
     try:
         with urllib.request.urlopen(f"{base}/readyz", timeout=5):
             pass
         request = urllib.request.Request(f"{base}/v1/models", headers=_authorization())
         with urllib.request.urlopen(request, timeout=5) as answer:
-            serving = [model["name"] for model in json.load(answer)["models"] if model["serving"]["processes"]]
-            return os.environ.get("MODEL", "fmnist-mlp") in serving
+            serving = [model for model in json.load(answer)["models"] if model["serving"]["processes"]]
+            return any(model[key] in served for model in serving for key in ("name", "id"))
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 

@@ -11,6 +11,7 @@ from api.app import create_app
 from api.http import Protocol
 from api.settings import ApiSettings
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
+from tests.support.store import MODEL
 from tests.support.waits import SeenWaiters
 
 StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
@@ -24,6 +25,7 @@ async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncC
         "redis_url": valkey.url,
         "port": port,
         "models_dir": ROOT / "weights",
+        "default_model": MODEL,
         "redis_maxmemory_bytes": MAXMEMORY_BYTES,
         "upload_bytes_max": 16 << 20,
     } | settings

@@ -114,7 +114,7 @@ if __name__ == "__main__":
 else:  # a child
     worker.lease_work.LeaseWork.run = lambda *args, **options: time.sleep(1000)
 """
-QUICK = {"WORKER_CHILDREN": "1", "REAP_SECONDS": "0.2"}
+QUICK = {"MODEL": MODEL, "WORKER_CHILDREN": "1", "REAP_SECONDS": "0.2"}
 
 
 def worker_of(stack: Stack, script: Path, **settings: str) -> Process:

@@ -3,7 +3,7 @@ import pytest
 from api.settings import ApiSettings
 from jobs.address import address_of
 from jobs.errors import SettingsError
-from jobs.settings import StoreSettings, load
+from jobs.settings import SHIPPED_MODEL, StoreSettings, load
 from worker.settings import WorkerSettings
 
 
@@ -93,3 +93,23 @@ def test_a_password_in_the_url_comes_first_and_neither_is_shown() -> None:
     assert "its-own" not in repr(settings)
     assert "another" not in repr(settings)
     assert StoreSettings(redis_url="redis://redis:6379/0", redis_password="").redis_url == "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("environment", "model"),
+    [
+        ({}, SHIPPED_MODEL),
+        ({"MODEL": ""}, SHIPPED_MODEL),
+        ({"MODEL": "mine@2"}, "mine@2"),
+        ({"MODELS": "first, second", "MODEL": "mine"}, "first"),
+        ({"MODELS": "", "MODEL": "mine"}, "mine"),
+        ({"MODELS": "first,second", "DEFAULT_MODEL": "second"}, "second"),
+    ],
+)
+def test_the_default_model_is_the_first_that_the_worker_serves(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], model: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load(ApiSettings).default_model == model
+    assert model in load(WorkerSettings).served
