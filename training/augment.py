@@ -8,17 +8,26 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 SHIFT_PIXELS_MAX = 2
-SCALED, SCALE_MAX = 0.3, 0.1  # the share of images that are scaled, and by how much at most
-CHANGED = 0.15  # the share whose contrast, and whose sharpness, and whose noise is changed
+SCALED, SCALE_MAX = 0.15, 0.1  # the share of images that are scaled, and by how much at most
+CHANGED = 0.08  # the share whose contrast, and whose sharpness, and whose noise is changed
 CONTRAST_MAX, NOISE_MAX = 0.2, 0.05
+SHOWN_OTHERWISE = 0.125  # the share of images in place of which another rendition is shown
 ERASED, ERASED_AREA, ERASED_ASPECT = 0.5, (0.02, 0.33), (0.3, 3.3)  # random erasing (Zhong et al. 2017)
 
 
 def augment(images: Tensor, generator: Generator) -> Tensor:
-    """float32, N × 1 × height × width, in [0, 1]; the same shape, in [0, 1]."""
-    moved = _moved(images, generator)
+    """float32, N × 1 × height × width, in [0, 1], of N × 1 or more of the like; of more, the first is taken."""
+    moved = _moved(images[:, :1], generator)
     changed = _with_other_light(moved, generator)
     return _erased(changed, generator)
+
+
+def augment_renditions(images: Tensor, generator: Generator) -> Tensor:
+    """As `augment`, and now and then of one of an image's other renditions, which are its further channels."""
+    count, others = len(images), images.shape[1] - 1
+    shown = torch.randint(1, others + 1, (count,), generator=generator)
+    shown[torch.rand(count, generator=generator) >= SHOWN_OTHERWISE] = 0
+    return augment(images[torch.arange(count), shown].unsqueeze(1), generator)
 
 
 def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:

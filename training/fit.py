@@ -51,8 +51,12 @@ def fit(
     *,
     compute: Compute = FULL,
     augment: Augment | None = None,
+    late_augment: Augment | None = None,
 ) -> nn.Module:
-    """Train, and return what is to be kept. Inputs: float32, N × …; labels: int64, N.
+    """Train, and return what is to be kept. Inputs: float32, N × channels × …; labels: int64, N.
+
+    `augment` may have more channels to choose from than the network has, the first of them the image itself;
+    `late_augment` takes its place while the rate falls.
 
     Writes a CSV row an epoch to `log`, and beside it a checkpoint, from which the same training goes on where it was
     stopped, or has ended.
@@ -65,7 +69,8 @@ def fit(
     done = len(run.reached) * run.steps
     with tqdm(total=recipe.epochs * run.steps, initial=done, unit="batch") as progress:
         while len(run.reached) < recipe.epochs:
-            run.epoch(train, held_out, augment, progress)
+            falls = len(run.reached) >= recipe.epochs - recipe.falling_epochs
+            run.epoch(train, held_out, late_augment if falls and late_augment else augment, progress)
             run.save(checkpoint)
             _write(log, run.reached)
             progress.set_postfix(epoch=len(run.reached), held_out=f"{run.reached[-1].held_out_accuracy:.4f}")
@@ -109,7 +114,7 @@ class _Run:
             total += self._step(shown, labels[batch]) * len(batch)
             progress.update()
         if self._average is not None:
-            known = torch.split(inputs[:_FOR_STATISTICS], self._recipe.batch_size)
+            known = torch.split(inputs[:_FOR_STATISTICS, : held_out[0].shape[1]], self._recipe.batch_size)
             update_bn(known, self.kept, self._compute.device)
         reached = evaluate(self.kept, *held_out, self._compute)
         self.reached.append(Reached(len(self.reached) + 1, total / len(inputs), *reached))

@@ -17,9 +17,11 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.models import Input
 from training.data import LIMITS, Split, load_fashion_mnist
 from worker.classifier import Classifier
 from worker.package import load_package
+from worker.product_shot import product_shot
 
 Pixels = NDArray[np.uint8]
 Rendition = Callable[[Pixels, Generator], bytes]
@@ -140,6 +142,25 @@ def accuracies(
                 assert isinstance(outcome, list), f"{name}: {outcome}"
                 right += outcome[0].class_index == label
         yield name, right / len(uploads)
+
+
+def on_backgrounds(split: Split, wanted: Input, cache: Path) -> NDArray[np.uint8]:
+    """Each image on a coloured and on a noisy background, as the mode `fmnist` brings it back: N × 2 × height × width.
+
+    It takes minutes for all images, so they are kept in a file of `cache`.
+    """
+    file = cache / "on-backgrounds.npy"
+    if not file.exists():
+        shown = np.empty((len(split.images), len(BACKGROUNDS), wanted.height, wanted.width), np.uint8)
+        for place, name in enumerate(sorted(BACKGROUNDS)):
+            draw = default_rng(SEED)
+            for number, pixels in enumerate(split.images):
+                with Image.open(BytesIO(RENDITIONS[name](pixels, draw))) as picture:
+                    shown[number, place] = np.asarray(product_shot(picture, wanted))
+        new = file.with_suffix(".new.npy")
+        np.save(new, shown)
+        new.replace(file)
+    return np.asarray(np.load(file))
 
 
 def main() -> None:

@@ -12,20 +12,22 @@ def fmnist_mlp(classes: int) -> nn.Module:
 
 
 def fmnist_cnn(classes: int) -> nn.Module:
-    """A residual network (He et al. 2016) of nine 3 × 3 convolutions on top of each other, for N × 1 × 28 × 28.
+    """A residual network (He et al. 2016) of thirteen 3 × 3 convolutions on top of each other, for N × 1 × 28 × 28.
 
-    660 thousand parameters, 51 million multiplications an image.
+    377 thousand parameters, 35 million multiplications an image.
     """
     return nn.Sequential(
-        *_convolution(1, 32, 3),
+        *_convolution(1, 16, 3),
         nn.ReLU(),
-        _Residual(32, 64, stride=2),
-        _Residual(64, 64),
-        _Residual(64, 128, stride=2),
-        _Residual(128, 128),
+        _Residual(16, 16),
+        _Residual(16, 16),
+        _Residual(16, 48, stride=2),
+        _Residual(48, 48),
+        _Residual(48, 96, stride=2),
+        _Residual(96, 96),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(128, classes),
+        nn.Linear(96, classes),
     )
 
 

@@ -1,13 +1,24 @@
 """Accuracy of the shipped network on 2,000 test images, in each rendition of docs/MODELS.md."""
 
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training.data import Split, load_fashion_mnist
-from training.renditions import BACKGROUND_POINTS, BACKGROUNDS, CLEAN_POINTS, IMAGES, RENDITIONS, accuracies
+from training.fmnist_cnn import INPUT
+from training.renditions import (
+    BACKGROUND_POINTS,
+    BACKGROUNDS,
+    CLEAN_POINTS,
+    IMAGES,
+    RENDITIONS,
+    accuracies,
+    on_backgrounds,
+)
 from worker.package import load_package
 
 
@@ -23,3 +34,17 @@ def accuracy(name: str) -> float:
 def test_a_rendition_is_classified_as_well_as_the_images_themselves(name: str) -> None:
     allowed = BACKGROUND_POINTS if name in BACKGROUNDS else CLEAN_POINTS
     assert 100 * (accuracy("raw") - accuracy(name)) <= allowed
+
+
+def test_backgrounds_are_made_once_and_are_the_same_again(tmp_path: Path) -> None:
+    images = load_fashion_mnist(ROOT / "data" / "training").held_out.images[:30]
+    split = Split(images, np.zeros(30, np.uint8))
+    first = on_backgrounds(split, INPUT, tmp_path)
+    assert first.shape == (30, 2, 28, 28)
+    assert [it.name for it in tmp_path.iterdir()] == ["on-backgrounds.npy"]
+    (tmp_path / "on-backgrounds.npy").rename(tmp_path / "other.npy")
+    assert np.array_equal(on_backgrounds(split, INPUT, tmp_path), first)
+    for place in range(2):  # each is more like its own image than like the next one
+        own, other = (
+            np.abs(first[:, place].astype(int) - it).mean(axis=(1, 2)) for it in (images, np.roll(images, 1, 0))
+        )

@@ -12,9 +12,9 @@ from tests.support.processes import ROOT
 from training import data, fmnist_mlp
 from training import fit as fit_module
 from training.__main__ import main
-from training.augment import augment
+from training.augment import SHOWN_OTHERWISE, augment, augment_renditions
 from training.data import CLASSES, load_fashion_mnist
-from training.fit import Recipe, evaluate, fit
+from training.fit import Augment, Recipe, evaluate, fit
 from worker.architectures import fmnist_mlp as network_of
 from worker.package import load_package
 
@@ -143,6 +143,32 @@ def test_a_training_may_become_longer_while_its_rate_holds(tmp_path: Path, monke
     stop_after(3, tmp_path / "falls.csv")
     with pytest.raises(ValueError, match="another recipe; remove it"):
         trained(longer, tmp_path / "falls.csv")
+
+
+def test_other_renditions_are_shown_only_while_the_rate_falls(tmp_path: Path) -> None:
+    seen = list[tuple[str, tuple[int, ...]]]()
+
+    def shown(name: str) -> Augment:
+        def show(images: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+            seen.append((name, tuple(images.shape)))
+            return images[:, :1]
+
+        return show
+
+    inputs, labels = torch.rand(32, 3, 28, 28), torch.randint(0, 10, (32,))
+    fit(
+        network_of(10), (inputs, labels), (inputs[:, :1], labels), HELD, tmp_path / "log.csv",
+        augment=shown("held"), late_augment=shown("falling"),
+    )  # fmt: skip
+    assert seen == [("held", (32, 3, 28, 28))] * 2 + [("falling", (32, 3, 28, 28))] * 2
+
+
+def test_some_images_are_shown_in_another_rendition() -> None:
+    images = torch.stack([torch.full((28, 28), level) for level in (0.2, 0.5, 0.8)]).expand(4000, 3, 28, 28)
+    levels = augment_renditions(images, torch.Generator().manual_seed(1)).flatten(1).median(1).values
+    shares = [float(((levels - level).abs() < 0.1).float().mean()) for level in (0.2, 0.5, 0.8)]
+    assert shares[0] == pytest.approx(1 - SHOWN_OTHERWISE, abs=0.05)
+    assert shares[1:] == pytest.approx([SHOWN_OTHERWISE / 2] * 2, abs=0.03)
 
 
 def test_what_is_shown_differs_each_time_and_stays_an_image() -> None:
