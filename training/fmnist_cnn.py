@@ -11,7 +11,7 @@ from training.data import CLASSES, load_fashion_mnist, tensors
 from training.fit import Recipe, fit, logits
 from training.packaging import write_package
 from training.pictures import confusion_matrix, learning_curve
-from training.renditions import on_backgrounds, png
+from training.renditions import on_colours, png
 from worker.architectures import fmnist_cnn
 from worker.compute import Compute
 from worker.head import Head
@@ -41,8 +41,8 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
     log = cache / f"{NAME}.csv"
     held_out = tensors(data.held_out)
     images, labels = tensors(data.train)
-    others = torch.from_numpy(on_backgrounds(data.train, INPUT, cache)) / 255
-    train = torch.cat([images, others], dim=1), labels
+    on_colour = torch.from_numpy(on_colours(data.train, INPUT, cache)).unsqueeze(1) / 255
+    train = torch.cat([images, on_colour], dim=1), labels
     kept = fit(
         network, train, held_out, RECIPE, log, compute=compute, augment=augment, late_augment=augment_renditions
     ).cpu()

@@ -144,19 +144,18 @@ def accuracies(
         yield name, right / len(uploads)
 
 
-def on_backgrounds(split: Split, wanted: Input, cache: Path) -> NDArray[np.uint8]:
-    """Each image on a coloured and on a noisy background, as the mode `fmnist` brings it back: N × 2 × height × width.
+def on_colours(split: Split, wanted: Input, cache: Path) -> NDArray[np.uint8]:
+    """Each image on a coloured background, as the mode `fmnist` brings it back: N × height × width.
 
     It takes minutes for all images, so they are kept in a file of `cache`.
     """
-    file = cache / "on-backgrounds.npy"
+    file = cache / "on-colours.npy"
     if not file.exists():
-        shown = np.empty((len(split.images), len(BACKGROUNDS), wanted.height, wanted.width), np.uint8)
-        for place, name in enumerate(sorted(BACKGROUNDS)):
-            draw = default_rng(SEED)
-            for number, pixels in enumerate(split.images):
-                with Image.open(BytesIO(RENDITIONS[name](pixels, draw))) as picture:
-                    shown[number, place] = np.asarray(product_shot(picture, wanted))
+        draw = default_rng(SEED)
+        shown = np.empty((len(split.images), wanted.height, wanted.width), np.uint8)
+        for number, pixels in enumerate(split.images):
+            with Image.open(BytesIO(_on_colour(pixels, draw))) as picture:
+                shown[number] = np.asarray(product_shot(picture, wanted))
         new = file.with_suffix(".new.npy")
         np.save(new, shown)
         new.replace(file)

@@ -17,7 +17,7 @@ from training.renditions import (
     IMAGES,
     RENDITIONS,
     accuracies,
-    on_backgrounds,
+    on_colours,
 )
 from worker.package import load_package
 
@@ -36,15 +36,14 @@ def test_a_rendition_is_classified_as_well_as_the_images_themselves(name: str) -
     assert 100 * (accuracy("raw") - accuracy(name)) <= allowed
 
 
-def test_backgrounds_are_made_once_and_are_the_same_again(tmp_path: Path) -> None:
+def test_colours_are_put_behind_once_and_are_the_same_again(tmp_path: Path) -> None:
     images = load_fashion_mnist(ROOT / "data" / "training").held_out.images[:30]
     split = Split(images, np.zeros(30, np.uint8))
-    first = on_backgrounds(split, INPUT, tmp_path)
-    assert first.shape == (30, 2, 28, 28)
-    assert [it.name for it in tmp_path.iterdir()] == ["on-backgrounds.npy"]
-    (tmp_path / "on-backgrounds.npy").rename(tmp_path / "other.npy")
-    assert np.array_equal(on_backgrounds(split, INPUT, tmp_path), first)
-    for place in range(2):  # each is more like its own image than like the next one
-        shown = first[:, place].astype(int)
-        own, other = (np.abs(shown - it).mean(axis=(1, 2)) for it in (images, np.roll(images, 1, 0)))
-        assert (own < other).mean() > 0.9
+    first = on_colours(split, INPUT, tmp_path)
+    assert first.shape == (30, 28, 28)
+    assert [it.name for it in tmp_path.iterdir()] == ["on-colours.npy"]
+    (tmp_path / "on-colours.npy").rename(tmp_path / "other.npy")
+    assert np.array_equal(on_colours(split, INPUT, tmp_path), first)
+    # Each is more like its own image than like the next one.
+    own, other = (np.abs(first.astype(int) - it).mean(axis=(1, 2)) for it in (images, np.roll(images, 1, 0)))
+    assert (own < other).mean() > 0.9
