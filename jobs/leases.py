@@ -230,9 +230,9 @@ class LeaseStore:
     def sweep(self, models: Iterable[str], *, seconds: float) -> None:
         """Drop what is due, for about so long, and ring for what waits."""
         until = time.monotonic() + seconds
-        for args in sweep_args(self._settings, models):
-            while self._call("sweep", *args) and time.monotonic() < until:
-                pass
+        left = list(sweep_args(self._settings, models))
+        while left:  # in turns, so that much to do for one holds up no other
+            left = [args for args in left if self._call("sweep", *args) and time.monotonic() < until]
 
     def register(self, card: Card, bells: Mapping[str, bytes]) -> None:
         """Make a model known, and leave the doorbells that submits ring for it, by its name and by its version.

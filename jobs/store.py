@@ -139,9 +139,9 @@ class JobStore:
 
     async def sweep(self, models: Iterable[str]) -> None:
         """Drop what is due, and ring for what waits."""
-        for args in sweep_args(self._link.settings, models):
-            while await self._link.call("sweep", *args):
-                pass
+        left = list(sweep_args(self._link.settings, models))
+        while left:  # in turns, so that much to do for one holds up no other
+            left = [args for args in left if await self._link.call("sweep", *args)]
 
 
 def sweep_args(settings: StoreSettings, models: Iterable[str]) -> Iterator[list[str | int]]:
