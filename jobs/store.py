@@ -25,7 +25,7 @@ from jobs.settings import StoreSettings
 
 _CHUNKS_A_READ = 8  # 512 items at most
 _LENGTHS_A_READ = 1000
-_MODELS_A_SWEEP = 6  # so that one call touches 256 keys at most
+_MODELS_A_SWEEP = 2  # so that one call touches 256 keys at most
 
 
 class JobStore:
