@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from billiard import current_process
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, SettingsError
 from jobs.models import name_of, natural, package_folder
 from worker.child import Child
 from worker.compute import Compute
@@ -37,7 +37,11 @@ class Serving:
         if len(models) > 1:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
-        compute = Compute.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
+        try:
+            compute = Compute.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
+        except SettingsError as error:
+            note_model_faults(dict.fromkeys(models, str(error)))
+            raise
         log.info("computing on %s", compute.name)
         self._children, faults = dict[str, Child](), dict[str, str]()
         for ref, sha256 in models.items():
@@ -48,6 +52,9 @@ class Serving:
                     raise ModelPackageError(f"{folder}: is not the {ref} any more with which this worker was started")
             except ModelPackageError as error:
                 faults[ref] = str(error)
+            except Exception as error:  # nothing that is wrong with one model is to keep others down
+                log.exception("%s cannot be loaded", ref)
+                faults[ref] = f"{folder}: {error!r}"
             else:
                 self._children[ref] = Child(settings, classifier, boot)
         note_model_faults(faults)
