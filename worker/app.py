@@ -131,7 +131,7 @@ def run(app: Celery, settings: LeasingSettings, role: Role, introduce: Callable[
 
 
 def tell_faults(settings: LeasingSettings, faults: Mapping[str, str]) -> None:
-    """Leave word of why a worker serves nothing, as it ends. If it is started again, it says so again."""
+    """Leave word of why a worker of this host serves nothing, as it ends. None: take back what one before it left."""
     try:
         with closing(open_store(settings)) as store:
             store.show_faults(socket.gethostname(), faults, seconds=FAULT_SECONDS)

@@ -51,6 +51,7 @@ def run() -> None:
         if faults.keys() >= set(role.models):
             tell_faults(settings, faults)
             raise ModelPackageError("; ".join(faults.values()))
+        tell_faults(settings, {})
         note_served({card.ref: card.sha256 for card in cards if card.ref not in faults})
 
     with closing(open_store(settings)) as store:

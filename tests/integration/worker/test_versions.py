@@ -109,6 +109,8 @@ def test_a_worker_that_ends_for_it_leaves_word(stack: Stack, packages: Path, api
     (fault,) = httpx.get(f"{api.url}/v1/models/clothes@11").json()["faults"]
     assert (fault["model"], fault["workers"]) == ("clothes@11", 1)
     assert "gives Bag at" in fault["detail"]
+    start(stack, packages, "clothes@10")
+    assert httpx.get(f"{api.url}/v1/models").json()["faults"] == [], "whoever takes its place on this host is well"
 
 
 def test_a_package_that_is_replaced_under_a_worker_is_not_served_as_what_it_was(
