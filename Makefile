@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test bench guard chaos lint train clean
+.PHONY: help run demo test coverage bench guard chaos lint train clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -17,7 +17,11 @@ run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctr
 demo: .venv/run ## Submit the sample pictures to what `make run` started
 	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify tests/data/*.png
 
-test: .venv/dev ## Run all tests
+# A file's tests stay together: they share what is slow to start.
+test: .venv/dev ## Run all tests, some side by side
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+coverage: .venv/dev ## Run all tests one after the other, and show which lines and branches they reach
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 bench: .venv/dev ## Measure throughput, latency and CPU beside two common designs; about 10 minutes

@@ -16,13 +16,13 @@ _RESULT_EXAMPLE: dict[str, Any] = {
     "status": "succeeded",
     "class": "Shirt",
     "confidence": 0.648812,
-    "model": "fmnist-mlp@1",
+    "model": "fmnist-cnn@1",
     "top_k": [{"class": "Shirt", "confidence": 0.648812}, {"class": "Coat", "confidence": 0.201134}],
 }
 _JOB_EXAMPLE: dict[str, Any] = {
     "id": _JOB_ID,
     "status": "completed",
-    "model": "fmnist-mlp",
+    "model": "fmnist-cnn",
     "lane": "interactive",
     "created_at": "2026-11-23T10:00:00.000Z",
     "completed_at": "2026-11-23T10:00:00.009Z",

@@ -13,7 +13,7 @@ OWNER_OF_ALL = "public"
 
 
 def _first(names: object) -> object:
-    return names.partition(",")[0].strip() if isinstance(names, str) else names
+    return names.partition(",")[0].strip() or SHIPPED_MODEL if isinstance(names, str) else names
 
 
 class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
@@ -28,8 +28,8 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
     )
     default_model: Annotated[ModelRef, BeforeValidator(_first)] = Field(
         SHIPPED_MODEL,
-        validation_alias=AliasChoices("default_model", "models", "model"),
-        description="The model of a submit that names none; else the first of `MODELS`, or `MODEL`, as for the worker.",
+        validation_alias=AliasChoices("default_model", "model", "models"),
+        description="The model of a submit that names none; else `MODEL`, or the first of `MODELS`, as for the worker.",
     )
     models_dir: Path = Field(Path("weights"), description="Model packages whose manifests are known from the start.")
     item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")

@@ -74,6 +74,7 @@ def lua_prelude(database: int) -> str:
         "bells": BELLS,
         "wake": WAKE,
         "serving": SERVING,
+        "models": MODELS,
     }
     fields = [f"{name}='{value}'" for name, value in names.items()]
     fields += [

@@ -200,8 +200,7 @@ class LeaseStore:
 
     def overdue(self, limit: int) -> dict[str, str]:
         """Leases past their end, or too far from it, as after the clock was set back: owner token to that end."""
-        seconds, micros = self._redis.time()
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms = self._now_ms()
         pipeline = self._redis.pipeline(transaction=False)
         for least, most in (("-inf", now_ms), (now_ms + 2 * self._lease_ms, "+inf")):
             pipeline.zrangebyscore(keys.LEASES, least, most, start=0, num=limit, withscores=True)
@@ -217,48 +216,48 @@ class LeaseStore:
         return [token for token in found if token.startswith(prefix)]
 
     def ready_processes(self, name: str) -> list[tuple[str, str]]:
-        """The processes that serve a version of the model, as `show_presence` wrote them: (name@version, process)."""
-        members = (member.decode().partition("|") for member in self._redis.zrange(keys.SERVING + name, 0, -1))
+        """The processes that serve a version of the model, as `show_presence` wrote them: (name@version, process).
+
+        Those whose presence ends too far from now are of a time before the clock was set back.
+        """
+        now_ms = self._now_ms()
+        found = self._redis.zrangebyscore(keys.SERVING + name, now_ms, now_ms + 2 * self._lease_ms + 1000)
+        members = (member.decode().partition("|") for member in found)
         return [(ref, process) for ref, _, process in members]
 
     def leave(self, name: str, prefix: str) -> None:
-        """Take back the presence of processes that have ended, whose names start so."""
-        for ref, process in self.ready_processes(name):
-            if process.startswith(prefix):
-                self._redis.zrem(keys.SERVING + name, f"{ref}|{process}")
+        """Take back the presence of processes whose names start so."""
+        for member in self._redis.zrange(keys.SERVING + name, 0, -1):
+            if member.decode().partition("|")[2].startswith(prefix):
+                self._redis.zrem(keys.SERVING + name, member)
 
     def sweep(self, models: Iterable[str], *, seconds: float) -> None:
         """Drop what is due, for about so long, and ring for what waits."""
         until = time.monotonic() + seconds
-        for args in sweep_args(self._settings, models):
-            while self._call("sweep", *args) and time.monotonic() < until:
-                pass
+        left = list(sweep_args(self._settings, models))
+        while left:  # in turns, so that much to do for one holds up no other
+            left = [args for args in left if self._call("sweep", *args) and time.monotonic() < until]
 
     def register(self, card: Card, bells: Mapping[str, bytes]) -> None:
         """Make a model known, and leave the doorbells that submits ring for it, by its name and by its version.
 
-        Where Redis is full, a model that it knows can be registered nevertheless: somebody has to drain it.
-
         Raises:
             ModelPackageError: this version is known with other weights or classes.
         """
-        data = self._redis.hget(keys.MODELS, card.ref)
-        if data is None:
-            self._redis.hsetnx(keys.MODELS, card.ref, card.model_dump_json())
-            data = self._redis.hget(keys.MODELS, card.ref)
-        known = card_from_json(data)
+        args: list[bytes | str] = [card.ref, card.model_dump_json()]
+        for model, bell in bells.items():
+            args += [model, bell]
+        known = card_from_json(self._call("register", *args))
         if (known.sha256, known.classes) != (card.sha256, card.classes):
             raise ModelPackageError(
                 f"{card.ref} is known with other weights (sha256 {known.sha256[:12]}…): give these another version"
             )
-        for model, bell in bells.items():
-            try:
-                self._redis.set(keys.BELL + model, bell)
-            except OutOfMemoryError:
-                if not self._redis.exists(keys.BELL + model):  # an earlier worker's does as well
-                    raise
 
     # -- plumbing
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._redis.time()
+        return int(seconds * 1000 + micros // 1000)
 
     def _claim_args(
         self, model: str, token: str, items_max: int, bulk_items_max: int, bytes_max: int, turn: int

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 from jobs.keys import lua_prelude
 
-NAMES = ("enqueue", "part", "claim", "renew", "finish", "lapse", "cancel", "delete", "sweep", "fetched", "hook")
+NAMES = (
+    *("enqueue", "part", "claim", "renew", "finish", "lapse", "cancel", "delete", "sweep"),
+    *("fetched", "hook", "register"),
+)
 
 
 class Script(NamedTuple):

@@ -98,6 +98,27 @@ class Output(_Part):
         return self
 
 
+class SecondLook(_Part):
+    """What becomes of an image that the network is unsure of: of variations of it and itself the mean counts."""
+
+    below: Annotated[float, Field(gt=0, le=1)] = Field(description="The highest confidence of an image that is unsure.")
+    mirrored: bool = Field(True, description="A picture and its mirror image are of the same class.")
+    shift_pixels: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="By how many pixels of the input it is shifted to each of four sides; 0: it is not."
+    )
+
+    @property
+    def views(self) -> int:
+        """How many variations there are."""
+        return (2 if self.mirrored else 1) * (5 if self.shift_pixels else 1) - 1
+
+    @model_validator(mode="after")
+    def _there_is_something_to_look_at(self) -> Self:
+        if not self.views:
+            raise ValueError("mirrored: nothing would be looked at")
+        return self
+
+
 class GoldenImage(_Part):
     """An image whose class is known: the worker classifies it before it takes work."""
 
@@ -126,6 +147,7 @@ class Manifest(_Part):
     input: Input
     preprocessing: Preprocessing
     output: Output = Output()
+    second_look: SecondLook | None = None
     golden: list[GoldenImage] = []
     seed: int | None = None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -84,9 +84,5 @@ class OutboundStore(LeaseStore):
     # -- the doorbell
 
     def register_bell(self, bell: bytes) -> None:
-        """Leave the doorbell that rings for chunks to be fetched. A full Redis that has one takes no other."""
-        try:
-            self._redis.set(keys.BELL + keys.FETCH, bell)
-        except OutOfMemoryError:
-            if not self._redis.exists(keys.BELL + keys.FETCH):
-                raise
+        """Leave the doorbell that rings for chunks to be fetched."""
+        self._call("register", "", "", keys.FETCH, bell)

@@ -26,9 +26,11 @@ class ModelRegistry:
 
     async def cards(self) -> list[Card]:
         """Every known version of every model, by name, the newest last."""
-        (known,) = await self._link.read(("HGETALL", keys.MODELS))
-        for ref, data in zip(known[::2], known[1::2], strict=True):
-            if ref.decode() not in self._cards:
+        (known,) = await self._link.read(("HKEYS", keys.MODELS))
+        unread = [ref for ref in known if ref.decode() not in self._cards]
+        if unread:
+            (found,) = await self._link.read(("HMGET", keys.MODELS, *unread))
+            for ref, data in zip(unread, found, strict=True):
                 self._add(ref.decode(), data)
         return sorted(self._cards.values(), key=lambda card: natural(card.ref))
 

@@ -35,8 +35,7 @@ _REDIS_URL = TypeAdapter(RedisDsn)
 class StoreSettings(BaseSettings):
     """Where the jobs are kept, how much room they have, and how long they stay."""
 
-    # An empty variable is none: compose files pass variables on that nobody has set.
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     redis_password: str | None = Field(
         None,

@@ -25,7 +25,7 @@ from jobs.settings import StoreSettings
 
 _CHUNKS_A_READ = 8  # 512 items at most
 _LENGTHS_A_READ = 1000
-_MODELS_A_SWEEP = 6  # so that one call touches 256 keys at most
+_MODELS_A_SWEEP = 2  # so that one call touches 256 keys at most
 
 
 class JobStore:
@@ -139,9 +139,9 @@ class JobStore:
 
     async def sweep(self, models: Iterable[str]) -> None:
         """Drop what is due, and ring for what waits."""
-        for args in sweep_args(self._link.settings, models):
-            while await self._link.call("sweep", *args):
-                pass
+        left = list(sweep_args(self._link.settings, models))
+        while left:  # in turns, so that much to do for one holds up no other
+            left = [args for args in left if await self._link.call("sweep", *args)]
 
 
 def sweep_args(settings: StoreSettings, models: Iterable[str]) -> Iterator[list[str | int]]:

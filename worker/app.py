@@ -2,9 +2,11 @@
 
 import logging
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -18,12 +20,15 @@ from jobs.models import name_of
 from jobs.server import check_server
 from jobs.settings import load
 from worker.broker import DoorbellAMQP
+from worker.notes import close_notes, fault, model_faults, open_notes
 from worker.outage import Outage
-from worker.processes import Processes, Role, fault
+from worker.processes import Processes, Role
 from worker.settings import LeasingSettings
+from worker.store import open_store
 
 S = TypeVar("S", bound=LeasingSettings)
 _RETRY_SECONDS = 0.5
+FAULT_SECONDS = 120  # Docker waits for up to a minute before it starts a container again
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=2,
         broker_transport_options={
-            "queue_order_strategy": "priority",
+            "queue_order_strategy": "round_robin",  # of doorbells: none waits for another that rings for ever
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
@@ -79,6 +84,7 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
 
     signals.worker_init.connect(processes.main_starts, weak=False)
     signals.worker_ready.connect(processes.main_is_ready, weak=False)
+    signals.worker_shutting_down.connect(processes.main_is_stopping, weak=False)
     signals.worker_shutdown.connect(processes.main_stops, weak=False)
     signals.task_received.connect(processes.task_received, weak=False)
     signals.task_failure.connect(processes.task_failed, weak=False)
@@ -109,15 +115,28 @@ def run(app: Celery, settings: LeasingSettings, role: Role, introduce: Callable[
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # until Celery has its own; a container's first process has none
         signal.signal(number, lambda *_: sys.exit())
+    open_notes()
     try:
         _introduce(settings, introduce)
+        app.worker_main(_arguments(role))
     except (SettingsError, ModelPackageError) as error:
         sys.exit(f"darkroom {role.name}: {error}")
-    try:
-        app.worker_main(_arguments(role))
     finally:
-        if reason := fault():
+        reason, faults = fault(), {**role.faults, **model_faults()}
+        close_notes()
+        if reason:
+            if faults.keys() >= set(role.models):
+                tell_faults(settings, faults)
             sys.exit(f"darkroom {role.name}: {reason}")
+
+
+def tell_faults(settings: LeasingSettings, faults: Mapping[str, str]) -> None:
+    """Leave word of why a worker of this host serves nothing, as it ends. None: take back what one before it left."""
+    try:
+        with closing(open_store(settings)) as store:
+            store.show_faults(socket.gethostname(), faults, seconds=FAULT_SECONDS)
+    except RedisError as error:
+        log.warning("Redis was not told why: %s", error)
 
 
 def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None:

@@ -22,6 +22,9 @@ class DoorbellChannel(redis.Channel):
     supports_fanout = False  # no table of bindings: bells are pushed to their queue by its name
     do_restore = False  # nothing is pushed back when the connection ends
 
+    def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - as kombu calls it
+        """Nor when a bell still comes from a queue that was left."""
+
 
 class DoorbellTransport(redis.Transport):
     Channel = DoorbellChannel

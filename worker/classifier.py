@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jobs.models import Card
+from jobs.models import Card, SecondLook
 from jobs.records import Failure, Outcome
 from worker.head import Head
 from worker.images import BadImage, ImageLimits
 from worker.oom import is_out_of_memory
 from worker.preprocess import Mode
+from worker.second_look import looked_twice
 from worker.sheet import Sheet
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,21 @@ Upload = bytes | memoryview
 
 
 class Classifier:
-    def __init__(self, network: nn.Module, card: Card, mode: Mode, head: Head, limits: ImageLimits) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        card: Card,
+        mode: Mode,
+        head: Head,
+        limits: ImageLimits,
+        second_look: SecondLook | None = None,
+    ) -> None:
         self.card = card
         self._network = network
         self._limits = limits
         self._mode = mode
         self.head = head
+        self._second_look = second_look
         self._has_failed = False  # the first failure is logged with all that is known
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
@@ -58,7 +68,13 @@ class Classifier:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The forward. Inputs: float32, N × channels × height × width; returns float32, N × `head.width`."""
+        """What the model says. Inputs: float32, N × channels × height × width; returns float32, N × `head.width`."""
+        if self._second_look is None:
+            return self.forward(inputs)
+        return looked_twice(self.forward, inputs, self.head, self._second_look)
+
+    def forward(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One forward of the network, as `outputs` has it where there is no second look."""
         with torch.inference_mode():
             outputs: NDArray[np.float32] = self._network(torch.from_numpy(inputs)).numpy()
             return outputs

@@ -1,4 +1,4 @@
-"""The thread that renews the leases that its process holds, and shows that the process is ready."""
+"""The thread that renews the leases that its process holds, and shows that the process is ready for more."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
+from worker.notes import is_ending
 from worker.outage import Outage
 from worker.settings import LeasingSettings
 from worker.store import open_store
@@ -42,13 +43,15 @@ class Keeper(threading.Thread):
         parent = os.getppid()
         outage = Outage(f"lease keeper of {os.getpid()}")
         while True:
-            renewable = self._renewable()
-            if os.getppid() != parent and not renewable:  # killed, and this process with its work done: or it hangs
+            renewable, killed = self._renewable(), os.getppid() != parent
+            if killed and not renewable:  # with its work done: or it hangs
                 os._exit(1)
             try:
+                shows = not (killed or is_ending())
                 first, *others = renewable or [""]
-                self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=first)
-                for token in others:
+                if shows:
+                    self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=first)
+                for token in others if shows else renewable:
                     self._store.renew(token)
                 outage.worked()
             except RedisError as error:

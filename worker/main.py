@@ -4,9 +4,11 @@ import sys
 from contextlib import closing
 
 from jobs.doorbell import build_bell
+from jobs.errors import ModelPackageError
 from jobs.models import check_packages
-from worker.app import make_celery, start_up
+from worker.app import make_celery, start_up, tell_faults
 from worker.app import run as run_worker
+from worker.notes import note_served, served
 from worker.processes import Role, Server
 from worker.settings import WorkerSettings
 from worker.store import open_store
@@ -18,7 +20,7 @@ def _open_server(boot: str) -> Server:
     # Here, because torch is for children alone: the main process has no use for its 200 MB.
     from worker.serving import Serving
 
-    return Serving(settings, role.models, boot)
+    return Serving(settings, served(), boot)
 
 
 cards, faults = check_packages(settings.models_dir, settings.served)
@@ -37,11 +39,20 @@ app = make_celery(settings, role)
 def run() -> None:
     """Work until told to stop, or until no child can."""
     if not cards:
+        tell_faults(settings, faults)
         sys.exit(f"darkroom worker: {'; '.join(faults.values())}")
 
     def introduce() -> None:
         for card in cards:
-            store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
+            try:
+                store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
+            except ModelPackageError as error:
+                faults[card.ref] = str(error)
+        if faults.keys() >= set(role.models):
+            tell_faults(settings, faults)
+            raise ModelPackageError("; ".join(faults.values()))
+        tell_faults(settings, {})
+        note_served({card.ref: card.sha256 for card in cards if card.ref not in faults})
 
     with closing(open_store(settings)) as store:
         run_worker(app, settings, role, introduce)

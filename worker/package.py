@@ -37,7 +37,7 @@ def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> 
     head = Head(manifest.output, len(manifest.classes))
     _check_width(network, manifest, head.width, folder)
     placed = fastest(network, card.input) if compute == FULL else Placed(network, compute)
-    classifier = Classifier(placed, card, mode, head, limits)
+    classifier = Classifier(placed, card, mode, head, limits, manifest.second_look)
     _check_golden(classifier, manifest, folder, HALF_TOLERANCE if compute.half else GOLDEN_TOLERANCE)
     return classifier
 

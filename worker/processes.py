@@ -1,7 +1,6 @@
 """What Celery's signals start and stop, in a worker's main process and in its children."""
 
 import gc
-import json
 import logging
 import os
 import signal
@@ -9,8 +8,6 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 from billiard import active_children
@@ -18,13 +15,13 @@ from billiard import active_children
 from jobs.doorbell import queue_of
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.keys import TASK
+from worker.notes import close_notes, model_faults, note_ending, note_fault
 from worker.reaper import Reaper
 from worker.settings import LeasingSettings
 
 log = logging.getLogger(__name__)
 
 _BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
-_FAULT_FILE = "DARKROOM_FAULT_FILE"  # where a child says why no child can work
 _MAINTAIN_POOL_SECONDS = 0.5
 _GC_OBJECTS = 20_000  # made and not yet dropped, before it looks at the new ones; 700 by default
 _STOP_SECONDS = 8  # Celery notices after up to 5 s
@@ -75,20 +72,16 @@ class Processes:
 
     def main_starts(self, **_: Any) -> None:
         os.environ[_BOOT] = uuid.uuid4().hex[:8]
-        with NamedTemporaryFile(prefix="darkroom-fault-", delete=False) as file:
-            os.environ[_FAULT_FILE] = file.name
 
     def main_is_ready(self, sender: Any, **_: Any) -> None:
         # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
         # at its next five-second look.
         sender.hub.call_repeatedly(_MAINTAIN_POOL_SECONDS, sender.pool.maintain_pool)
 
-        # The reaper is a thread: Celery's queues are changed in Celery's loop.
-        def take_bells(model: str) -> None:
-            sender.hub.call_soon(_take_queue, sender, queue_of(model))
-
-        def leave_bells(model: str) -> None:
-            sender.hub.call_soon(sender.cancel_task_queue, queue_of(model))
+        def listen_to(models: frozenset[str]) -> None:
+            # From the reaper's thread to Celery's loop, which may drop a call, or run it after a later one: it is made
+            # again at the next scan.
+            sender.hub.call_soon(_consume_from, sender, frozenset(map(queue_of, models)))
 
         self._reaper = self._role.reaper(
             self._settings,
@@ -96,13 +89,18 @@ class Processes:
             os.environ[_BOOT],
             _give_up,
             faults=self._faults,
-            take_bells=take_bells,
-            leave_bells=leave_bells,
+            listen_to=listen_to,
         )
         self._reaper.start()
 
     def _faults(self) -> Mapping[str, str]:
         return {**self._role.faults, **model_faults()}
+
+    def main_is_stopping(self, **_: Any) -> None:
+        """Told to stop: from here on it takes no doorbell, while its children end what they have."""
+        note_ending()
+        if self._reaper is not None:
+            self._reaper.ending()
 
     def main_stops(self, **_: Any) -> None:
         if self._reaper is not None:
@@ -128,58 +126,23 @@ class Processes:
         except Exception as error:  # Celery would log it and send work to this child all the same
             if not isinstance(error, (ModelPackageError, SettingsError)):
                 log.exception("a child cannot start")
-            _note_fault(f"{self._role.fault}: {error}")
+            note_fault(f"{self._role.fault}: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
 
 
-def _take_queue(consumer: Any, queue: str) -> None:
-    """Consume from it, and again after each reconnect: Celery forgets the latter of a queue that was left once."""
-    consumer.app.amqp.queues.select_add(queue)
-    consumer.add_task_queue(queue)
-
-
-def note_model_faults(faults: Mapping[str, str]) -> None:
-    """In a child: models that it cannot serve, and why, for the main process to know."""
-    path = _model_faults_file()
-    with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        json.dump(dict(faults), file)
-    Path(file.name).replace(path)
-
-
-def model_faults() -> Mapping[str, str]:
-    """What the children have noted."""
-    try:
-        found: dict[str, str] = json.loads(_model_faults_file().read_text())
-        return found
-    except OSError:
-        return {}
-
-
-def _model_faults_file() -> Path:
-    return Path(f"{os.environ[_FAULT_FILE]}.models")
-
-
-def fault() -> str:
-    """Why this worker stopped, if it was for a fault of its own."""
-    if _FAULT_FILE not in os.environ:
-        return ""
-    path = Path(os.environ[_FAULT_FILE])
-    try:
-        return path.read_text()
-    finally:
-        path.unlink()
-        _model_faults_file().unlink(missing_ok=True)
-
-
-def _note_fault(reason: str) -> None:
-    Path(os.environ[_FAULT_FILE]).write_text(reason)
+def _consume_from(consumer: Any, queues: frozenset[str]) -> None:
+    consumed = frozenset(queue.name for queue in consumer.task_consumer.queues)
+    for queue in queues - consumed:
+        consumer.add_task_queue(queue)
+    for queue in consumed - queues:
+        consumer.cancel_task_queue(queue)
 
 
 def _give_up(reason: str) -> None:
     """Stop this worker for a fault: asked first, and ended where its event loop does not hear that."""
     log.error("giving up: %s", reason)
-    _note_fault(reason)
+    note_fault(reason)
     end = threading.Timer(_STOP_SECONDS, _end)
     end.daemon = True
     end.start()
@@ -189,4 +152,5 @@ def _give_up(reason: str) -> None:
 def _end() -> None:
     for child in active_children():  # one that hangs would outlive this process
         os.kill(child.pid, signal.SIGKILL)
+    close_notes()
     os._exit(1)

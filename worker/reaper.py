@@ -5,7 +5,7 @@ import queue
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 OVERDUE_AT_ONCE = 100
 FAULT_SCANS = 5  # for how many scans' time it stands that a model is not served
+OUTDATED_SCANS = 3  # in which a newer version was ready, before its doorbells are left to it
 SWEEPING_SHARE = 0.5  # of a scan's period, so that a child's death never waits for a long sweep
 
 
@@ -35,21 +36,22 @@ class Reaper(threading.Thread):
         give_up: Callable[[str], None],
         *,
         faults: Callable[[], Mapping[str, str]] = dict,
-        take_bells: Callable[[str], None] = lambda _: None,
-        leave_bells: Callable[[str], None] = lambda _: None,
+        listen_to: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
-        """`faults` tells which of the models this worker cannot serve, and why; it then leaves their doorbells.
+        """`faults` tells which of the models this worker cannot serve, and why.
 
-        It has begun with those of `models` alone; those of their names it takes as long as it has the newest version.
+        `listen_to` is told at each scan whose doorbells are to be taken: those of what is served, and those of its name
+        as long as no newer version is ready.
         """
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
         self._models = models
         self._faults = faults
-        self._take_bells = take_bells
-        self._leave_bells = leave_bells
-        self._taken = set(models)
+        self._listen_to = listen_to
+        self._heard = frozenset(models)
+        self._outdated = Counter[str]()  # for how many scans there has been a newer version of a name
         self._told = set[str]()
+        self._ending = threading.Event()
         self._boot = boot
         self._give_up = give_up
         self._store = open_store(settings)
@@ -73,6 +75,10 @@ class Reaper(threading.Thread):
     def bell_taken(self) -> None:
         """Called in Celery's event loop when this worker has taken a doorbell."""
         self._bell_taken.set()
+
+    def ending(self) -> None:
+        """Called when this worker has begun to stop: what its children end is their last."""
+        self._ending.set()
 
     def stop(self) -> None:
         """Take back the presence of this worker's children, and end."""
@@ -113,9 +119,12 @@ class Reaper(threading.Thread):
 
     def _leave(self) -> None:
         self._release()
+        self._take_back_presence()
+        self._store.show_faults(self._boot, {}, seconds=0)
+
+    def _take_back_presence(self) -> None:
         for name in set(map(name_of, self._models)):
             self._store.leave(name, f"{self._boot}|")
-        self._store.show_faults(self._boot, {}, seconds=0)
 
     def _release(self) -> None:
         """Free the leases of children that died. A death is struck off once Redis has answered for it."""
@@ -128,39 +137,48 @@ class Reaper(threading.Thread):
     def _scan(self) -> None:
         self._release()
         self._take_back_lapsed()
-        served = self._served()
-        processes = {name: self._store.ready_processes(name) for name in set(map(name_of, served))}
+        if self._ending.is_set():
+            self._take_back_presence()
+            return
+        processes = {name: self._store.ready_processes(name) for name in set(map(name_of, self._models))}
+        own = {ref for found in processes.values() for ref, process in found if process.startswith(f"{self._boot}|")}
+        served = self._served(own)
         self._choose_bells(served, processes)
-        ready = any(it.startswith(f"{self._boot}|") for found in processes.values() for _, it in found)
+        ready = bool(own)
         if ready and self._settings.alive_file is not None:
             self._settings.alive_file.touch()
         self._watch(ready=ready)
-        self._store.sweep({*served, *processes}, seconds=self._settings.reap_seconds * SWEEPING_SHARE)
+        self._store.sweep({*self._models, *processes}, seconds=self._settings.reap_seconds * SWEEPING_SHARE)
 
-    def _served(self) -> list[str]:
-        """The models that this worker serves; of the others it says why it does not."""
+    def _served(self, ready: set[str]) -> list[str]:
+        """The models that this worker serves; of the others it says why it does not.
+
+        One that some child cannot serve, and another is ready to, is served.
+        """
         faults = self._faults()
         if faults:
             self._store.show_faults(self._boot, faults, seconds=self._settings.reap_seconds * FAULT_SCANS)
         for model in faults.keys() - self._told:
             log.error("%s is not served: %s", model, faults[model])
             self._told.add(model)
-        return [model for model in self._models if model not in faults]
+        return [model for model in self._models if model not in faults or model in ready]
 
     def _choose_bells(self, served: Sequence[str], processes: Mapping[str, list[tuple[str, str]]]) -> None:
-        """Take the doorbells of what is served; those of a name only where no newer version of it is ready."""
+        """Take the doorbells of what is served; those of a name only where no newer version of it is ready.
+
+        Whoever has the newer version takes them within two scans of its own, and they are taken by both until then.
+        """
         wanted = set(served)
-        for name, found in processes.items():
-            newest = max((ref for ref, _ in found), key=natural, default=None)
-            if newest is None or newest in served:
+        for name in set(map(name_of, served)):
+            newest = max((ref for ref, _ in processes[name]), key=natural, default=None)
+            outdated = newest is not None and newest not in served
+            self._outdated[name] = self._outdated[name] + 1 if outdated else 0
+            if not outdated or (name in self._heard and self._outdated[name] < OUTDATED_SCANS):
                 wanted.add(name)
-        for model in wanted - self._taken:
-            self._take_bells(model)
-        for model in self._taken - wanted:
-            self._leave_bells(model)
-        if wanted != self._taken:
-            log.info("takes doorbells of %s", ", ".join(sorted(wanted)))
-        self._taken = wanted
+        if wanted != self._heard:
+            log.info("listens to doorbells of %s", ", ".join(sorted(wanted)))
+        self._heard = frozenset(wanted)
+        self._listen_to(self._heard)
 
     def _take_back_lapsed(self) -> None:
         """A lease that two scans in a row saw lapsed at the same end is made ready again."""
@@ -181,7 +199,7 @@ class Reaper(threading.Thread):
         """
         if ready and (
             self._bell_taken.is_set()
-            or not any(map(self._store.bells, self._taken))
+            or not any(map(self._store.bells, self._heard))
             or self._store.tokens(f"{self._boot}|")
         ):
             self._bell_taken.clear()

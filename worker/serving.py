@@ -2,17 +2,18 @@
 
 import logging
 import resource
+from collections.abc import Mapping
 
 import torch
 from billiard import current_process
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, SettingsError
 from jobs.models import name_of, natural, package_folder
 from worker.child import Child
 from worker.compute import Compute
 from worker.images import ImageLimits
+from worker.notes import note_model_faults
 from worker.package import load_package
-from worker.processes import note_model_faults
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,8 @@ LINGER_AMONG_SECONDS = 0.005  # a child that lingers for one model keeps the doo
 
 
 class Serving:
-    def __init__(self, settings: WorkerSettings, models: tuple[str, ...], boot: str) -> None:
-        """Loads the models, each given as `name@version`, on as many threads as a child has.
+    def __init__(self, settings: WorkerSettings, models: Mapping[str, str], boot: str) -> None:
+        """Loads the models, each given as `name@version` with its weights' sha256, on as many threads as a child has.
 
         One that cannot be served is noted, and left out.
 
@@ -36,19 +37,29 @@ class Serving:
         if len(models) > 1:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
-        compute = Compute.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
+        try:
+            compute = Compute.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
+        except SettingsError as error:
+            note_model_faults(dict.fromkeys(models, str(error)))
+            raise
         log.info("computing on %s", compute.name)
         self._children, faults = dict[str, Child](), dict[str, str]()
-        for ref in models:
+        for ref, sha256 in models.items():
+            folder = package_folder(settings.models_dir, ref)
             try:
-                classifier = load_package(package_folder(settings.models_dir, ref), ImageLimits.of(settings), compute)
+                classifier = load_package(folder, ImageLimits.of(settings), compute)
+                if (classifier.card.ref, classifier.card.sha256) != (ref, sha256):
+                    raise ModelPackageError(f"{folder}: is not the {ref} any more with which this worker was started")
             except ModelPackageError as error:
                 faults[ref] = str(error)
+            except Exception as error:  # nothing that is wrong with one model is to keep others down
+                log.exception("%s cannot be loaded", ref)
+                faults[ref] = f"{folder}: {error!r}"
             else:
                 self._children[ref] = Child(settings, classifier, boot)
+        note_model_faults(faults)
         if not self._children:
             raise ModelPackageError("; ".join(faults.values()))
-        note_model_faults(faults)
         self._newest = {name_of(ref): child for ref, child in sorted(self._children.items(), key=_by_age)}
 
     def start(self) -> None:

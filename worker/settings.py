@@ -106,6 +106,8 @@ class WorkerSettings(LeasingSettings):
             _ = self.served
         except ValidationError:
             raise ValueError("models: must be names of model packages, with commas between") from None
+        if "model" in self.model_fields_set and self.model not in self.served:
+            raise ValueError(f"model is {self.model}, which is not among models ({self.models}): set one of the two")
         return self
 
     @model_validator(mode="after")

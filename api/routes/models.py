@@ -12,7 +12,7 @@ from api.auth import Calls, owner_of
 from api.services import Services
 from api.views import model_view
 from jobs.errors import ModelNotFound
-from jobs.models import Card, name_of, natural
+from jobs.models import Card, name_of
 from jobs.settings import ModelRef
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(owner_of)])
@@ -51,9 +51,7 @@ async def _views(calls: Services, cards: list[Card]) -> list[dict[str, Any]]:
     """Of all versions of some models, the newest last."""
     serving = {name: await calls.models.serving(name) for name in {card.name for card in cards}}
     default = {card.name: card.ref for card in cards}
-    for card in cards:
-        if serving[card.name]:
-            default[card.name] = max((ref for ref, _ in serving[card.name]), key=natural)
+    default |= {card.name: card.ref for card in cards if card.ref in dict(serving[card.name])}
     return [
         model_view(
             card,

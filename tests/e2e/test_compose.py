@@ -202,10 +202,10 @@ async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compo
     compose("up", "--detach", "--no-recreate", "--scale", "worker=3")
 
     def workers() -> int:
-        (model,) = httpx.get(f"{compose.url}/v1/models/fmnist-mlp").json()["models"]
+        (model,) = httpx.get(f"{compose.url}/v1/models/fmnist-cnn").json()["models"]
         return int(model["serving"]["workers"])
 
-    wait_until(lambda: workers() == 3, seconds=60, what="three workers")
+    wait_until(lambda: workers() == 3, seconds=180, what="three workers")
     pictures = list(samples().values()) * 20
     submitting = asyncio.create_task(submit_all(compose.url, pictures))
     container = compose.containers("worker")[0]["Id"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jobs.keys import FAULTS
 from jobs.settings import SHIPPED_MODEL
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, Worker
 from tests.support.stack import Stack
@@ -78,11 +79,19 @@ def package(folder: Path, **changes: object) -> Path:
     return folder
 
 
+def told(valkey: Valkey) -> dict[str, str]:
+    """What `GET /v1/models` will say of models that are not served."""
+    with valkey.client as client:
+        parts = (member.decode().split("|", 2) for member in client.zrange(FAULTS, 0, -1))
+        return {model: why for model, _, why in parts}
+
+
 def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
     package(tmp_path / "weights" / "mine", name="mine", colour="red")
     status, lines = starting("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
     assert status == 1
     assert "colour: Extra inputs are not permitted" in lines[0]
+    assert "colour: Extra inputs are not permitted" in told(valkey)["mine"]
 
 
 def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
@@ -92,6 +101,7 @@ def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey,
     assert status == 1
     assert lines[-1].startswith("darkroom worker: the model cannot be served: ")
     assert "gives Bag" in lines[-1]
+    assert "gives Bag" in told(valkey)["mine@1"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -101,6 +111,7 @@ def test_a_gpu_that_is_not_there_stops_the_worker(valkey: Valkey, tmp_path: Path
     assert "Traceback" not in "".join(lines)
     expected = r"darkroom worker: the model cannot be served: DEVICE is cuda:1, but torch \S+ finds no GPUs here"
     assert re.fullmatch(expected, lines[-1])
+    assert "DEVICE is cuda:1" in told(valkey)["fmnist-mlp@1"]
 
 
 def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stack, tmp_path: Path) -> None:
@@ -116,6 +127,7 @@ def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stac
     status, lines = starting("worker", tmp_path, stack.valkey, MODELS_DIR=str(tmp_path / "weights"))
     assert status == 1
     assert "fmnist-mlp@1 is known with other weights" in lines[-1]
+    assert "is known with other weights" in told(stack.valkey)["fmnist-mlp@1"]
 
 
 def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: bytes) -> None:

@@ -145,7 +145,7 @@ class Api(Process):
     def __init__(self, redis_url: str, log: Path, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        environment = {"REDIS_URL": redis_url, "PORT": str(self.port), **_common(), **settings}
+        environment = {"REDIS_URL": redis_url, "PORT": str(self.port), **_common(settings), **settings}
         super().__init__([sys.executable, "-m", "api"], log, environment)
 
     def start(self) -> None:
@@ -165,7 +165,7 @@ class Worker(Process):
         self._redis_url = redis_url
         self._children = children
         self._model = settings.get("MODELS", settings.get("MODEL", "fmnist-mlp")).partition(",")[0]
-        environment = {"REDIS_URL": redis_url, "WORKER_CHILDREN": str(children), **_common(), **settings}
+        environment = {"REDIS_URL": redis_url, "WORKER_CHILDREN": str(children), **_common(settings), **settings}
         super().__init__([sys.executable, "-m", "worker"], log, environment)
 
     def start(self) -> None:
@@ -191,6 +191,7 @@ def _runs(pid: int, what: str) -> bool:
     return False
 
 
-def _common() -> dict[str, str]:
-    """The network that costs least: what is tested and measured with it is the queue."""
-    return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "MODEL": "fmnist-mlp"}
+def _common(settings: Mapping[str, str]) -> dict[str, str]:
+    """With the network that costs least where no other is named: what is tested and measured with it is the queue."""
+    model = {} if "MODELS" in settings else {"MODEL": "fmnist-mlp"}
+    return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)} | model

@@ -261,3 +261,16 @@ async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Sto
     await store.jobs.sweep([MODEL])
 
     assert store.redis.zrange(keys.SERVING + MODEL, 0, -1) == [b"fmnist-mlp@1|boot|1"]
+
+
+async def test_however_many_models_there_are_all_are_swept_two_a_call(store: Store) -> None:
+    models = [f"model-{number}" for number in range(20)]
+    for model in models:
+        store.redis.zadd(keys.SERVING + model, {f"{model}@1|boot|2": 1})
+    store.redis.config_resetstat()
+
+    await store.jobs.sweep(models)
+    store.leases.sweep(models, seconds=0)
+
+    assert not store.redis.exists(*(keys.SERVING + model for model in models))
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 2 * 11

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.pictures import bad_pictures, good_pictures, samples
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of
 from tests.support.waiting import eventually
+from worker import notes
 from worker.child import Child
 from worker.classifier import Classifier
 from worker.keeper import Keeper
@@ -546,6 +548,24 @@ async def test_two_leases_are_kept_at_once(store: Store, valkey: Valkey) -> None
         keeper.start()
         await eventually(lambda: earliest_end() > before + 1000, what="a second of renewals")
     keeper.stop()
+
+
+async def test_a_worker_that_is_ending_keeps_its_leases_and_shows_no_presence(
+    store: Store, valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.submit(b"x")
+    monkeypatch.setenv(notes._FOLDER, str(tmp_path))
+    notes.note_ending()
+    token = store.claim("boot|task|1|0").token
+    keeper = Keeper(WorkerSettings(redis_url=valkey.url, renew_seconds=0.1), MODEL, f"{MODEL}@1", "boot|1")
+    before = store.redis.zscore(keys.LEASES, token) or 0
+    with keeper.keeping(token):
+        keeper.start()
+        await eventually(
+            lambda: (store.redis.zscore(keys.LEASES, token) or 0) > before + 500, what="half a second of renewals"
+        )
+    keeper.stop()
+    assert not store.redis.exists(keys.SERVING + MODEL)
 
 
 async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store: Store, valkey: Valkey) -> None:

@@ -1,6 +1,10 @@
 """A worker of several models: each has its own doorbell, and one that cannot be served keeps no other down."""
 
 import json
+import os
+import re
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 from jobs import keys
 from tests.support.packages import classified, package
 from tests.support.pictures import samples
-from tests.support.processes import Api, Worker
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Worker, children_of
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -95,3 +99,39 @@ def test_names_of_models_that_are_none_are_refused(stack: Stack, tmp_path: Path)
     with pytest.raises(AssertionError, match="models: must be names of model packages"):
         worker.start()
     worker.stop()
+
+
+COUNTED = """
+if __name__ == "__main__":
+    from worker.main import run
+    run()
+else:  # a child
+    import worker.serving
+    of = worker.serving.Compute.of
+
+    class Counted(worker.serving.Compute):
+        @classmethod
+        def of(cls, *names, child):
+            print("computes as child", child, flush=True)
+            return of(*names, child=child)
+
+    worker.serving.Compute = Counted
+"""
+
+
+def test_each_child_has_its_number_among_the_devices(stack: Stack, tmp_path: Path) -> None:
+    script = tmp_path / "counted.py"
+    script.write_text(COUNTED)
+    environment = {"REDIS_URL": stack.valkey.url, "MODEL": "fmnist-mlp", "WORKER_CHILDREN": "3"}
+    environment |= {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "PYTHONPATH": str(ROOT)}
+
+    def numbers(worker: Process) -> list[str]:
+        return sorted(re.findall(r"computes as child (\d)", worker.output()))
+
+    with Process([sys.executable, str(script)], tmp_path / "counted.log", environment) as worker:
+        wait_until(lambda: numbers(worker) == ["0", "1", "2"], what="three children")
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children_of(worker.pid)}
+        killed = next(pid for pid, command in commands.items() if "spawn_main" in command)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(numbers(worker)) == 4, what="another in its place")
+        assert set(numbers(worker)) == {"0", "1", "2"}

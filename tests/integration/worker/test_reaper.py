@@ -27,9 +27,11 @@ MakeReaper = Callable[..., Reaper]
 def make_reaper(valkey: Valkey) -> Iterator[MakeReaper]:
     made = []
 
-    def make(**settings: float) -> Reaper:
+    def make(*, heard: list[frozenset[str]] | None = None, **settings: float) -> Reaper:
         values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES}
-        made.append(Reaper(WorkerSettings(**values | settings), [MODEL], "boot", given_up.append))
+        listen_to = (lambda _: None) if heard is None else heard.append
+        checked = WorkerSettings(**values | settings)
+        made.append(Reaper(checked, [f"{MODEL}@9"], "boot", given_up.append, listen_to=listen_to))
         return made[-1]
 
     yield make
@@ -164,13 +166,87 @@ def spawned_by(pid: int) -> list[int]:
     return [child for child in children_of(pid) if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
 
 
+OLDER, OURS, NEWER = (f"{MODEL}@{version}" for version in (8, 9, 10))
+ALONE, BOTH = frozenset({OURS}), frozenset({OURS, MODEL})
+
+
+@pytest.mark.parametrize(
+    ("ready", "heard"),
+    [
+        ([], BOTH),  # nobody else is: as at a start
+        ([(OURS, "boot|1")], BOTH),
+        ([(OURS, "other|1"), (OLDER, "other|1")], BOTH),
+        ([(OURS, "boot|1"), (NEWER, "other|1")], ALONE),
+        ([(OLDER, "other|1")], ALONE),  # until a child of ours is ready
+    ],
+)
+async def test_doorbells_of_the_name_are_the_newest_versions(
+    store: Store, make_reaper: MakeReaper, ready: list[tuple[str, str]], heard: frozenset[str]
+) -> None:
+    for ref, process in ready:
+        store.leases.show_presence(MODEL, ref, process, seconds=5)
+    seen = list[frozenset[str]]()
+    make_reaper(heard=seen, reap_seconds=0.02).start()
+    await eventually(lambda: len(seen) >= 5, what="some scans")
+    assert set(seen) == {heard}
+
+
+async def test_they_are_left_to_a_newer_version_only_when_it_was_ready_for_a_while(
+    store: Store, make_reaper: MakeReaper
+) -> None:
+    seen = list[frozenset[str]]()
+    reaper = make_reaper(heard=seen)
+    for _ in range(2):
+        reaper._scan()
+    store.leases.show_presence(MODEL, NEWER, "other|1", seconds=5)
+    for _ in range(4):
+        reaper._scan()
+    assert seen == [BOTH] * 4 + [ALONE] * 2
+    store.leases.leave(MODEL, "other|")
+    reaper._scan()
+    assert seen[-1] == BOTH
+
+
+@pytest.mark.parametrize("ends_in_ms", [-1, 3_600_000], ids=["it has ended", "the clock was set back"])
+async def test_a_presence_of_another_time_is_none(store: Store, make_reaper: MakeReaper, ends_in_ms: int) -> None:
+    seconds, _ = store.redis.time()
+    store.redis.zadd(keys.SERVING + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
+    seen = list[frozenset[str]]()
+    reaper = make_reaper(heard=seen)
+    for _ in range(5):
+        reaper._scan()
+    assert set(seen) == {BOTH}
+
+
+async def test_a_model_that_only_some_children_can_serve_is_served(store: Store, make_reaper: MakeReaper) -> None:
+    seen = list[frozenset[str]]()
+    reaper = make_reaper(heard=seen)
+    reaper._faults = lambda: {OURS: "its weights were lost"}  # type: ignore[method-assign]  # as a child would note
+    reaper._scan()
+    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=5)
+    reaper._scan()
+    assert seen == [frozenset(), BOTH]
+
+
+async def test_a_worker_that_is_told_to_stop_shows_no_presence_and_asks_for_nothing(
+    store: Store, make_reaper: MakeReaper
+) -> None:
+    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=5)
+    seen = list[frozenset[str]]()
+    reaper = make_reaper(heard=seen)
+    reaper.ending()
+    reaper._scan()
+    assert seen == []
+    assert store.redis.zcard(keys.SERVING + MODEL) == 0
+
+
 @pytest.mark.parametrize("sign", ["it takes doorbells", "its children hold leases"])
 async def test_the_watchdog_leaves_a_worker_alone_that_shows_life(
     store: Store, make_reaper: MakeReaper, sign: str
 ) -> None:
     given_up.clear()
     reaper = make_reaper(reap_seconds=0.02, watchdog_seconds=0.5)
-    store.leases.show_presence(MODEL, f"{MODEL}@1", "boot|1", seconds=60)
+    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=8)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     if sign == "its children hold leases":
         await store.submit(b"slow")

@@ -1,5 +1,8 @@
 """Versions of a model side by side: each takes what asks for it, and the newest that is ready what asks for none."""
 
+import os
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.archives import make_tar
 from tests.support.packages import classified, package
 from tests.support.pictures import samples
 from tests.support.processes import Api, Worker
@@ -95,6 +99,48 @@ def test_a_version_whose_golden_images_fail_takes_no_traffic(stack: Stack, packa
     assert [answered_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
     assert classified(api, SHIRT, "clothes@11", seconds=1)["status"] == "queued"
     assert default(api) == ["clothes@10"]
+
+
+def test_a_worker_that_ends_for_it_leaves_word(stack: Stack, packages: Path, api: Api) -> None:
+    worker = Worker(stack.valkey.url, packages / "log", MODELS="clothes@11", MODELS_DIR=str(packages))
+    with pytest.raises(AssertionError, match="gives Bag at"):
+        worker.start()
+    worker.stop()
+    (fault,) = httpx.get(f"{api.url}/v1/models/clothes@11").json()["faults"]
+    assert (fault["model"], fault["workers"]) == ("clothes@11", 1)
+    assert "gives Bag at" in fault["detail"]
+    start(stack, packages, "clothes@10")
+    assert httpx.get(f"{api.url}/v1/models").json()["faults"] == [], "whoever takes its place on this host is well"
+
+
+def test_a_package_that_is_replaced_under_a_worker_is_not_served_as_what_it_was(
+    stack: Stack, packages: Path, api: Api
+) -> None:
+    worker = start(stack, packages, "clothes@9")
+    shutil.rmtree(packages / "clothes@9")
+    (packages / "clothes@10").rename(packages / "clothes@9")
+    (child,) = worker.children()
+    os.kill(child, signal.SIGKILL)
+    assert worker.wait(30) == 1
+    assert "is not the clothes@9 any more with which this worker was started" in worker.output().splitlines()[-1]
+    assert "not the clothes@9 any more" in httpx.get(f"{api.url}/v1/models").json()["faults"][0]["detail"]
+
+
+def test_much_work_that_asks_for_a_version_holds_up_none_that_asks_for_none(
+    stack: Stack, packages: Path, api: Api
+) -> None:
+    (child,) = start(stack, packages, "clothes@9").children()
+    body = make_tar({f"{number}.png": SHIRT for number in range(20_000)})
+    os.kill(child, signal.SIGSTOP)
+    many, one = (
+        httpx.post(
+            f"{api.url}/v1/jobs?model={model}", content=content, headers={"Content-Type": kind}, timeout=60
+        ).json()["links"]["self"]
+        for model, content, kind in (("clothes@9", body, "application/x-tar"), ("clothes", SHIRT, "image/png"))
+    )
+    os.kill(child, signal.SIGCONT)
+    assert httpx.get(f"{api.url}{one}?wait=20", timeout=40).json()["status"] == "completed"
+    assert httpx.get(f"{api.url}{many}").json()["counts"]["pending"] > 0
 
 
 def test_one_worker_serves_several_versions(stack: Stack, packages: Path, api: Api) -> None:

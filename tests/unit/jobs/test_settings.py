@@ -99,9 +99,10 @@ def test_a_password_in_the_url_comes_first_and_neither_is_shown() -> None:
     ("environment", "model"),
     [
         ({}, SHIPPED_MODEL),
-        ({"MODEL": ""}, SHIPPED_MODEL),
         ({"MODEL": "mine@2"}, "mine@2"),
-        ({"MODELS": "first, second", "MODEL": "mine"}, "first"),
+        ({"MODELS": "first, second"}, "first"),
+        ({"MODELS": "first,second", "MODEL": "second"}, "second"),
+        ({"MODELS": ""}, SHIPPED_MODEL),
         ({"MODELS": "", "MODEL": "mine"}, "mine"),
         ({"MODELS": "first,second", "DEFAULT_MODEL": "second"}, "second"),
     ],
