@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from jobs.models import Input, Manifest, Output, Preprocessing
+from jobs.models import Input, Manifest, Output, Preprocessing, SecondLook
 from training.augment import augment, augment_renditions
 from training.calibration import best_temperature, calibration_error, familiar_from
 from training.data import CLASSES, load_fashion_mnist, tensors
@@ -14,11 +15,13 @@ from training.pictures import confusion_matrix, learning_curve
 from training.renditions import on_colours, png
 from worker.architectures import fmnist_cnn
 from worker.compute import Compute
-from worker.head import Head
+from worker.head import Head, Rows
+from worker.second_look import looked_twice
 
 NAME = "fmnist-cnn"
 VERSION = "1"
 INPUT = Input(channels=1, height=28, width=28)
+SECOND_LOOK = SecondLook(below=0.95)
 # Chosen on the held-out images.
 RECIPE = Recipe(
     epochs=120,
@@ -47,13 +50,18 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
         network, train, held_out, RECIPE, log, compute=compute, augment=augment, late_augment=augment_renditions
     ).cpu()
 
-    known = logits(kept, held_out[0])
-    output = Output(temperature=best_temperature(known, held_out[1]))
-    least = familiar_from(Head(output, len(CLASSES)).familiarity(known.numpy()))
+    output = Output(temperature=best_temperature(logits(kept, held_out[0]), held_out[1]))
+    head = Head(output, len(CLASSES))
+
+    def outputs(inputs: Tensor) -> Rows:
+        return looked_twice(
+            lambda rows: logits(kept, torch.from_numpy(rows)).numpy(), inputs.numpy(), head, SECOND_LOOK
+        )
+
+    least = familiar_from(head.familiarity(outputs(held_out[0])))
 
     inputs, labels = tensors(data.test)
-    found = logits(kept, inputs).numpy()
-    head = Head(output, len(CLASSES))
+    found = outputs(inputs)
     confidences, answers = head.confidences(found), found.argmax(axis=1)
     alarms = float((head.familiarity(found) < least).mean())
     learning_curve(log, docs / f"{NAME}-learning.svg")
@@ -69,6 +77,7 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
         architecture=NAME,
         input=INPUT,
         preprocessing=Preprocessing(mode="fmnist"),
+        second_look=SECOND_LOOK,
         output=output.model_copy(update={"familiar_min": least, "false_alarms": alarms}),
         seed=RECIPE.seed,
         test_accuracy=float((answers == labels.numpy()).mean()),
