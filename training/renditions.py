@@ -28,7 +28,7 @@ Rendition = Callable[[Pixels, Generator], bytes]
 
 IMAGES = 2_000
 SEED = 20261127
-CLEAN_POINTS, BACKGROUND_POINTS = 1.0, 5.0
+CLEAN_POINTS, NOISY_POINTS = 1.0, 5.0
 """By how much the accuracy of a rendition may differ from that of the images as the data set has them."""
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -124,7 +124,7 @@ RENDITIONS: dict[str, Rendition] = {
     "palette PNG": lambda pixels, _: _file(_shot(pixels).convert("RGB").quantize(64), "PNG", compress_level=1),
     "CMYK JPEG": lambda pixels, _: _file(_shot(pixels).convert("CMYK"), "JPEG", quality=90),
 }
-BACKGROUNDS = {"on a coloured background", "on a noisy background"}
+NOISY = {"on a noisy background"}
 
 
 def accuracies(
