@@ -11,10 +11,10 @@ from tests.support.processes import ROOT
 from training.data import Split, load_fashion_mnist
 from training.fmnist_cnn import INPUT
 from training.renditions import (
-    BACKGROUND_POINTS,
-    BACKGROUNDS,
     CLEAN_POINTS,
     IMAGES,
+    NOISY,
+    NOISY_POINTS,
     RENDITIONS,
     accuracies,
     on_colours,
@@ -32,7 +32,7 @@ def accuracy(name: str) -> float:
 
 @pytest.mark.parametrize("name", RENDITIONS)
 def test_a_rendition_is_classified_as_well_as_the_images_themselves(name: str) -> None:
-    allowed = BACKGROUND_POINTS if name in BACKGROUNDS else CLEAN_POINTS
+    allowed = NOISY_POINTS if name in NOISY else CLEAN_POINTS
     assert 100 * (accuracy("raw") - accuracy(name)) <= allowed
 
 
