@@ -14,7 +14,7 @@ import pytest
 
 from api.http import _Joining
 from jobs.ids import to_text
-from tests.support.processes import Api, Valkey
+from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 from tests.support.store import Store
 from tests.support.waiting import eventually
 
@@ -24,6 +24,8 @@ TRIES = 20  # of what two packets would break now and then only
 
 @pytest.fixture(scope="module")
 def process(_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with _valkey.client as client:
+        client.config_set("maxmemory", MAXMEMORY_BYTES)  # whatever a test before has left
     with Api(_valkey.url, tmp_path_factory.mktemp("api") / "log") as api:
         yield api
         assert "Traceback" not in api.output()
