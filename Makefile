@@ -17,9 +17,11 @@ run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctr
 demo: .venv/run ## Submit the sample pictures to what `make run` started
 	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify tests/data/*.png
 
-# A file's tests stay together: they share what is slow to start.
-test: .venv/dev ## Run all tests, some side by side
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share what is slow to start. Whole stacks come last and have the machine to
+# themselves: how long they may take is part of what is tested.
+test: .venv/dev ## Run all tests, as many files side by side as there are cores
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 coverage: .venv/dev ## Run all tests one after the other, and show which lines and branches they reach
 	$(BIN)/python -m pytest --cov --cov-report=term

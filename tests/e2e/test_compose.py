@@ -85,7 +85,7 @@ def compose() -> Iterator[Compose]:
     started = time.monotonic()
     try:
         compose("up", "--detach")
-        result = wait_until(compose.first_result, seconds=300, what="the first result")
+        result = wait_until(compose.first_result, seconds=120, what="the first result")
         compose.seconds_to_first_result = time.monotonic() - started
         assert result["class"] == "Bag"
         yield compose
@@ -101,7 +101,7 @@ def is_healthy(compose: Compose, service: str) -> bool:
 def test_the_stack_comes_up_and_classifies(compose: Compose) -> None:
     print(f"from `docker compose up` to the first result: {compose.seconds_to_first_result:.1f} s")
     for service in ("redis", "api", "worker", "outbound"):
-        wait_until(partial(is_healthy, compose, service), seconds=180, what=f"a healthy {service}")
+        wait_until(partial(is_healthy, compose, service), seconds=60, what=f"a healthy {service}")
     answer = httpx.post(f"{compose.url}/predict", files={"file": BAG}, timeout=20)
     assert answer.json()["class"] == "Bag"
 
@@ -142,10 +142,10 @@ def test_a_worker_that_ends_is_started_again(compose: Compose) -> None:
     compose("exec", "--no-TTY", "worker", "python3", "-c", "import os; os.kill(1, 15)")
     wait_until(
         lambda: compose.containers("worker")[0]["RestartCount"] > before["RestartCount"],
-        seconds=180,
+        seconds=90,
         what="another start of the worker",
     )
-    wait_until(compose.first_result, seconds=180, what="a result")
+    wait_until(compose.first_result, seconds=60, what="a result")
 
 
 @pytest.mark.parametrize("module", ["torch", "cv2", "PIL", "numpy", "celery"])
@@ -194,7 +194,7 @@ async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose
     assert exits == {"redis": [0], "api": [0], "outbound": [0], "worker": [0]}, "asked to stop, and stopped in time"
 
     compose("up", "--detach", "--scale", "worker=1")
-    wait_until(compose.first_result, seconds=300, what="the first result")
+    wait_until(compose.first_result, seconds=120, what="the first result")
     assert {result["class"] for result in await results_of(compose.url, accepted)} == {"Bag"}
 
 
@@ -205,7 +205,7 @@ async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compo
         (model,) = httpx.get(f"{compose.url}/v1/models/fmnist-cnn").json()["models"]
         return int(model["serving"]["workers"])
 
-    wait_until(lambda: workers() == 3, seconds=180, what="three workers")
+    wait_until(lambda: workers() == 3, seconds=60, what="three workers")
     pictures = list(samples().values()) * 20
     submitting = asyncio.create_task(submit_all(compose.url, pictures))
     container = compose.containers("worker")[0]["Id"]
