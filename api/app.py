@@ -14,7 +14,7 @@ from api.direct import Express
 from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
-from jobs.models import pinned_cards
+from jobs.packages import pinned_cards
 
 DESCRIPTION = """
 Submit one image or many, get a job id at once, and come back for the classes.

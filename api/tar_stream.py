@@ -54,7 +54,7 @@ async def read_tar(parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: Ta
             head += part
             if len(head) < len(_GZIP):
                 continue
-            part, gzip = head, _Gunzip(limits) if head.startswith(_GZIP) else None  # noqa: PLW2901
+            part, gzip = head, _Gunzip(limits) if head.startswith(_GZIP) else None  # noqa: PLW2901 - the head is read
         for piece in gzip.feed(part) if gzip is not None else (part,):
             for image in tar.feed(piece):
                 yield image

@@ -40,7 +40,8 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
     """Train, calibrate on the held-out images, measure on the test images once, and write package and pictures."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)
-    network = fmnist_cnn(len(CLASSES)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = fmnist_cnn(len(CLASSES))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out of its types
     log = cache / f"{NAME}.csv"
     held_out = tensors(data.held_out)
     images, labels = tensors(data.train)

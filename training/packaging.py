@@ -10,7 +10,8 @@ import safetensors.torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jobs.models import MANIFEST, GoldenImage, Manifest, Weights
+from jobs.models import GoldenImage, Manifest, Weights
+from jobs.packages import MANIFEST
 from training.data import CLASSES, LIMITS, Split
 from worker.package import load_package
 

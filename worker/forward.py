@@ -76,12 +76,13 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self._weight, self._bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-        self._packed = _OPERATORS._reorder_linear_weight(self._weight, _PACKED_FOR)  # noqa: SLF001
+        # No public part of torch: where a release has these no more, `fastest` goes on without.
+        self._packed = _OPERATORS._reorder_linear_weight(self._weight, _PACKED_FOR)  # noqa: SLF001 - see above
 
     def forward(self, inputs: Tensor) -> Tensor:
         if len(inputs) == 1:  # reading the weights is all of the work then, and MKL reads them faster
             return functional.linear(inputs, self._weight, self._bias)
-        outputs: Tensor = _OPERATORS._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")  # noqa: SLF001
+        outputs: Tensor = _OPERATORS._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")  # noqa: SLF001 - the same
         return outputs
 
 

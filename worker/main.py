@@ -5,7 +5,7 @@ from contextlib import closing
 
 from jobs.doorbell import build_bell
 from jobs.errors import ModelPackageError
-from jobs.models import check_packages
+from jobs.packages import check_packages
 from worker.app import make_celery, start_up, tell_faults
 from worker.app import run as run_worker
 from worker.notes import note_served, served

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from jobs.errors import ModelPackageError
-from jobs.models import MANIFEST, GoldenImage, Input, Manifest, Weights, read_manifest
+from jobs.models import GoldenImage, Input, Manifest, Weights
+from jobs.packages import MANIFEST, read_manifest
 from worker.classifier import Classifier
 from worker.images import ImageLimits
 from worker.package import load_package, read_weights

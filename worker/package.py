@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from jobs.errors import ModelPackageError
-from jobs.models import MANIFEST, Manifest, check_package, natural
+from jobs.models import Manifest, natural
+from jobs.packages import MANIFEST, check_package
 from worker.architectures import ARCHITECTURES
 from worker.classifier import Classifier
 from worker.compute import FULL, Compute, Placed

@@ -8,7 +8,8 @@ import torch
 from billiard import current_process
 
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.models import name_of, natural, package_folder
+from jobs.models import name_of, natural
+from jobs.packages import package_folder
 from worker.child import Child
 from worker.compute import Compute
 from worker.images import ImageLimits

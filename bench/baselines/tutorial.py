@@ -21,13 +21,13 @@ api = FastAPI()
 loaded: dict[str, nn.Module] = {}
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def load(**_: Any) -> None:
     """The model is loaded once a process."""
     loaded["network"] = load_network()
 
 
-@app.task  # type: ignore[untyped-decorator]
+@app.task  # type: ignore[untyped-decorator]  # Celery has no types
 def classify(image: str) -> dict[str, str]:
     return predict(loaded["network"], base64.b64decode(image))
 

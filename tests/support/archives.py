@@ -25,7 +25,7 @@ def make_tar(
     files: Mapping[str, bytes] | Iterable[tuple[str, bytes]], *, kind: int = tarfile.PAX_FORMAT, mode: str = "w"
 ) -> bytes:
     file = BytesIO()
-    with tarfile.open(fileobj=file, mode=mode, format=kind) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=file, mode=mode, format=kind) as archive:  # type: ignore[call-overload]  # any mode
         for name, data in files.items() if isinstance(files, Mapping) else files:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)

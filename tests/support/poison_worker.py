@@ -65,8 +65,8 @@ def _install() -> None:
             raise ValueError("this image is of one shade")
         return outputs(self, inputs)
 
-    module.Sheet.add = poisoned_add  # type: ignore[method-assign]
-    module.Classifier.outputs = poisoned_outputs  # type: ignore[method-assign]
+    module.Sheet.add = poisoned_add  # type: ignore[method-assign]  # as a fault would
+    module.Classifier.outputs = poisoned_outputs  # type: ignore[method-assign]  # the same
 
 
 if __name__ == "__main__":

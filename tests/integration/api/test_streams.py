@@ -51,7 +51,7 @@ async def test_an_archive_is_a_job_whose_items_have_its_names_and_order(
     api: httpx.AsyncClient, store: Store, shirt: bytes, content_type: str, pack: object
 ) -> None:
     files = pictures(shirt, 150)
-    body = pack(files | {"photos/.DS_Store": b"x"})  # type: ignore[operator]
+    body = pack(files | {"photos/.DS_Store": b"x"})  # type: ignore[operator]  # any of the packers
     answer = await api.post("/v1/jobs", content=body, headers={"Content-Type": content_type} if content_type else {})
     job = answer.json()
     assert (answer.status_code, job["lane"], job["counts"]["total"], job["skipped"]) == (202, "bulk", 150, 1)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ModelPackageError
-from jobs.models import Manifest, card_from_json, check_package, pinned_cards, read_manifest
+from jobs.models import Manifest, card_from_json, name_of, natural
+from jobs.packages import check_package, pinned_cards, read_manifest
 
 PACKAGE = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
 
@@ -87,3 +88,13 @@ def test_a_card_of_a_newer_version_is_still_read() -> None:
     card = Manifest.model_validate_json((PACKAGE / "manifest.json").read_bytes()).card("0" * 64)
     newer = card.model_dump() | {"thresholds": [1, 2]}
     assert card_from_json(json.dumps(newer).encode()) == card
+
+
+def test_versions_are_in_the_order_of_their_numbers() -> None:
+    versions = ["m@1", "m@1.2", "m@1.10", "m@2", "m@9", "m@10", "m@10-rc1", "m@a1", "m@a12", "m@b"]
+    assert sorted(set(versions), key=natural) == versions
+    assert min(["layer.10.bias", "layer.2.bias", "layer.².bias"], key=natural) == "layer.2.bias"
+
+
+def test_a_name_is_what_is_before_the_version() -> None:
+    assert [name_of(ref) for ref in ("m@1", "m", "@fetch", "@fetch@1")] == ["m", "m", "@fetch", "@fetch@1"]

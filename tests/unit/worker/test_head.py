@@ -53,7 +53,7 @@ def test_a_sigmoid_answers_with_its_second_class_from_a_threshold_on(
 
 def test_confidences_of_the_networks_own_are_taken_as_they_are() -> None:
     outputs = np.array([[0.25, 0.5, 0.125]], np.float32)
-    ((best, *_),) = Head(Output(activation="none"), 3).outcomes(outputs, [3])  # type: ignore[misc]
+    ((best, *_),) = Head(Output(activation="none"), 3).outcomes(outputs, [3])  # type: ignore[misc]  # or it is no list
     assert best == (1, 0.5)
 
 
