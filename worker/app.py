@@ -54,7 +54,7 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_pool_start_method="spawn",  # a fork of a process that has used torch hangs
-        worker_proc_alive_timeout=120,  # a child loads torch and the model before it says that it is up
+        worker_proc_alive_timeout=settings.load_seconds_max,  # a child loads before it says that it is up
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=2,

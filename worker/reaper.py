@@ -61,6 +61,7 @@ class Reaper(threading.Thread):
         self._outage = Outage("housekeeping")
         self._bell_taken = threading.Event()
         self._idle_scans = 0
+        self._was_ready = False
         self._oom_kills = oom_kills()
 
     def child_died(self, task_id: str, exception: BaseException) -> None:
@@ -197,6 +198,8 @@ class Reaper(threading.Thread):
         children are busy, and then they hold leases. Another worker that took the bell first would have left none for
         the scan to see. Scans are counted, not time: in a process that was frozen time has passed, but nothing waited.
         """
+        if ready != self._was_ready:
+            self._was_ready, self._idle_scans = ready, 0
         if ready and (
             self._bell_taken.is_set()
             or not any(map(self._store.bells, self._heard))
@@ -206,7 +209,8 @@ class Reaper(threading.Thread):
             self._idle_scans = 0
             return
         self._idle_scans += 1
-        if self._idle_scans * self._settings.reap_seconds > self._settings.watchdog_seconds:
+        patience = self._settings.watchdog_seconds if ready else self._settings.load_seconds_max
+        if self._idle_scans * self._settings.reap_seconds > patience:
             self._idle_scans = 0
             what = "doorbells wait, and this worker has taken none" if ready else "no child has been ready"
-            self._give_up(f"{what} for {self._settings.watchdog_seconds:g} s")
+            self._give_up(f"{what} for {patience:g} s")

@@ -142,7 +142,7 @@ def test_a_worker_that_is_connected_but_deaf_to_doorbells_exits(stack: Stack, tm
 def test_a_worker_whose_children_never_become_ready_exits_and_leaves_none_of_them(stack: Stack, tmp_path: Path) -> None:
     script = tmp_path / "stuck.py"
     script.write_text(STUCK)
-    with worker_of(stack, script, WATCHDOG_SECONDS="3") as worker:
+    with worker_of(stack, script, LOAD_SECONDS_MAX="3") as worker:
         (child,) = wait_until(lambda: spawned_by(worker.pid), what="a child")
         assert worker.wait(seconds=20) == 1
         assert "giving up: no child has been ready for 3 s" in worker.output()
@@ -260,6 +260,30 @@ async def test_the_watchdog_leaves_a_worker_alone_that_shows_life(
 
     store.redis.delete(keys.LEASES)
     await eventually(lambda: given_up, what="the end of patience")
+
+
+async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_alone(
+    store: Store, make_reaper: MakeReaper
+) -> None:
+    given_up.clear()
+    reaper = make_reaper(reap_seconds=1, watchdog_seconds=5, load_seconds_max=20)
+    for _ in range(20):
+        reaper._scan()
+    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=8)
+    store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
+    for _ in range(5):
+        reaper._scan()
+    assert given_up == []
+    reaper._scan()
+    assert given_up == ["doorbells wait, and this worker has taken none for 5 s"]
+
+    given_up.clear()
+    store.leases.leave(MODEL, "boot|")
+    for _ in range(20):
+        reaper._scan()
+    assert given_up == []
+    reaper._scan()
+    assert given_up == ["no child has been ready for 20 s"]
 
 
 async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
