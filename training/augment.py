@@ -12,22 +12,24 @@ SCALED, SCALE_MAX = 0.15, 0.1  # the share of images that are scaled, and by how
 CHANGED = 0.08  # the share whose contrast, and whose sharpness, and whose noise is changed
 CONTRAST_MAX, NOISE_MAX = 0.2, 0.05
 SHOWN_OTHERWISE = 0.125  # the share of images in place of which another rendition is shown
-ERASED, ERASED_AREA, ERASED_ASPECT = 0.5, (0.02, 0.33), (0.3, 3.3)  # random erasing (Zhong et al. 2017)
+ERASED, ERASED_AREA, ERASED_ASPECT = 0.25, (0.02, 0.33), (0.3, 3.3)  # random erasing (Zhong et al. 2017)
 
 
 def augment(images: Tensor, generator: Generator) -> Tensor:
     """float32, N × 1 × height × width, in [0, 1], of N × 1 or more of the like; of more, the first is taken."""
-    moved = _moved(images[:, :1], generator)
-    changed = _with_other_light(moved, generator)
-    return _erased(changed, generator)
+    return _erased(_varied(images[:, :1], generator), generator)
 
 
-def augment_renditions(images: Tensor, generator: Generator) -> Tensor:
-    """As `augment`, and now and then of one of an image's other renditions, which are its further channels."""
+def augment_late(images: Tensor, generator: Generator) -> Tensor:
+    """Nothing erased; and now and then an image's other renditions, which are its further channels."""
     count, others = len(images), images.shape[1] - 1
     shown = torch.randint(1, others + 1, (count,), generator=generator)
     shown[torch.rand(count, generator=generator) >= SHOWN_OTHERWISE] = 0
-    return augment(images[torch.arange(count), shown].unsqueeze(1), generator)
+    return _varied(images[torch.arange(count), shown].unsqueeze(1), generator)
+
+
+def _varied(images: Tensor, generator: Generator) -> Tensor:
+    return _with_other_light(_moved(images, generator), generator)
 
 
 def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
@@ -65,7 +67,7 @@ def _with_other_light(images: Tensor, generator: Generator) -> Tensor:
 
 
 def _erased(images: Tensor, generator: Generator) -> Tensor:
-    """Half of them with noise in place of a rectangle."""
+    """Some with noise in place of a rectangle."""
     count, side = len(images), images.shape[-1]
     area = _uniform(count, *ERASED_AREA, generator) * side * side
     low, high = (float(torch.tensor(bound).log()) for bound in ERASED_ASPECT)

@@ -11,23 +11,29 @@ def fmnist_mlp(classes: int) -> nn.Module:
     return _Flat(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, classes))
 
 
-def fmnist_cnn(classes: int) -> nn.Module:
-    """A residual network (He et al. 2016) of thirteen 3 × 3 convolutions on top of each other, for N × 1 × 28 × 28.
+def fmnist_cnn_1(classes: int) -> nn.Module:
+    """Version 1: 377 thousand parameters, 35 million multiplications an image."""
+    return _residual_network(classes, 16, 16, 48, 48, 96, 96)
 
-    377 thousand parameters, 35 million multiplications an image.
+
+def fmnist_cnn(classes: int) -> nn.Module:
+    """653 thousand parameters, 53 million multiplications an image."""
+    return _residual_network(classes, 16, 64, 64, 128, 128)
+
+
+def _residual_network(classes: int, *channels: int) -> nn.Module:
+    """A residual network (He et al. 2016) with a block for each of `channels`, for N × 1 × 28 × 28.
+
+    Where there are more channels than before, there are half as many rows and columns.
     """
+    before = (channels[0], *channels)
     return nn.Sequential(
-        *_convolution(1, 16, 3),
+        *_convolution(1, channels[0], 3),
         nn.ReLU(),
-        _Residual(16, 16),
-        _Residual(16, 16),
-        _Residual(16, 48, stride=2),
-        _Residual(48, 48),
-        _Residual(48, 96, stride=2),
-        _Residual(96, 96),
+        *(_Residual(less, more, stride=1 if less == more else 2) for less, more in zip(before, channels, strict=False)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(96, classes),
+        nn.Linear(channels[-1], classes),
     )
 
 
@@ -59,4 +65,8 @@ def _convolution(channels_in: int, channels: int, size: int, stride: int = 1) ->
     return convolution, nn.BatchNorm2d(channels)
 
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"fmnist-mlp": fmnist_mlp, "fmnist-cnn": fmnist_cnn}
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+    "fmnist-mlp": fmnist_mlp,
+    "fmnist-cnn": fmnist_cnn_1,
+    "fmnist-cnn-2": fmnist_cnn,
+}

@@ -19,11 +19,12 @@ CALM_FORWARDS = 100  # after so many in smaller batches, larger ones are tried a
 class Compute:
     device: torch.device
     half: bool
-    """Convolutions and products in bfloat16, the rest in float32."""
+    """Convolutions and products in bfloat16, the rest in float32; on a processor only where that is faster."""
 
     @classmethod
     def of(cls, device: str = "auto", precision: str = "auto", *, child: int = 0) -> Self:
-        """`auto`: a GPU, if there is one; and half on a GPU. Of several GPUs a worker's children take turns.
+        """`auto`: a GPU, if there is one; and half on what has instructions for it. Of several GPUs a worker's children
+        take turns.
 
         Raises:
             SettingsError: there is no such device.
@@ -36,7 +37,7 @@ class Compute:
         place = torch.device(device)
         if place.type == "cuda" and (place.index or 0) >= gpus:
             raise SettingsError(f"DEVICE is {device}, but torch {torch.__version__} finds {gpus or 'no'} GPUs here")
-        half = precision == "bfloat16" or (precision == "auto" and place.type == "cuda")
+        half = precision == "bfloat16" or (precision == "auto" and (place.type == "cuda" or _processor_has_bfloat16()))
         return cls(place, half)
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -44,8 +45,15 @@ class Compute:
 
     @property
     def name(self) -> str:
-        kind = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "the processor"
-        return f"{kind}, in {'bfloat16' if self.half else 'float32'}"
+        precision = "bfloat16" if self.half else "float32"
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)}, in {precision}"
+        return f"the processor, in {precision}{' where that is faster' if self.half else ''}"
+
+
+def _processor_has_bfloat16() -> bool:
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 FULL = Compute(torch.device("cpu"), half=False)

@@ -26,6 +26,7 @@ from jobs.errors import ModelPackageError
 from jobs.models import GoldenImage, Input, Manifest, Weights
 from jobs.packages import MANIFEST, read_manifest
 from worker.classifier import Classifier
+from worker.compute import FULL, Compute
 from worker.images import ImageLimits
 from worker.package import load_package, read_weights
 from worker.settings import WorkerSettings
@@ -37,7 +38,7 @@ SECONDS_MAX = 5.0  # for each size of batch
 PROGRAM = "program.pt2"
 
 
-def report(folder: Path, limits: ImageLimits) -> Iterator[str]:
+def report(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Iterator[str]:
     """What a worker would serve, line by line.
 
     Raises:
@@ -45,17 +46,18 @@ def report(folder: Path, limits: ImageLimits) -> Iterator[str]:
     """
     manifest = read_manifest(folder)
     yield f"{MANIFEST}: sound; {manifest.weights.format}, {len(manifest.classes)} classes"
-    classifier = load_package(folder, limits)
+    classifier = load_package(folder, limits, compute)
     wanted = classifier.card.input
     yield f"{classifier.card.ref}: weights loaded, sha256 {classifier.card.sha256}"
     yield f"{len(manifest.golden)} golden images{': as the manifest says' if manifest.golden else ''}"
     if manifest.second_look:
         look = manifest.second_look
         yield f"an image that it is less than {look.below:.0%} sure of has {look.views} forwards more"
+    threads = torch.get_num_threads()
     for batch in BATCHES:
         inputs = torch.rand(batch, wanted.channels, wanted.height, wanted.width).numpy()
         seconds = _seconds(classifier, inputs)
-        yield f"forward of {batch}: {1000 * seconds / batch:.3f} ms an image, on {torch.get_num_threads()} threads"
+        yield f"forward of {batch}: {1000 * seconds / batch:.3f} ms an image, on {threads} threads of {compute.name}"
 
 
 def _seconds(classifier: Classifier, inputs: Any) -> float:
@@ -142,6 +144,7 @@ def _arguments() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="load a package, run its golden images, measure it")
     check.add_argument("package", type=Path)
     check.add_argument("--threads", type=int, default=1)
+    check.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     make = commands.add_parser("export", help="make a package of your network")
     make.add_argument("factory", help="module:callable, which returns the network")
     make.add_argument("package", type=Path, help="the folder to write; its name is the model's")
@@ -182,7 +185,7 @@ def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
 def main() -> None:
     options = _arguments().parse_args()
     logging.basicConfig(level=logging.WARNING)
-    limits = ImageLimits.of(WorkerSettings())
+    limits, compute = ImageLimits.of(WorkerSettings()), FULL
     if options.command == "schema":
         sys.stdout.write(schema())
         return
@@ -191,7 +194,8 @@ def main() -> None:
             _export(options, limits)
         else:
             torch.set_num_threads(options.threads)
-        for line in report(options.package, limits):
+            compute = Compute.of("cpu", options.precision)
+        for line in report(options.package, limits, compute):
             print(line, flush=True)
     except (ModelPackageError, ImportError, AttributeError, OSError, ValueError) as error:
         sys.exit(f"darkroom models: {' '.join(str(error).split())}")

@@ -37,8 +37,11 @@ def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> 
     mode = mode_of(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
     _check_width(network, manifest, head.width, folder)
-    placed = fastest(network, card.input) if compute == FULL else Placed(network, compute)
-    classifier = Classifier(placed, card, mode, head, limits, manifest.second_look)
+    if compute.device.type == "cpu":
+        network = fastest(network, card.input, half=compute.half)
+    else:
+        network = Placed(network, compute)
+    classifier = Classifier(network, card, mode, head, limits, manifest.second_look)
     _check_golden(classifier, manifest, folder, HALF_TOLERANCE if compute.half else GOLDEN_TOLERANCE)
     return classifier
 

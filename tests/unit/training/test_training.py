@@ -12,9 +12,10 @@ from tests.support.processes import ROOT
 from training import data, fmnist_mlp
 from training import fit as fit_module
 from training.__main__ import main
-from training.augment import SHOWN_OTHERWISE, augment, augment_renditions
+from training.augment import ERASED, SHOWN_OTHERWISE, augment, augment_late
 from training.data import CLASSES, load_fashion_mnist
 from training.fit import Augment, Recipe, evaluate, fit
+from training.fmnist_cnn import softened
 from worker.architectures import fmnist_mlp as network_of
 from worker.package import load_package
 
@@ -165,10 +166,32 @@ def test_other_renditions_are_shown_only_while_the_rate_falls(tmp_path: Path) ->
 
 def test_some_images_are_shown_in_another_rendition() -> None:
     images = torch.stack([torch.full((28, 28), level) for level in (0.2, 0.5, 0.8)]).expand(4000, 3, 28, 28)
-    levels = augment_renditions(images, torch.Generator().manual_seed(1)).flatten(1).median(1).values
+    levels = augment_late(images, torch.Generator().manual_seed(1)).flatten(1).median(1).values
     shares = [float(((levels - level).abs() < 0.1).float().mean()) for level in (0.2, 0.5, 0.8)]
     assert shares[0] == pytest.approx(1 - SHOWN_OTHERWISE, abs=0.05)
     assert shares[1:] == pytest.approx([SHOWN_OTHERWISE / 2] * 2, abs=0.03)
+
+
+def test_nothing_is_erased_of_what_is_shown_late() -> None:
+    """What is erased is noise, which no black image has otherwise, but for the little that a light may bring."""
+    black = torch.zeros(2000, 2, 28, 28)
+    bright = [
+        float((shown.flatten(1).max(1).values > 0.5).float().mean())
+        for shown in (it(black, torch.Generator().manual_seed(1)) for it in (augment, augment_late))
+    ]
+    assert bright == [pytest.approx(ERASED, abs=0.03), 0]
+
+
+def test_what_is_learned_is_half_the_label_and_half_what_was_said_before() -> None:
+    labels = torch.from_numpy(load_fashion_mnist(CACHE).train.labels.astype(np.int64))
+    learned = softened(labels)
+    assert learned.shape == (len(labels), 10)
+    torch.testing.assert_close(learned.sum(dim=1), torch.ones(len(labels)))
+    of_label = learned.gather(1, labels[:, None])
+    assert of_label.min() >= 0.5
+    # What was said is mostly the label, and not always: it is of networks that have not learned the labels by heart.
+    assert float((learned.argmax(dim=1) == labels).float().mean()) > 0.95
+    assert 0.9 < float(((of_label - 0.5) > 0.25).float().mean()) < 0.99
 
 
 def test_what_is_shown_differs_each_time_and_stays_an_image() -> None:

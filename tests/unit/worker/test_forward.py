@@ -74,6 +74,30 @@ def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed
     assert "no such operator" in caplog.text
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.MonkeyPatch, *, half: bool) -> None:
+    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [4, 3, 2, 1][: len(networks)])
+    plain = convolutional()
+    changed = fastest(plain, INPUT, half=half)
+    inputs = torch.rand(64, 1, 28, 28)
+    with torch.inference_mode():
+        outputs = changed(inputs)
+        difference = float((outputs.float().softmax(1) - plain(inputs).softmax(1)).abs().max())
+    assert outputs.dtype == torch.float32
+    assert (1e-5 < difference < 1e-2) == half
+
+
+def test_bfloat16_is_not_taken_where_it_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [1, 2, 2, 0.1][: len(networks)])
+
+    class OfLastDigits(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.sin(1000 * inputs)
+
+    plain = nn.Sequential(convolutional(), OfLastDigits()).eval()
+    assert fastest(plain, INPUT, half=True) is plain
+
+
 def test_the_measurement_is_short() -> None:
     seen = list[int]()
 
