@@ -129,7 +129,7 @@ class Manifest(_Part):
         "what else it has by the alphabet. None: the first eight digits of the weights' sha256.",
     )
     description: str = ""
-    architecture: Literal["fmnist-mlp", "fmnist-cnn"] | None = Field(
+    architecture: Literal["fmnist-mlp", "fmnist-cnn", "fmnist-cnn-2"] | None = Field(
         None, description="The network that the weights are of; none, where they are an exported program."
     )
     weights: Weights

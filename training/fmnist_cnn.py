@@ -30,7 +30,7 @@ SOFTENED = 0.5
 SECOND_LOOK = SecondLook(below=0.7, shift_pixels=1)
 # Chosen on the held-out images.
 RECIPE = Recipe(
-    epochs=90,
+    epochs=76,
     batch_size=128,
     learning_rate=0.1,
     weight_decay=5e-4,
