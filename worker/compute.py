@@ -23,8 +23,7 @@ class Compute:
 
     @classmethod
     def of(cls, device: str = "auto", precision: str = "auto", *, child: int = 0) -> Self:
-        """`auto`: a GPU, if there is one; and half on what has instructions for it. Of several GPUs a worker's children
-        take turns.
+        """`auto`: a GPU, if there is one; and half on a GPU alone. Of several GPUs a worker's children take turns.
 
         Raises:
             SettingsError: there is no such device.
@@ -37,7 +36,7 @@ class Compute:
         place = torch.device(device)
         if place.type == "cuda" and (place.index or 0) >= gpus:
             raise SettingsError(f"DEVICE is {device}, but torch {torch.__version__} finds {gpus or 'no'} GPUs here")
-        half = precision == "bfloat16" or (precision == "auto" and (place.type == "cuda" or _processor_has_bfloat16()))
+        half = precision == "bfloat16" or (precision == "auto" and place.type == "cuda")
         return cls(place, half)
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -49,11 +48,6 @@ class Compute:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, in {precision}"
         return f"the processor, in {precision}{' where that is faster' if self.half else ''}"
-
-
-def _processor_has_bfloat16() -> bool:
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 FULL = Compute(torch.device("cpu"), half=False)

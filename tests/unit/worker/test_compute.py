@@ -79,19 +79,9 @@ def test_half_precision_gives_nearly_the_same(package: Path) -> None:
         assert max(abs(of[it.class_index] - it.confidence) for it in one) < 1e-2
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "half"), [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True, "avx2": True}, True)]
-)
-def test_a_processor_computes_in_half_where_it_has_instructions_for_it(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], *, half: bool
-) -> None:
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
-    assert Compute.of("cpu") == Compute(torch.device("cpu"), half)
-    assert Compute.of("cpu", "float32") == FULL
-    assert Compute.of("cpu", "bfloat16") == HALF
-
-
 def test_a_device_and_its_precision_by_name() -> None:
+    assert Compute.of("cpu") == Compute.of("cpu", "float32") == FULL
+    assert Compute.of("cpu", "bfloat16") == HALF
     assert FULL.name == "the processor, in float32"
     assert HALF.name == "the processor, in bfloat16 where that is faster"
 
@@ -147,7 +137,7 @@ def test_a_device_that_is_none_is_the_only_setting_that_is_told_of(monkeypatch: 
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
 def test_a_gpu_that_is_not_there_is_told(device: str) -> None:
-    assert Compute.of("auto", "float32") == FULL
+    assert Compute.of("auto") == FULL
     with pytest.raises(SettingsError, match=rf"^DEVICE is {device}, but torch .* finds no GPUs here$"):
         Compute.of(device)
 
