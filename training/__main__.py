@@ -5,6 +5,7 @@ It goes on where it was stopped, and a training that has ended is not repeated: 
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,8 +22,9 @@ RECIPES: dict[str, Callable[[Path, Path, Path, Compute], Manifest]] = {
 
 def _compute(device: str) -> Compute:
     """In bfloat16 where the device has instructions for it: training is not a promise about digits."""
-    half = device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return Compute.of(device, "bfloat16" if half else "float32")
+    auto = Compute.of(device)
+    half = auto.half or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return replace(auto, half=half)
 
 
 def main() -> None:

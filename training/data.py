@@ -49,8 +49,10 @@ def tensors(split: Split) -> tuple[Tensor, Tensor]:
     return inputs, torch.from_numpy(split.labels.astype(np.int64))
 
 
-def load_fashion_mnist(cache: Path) -> FashionMnist:
+def load_fashion_mnist(cache: Path, held_out: int = HELD_OUT) -> FashionMnist:
     """The data set, from Debian's package, from `cache`, or from its publisher into `cache`.
+
+    `held_out`: so many of the training images, the last ones.
 
     Raises:
         ValueError: a file is not what its publisher wrote.
@@ -59,8 +61,8 @@ def load_fashion_mnist(cache: Path) -> FashionMnist:
     parts = {name: _idx(_read(name, cache)) for name in _SHA256}
     images, labels = parts["train-images-idx3-ubyte.gz"], parts["train-labels-idx1-ubyte.gz"]
     return FashionMnist(
-        train=Split(images[:-HELD_OUT], labels[:-HELD_OUT]),
-        held_out=Split(images[-HELD_OUT:], labels[-HELD_OUT:]),
+        train=Split(images[:-held_out], labels[:-held_out]),
+        held_out=Split(images[-held_out:], labels[-held_out:]),
         test=Split(parts["t10k-images-idx3-ubyte.gz"], parts["t10k-labels-idx1-ubyte.gz"]),
     )
 

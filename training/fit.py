@@ -1,6 +1,7 @@
 """The training loop."""
 
 import csv
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ class Recipe:
     seed: int
     momentum: float = 0  # of SGD, with Nesterov's; 0: AdamW
     falling_epochs: int = 0  # the rate holds, then falls to 0 in a line over so many; 0: a cosine, from the start
+    late_epochs: int = 0  # the last ones, which have an augmentation of their own
     averaged_steps: int = 0  # what is kept is a moving average over about so many; 0: the network of the last one
 
 
@@ -55,13 +57,15 @@ def fit(
 ) -> nn.Module:
     """Train, and return what is to be kept. Inputs: float32, N × channels × …; labels: int64, N.
 
+    The labels to learn may be probabilities as well: float32, N × classes.
+
     `augment` may have more channels to choose from than the network has, the first of them the image itself;
-    `late_augment` takes its place while the rate falls.
+    `late_augment` takes its place in the recipe's late epochs.
 
     Writes a CSV row an epoch to `log`, and beside it a checkpoint, from which the same training goes on where it was
     stopped, or has ended.
     """
-    run = _Run(network.to(compute.device), recipe, compute, len(train[0]))
+    run = _Run(network.to(compute.device), recipe, compute, train)
     checkpoint = log.with_suffix(".checkpoint.pt")
     log.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
@@ -69,8 +73,8 @@ def fit(
     done = len(run.reached) * run.steps
     with tqdm(total=recipe.epochs * run.steps, initial=done, unit="batch") as progress:
         while len(run.reached) < recipe.epochs:
-            falls = len(run.reached) >= recipe.epochs - recipe.falling_epochs
-            run.epoch(train, held_out, late_augment if falls and late_augment else augment, progress)
+            late = len(run.reached) >= recipe.epochs - recipe.late_epochs
+            run.epoch(held_out, late_augment if late else augment, progress)
             run.save(checkpoint)
             _write(log, run.reached)
             progress.set_postfix(epoch=len(run.reached), held_out=f"{run.reached[-1].held_out_accuracy:.4f}")
@@ -80,11 +84,12 @@ def fit(
 class _Run:
     """A training as it stands."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, compute: Compute, images: int) -> None:
-        self.steps = math.ceil(images / recipe.batch_size)
+    def __init__(self, network: nn.Module, recipe: Recipe, compute: Compute, train: tuple[Tensor, Tensor]) -> None:
+        self.steps = math.ceil(len(train[0]) / recipe.batch_size)
         self.reached = list[Reached]()
         self._network = network
         self._recipe = recipe
+        self._train = train
         self._compute = compute
         self._generator = Generator().manual_seed(recipe.seed)
         self._optimizer = _optimizer(network, recipe)
@@ -98,15 +103,9 @@ class _Run:
     def kept(self) -> nn.Module:
         return self._network if self._average is None else self._average.module
 
-    def epoch(
-        self,
-        train: tuple[Tensor, Tensor],
-        held_out: tuple[Tensor, Tensor],
-        augment: Augment | None,
-        progress: "tqdm[Any]",
-    ) -> None:
+    def epoch(self, held_out: tuple[Tensor, Tensor], augment: Augment | None, progress: "tqdm[Any]") -> None:
         """Show every image once, in another order each time; then look how good it is."""
-        inputs, labels = train
+        inputs, labels = self._train
         self._network.train()
         total = 0.0
         for batch in torch.split(torch.randperm(len(inputs), generator=self._generator), self._recipe.batch_size):
@@ -138,6 +137,7 @@ class _Run:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {
             "recipe": asdict(self._recipe),
+            "learned_from": self._learned_from(),
             "generator": self._generator.get_state(),
             "reached": list(map(tuple, self.reached)),
         }
@@ -146,20 +146,29 @@ class _Run:
         new.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Raises ValueError where the checkpoint is of another recipe.
+        """Raises ValueError where the checkpoint is of another recipe, or of other images or labels.
 
         As long as the rate holds, its epochs may become more or fewer: nothing that was done depended on them.
         """
         state = torch.load(path, map_location=self._compute.device, weights_only=True)
         epochs = min(self._recipe.epochs, state["recipe"]["epochs"])
-        if len(state["reached"]) <= epochs - (self._recipe.falling_epochs or epochs):
+        last = max(self._recipe.falling_epochs or epochs, self._recipe.late_epochs)
+        if len(state["reached"]) <= epochs - last:
             state["recipe"]["epochs"] = self._recipe.epochs
         if state["recipe"] != asdict(self._recipe):
             raise ValueError(f"{path} is of a training with another recipe; remove it to begin anew")
+        if state["learned_from"] != self._learned_from():
+            raise ValueError(f"{path} is of a training with other images or labels; remove it to begin anew")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._generator.set_state(state["generator"].cpu())
         self.reached = [Reached(*row) for row in state["reached"]]
+
+    def _learned_from(self) -> str:
+        told = hashlib.sha256()
+        for tensor in self._train:
+            told.update(tensor.numpy().data)
+        return told.hexdigest()
 
     def _parts(self) -> dict[str, Any]:
         parts = {"network": self._network, "optimizer": self._optimizer, "schedule": self._schedule}

@@ -149,7 +149,7 @@ def on_colours(split: Split, wanted: Input, cache: Path) -> NDArray[np.uint8]:
 
     It takes minutes for all images, so they are kept in a file of `cache`.
     """
-    file = cache / "on-colours.npy"
+    file = cache / f"on-colours-{len(split.images)}.npy"
     if not file.exists():
         draw = default_rng(SEED)
         shown = np.empty((len(split.images), wanted.height, wanted.width), np.uint8)

@@ -11,7 +11,9 @@ import time
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,32 +21,36 @@ from jobs.models import Input
 
 log = logging.getLogger(__name__)
 
-TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2  # of a probability; and in bfloat16
+TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2  # of a confidence; and in bfloat16
 WINS_BY = 0.95  # another way's CPU time by the plain one's, at most: what is no clear gain is not worth a difference
 BATCHES = (16, 64)
 ROUNDS = 5
 SECONDS_MAX = 0.15  # for all rounds; the first one is always run to its end
-SLOW_SECONDS = 0.01  # of one image: a network that takes so long gains nothing from being measured in batches
+SLOW_SECONDS = 0.01  # of one image: a network that takes so long gains nothing from being measured in such batches
+SLOW_BATCHES = (1, 2)
 _OPERATORS = torch.ops.mkldnn
 _Change = Callable[[nn.Module, Tensor], nn.Module]
+_Confidences = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _CONVOLUTIONS = 4  # the dimensions of their weights
 _PACKED_FOR = 16  # the batch that the packing is best for; it is good for any but 1
 
 
-def fastest(network: nn.Module, wanted: Input, *, half: bool = False) -> nn.Module:
-    """The network, or one that gives the same probabilities within a tolerance in clearly less CPU time.
+def fastest(network: nn.Module, wanted: Input, confidences: _Confidences, *, half: bool = False) -> nn.Module:
+    """The network, or one that gives the same confidences within a tolerance in clearly less CPU time.
 
-    `half`: it may compute in bfloat16. It takes float32, N × channels × height × width, and gives logits.
+    `confidences`: of what it puts out, N × so many. `half`: it may compute in bfloat16. It takes float32,
+    N × channels × height × width.
     """
     draw = torch.Generator().manual_seed(0)  # so that a start does not choose otherwise than the one before
-    one = torch.rand(1, wanted.channels, wanted.height, wanted.width, generator=draw)
+    size = wanted.channels, wanted.height, wanted.width
+    one = torch.rand(1, *size, generator=draw)
     with torch.inference_mode():
         network(one)
         slow = _once(network, [one]) > SLOW_SECONDS
-        inputs = [one] if slow else [torch.rand(batch, *one.shape[1:], generator=draw) for batch in BATCHES]
+        inputs = [torch.rand(batch, *size, generator=draw) for batch in (SLOW_BATCHES if slow else BATCHES)]
         candidates = {"torch's own": network}
         for name, (change, tolerance) in (_WAYS | _HALF_WAYS if half else _WAYS).items():
-            changed = _changed(network, change, inputs, tolerance)
+            changed = _changed(network, change, inputs, confidences, tolerance)
             if changed is not None:
                 candidates[name] = changed
         seconds = dict(zip(candidates, _seconds(list(candidates.values()), inputs), strict=True))
@@ -56,12 +62,14 @@ def fastest(network: nn.Module, wanted: Input, *, half: bool = False) -> nn.Modu
     return candidates[best] if best == "torch's own" else _Padded(candidates[best])
 
 
-def _changed(network: nn.Module, change: _Change, inputs: list[Tensor], tolerance: float) -> nn.Module | None:
+def _changed(
+    network: nn.Module, change: _Change, inputs: list[Tensor], confidences: _Confidences, tolerance: float
+) -> nn.Module | None:
     """The network changed, where it can be, and gives the same."""
     try:
         with warnings.catch_warnings(action="ignore"):  # TorchScript is not developed any further
             changed = change(network, inputs[-1])
-        difference = max(_difference(network, changed, batch) for batch in inputs)
+        difference = max(_difference(network, changed, batch, confidences) for batch in inputs)
     except Exception as error:  # no public part of torch, or not for every network, or not on every processor
         log.info("a way to compute the forward is not for this network: %s", " ".join(str(error).split())[:200])
         return None
@@ -147,9 +155,10 @@ _WAYS: dict[str, tuple[_Change, float]] = {
 _HALF_WAYS: dict[str, tuple[_Change, float]] = {"by TorchScript in bfloat16": (_scripted_in_half, HALF_TOLERANCE)}
 
 
-def _difference(one: nn.Module, other: nn.Module, inputs: Tensor) -> float:
-    """The largest difference of a probability; NaN where one of them is no number."""
-    return float((torch.softmax(one(inputs), dim=1) - torch.softmax(other(inputs).float(), dim=1)).abs().max())
+def _difference(one: nn.Module, other: nn.Module, inputs: Tensor, confidences: _Confidences) -> float:
+    """The largest difference of a confidence; NaN where one of them is no number."""
+    said, says = (confidences(network(inputs).float().numpy()) for network in (one, other))
+    return float(np.abs(said - says).max())
 
 
 def _seconds(networks: list[nn.Module], inputs: list[Tensor]) -> list[float]:

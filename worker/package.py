@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,9 @@ def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> 
     network = _load_network(folder, manifest)
     mode = mode_of(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
-    _check_width(network, manifest, head.width, folder)
+    _check_outputs(network, manifest, head, folder)
     if compute.device.type == "cpu":
-        network = fastest(network, card.input, half=compute.half)
+        network = fastest(network, card.input, head.confidences, half=compute.half)
     else:
         network = Placed(network, compute)
     classifier = Classifier(network, card, mode, head, limits, manifest.second_look)
@@ -55,13 +56,13 @@ def _load_network(folder: Path, manifest: Manifest) -> nn.Module:
     return network.eval()
 
 
-def _check_width(network: nn.Module, manifest: Manifest, width: int, folder: Path) -> None:
-    """Try the network on a few black images."""
-    wanted = manifest.input
+def _check_outputs(network: nn.Module, manifest: Manifest, head: Head, folder: Path) -> None:
+    """Try the network on a few images of noise."""
+    wanted, draw = manifest.input, torch.Generator().manual_seed(0)
     for images in (1, 3):
         try:
             with torch.inference_mode():
-                outputs = network(torch.zeros(images, wanted.channels, wanted.height, wanted.width))
+                outputs = network(torch.rand(images, wanted.channels, wanted.height, wanted.width, generator=draw))
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelPackageError(
@@ -69,12 +70,14 @@ def _check_width(network: nn.Module, manifest: Manifest, width: int, folder: Pat
                 f"× {wanted.height} × {wanted.width}: {reason}"
             ) from None
         shape = tuple(getattr(outputs, "shape", ()))
-        if shape != (images, width):
+        if shape != (images, head.width):
             raise ModelPackageError(
                 f"{folder / MANIFEST}: classes: for {len(manifest.classes)} classes and the activation "
                 f"{manifest.output.activation!r}, the network's output for {images} images must have the shape "
-                f"{(images, width)}; it has {shape}"
+                f"{(images, head.width)}; it has {shape}"
             )
+        if not np.isfinite(head.confidences(outputs.float().numpy())).all():
+            raise ModelPackageError(f"{folder / manifest.weights.file}: the network puts out no numbers, but NaN")
 
 
 def read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:

@@ -61,7 +61,7 @@ class Reaper(threading.Thread):
         self._outage = Outage("housekeeping")
         self._bell_taken = threading.Event()
         self._idle_scans = 0
-        self._was_ready = False
+        self._was_ready = self._ever_ready = False
         self._oom_kills = oom_kills()
 
     def child_died(self, task_id: str, exception: BaseException) -> None:
@@ -200,6 +200,7 @@ class Reaper(threading.Thread):
         """
         if ready != self._was_ready:
             self._was_ready, self._idle_scans = ready, 0
+            self._ever_ready |= ready
         if ready and (
             self._bell_taken.is_set()
             or not any(map(self._store.bells, self._heard))
@@ -209,7 +210,7 @@ class Reaper(threading.Thread):
             self._idle_scans = 0
             return
         self._idle_scans += 1
-        patience = self._settings.watchdog_seconds if ready else self._settings.load_seconds_max
+        patience = self._settings.watchdog_seconds if self._ever_ready else self._settings.load_seconds_max
         if self._idle_scans * self._settings.reap_seconds > patience:
             self._idle_scans = 0
             what = "doorbells wait, and this worker has taken none" if ready else "no child has been ready"

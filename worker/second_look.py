@@ -25,16 +25,16 @@ def looked_twice(forward: Forward, inputs: Rows, head: Head, look: SecondLook) -
     unsure = np.flatnonzero(head.confidences(outputs).max(axis=1) < look.below)
     if not len(unsure):
         return outputs
-    views = np.concatenate(list(_views(inputs[unsure], look)))
+    shown = np.concatenate(list(views(inputs[unsure], look)))
     # In batches no larger than the first, whose size was chosen for what there is of memory and time.
-    parts = [forward(views[at : at + len(inputs)]) for at in range(0, len(views), len(inputs))]
+    parts = [forward(shown[at : at + len(inputs)]) for at in range(0, len(shown), len(inputs))]
     others = np.concatenate(parts).reshape(-1, len(unsure), outputs.shape[1])
     looked = outputs.copy()
     looked[unsure] = (outputs[unsure] + others.sum(axis=0)) / (1 + len(others))
     return looked
 
 
-def _views(inputs: Rows, look: SecondLook) -> Iterator[Rows]:
+def views(inputs: Rows, look: SecondLook) -> Iterator[Rows]:
     """`look.views` of each: mirrored, and shifted to each of four sides, with 0 where nothing was."""
     sides = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)] if look.shift_pixels else [(0, 0)]
     height, width, by = inputs.shape[2], inputs.shape[3], look.shift_pixels

@@ -27,13 +27,13 @@ class LeasingSettings(StoreSettings):
     losses_max: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Lapsed leases before an image fails.")
     watchdog_seconds: Seconds = Field(
         18,
-        description="How long a worker may leave doorbells lying with no lease of its own before it exits, to be "
-        "started again.",
+        description="How long a worker may leave doorbells lying with no lease of its own, or have no ready child any "
+        "more, before it exits, to be started again.",
     )
     load_seconds_max: Seconds = Field(
         120,
-        description="How long a worker may have no ready child before it exits: they load their models, and share the "
-        "cores with all that starts beside them.",
+        description="How long a worker may take until its first child is ready, before it exits: children load their "
+        "models, and share the cores with all that starts beside them.",
     )
     store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
     alive_file: Path | None = Field(None, description="A file that is touched while the worker's children are ready.")

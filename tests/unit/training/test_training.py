@@ -1,23 +1,29 @@
 import csv
 import dataclasses
 import gzip
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from jobs.packages import read_manifest
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training import data, fmnist_mlp
 from training import fit as fit_module
-from training.__main__ import main
+from training.__main__ import _compute, main
 from training.augment import ERASED, SHOWN_OTHERWISE, augment, augment_late
-from training.data import CLASSES, load_fashion_mnist
+from training.calibration import calibration_error
+from training.data import CLASSES, load_fashion_mnist, tensors
 from training.fit import Augment, Recipe, evaluate, fit
-from training.fmnist_cnn import softened
+from training.fmnist_cnn import HELD_OUT, softened
+from training.soft_labels import TEN_VIEWS, said_of, soft_labels, write_soft_labels
+from worker.architectures import ARCHITECTURES
 from worker.architectures import fmnist_mlp as network_of
 from worker.package import load_package
+from worker.second_look import views
 
 CACHE = ROOT / "data" / "training"
 
@@ -36,13 +42,29 @@ def test_a_file_that_is_not_the_publishers_is_refused(tmp_path: Path, monkeypatc
         load_fashion_mnist(tmp_path)
 
 
-def test_the_shipped_weights_are_as_good_as_their_manifest_says() -> None:
-    classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
+@pytest.mark.parametrize(("model", "least"), [("fmnist-mlp", 0.885), ("fmnist-cnn", 0.949)])
+def test_the_shipped_weights_are_as_good_as_their_manifest_says(model: str, least: float) -> None:
+    classifier = load_package(ROOT / "weights" / model, LIMITS)
     test = load_fashion_mnist(CACHE).test
     inputs = (test.images / np.float32(255)).astype(np.float32)[:, np.newaxis]
     right = (classifier.outputs(inputs).argmax(1) == test.labels).mean()
     assert right == pytest.approx(classifier.card.test_accuracy, abs=5e-4)
-    assert right >= 0.885
+    assert right >= least
+
+
+def test_the_confidences_of_the_default_model_can_be_believed() -> None:
+    folder, test = ROOT / "weights" / "fmnist-cnn", load_fashion_mnist(CACHE).test
+    classifier, (inputs, labels) = load_package(folder, LIMITS), tensors(test)
+    error = calibration_error(classifier.head.confidences(classifier.outputs(inputs.numpy())), labels.numpy())
+    assert error == pytest.approx(read_manifest(folder).calibration_error, abs=1e-3)
+    assert error < 0.02
+
+
+def test_networks_have_no_more_than_a_million_parameters() -> None:
+    counts = {
+        name: sum(parameter.numel() for parameter in build(10).parameters()) for name, build in ARCHITECTURES.items()
+    }
+    assert counts == {"fmnist-mlp": 795_010, "fmnist-cnn": 376_730, "fmnist-cnn-2": 653_178}
 
 
 def test_training_writes_a_package_that_loads(
@@ -122,6 +144,14 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(tmp_path: Path) -> N
         trained(dataclasses.replace(PLAIN, epochs=21), tmp_path / "log.csv")
 
 
+def test_a_checkpoint_of_other_labels_is_not_gone_on_with(tmp_path: Path) -> None:
+    images = torch.rand(64, 1, 28, 28)
+    for labels in (torch.zeros(64, dtype=torch.int64), torch.ones(64, dtype=torch.int64)):
+        said = pytest.raises(ValueError, match="other images or labels; remove it") if labels.any() else nullcontext()
+        with said:
+            fit(network_of(10), (images, labels), (images, labels), HELD, tmp_path / "log.csv")
+
+
 def test_a_training_may_become_longer_while_its_rate_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     longer = dataclasses.replace(HELD, epochs=5)
     expected, _ = trained(longer, tmp_path / "whole.csv")
@@ -146,7 +176,7 @@ def test_a_training_may_become_longer_while_its_rate_holds(tmp_path: Path, monke
         trained(longer, tmp_path / "falls.csv")
 
 
-def test_other_renditions_are_shown_only_while_the_rate_falls(tmp_path: Path) -> None:
+def test_other_renditions_are_shown_only_in_the_last_epochs(tmp_path: Path) -> None:
     seen = list[tuple[str, tuple[int, ...]]]()
 
     def shown(name: str) -> Augment:
@@ -158,10 +188,10 @@ def test_other_renditions_are_shown_only_while_the_rate_falls(tmp_path: Path) ->
 
     inputs, labels = torch.rand(32, 3, 28, 28), torch.randint(0, 10, (32,))
     fit(
-        network_of(10), (inputs, labels), (inputs[:, :1], labels), HELD, tmp_path / "log.csv",
-        augment=shown("held"), late_augment=shown("falling"),
+        network_of(10), (inputs, labels), (inputs[:, :1], labels), dataclasses.replace(HELD, late_epochs=1),
+        tmp_path / "log.csv", augment=shown("ever"), late_augment=shown("late"),
     )  # fmt: skip
-    assert seen == [("held", (32, 3, 28, 28))] * 2 + [("falling", (32, 3, 28, 28))] * 2
+    assert seen == [("ever", (32, 3, 28, 28))] * 3 + [("late", (32, 3, 28, 28))]
 
 
 def test_some_images_are_shown_in_another_rendition() -> None:
@@ -183,7 +213,7 @@ def test_nothing_is_erased_of_what_is_shown_late() -> None:
 
 
 def test_what_is_learned_is_half_the_label_and_half_what_was_said_before() -> None:
-    labels = torch.from_numpy(load_fashion_mnist(CACHE).train.labels.astype(np.int64))
+    labels = torch.from_numpy(load_fashion_mnist(CACHE, HELD_OUT).train.labels.astype(np.int64))
     learned = softened(labels)
     assert learned.shape == (len(labels), 10)
     torch.testing.assert_close(learned.sum(dim=1), torch.ones(len(labels)))
@@ -192,6 +222,30 @@ def test_what_is_learned_is_half_the_label_and_half_what_was_said_before() -> No
     # What was said is mostly the label, and not always: it is of networks that have not learned the labels by heart.
     assert float((learned.argmax(dim=1) == labels).float().mean()) > 0.95
     assert 0.9 < float(((of_label - 0.5) > 0.25).float().mean()) < 0.99
+
+
+def test_what_packages_say_is_kept_as_probabilities(tmp_path: Path) -> None:
+    """The mean of all packages and of ten views of each image."""
+    inputs = torch.from_numpy(load_fashion_mnist(CACHE).train.images[:20, np.newaxis] / np.float32(255))
+    packages = [load_package(ROOT / "weights" / name, LIMITS) for name in ("fmnist-mlp", "fmnist-cnn")]
+    logits = said_of(packages, inputs)
+    shown = [inputs, *(torch.from_numpy(view) for view in views(inputs.numpy(), TEN_VIEWS))]
+    expected = np.mean([it.forward(view.numpy()) for it in packages for view in shown], axis=0)
+    assert len(shown) == 10
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    write_soft_labels(logits, 2.0, tmp_path / "soft.npz")
+    kept = soft_labels(tmp_path / "soft.npz")
+    torch.testing.assert_close(kept, (torch.from_numpy(logits) / 2).softmax(1), rtol=0, atol=0.01)
+    torch.testing.assert_close(kept.sum(1), torch.ones(20))
+
+
+@pytest.mark.parametrize(("half_there", "expected"), [(True, True), (False, False)])
+def test_training_is_in_bfloat16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, *, half_there: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": half_there})
+    assert [_compute(device).half for device in ("auto", "cpu")] == [expected] * 2
 
 
 def test_what_is_shown_differs_each_time_and_stays_an_image() -> None:

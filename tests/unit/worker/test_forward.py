@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.models import Input
+from jobs.models import Input, Output
 from worker import forward
 from worker.forward import PackedLinear, fastest
+from worker.head import Head
 
 INPUT = Input(channels=1, height=28, width=28)
+SOFTMAX = Head(Output(), 10).confidences
 
 
 def network() -> nn.Module:
@@ -33,7 +35,7 @@ def took(monkeypatch: pytest.MonkeyPatch, *, plain: float, packed: float) -> Non
 def test_packed_weights_give_what_the_network_gives(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     plain = network()
     took(monkeypatch, plain=1, packed=0.5)
-    packed = fastest(plain, INPUT)
+    packed = fastest(plain, INPUT, SOFTMAX)
     inputs = torch.rand(batch, 1, 28, 28)
     with torch.inference_mode():
         torch.testing.assert_close(packed(inputs).softmax(1), plain(inputs).softmax(1), rtol=0, atol=1e-6)
@@ -48,7 +50,7 @@ def test_only_a_clear_gain_is_taken_and_one_line_says_so(
     caplog.set_level(logging.INFO)
     took(monkeypatch, plain=1, packed=packed_seconds)
     plain = network()
-    assert (fastest(plain, INPUT) is not plain) == is_chosen
+    assert (fastest(plain, INPUT, SOFTMAX) is not plain) == is_chosen
     (line,) = caplog.messages
     assert ("forward is with packed weights" in line) == is_chosen
 
@@ -58,7 +60,7 @@ def test_one_that_says_something_else_is_not_taken(monkeypatch: pytest.MonkeyPat
     plain = network()
     for wrong in (1.001, float("nan")):
         monkeypatch.setattr(PackedLinear, "forward", lambda self, inputs, by=wrong: by * inputs @ self._weight.T)
-        assert fastest(plain, INPUT) is plain
+        assert fastest(plain, INPUT, SOFTMAX) is plain
 
 
 def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed(
@@ -70,7 +72,7 @@ def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(PackedLinear, "__init__", refuse)
     plain = network()
-    assert fastest(plain, INPUT) is plain
+    assert fastest(plain, INPUT, SOFTMAX) is plain
     assert "no such operator" in caplog.text
 
 
@@ -78,7 +80,7 @@ def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed
 def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.MonkeyPatch, *, half: bool) -> None:
     monkeypatch.setattr(forward, "_seconds", lambda networks, _: [4, 3, 2, 1][: len(networks)])
     plain = convolutional()
-    changed = fastest(plain, INPUT, half=half)
+    changed = fastest(plain, INPUT, SOFTMAX, half=half)
     inputs = torch.rand(64, 1, 28, 28)
     with torch.inference_mode():
         outputs = changed(inputs)
@@ -87,15 +89,53 @@ def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.Monk
     assert (1e-5 < difference < 1e-2) == half
 
 
-def test_bfloat16_is_not_taken_where_it_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [1, 2, 2, 0.1][: len(networks)])
+class OfLastDigits(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.sin(1000 * inputs)
 
-    class OfLastDigits(nn.Module):
+
+def half_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have bfloat16 be the only other way, and ten times as fast."""
+    monkeypatch.setattr(forward, "_WAYS", {})
+    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [1, 0.1][: len(networks)])
+
+
+def test_bfloat16_is_not_taken_where_it_says_something_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    half_alone(monkeypatch)
+    plain = convolutional()
+    assert fastest(plain, INPUT, SOFTMAX, half=True) is not plain
+    wild = nn.Sequential(plain, OfLastDigits()).eval()
+    assert fastest(wild, INPUT, SOFTMAX, half=True) is wild
+    assert "a way to compute the forward differs by" in caplog.text
+
+
+def test_one_number_is_compared_as_the_confidence_that_it_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    half_alone(monkeypatch)
+    wild = nn.Sequential(convolutional(), nn.Linear(10, 1), OfLastDigits()).eval()
+    sigmoid = Head(Output(activation="sigmoid"), 2).confidences
+    assert fastest(wild, INPUT, sigmoid, half=True) is wild
+
+
+def test_a_slow_network_is_compared_in_batches_of_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace that has learned the size of its batch by heart says something else for another."""
+    monkeypatch.setattr(forward, "SLOW_SECONDS", 0)
+    half_alone(monkeypatch)
+
+    class OfOne(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
-            return torch.sin(1000 * inputs)
+            return inputs.flatten(1)[:, :10] * (2 if len(inputs) > 1 else 1)
 
-    plain = nn.Sequential(convolutional(), OfLastDigits()).eval()
-    assert fastest(plain, INPUT, half=True) is plain
+    def first_alone(network: nn.Module, inputs: Tensor) -> nn.Module:
+        return OfOne()
+
+    monkeypatch.setattr(forward, "_WAYS", {"of one": (first_alone, 1e-5)})
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, bias=False)).eval()
+    with torch.no_grad():
+        plain[1].weight.copy_(torch.eye(10, 784))
+    assert fastest(plain, INPUT, SOFTMAX) is plain
 
 
 def test_the_measurement_is_short() -> None:
@@ -106,7 +146,7 @@ def test_the_measurement_is_short() -> None:
             seen.append(len(inputs))
             return inputs
 
-    fastest(Slow(), INPUT)
+    fastest(Slow(), INPUT, SOFTMAX)
     runs = 2 * len(forward.BATCHES)  # of both: once for the difference, and in each round
     assert runs <= len(seen) <= 2 + runs * (1 + forward.ROUNDS)
 
@@ -114,7 +154,7 @@ def test_the_measurement_is_short() -> None:
 def test_batches_of_all_sizes_reach_the_network_in_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN keeps a kernel for each size that it has met."""
     took(monkeypatch, plain=1, packed=0.5)
-    packed, seen = fastest(network(), INPUT), set[int]()
+    packed, seen = fastest(network(), INPUT, SOFTMAX), set[int]()
     next(module for module in packed.modules() if isinstance(module, PackedLinear)).register_forward_hook(
         lambda _, inputs, __: seen.add(len(inputs[0]))
     )

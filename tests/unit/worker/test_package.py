@@ -172,6 +172,14 @@ class _FailsOn(nn.Module):
         return logits
 
 
+def test_a_network_that_puts_out_nan_is_refused(tmp_path: Path) -> None:
+    """It was trained until it diverged, say, and would fail each image."""
+    state = weights_of_the_shipped()
+    state["0.bias"][0] = float("nan")
+    with pytest.raises(ModelPackageError, match=r"fmnist.weights.pth: the network puts out no numbers, but NaN$"):
+        load_package(package(tmp_path, safetensors.torch.save(state), "safetensors"), LIMITS)
+
+
 @pytest.mark.parametrize("with_nan", [True, False])
 def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, with_nan: bool) -> None:
     marked = encode(Image.new("L", (28, 28), 0), "PNG")
