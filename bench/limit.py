@@ -20,6 +20,7 @@ from bench.photos import jpeg, photo
 from jobs.records import pack_outcomes
 from training.data import load_fashion_mnist
 from worker.classifier import Classifier
+from worker.compute import Compute
 from worker.images import ImageLimits
 from worker.package import load_package
 from worker.settings import WorkerSettings
@@ -50,7 +51,8 @@ def limits(batches: Sequence[int] = BATCHES) -> list[Limit]:
     """The limits for a PNG and a photo's JPEG in batches of each size. Sets torch to one thread."""
     torch.set_num_threads(1)
     settings = WorkerSettings()
-    classifier = load_package(settings.models_dir / settings.model, ImageLimits.of(settings))
+    compute = Compute.of(settings.device, settings.precision)
+    classifier = load_package(settings.models_dir / settings.model, ImageLimits.of(settings), compute)
     kinds = {"PNG": images()[:1024], "JPEG": jpegs(32)}
     for uploads in kinds.values():
         _cpu_us(classifier, uploads, 64, ROUND_SECONDS)  # everything has run once

@@ -94,6 +94,11 @@ class SecondLook(_Part):
     """What becomes of an image that the network is unsure of: of variations of it and itself the mean counts."""
 
     below: Annotated[float, Field(gt=0, le=1)] = Field(description="The highest confidence of an image that is unsure.")
+    fully_below: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="From `below` to here the mean counts the more the less sure it is, so that a hair's breadth "
+        "decides nothing; from here on it counts alone. None: from `below` on.",
+    )
     mirrored: bool = Field(True, description="A picture and its mirror image are of the same class.")
     shift_pixels: Annotated[int, Field(ge=0, le=64)] = Field(
         0, description="By how many pixels of the input it is shifted to each of four sides; 0: it is not."
@@ -108,6 +113,8 @@ class SecondLook(_Part):
     def _there_is_something_to_look_at(self) -> Self:
         if not self.views:
             raise ValueError("mirrored: nothing would be looked at")
+        if self.fully_below is not None and self.fully_below > self.below:
+            raise ValueError("fully_below: is above `below`")
         return self
 
 
@@ -140,6 +147,11 @@ class Manifest(_Part):
     preprocessing: Preprocessing
     output: Output = Output()
     second_look: SecondLook | None = None
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: its numbers were measured to be as good in it, so that a processor may compute its "
+        "convolutions in it where that is faster.",
+    )
     golden: list[GoldenImage] = []
     seed: int | None = None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -14,6 +14,7 @@ from training.fit import Recipe, fit, logits
 from training.packaging import write_package
 from training.pictures import confusion_matrix, learning_curve
 from training.renditions import on_colours, png
+from training.rounding import rounded
 from training.soft_labels import soft_labels
 from worker.architectures import fmnist_cnn_2
 from worker.compute import Compute
@@ -28,7 +29,7 @@ HELD_OUT = 1_000  # what was chosen was chosen on five times as many
 SOFT_LABELS = Path(__file__).with_name("soft_labels.npz")
 """Of the training images, by versions 0 to 1.5, which held out 5,000 (`python -m training.soft_labels`)."""
 SOFTENED = 0.5
-SECOND_LOOK = SecondLook(below=0.7, shift_pixels=1)
+SECOND_LOOK = SecondLook(below=0.7, fully_below=0.5, shift_pixels=1)
 # Chosen on the held-out images.
 RECIPE = Recipe(
     epochs=122,
@@ -61,7 +62,8 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
     images, labels = tensors(data.train)
     on_colour = torch.from_numpy(on_colours(data.train, INPUT, cache)).unsqueeze(1) / 255
     train = torch.cat([images, on_colour], dim=1), softened(labels)
-    kept = fit(network, train, held_out, RECIPE, log, compute=compute, augment=augment, late_augment=augment_late).cpu()
+    kept = fit(network, train, held_out, RECIPE, log, compute=compute, augment=augment, late_augment=augment_late)
+    kept = rounded(kept.cpu())
 
     output = Output(temperature=best_temperature(logits(kept, held_out[0]), held_out[1]))
     head = Head(output, len(CLASSES))
@@ -91,6 +93,7 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
         input=INPUT,
         preprocessing=Preprocessing(mode="fmnist"),
         second_look=SECOND_LOOK,
+        precision="bfloat16",
         output=output.model_copy(update={"familiar_min": least, "false_alarms": alarms}),
         seed=RECIPE.seed,
         test_accuracy=float((answers == labels.numpy()).mean()),

@@ -1,4 +1,4 @@
-"""A second look at images that the network is unsure of: it is shown variations of them, and the mean counts.
+"""A second look at images that the network is unsure of: it is shown variations of them, and the mean of all counts.
 
 On Fashion-MNIST a mirrored view of one image in six is worth as much as of all.
 """
@@ -22,7 +22,8 @@ def looked_twice(forward: Forward, inputs: Rows, head: Head, look: SecondLook) -
     outputs do not depend on the others.
     """
     outputs = forward(inputs)
-    unsure = np.flatnonzero(head.confidences(outputs).max(axis=1) < look.below)
+    confidences = head.confidences(outputs).max(axis=1)
+    unsure = np.flatnonzero(confidences < look.below)
     if not len(unsure):
         return outputs
     shown = np.concatenate(list(views(inputs[unsure], look)))
@@ -30,8 +31,16 @@ def looked_twice(forward: Forward, inputs: Rows, head: Head, look: SecondLook) -
     parts = [forward(shown[at : at + len(inputs)]) for at in range(0, len(shown), len(inputs))]
     others = np.concatenate(parts).reshape(-1, len(unsure), outputs.shape[1])
     looked = outputs.copy()
-    looked[unsure] = (outputs[unsure] + others.sum(axis=0)) / (1 + len(others))
+    mean = (outputs[unsure] + others.sum(axis=0)) / (1 + len(others))
+    looked[unsure] += _weights(confidences[unsure], look)[:, np.newaxis] * (mean - outputs[unsure])
     return looked
+
+
+def _weights(confidences: NDArray[np.float32], look: SecondLook) -> NDArray[np.float32]:
+    """How much the mean counts: 0 at `below`, 1 from `fully_below` on."""
+    if look.fully_below is None or look.fully_below == look.below:
+        return np.ones_like(confidences)
+    return np.clip((look.below - confidences) / (look.below - look.fully_below), 0, 1, dtype=np.float32)
 
 
 def views(inputs: Rows, look: SecondLook) -> Iterator[Rows]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from jobs.packages import read_manifest
 from tests.support.pictures import LIMITS
@@ -19,8 +20,9 @@ from training.calibration import calibration_error
 from training.data import CLASSES, load_fashion_mnist, tensors
 from training.fit import Augment, Recipe, evaluate, fit
 from training.fmnist_cnn import HELD_OUT, softened
+from training.rounding import rounded
 from training.soft_labels import TEN_VIEWS, said_of, soft_labels, write_soft_labels
-from worker.architectures import ARCHITECTURES
+from worker.architectures import ARCHITECTURES, fmnist_cnn_2
 from worker.architectures import fmnist_mlp as network_of
 from worker.package import load_package
 from worker.second_look import views
@@ -222,6 +224,27 @@ def test_what_is_learned_is_half_the_label_and_half_what_was_said_before() -> No
     # What was said is mostly the label, and not always: it is of networks that have not learned the labels by heart.
     assert float((learned.argmax(dim=1) == labels).float().mean()) > 0.95
     assert 0.9 < float(((of_label - 0.5) > 0.25).float().mean()) < 0.99
+
+
+def test_a_network_is_rounded_to_what_bfloat16_can_tell() -> None:
+    torch.manual_seed(1)
+    network, inputs = fmnist_cnn_2(10), torch.rand(64, 1, 28, 28)
+    network.train()
+    for _ in range(3):  # means and variances that are not those of a new one
+        network(inputs)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * parameter.std().nan_to_num() * torch.randn_like(parameter))
+    kept = rounded(network.eval())
+    with torch.inference_mode():
+        difference = (network(inputs).softmax(1) - kept(inputs).softmax(1)).abs().max()
+    assert 0 < float(difference) < 0.01
+    for module in kept.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            assert torch.equal(module.weight, module.weight.bfloat16().float())
+        elif isinstance(module, nn.BatchNorm2d):
+            ones = torch.ones(module.num_features)
+            torch.testing.assert_close(module(ones[None, :, None, None])[0, :, 0, 0], ones + module.bias)
 
 
 def test_what_packages_say_is_kept_as_probabilities(tmp_path: Path) -> None:

@@ -71,6 +71,32 @@ def test_nothing_is_looked_at_again_where_the_network_has_failed_or_is_sure() ->
     assert np.isnan(looked_twice(failed, pictures(3), HEAD, SecondLook(below=1))).all()
 
 
-def test_a_look_at_nothing_is_refused() -> None:
-    with pytest.raises(ValidationError, match="nothing would be looked at"):
-        SecondLook(below=0.9, mirrored=False)
+def test_the_mean_counts_the_more_the_less_sure_the_network_is() -> None:
+    """An image that is just unsure gets what one gets that just is not."""
+    inputs = pictures(200)
+    first = Network()(inputs)
+    confidences = HEAD.confidences(first).max(axis=1)
+    fully = looked_twice(Network(), inputs, HEAD, SecondLook(below=1))
+    found = looked_twice(Network(), inputs, HEAD, SecondLook(below=0.6, fully_below=0.55))
+    sure, unsure = confidences >= 0.6, confidences <= 0.55
+    assert sure.any()
+    assert unsure.any()
+    np.testing.assert_array_equal(found[sure], first[sure])
+    np.testing.assert_allclose(found[unsure], fully[unsure], rtol=1e-5)
+    between = np.flatnonzero(~sure & ~unsure)
+    assert len(between)
+    for at in between:
+        weight = (0.6 - confidences[at]) / 0.05
+        np.testing.assert_allclose(found[at], weight * fully[at] + (1 - weight) * first[at], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mirrored": False}, "nothing would be looked at"),
+        ({"fully_below": 0.95}, "fully_below: is above `below`"),
+    ],
+)
+def test_a_look_that_makes_no_sense_is_refused(fields: dict[str, float], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SecondLook.model_validate({"below": 0.9, **fields})
