@@ -16,7 +16,7 @@ _RESULT_EXAMPLE: dict[str, Any] = {
     "status": "succeeded",
     "class": "Shirt",
     "confidence": 0.648812,
-    "model": "fmnist-cnn@1",
+    "model": "fmnist-cnn@2",
     "top_k": [{"class": "Shirt", "confidence": 0.648812}, {"class": "Coat", "confidence": 0.201134}],
 }
 _JOB_EXAMPLE: dict[str, Any] = {

@@ -147,11 +147,6 @@ class Manifest(_Part):
     preprocessing: Preprocessing
     output: Output = Output()
     second_look: SecondLook | None = None
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="bfloat16: its numbers were measured to be as good in it, so that a processor may compute its "
-        "convolutions in it where that is faster.",
-    )
     golden: list[GoldenImage] = []
     seed: int | None = None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="for pictures")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU, if there is one")
     arguments = parser.parse_args()
+    arguments.docs.mkdir(parents=True, exist_ok=True)
     package = arguments.models_dir / arguments.model
     manifest = RECIPES[arguments.model](package, arguments.cache, arguments.docs, _compute(arguments.device))
     print(f"{manifest.test_accuracy:.2%} right of {manifest.test_set}; the package is in {package}")

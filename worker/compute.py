@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -18,15 +18,12 @@ CALM_FORWARDS = 100  # after so many in smaller batches, larger ones are tried a
 @dataclass(frozen=True, slots=True)
 class Compute:
     device: torch.device
-    half: bool | None
-    """Convolutions and products in bfloat16, the rest in float32; on a processor only where that is faster.
-
-    None: where a package asks for it.
-    """
+    half: bool
+    """Convolutions and products in bfloat16, the rest in float32; on a processor only where that is faster."""
 
     @classmethod
     def of(cls, device: str = "auto", precision: str = "auto", *, child: int = 0) -> Self:
-        """`auto`: a GPU, if there is one; and half there. Of several GPUs a worker's children take turns.
+        """`auto`: a GPU, if there is one; and half on a GPU alone. Of several GPUs a worker's children take turns.
 
         Raises:
             SettingsError: there is no such device.
@@ -39,19 +36,15 @@ class Compute:
         place = torch.device(device)
         if place.type == "cuda" and (place.index or 0) >= gpus:
             raise SettingsError(f"DEVICE is {device}, but torch {torch.__version__} finds {gpus or 'no'} GPUs here")
-        half = precision == "bfloat16" if precision != "auto" else True if place.type == "cuda" else None
+        half = precision == "bfloat16" or (precision == "auto" and place.type == "cuda")
         return cls(place, half)
 
-    def asked(self, precision: str) -> Self:
-        """With what a package asks for, where nothing else was."""
-        return replace(self, half=precision == "bfloat16") if self.half is None else self
-
     def precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.half))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     @property
     def name(self) -> str:
-        precision = {True: "bfloat16", False: "float32", None: "what a package asks for"}[self.half]
+        precision = "bfloat16" if self.half else "float32"
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, in {precision}"
         return f"the processor, in {precision}{' where that is faster' if self.half else ''}"

@@ -46,7 +46,6 @@ def report(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Iterat
     """
     manifest = read_manifest(folder)
     yield f"{MANIFEST}: sound; {manifest.weights.format}, {len(manifest.classes)} classes"
-    compute = compute.asked(manifest.precision)
     classifier = load_package(folder, limits, compute)
     wanted = classifier.card.input
     yield f"{classifier.card.ref}: weights loaded, sha256 {classifier.card.sha256}"
@@ -158,7 +157,6 @@ def _arguments() -> argparse.ArgumentParser:
     make.add_argument("--std", type=_numbers, help="of each channel, with commas between")
     make.add_argument("--activation", default="softmax", help="softmax, sigmoid or none")
     make.add_argument("--threshold", type=float, help="of sigmoid")
-    make.add_argument("--precision", default="float32", help="bfloat16: processors may compute its convolutions in it")
     make.add_argument("--golden", type=Path, nargs="*", default=[], help="pictures that a worker tries first")
     make.add_argument("--description", default="")
     commands.add_parser("schema", help="print the JSON Schema of manifests")
@@ -180,7 +178,6 @@ def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
         input=options.input,
         preprocessing={name: value for name, value in preprocessing.items() if value is not None},
         output={name: value for name, value in output.items() if value is not None},
-        precision=options.precision,
         description=options.description,
     )
 
@@ -188,7 +185,7 @@ def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
 def main() -> None:
     options = _arguments().parse_args()
     logging.basicConfig(level=logging.WARNING)
-    limits, compute = ImageLimits.of(WorkerSettings()), Compute.of("cpu")
+    limits, compute = ImageLimits.of(WorkerSettings()), FULL
     if options.command == "schema":
         sys.stdout.write(schema())
         return

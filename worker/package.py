@@ -38,9 +38,8 @@ def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> 
     mode = mode_of(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
     _check_outputs(network, manifest, head, folder)
-    compute = compute.asked(manifest.precision)
     if compute.device.type == "cpu":
-        network = fastest(network, card.input, head.confidences, half=bool(compute.half))
+        network = fastest(network, card.input, head.confidences, half=compute.half)
     else:
         network = Placed(network, compute)
     classifier = Classifier(network, card, mode, head, limits, manifest.second_look)

@@ -40,7 +40,8 @@ def _weights(confidences: NDArray[np.float32], look: SecondLook) -> NDArray[np.f
     """How much the mean counts: 0 at `below`, 1 from `fully_below` on."""
     if look.fully_below is None or look.fully_below == look.below:
         return np.ones_like(confidences)
-    return np.clip((look.below - confidences) / (look.below - look.fully_below), 0, 1, dtype=np.float32)
+    weights: Rows = np.clip((look.below - confidences) / (look.below - look.fully_below), 0, 1)
+    return weights
 
 
 def views(inputs: Rows, look: SecondLook) -> Iterator[Rows]:

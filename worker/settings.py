@@ -75,8 +75,8 @@ class WorkerSettings(LeasingSettings):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="What convolutions and products are computed in. auto: bfloat16 on a GPU, and on a processor what "
-        "a package asks for; there it is for convolutions alone, and taken only where it is measured to be faster.",
+        description="What convolutions and products are computed in. auto: bfloat16 on a GPU, else float32. On a "
+        "processor, bfloat16 is for convolutions alone, and taken only where it is measured to be faster.",
     )
     torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Threads that one process computes with; children × threads should match the cores."

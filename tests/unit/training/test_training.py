@@ -44,7 +44,7 @@ def test_a_file_that_is_not_the_publishers_is_refused(tmp_path: Path, monkeypatc
         load_fashion_mnist(tmp_path)
 
 
-@pytest.mark.parametrize(("model", "least"), [("fmnist-mlp", 0.885), ("fmnist-cnn", 0.949)])
+@pytest.mark.parametrize(("model", "least"), [("fmnist-mlp", 0.885), ("fmnist-cnn", 0.954)])
 def test_the_shipped_weights_are_as_good_as_their_manifest_says(model: str, least: float) -> None:
     classifier = load_package(ROOT / "weights" / model, LIMITS)
     test = load_fashion_mnist(CACHE).test
