@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +90,7 @@ class _Run:
         self._network = network
         self._recipe = recipe
         self._train = train
+        self._learned_from = _digest(train)
         self._compute = compute
         self._generator = Generator().manual_seed(recipe.seed)
         self._optimizer = _optimizer(network, recipe)
@@ -137,7 +138,7 @@ class _Run:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {
             "recipe": asdict(self._recipe),
-            "learned_from": self._learned_from(),
+            "learned_from": self._learned_from,
             "generator": self._generator.get_state(),
             "reached": list(map(tuple, self.reached)),
         }
@@ -157,18 +158,12 @@ class _Run:
             state["recipe"]["epochs"] = self._recipe.epochs
         if state["recipe"] != asdict(self._recipe):
             raise ValueError(f"{path} is of a training with another recipe; remove it to begin anew")
-        if state["learned_from"] != self._learned_from():
+        if state["learned_from"] != self._learned_from:
             raise ValueError(f"{path} is of a training with other images or labels; remove it to begin anew")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._generator.set_state(state["generator"].cpu())
         self.reached = [Reached(*row) for row in state["reached"]]
-
-    def _learned_from(self) -> str:
-        told = hashlib.sha256()
-        for tensor in self._train:
-            told.update(tensor.numpy().data)
-        return told.hexdigest()
 
     def _parts(self) -> dict[str, Any]:
         parts = {"network": self._network, "optimizer": self._optimizer, "schedule": self._schedule}
@@ -188,6 +183,13 @@ def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor, compute: Comput
     found = logits(network, inputs, compute)
     right = (found.argmax(1) == labels).float().mean()
     return float(functional.cross_entropy(found, labels)), float(right)
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    told = hashlib.sha256()
+    for tensor in tensors:
+        told.update(tensor.numpy().data)
+    return told.hexdigest()
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

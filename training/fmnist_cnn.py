@@ -26,7 +26,7 @@ ARCHITECTURE = "fmnist-cnn-2"
 INPUT = Input(channels=1, height=28, width=28)
 HELD_OUT = 1_000  # what was chosen was chosen on five times as many
 SOFT_LABELS = Path(__file__).with_name("soft_labels.npz")
-"""Of the training images, by versions 0 to 1.5, which held out 5,000 (`python -m training.soft_labels`)."""
+"""By three earlier trainings, which held out 5,000 (`python -m training.soft_labels`, docs/decisions/0031)."""
 SOFTENED = 0.5
 # Chosen on the held-out images.
 RECIPE = Recipe(
