@@ -37,6 +37,7 @@ class Waiters:
         self._channel = f"{ENDED_CHANNEL}.{database}"
         self._reread_seconds = reread_seconds
         self._waiting = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
+        self._to_come = set[bytes]()  # whose submit is under way: they are not gone, they are not there yet
         self._tasks = list[asyncio.Task[None]]()
         self.released = False
         """Whether the process stops, and nobody is to wait any more."""
@@ -56,13 +57,15 @@ class Waiters:
             self._wake(job_id)
 
     @contextmanager
-    def waiting_for(self, job_id: bytes) -> Iterator[asyncio.Future[bytes]]:
+    def waiting_for(self, job_id: bytes, *, to_come: bool = False) -> Iterator[asyncio.Future[bytes]]:
         """A future that is done once the job has ended or is gone. Look at the job only after this was entered.
 
-        Its result is what `end_as_told` takes.
+        Its result is what `end_as_told` takes. One that is `to_come` is not gone before it `came`.
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(future)
+        if to_come:
+            self._to_come.add(job_id)
         if self.released:
             _finish(future)
         try:
@@ -72,6 +75,11 @@ class Waiters:
             futures.discard(future)
             if not futures:
                 del self._waiting[job_id]
+                self._to_come.discard(job_id)
+
+    def came(self, job_id: bytes) -> None:
+        """The job is in the store."""
+        self._to_come.discard(job_id)
 
     def _wake(self, job_id: bytes, told: bytes = b"") -> None:
         for future in self._waiting.get(job_id, ()):
@@ -115,7 +123,7 @@ class Waiters:
                 log.exception("cannot read those who wait")
 
     async def _reread(self) -> None:
-        waiting = list(self._waiting)
+        waiting = list(self._waiting.keys() - self._to_come)
         for start in range(0, len(waiting), _REREAD_AT_ONCE):
             for job_id in await self._store.ended(waiting[start : start + _REREAD_AT_ONCE]):
                 self._wake(job_id)

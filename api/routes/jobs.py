@@ -81,8 +81,9 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
     wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
     if wait is None:
         return await _accepted(calls, await calls.intake.submit(request, order, job_id))
-    with calls.waiters.waiting_for(job_id) as ended:
+    with calls.waiters.waiting_for(job_id, to_come=True) as ended:
         accepted = await calls.intake.submit(request, order, job_id)
+        calls.waiters.came(job_id)
         told = b"" if accepted.replayed else await until_done(ended, wait, request.receive)
     job = accepted.job
     if not end_as_told(job, told):

@@ -35,9 +35,10 @@ router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     """Multipart with the image in the field `file`."""
     job_id = await calls.intake.new_id(owner)
-    with calls.waiters.waiting_for(job_id) as ended:
+    with calls.waiters.waiting_for(job_id, to_come=True) as ended:
         order = Order(owner, lane=Lane.INTERACTIVE, top_k=1, field="file")
         job = (await calls.intake.submit(request, order, job_id)).job
+        calls.waiters.came(job_id)
         told = await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
     try:
         if not end_as_told(job, told):

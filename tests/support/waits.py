@@ -12,11 +12,17 @@ class SeenWaiters:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = self._made = list[Waiters]()
+        self.rereads = 0
+        seen = self
 
         class Seen(Waiters):
             def __init__(self, *args: Any) -> None:
                 super().__init__(*args)
                 made.append(self)
+
+            async def _reread(self) -> None:
+                await super()._reread()
+                seen.rereads += 1
 
         monkeypatch.setattr("api.services.Waiters", Seen)
 

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import struct
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -263,6 +264,31 @@ async def test_a_notice_of_a_job_that_nobody_awaits_is_passed_over(
 
 
 # -- those who go away
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/predict"])
+async def test_one_whose_upload_takes_longer_than_a_look_at_all_who_wait_waits_all_the_same(
+    start_api: StartApi, waiters: SeenWaiters, store: Store, shirt: bytes, path: str
+) -> None:
+    """Its job is not in the store yet, which is not the same as gone."""
+    api = await start_api(reread_seconds=0.05)
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="shirt.png"\r\n\r\n'
+    form = head + shirt + b"\r\n--b--\r\n"
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield form[:200]
+        await eventually(lambda: waiters.count() == 1, what="one who waits")
+        before = waiters.rereads
+        await eventually(lambda: waiters.rereads >= before + 2, what="looks at all who wait")
+        yield form[200:]
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"} | WAIT
+    asking = asyncio.create_task(api.post(path, content=slow(), headers=headers))
+    end(store, await store.claimed(), classes(5))
+    answer = await asking
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found if path == "/predict" else found["result"])["class"] == "Coat"
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1])

@@ -102,7 +102,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.enqueue(job, None)
 
     @precondition(lambda self: self.were_open())
-    @rule(pick=PICK, items=ITEMS, how=st.sampled_from(["next", "next", "repeated", "by a rival"]))
+    @rule(pick=PICK, items=ITEMS, how=st.sampled_from(["next", "repeated", "by a rival"]))
     def add(self, *, pick: int, items: int, how: str) -> None:
         job = picked(pick, self.were_open())
         part, chunk, before = job.part, self.new_chunk(job, items), len(job.chunks)
@@ -519,5 +519,6 @@ def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Ru
         ),
     )
 
+    print(seen)
     assert seen["steps"] >= STEPS_MIN
     assert min(seen[what] for what in TO_BE_SEEN) >= 20, seen
