@@ -18,6 +18,14 @@ for _name in _NAMES.split():
     os.environ.pop(_name, None)
 
 
+# Of files that run side by side, those that take a minute or more come first: the last one would run alone.
+_LONG = ("test_poison.py", "test_renditions.py", "test_model.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 @pytest.fixture(scope="session")
 def shirt() -> bytes:
     """A picture of a shirt: 28 × 28, gray, on white."""

@@ -519,6 +519,5 @@ def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Ru
         ),
     )
 
-    print(seen)
     assert seen["steps"] >= STEPS_MIN
     assert min(seen[what] for what in TO_BE_SEEN) >= 20, seen
