@@ -28,7 +28,7 @@ from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT
 from bench.services import synchronous as start_synchronous
 from bench.services import tutorial as start_tutorial
 from deploy.local.valkey import VALKEY_ENVIRONMENT
-from worker.compute import Compute
+from tests.support.processes import MODEL
 from worker.images import ImageLimits
 from worker.package import load_package
 from worker.settings import WorkerSettings
@@ -82,8 +82,7 @@ def shots(uploads: Sequence[bytes], media_type: str) -> list[Shot]:
     """The images with the classes that the model gives them in this process."""
     settings = WorkerSettings()
     torch.set_num_threads(1)
-    compute = Compute.of(settings.device, settings.precision)
-    classifier = load_package(settings.models_dir / settings.model, ImageLimits.of(settings), compute)
+    classifier = load_package(settings.models_dir / MODEL, ImageLimits.of(settings))
     found = []
     for upload in uploads:
         (outcome,) = classifier.classify([upload], [1])

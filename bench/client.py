@@ -15,6 +15,7 @@ import uvloop
 
 POLL_SECONDS = 0.05
 _RAMP_SECONDS = 0.05  # clients do not start in step
+_CLASS = b'"class":'  # what comes first of a result; the other classes of its `top_k` come later
 
 
 class Answer(Protocol):
@@ -129,7 +130,7 @@ class _Client(asyncio.Protocol):
                 self._send(more)
             return
         else:
-            run.ended(self._began, right=self._class in body)
+            run.ended(self._began, right=body[body.find(_CLASS) :].startswith(self._class))
             self.warm = True
         self.next_image()
 
@@ -151,7 +152,7 @@ class _Run:
         self.clients = set[_Client]()
         self._measuring = False
         self.requests = itertools.cycle(
-            [(dialect.submit(it.image, it.media_type), f'"class":"{it.class_name}"'.encode()) for it in shots]
+            [(dialect.submit(it.image, it.media_type), _CLASS + f'"{it.class_name}"'.encode()) for it in shots]
         )
 
     def measure(self) -> None:

@@ -18,9 +18,9 @@ import torch
 from bench.bulk import images
 from bench.photos import jpeg, photo
 from jobs.records import pack_outcomes
+from tests.support.processes import MODEL
 from training.data import load_fashion_mnist
 from worker.classifier import Classifier
-from worker.compute import Compute
 from worker.images import ImageLimits
 from worker.package import load_package
 from worker.settings import WorkerSettings
@@ -51,8 +51,7 @@ def limits(batches: Sequence[int] = BATCHES) -> list[Limit]:
     """The limits for a PNG and a photo's JPEG in batches of each size. Sets torch to one thread."""
     torch.set_num_threads(1)
     settings = WorkerSettings()
-    compute = Compute.of(settings.device, settings.precision)
-    classifier = load_package(settings.models_dir / settings.model, ImageLimits.of(settings), compute)
+    classifier = load_package(settings.models_dir / MODEL, ImageLimits.of(settings))
     kinds = {"PNG": images()[:1024], "JPEG": jpegs(32)}
     for uploads in kinds.values():
         _cpu_us(classifier, uploads, 64, ROUND_SECONDS)  # everything has run once

@@ -20,6 +20,7 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 MAXMEMORY_BYTES = 256 << 20
+MODEL = "fmnist-mlp"  # the network that costs least: what is tested and measured with it is the queue
 
 
 def free_port() -> int:
@@ -192,6 +193,6 @@ def _runs(pid: int, what: str) -> bool:
 
 
 def _common(settings: Mapping[str, str]) -> dict[str, str]:
-    """With the network that costs least where no other is named: what is tested and measured with it is the queue."""
-    model = {} if "MODELS" in settings else {"MODEL": "fmnist-mlp"}
+    """With the network that costs least where no other is named."""
+    model = {} if "MODELS" in settings else {"MODEL": MODEL}
     return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)} | model
