@@ -95,16 +95,18 @@ class StoreMachine(RuleBasedStateMachine):
         job = ModelJob(self.new_id(owner), owner, lane, key, hook, fingerprint=fingerprint if key else b"")
         self.enqueue(job, self.new_chunk(job, items))
 
-    @rule(owner=OWNER, lane=LANE, key=KEY, hook=st.booleans(), seals_itself=st.booleans())
+    @rule(owner=OWNER, lane=LANE, key=KEY, hook=st.booleans(), seals_itself=st.sampled_from([False, True, True]))
     def open(self, *, owner: str, lane: Lane, key: bytes, hook: bool, seals_itself: bool) -> None:
         job = ModelJob(self.new_id(owner), owner, lane, key, hook, state=JobState.OPEN, seals_itself=seals_itself)
         job.part = Part(job.id, owner, lane, 60)
         self.enqueue(job, None)
 
     @precondition(lambda self: self.were_open())
-    @rule(pick=PICK, items=ITEMS, how=st.sampled_from(["next", "repeated", "by a rival"]))
+    @rule(pick=PICK, items=ITEMS, how=st.sampled_from(["next", "repeated", "by a rival", "too many"]))
     def add(self, *, pick: int, items: int, how: str) -> None:
-        job = picked(pick, self.were_open())
+        begun = [job for job in self.were_open() if job.state is JobState.OPEN and job.chunks]
+        job = picked(pick, self.were_open() if how == "next" or not begun else begun)
+        items = JOB_ITEMS_MAX if how == "too many" else items
         part, chunk, before = job.part, self.new_chunk(job, items), len(job.chunks)
         assert part is not None
         part.chunks = before
