@@ -4,8 +4,8 @@ import json
 import re
 import shutil
 import signal
+import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -146,14 +146,22 @@ def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: b
 def test_a_worker_that_has_never_reached_redis_says_so_once_and_stops_when_told(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with Process(
-        [sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": "redis://127.0.0.1:1/0"}
-    ) as worker:
-        wait_until(lambda: "waiting for Redis" in worker.output(), what="a worker that waits")
-        time.sleep(3)  # the time in which it must not say more
-        worker.signal(number)
-        assert worker.wait(2) == 0
-        assert len(worker.output().splitlines()) == 2
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        nobody.settimeout(30)
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+        with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": url}) as worker:
+            wait_until(lambda: hang_up(nobody) and "waiting for Redis" in worker.output(), what="a worker that waits")
+            for _ in range(3):  # tries of which it must not say more
+                hang_up(nobody)
+            worker.signal(number)
+            assert worker.wait() == 0
+            assert len(worker.output().splitlines()) == 2
+
+
+def hang_up(nobody: socket.socket) -> bool:
+    """True once a connection was taken and ended."""
+    nobody.accept()[0].close()
+    return True
 
 
 def test_a_worker_gives_the_password_of_a_unix_socket_and_does_not_show_it(valkey: Valkey, tmp_path: Path) -> None:

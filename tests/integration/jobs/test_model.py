@@ -55,9 +55,10 @@ from tests.support.store import MODEL, Store
 
 T = TypeVar("T")
 
-EXAMPLES, STEPS, STEPS_MIN = 160, 150, 20_000
+EXAMPLES, STEPS, STEPS_MIN = 40, 150, 20_000
+WALKS_MAX, SEEN_MIN = 16, 20
 OWNERS = ("alice", "bob")
-QUOTA, JOB_ITEMS_MAX = 12, 4  # small enough for both to be met often
+QUOTA, JOB_ITEMS_MAX = 8, 4  # small enough for both to be met often
 OVER_MS = (86_400 + 60) * 1000  # longer than a result is kept, and than a job may wait
 
 PICK = st.integers(0, 999)
@@ -503,23 +504,31 @@ async def opened(settings: StoreSettings) -> StoreLink:
 
 
 def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Runner) -> None:
+    """What hypothesis draws depends on all the code that is loaded: it walks until it has met each event often."""
     seen = Counter[str]()
 
-    @hypothesis.seed(20)
-    def machine() -> StoreMachine:
-        return StoreMachine(own_store, runner, seen)
+    def rare() -> list[str]:
+        return [f"{what}: {seen[what]}" for what in TO_BE_SEEN if seen[what] < SEEN_MIN]
 
-    run_state_machine_as_test(
-        machine,
-        settings=hypothesis.settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-            suppress_health_check=list(hypothesis.HealthCheck),
-        ),
-    )
+    for walk in range(WALKS_MAX):
+
+        @hypothesis.seed(20 + walk)
+        def machine() -> StoreMachine:
+            return StoreMachine(own_store, runner, seen)
+
+        run_state_machine_as_test(
+            machine,
+            settings=hypothesis.settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+                suppress_health_check=list(hypothesis.HealthCheck),
+            ),
+        )
+        if seen["steps"] >= STEPS_MIN and not rare():
+            break
 
     assert seen["steps"] >= STEPS_MIN
-    assert min(seen[what] for what in TO_BE_SEEN) >= 20, seen
+    assert rare() == []
