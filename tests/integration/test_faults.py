@@ -164,7 +164,7 @@ async def test_redis_is_killed_under_load_and_restarted_on_its_disk(
 async def test_work_goes_on_at_once_when_redis_was_away_for_long(stack: Stack, shirt: bytes) -> None:
     api, worker = stack.api(), stack.worker(children=1)
     stack.valkey.kill()
-    await asyncio.sleep(8)  # Celery's own waits between two tries would be 2, 4, 6 s
+    await asyncio.sleep(13)  # Celery's own waits between two tries would be 2, 4, 6, 8 s: it would come after 20 s
     await asyncio.to_thread(stack.valkey.start)
     back = time.monotonic()
 
@@ -177,11 +177,11 @@ async def test_work_goes_on_at_once_when_redis_was_away_for_long(stack: Stack, s
                         return str((await answer.json())["id"])
                 await asyncio.sleep(0.05)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             job_id = await accepted()
     await results_of(api.url, [job_id])
 
-    assert time.monotonic() - back < 3
+    assert time.monotonic() - back < 6
     lines = [line for line in worker.output().splitlines() if "Redis" in line or "annot connect" in line]
     assert len(lines) <= 8, lines
 
@@ -216,7 +216,7 @@ def unread_bytes_of(stack: Stack) -> int:
 
 async def test_a_lease_is_renewed_while_its_batch_takes_longer(stack: Stack, shirt: bytes) -> None:
     """Without renewal the reaper would give these images to somebody else twice over."""
-    short = {"LEASE_SECONDS": "0.5", "RENEW_SECONDS": "0.1", "REAP_SECONDS": "0.1"}
+    short = {"LEASE_SECONDS": "2", "RENEW_SECONDS": "0.2", "REAP_SECONDS": "0.1"}
     large = encode(photo(shirt, size=(4000, 3000)), "WEBP", quality=20)  # not decoded at a reduced scale, as a JPEG is
     api, worker = stack.api(), stack.worker(children=1, **short)
     form = aiohttp.FormData()
@@ -229,9 +229,7 @@ async def test_a_lease_is_renewed_while_its_batch_takes_longer(stack: Stack, shi
         assert job["counts"]["total"] == 24
         held = await eventually(lambda: stack.redis.zrange(keys.LEASES, 0, -1, withscores=True), what="a lease")
         token, end = held[0]
-        await eventually(
-            lambda: (stack.redis.zscore(keys.LEASES, token) or 0) > end + 1000, what="a second of renewals"
-        )
+        await eventually(lambda: (stack.redis.zscore(keys.LEASES, token) or 0) > end + 2000, what="renewals")
         async with client.get(f"{job['links']['self']}?wait=30") as answer:
             assert (await answer.json())["counts"]["succeeded"] == 24
 

@@ -264,6 +264,6 @@ async def test_a_head_of_a_held_stream_holds_nothing(start_api: StartApi, store:
     api = await start_api(held_streams_max=1)
     job_id = await store.submit(b"image")
     for _ in range(3):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             answer = await api.head(f"/v1/jobs/{to_text(job_id)}/{path}")
         assert (answer.status_code, answer.content) == (200, b"")

@@ -18,8 +18,8 @@ from worker.child import Child
 from worker.classifier import Classifier
 from worker.settings import WorkerSettings
 
-LINGER_SECONDS = 30  # whoever is not woken is much too late for these tests
-SOON_SECONDS = 5
+LINGER_SECONDS = 120  # whoever is not woken is much too late for these tests
+SOON_SECONDS = 30
 Lingering = Callable[..., AbstractAsyncContextManager[None]]
 
 
@@ -38,7 +38,7 @@ def lingering(valkey: Valkey, classifier: Classifier, store: Store) -> Lingering
 
     @asynccontextmanager
     async def linger(**settings: float) -> AsyncIterator[None]:
-        times = {"linger_seconds": LINGER_SECONDS, "slice_seconds": LINGER_SECONDS, "store_timeout_seconds": 60}
+        times = {"linger_seconds": LINGER_SECONDS, "slice_seconds": LINGER_SECONDS, "store_timeout_seconds": 180}
         child = make_child(valkey, classifier, **times | settings)
         serving = asyncio.create_task(asyncio.to_thread(child.serve, "task", MODEL))
         await eventually(lambda: blocked(store) == 1, what="a child that lingers")
@@ -139,6 +139,6 @@ async def test_a_child_that_lingers_in_vain_looks_no_more_often_than_at_its_ends
 
 
 async def test_a_child_does_not_linger_beyond_its_slice(valkey: Valkey, classifier: Classifier, store: Store) -> None:
-    child = make_child(valkey, classifier, linger_seconds=LINGER_SECONDS, slice_seconds=0.1, store_timeout_seconds=60)
+    child = make_child(valkey, classifier, linger_seconds=LINGER_SECONDS, slice_seconds=0.1, store_timeout_seconds=180)
     async with asyncio.timeout(SOON_SECONDS):
         await asyncio.to_thread(child.serve, "task", MODEL)
