@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.leases import LeaseStore
 from jobs.link import StoreLink
@@ -16,6 +17,8 @@ TEST_DATA = Path(__file__).parent / "data"
 _NAMES = "HOST PORT REDIS_URL DATA_DIR API_KEYS MODEL MODELS DEFAULT_MODEL MAKEFLAGS MAKELEVEL"
 for _name in _NAMES.split():
     os.environ.pop(_name, None)
+
+torch.set_num_threads(1)  # as a worker's child does: tests run side by side, and threads that wait for a core spin
 
 
 # Of files that run side by side, those that take a minute or more come first: the last one would run alone.

@@ -81,7 +81,7 @@ def _on_colour(pixels: Pixels, draw: Generator, *, noise: float = 0) -> bytes:
     if noise:
         noisy = np.asarray(canvas) + draw.normal(0, noise, (canvas.height, canvas.width, 3))
         canvas = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
-    return _file(canvas, "PNG", compress_level=1)
+    return _file(canvas, "PNG", compress_level=0)  # noise does not become smaller, and to try takes seconds
 
 
 def _padded(pixels: Pixels, draw: Generator) -> bytes:

@@ -55,6 +55,23 @@ def test_only_a_clear_gain_is_taken_and_one_line_says_so(
     assert ("forward is with packed weights" in line) == is_chosen
 
 
+def test_one_thread_is_measured_and_as_many_as_before_compute() -> None:
+    threads = set[int]()
+
+    class Counting(nn.Flatten):
+        def forward(self, inputs: Tensor) -> Tensor:
+            threads.add(torch.get_num_threads())
+            return super().forward(inputs)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fastest(nn.Sequential(Counting(), nn.Linear(784, 10)), INPUT, SOFTMAX)
+        assert (threads, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_one_that_says_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     took(monkeypatch, plain=1, packed=0.1)
     plain = network()
