@@ -10,6 +10,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,17 +147,25 @@ def _with_packed(module: nn.Module) -> nn.Module:
 
 def _scripted(network: nn.Module, inputs: Tensor) -> nn.Module:
     """By TorchScript, with its optimizations."""
-    if not any(parameter.dim() == _CONVOLUTIONS for parameter in network.parameters()):
-        raise ValueError("it has no convolutions")
-    traced = torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]  # torch gives no types
-    scripted: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-    return scripted
+    return _optimized(_traced(network, inputs))
 
 
 def _scripted_in_half(network: nn.Module, inputs: Tensor) -> nn.Module:
     """By TorchScript, with weights in bfloat16."""
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        return _scripted(network, inputs)
+        traced = _traced(network, inputs)
+    return _optimized(traced)  # not under autocast, which would come a second time, also for what was exempt
+
+
+def _traced(network: nn.Module, inputs: Tensor) -> Any:
+    if not any(parameter.dim() == _CONVOLUTIONS for parameter in network.parameters()):
+        raise ValueError("it has no convolutions")
+    return torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]  # torch gives no types
+
+
+def _optimized(traced: Any) -> nn.Module:
+    scripted: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    return scripted
 
 
 _WAYS: dict[str, tuple[_Change, float]] = {

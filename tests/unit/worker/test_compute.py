@@ -2,8 +2,10 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jobs.errors import SettingsError
@@ -11,6 +13,9 @@ from jobs.records import Outcome
 from jobs.settings import load
 from tests.support.pictures import LIMITS, samples
 from tests.support.processes import ROOT
+from training.data import load_fashion_mnist, tensors
+from training.fmnist_cnn import HELD_OUT
+from worker.architectures import ARCHITECTURES
 from worker.compute import CALM_FORWARDS, FULL, Compute, Placed
 from worker.package import load_package
 from worker.settings import WorkerSettings
@@ -100,6 +105,36 @@ def test_bfloat16_on_a_processor_gives_nearly_the_same(monkeypatch: pytest.Monke
         assert 1e-6 < difference < 1e-2
 
 
+@pytest.mark.parametrize("way", ["by TorchScript", "as a GPU does it"])
+def test_bfloat16_gives_nearly_the_same_for_images_that_were_not_learned(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("worker.forward._WAYS", {})
+    monkeypatch.setattr("worker.forward._seconds", lambda networks, _: [1, 0.1][: len(networks)])
+    full = confidences_by(FULL)
+    if way == "as a GPU does it":
+        monkeypatch.setattr("worker.package.fastest", lambda network, *_, **__: Placed(network, HALF))
+    assert 1e-6 < float(np.abs(full - confidences_by(HALF)).max()) < 1e-2
+
+
+def confidences_by(compute: Compute) -> NDArray[np.float32]:
+    """Of the images that the shipped network was not trained with: N × classes."""
+    classifier = load_package(ROOT / "weights" / "fmnist-cnn", LIMITS, compute)
+    inputs, _ = tensors(load_fashion_mnist(ROOT / "data" / "training", HELD_OUT).held_out)
+    return np.concatenate([classifier.head.confidences(classifier.outputs(it.numpy())) for it in inputs.split(64)])
+
+
+def test_the_default_network_is_half_where_it_does_no_harm() -> None:
+    network = ARCHITECTURES["fmnist-cnn-2"](10).eval()
+    assert isinstance(network, nn.Sequential)
+    dtypes = list[torch.dtype]()
+    for layer in network:
+        layer.register_forward_hook(lambda *arguments: dtypes.append(arguments[2].dtype))
+    with torch.inference_mode(), HALF.precision():
+        network(torch.rand(2, 1, 28, 28))
+    assert dtypes == [torch.float32] * 4 + [torch.bfloat16] * 4 + [torch.float32] * 3
+
+
 def test_what_is_placed_in_half_precision_computes_in_it() -> None:
     torch.manual_seed(1)
     network, inputs = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval(), torch.rand(64, 1, 28, 28)
@@ -178,3 +213,4 @@ def test_a_gpu_that_is_not_there_is_told(device: str) -> None:
 def test_a_gpu_gives_what_the_processor_gives(package: Path, precision: str, tolerance: float) -> None:
     there = Compute.of("cuda", precision)
     assert largest_difference(samples_by(package, FULL), samples_by(package, there)) < tolerance
+    assert float(np.abs(confidences_by(FULL) - confidences_by(there)).max()) < tolerance

@@ -106,6 +106,21 @@ def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.Monk
     assert (1e-5 < difference < 1e-2) == half
 
 
+def test_what_is_exempt_from_bfloat16_is_so_by_torchscript_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exempt(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                outputs: Tensor = super().forward(inputs)
+            return outputs
+
+    half_alone(monkeypatch)
+    plain, inputs = Exempt(convolutional()).eval(), torch.rand(64, 1, 28, 28)
+    changed = fastest(plain, INPUT, SOFTMAX, half=True)
+    assert changed is not plain
+    with torch.inference_mode():
+        torch.testing.assert_close(changed(inputs), plain(inputs), rtol=0, atol=1e-5)
+
+
 class OfLastDigits(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.sin(1000 * inputs)
