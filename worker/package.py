@@ -34,23 +34,23 @@ def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> 
         ModelPackageError: one line that says what is wrong.
     """
     manifest, card = check_package(folder)
-    network = _load_network(folder, manifest)
+    network = _load_network(folder, manifest, compute.device)
     mode = mode_of(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
+    if compute.device.type != "cpu":
+        network = Placed(network, compute)
     _check_outputs(network, manifest, head, folder)
     if compute.device.type == "cpu":
         network = fastest(network, card.input, head.confidences, half=compute.half)
-    else:
-        network = Placed(network, compute)
     classifier = Classifier(network, card, mode, head, limits, manifest.second_look)
     _check_golden(classifier, manifest, folder, HALF_TOLERANCE if compute.half else GOLDEN_TOLERANCE)
     return classifier
 
 
-def _load_network(folder: Path, manifest: Manifest) -> nn.Module:
+def _load_network(folder: Path, manifest: Manifest, device: torch.device) -> nn.Module:
     path = folder / manifest.weights.file
     if manifest.architecture is None:
-        return load_exported(path)
+        return load_exported(path, device)
     network = ARCHITECTURES[manifest.architecture](len(manifest.classes))
     _load_weights(network, read_weights(path, manifest.weights.format), path)
     return network.eval()
