@@ -55,6 +55,16 @@ def package_folder(models_dir: Path, ref: str) -> Path:
     return folder if folder.exists() else models_dir / name_of(ref)
 
 
+def check_name(folder: Path, card: Card) -> None:
+    """See that a package is what its folder's name says: the model, or this version of it.
+
+    Raises:
+        ModelPackageError: it is not.
+    """
+    if folder.name not in (card.name, card.ref):
+        raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {folder.name}")
+
+
 def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[Card], dict[str, str]]:
     """The cards of some packages, and of those that cannot be served the reasons, each by what it was asked for."""
     cards, faults = dict[str, Card](), dict[str, str]()
@@ -79,8 +89,11 @@ def pinned_cards(models_dir: Path) -> Iterator[Card]:
     for path in sorted(models_dir.glob(f"*/{MANIFEST}")):
         try:
             manifest = read_manifest(path.parent)
+            if manifest.weights.sha256 is None:
+                continue
+            card = manifest.card(manifest.weights.sha256)
+            check_name(path.parent, card)
         except ModelPackageError as error:
             log.warning("a model is passed over: %s", error)
-            continue
-        if manifest.weights.sha256 is not None:
-            yield manifest.card(manifest.weights.sha256)
+        else:
+            yield card

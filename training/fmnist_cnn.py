@@ -9,7 +9,7 @@ from torch.nn import functional
 from jobs.models import Input, Manifest, Output, Preprocessing
 from training.augment import augment, augment_late
 from training.calibration import best_temperature, calibration_error, familiar_from
-from training.data import CLASSES, load_fashion_mnist, tensors
+from training.data import CLASSES, HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
 from training.fit import Recipe, fit, logits
 from training.packaging import write_package
 from training.pictures import confusion_matrix, learning_curve
@@ -24,7 +24,6 @@ NAME = "fmnist-cnn"
 VERSION = "2"
 ARCHITECTURE = "fmnist-cnn-2"
 INPUT = Input(channels=1, height=28, width=28)
-HELD_OUT = 1_000  # what was chosen was chosen on five times as many
 SOFT_LABELS = Path(__file__).with_name("soft_labels.npz")
 """By three earlier trainings, which held out 5,000 (`python -m training.soft_labels`, docs/decisions/0031)."""
 SOFTENED = 0.5
@@ -52,7 +51,7 @@ def softened(labels: Tensor) -> Tensor:
 def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
     """Train, calibrate on the held-out images, measure on the test images once, and write package and pictures."""
     torch.manual_seed(RECIPE.seed)
-    data = load_fashion_mnist(cache, HELD_OUT)
+    data = load_fashion_mnist(cache, HELD_OUT_TO_THE_END)
     network = fmnist_cnn_2(len(CLASSES))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out of its types
     log = cache / f"{NAME}.csv"

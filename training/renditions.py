@@ -2,8 +2,8 @@
 
     python -m training.renditions fmnist-cnn [--held-out]
 
-prints how many of 2,000 test images a package has right in each. What is compared is one picture in many renditions,
-so each draws its backgrounds and places from the same seed.
+prints how many of 2,000 test images a package has right in each, or of the 1,000 images that were held out to the end.
+What is compared is one picture in many renditions, so each draws its backgrounds and places from the same seed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.models import Input
-from training.data import LIMITS, Split, load_fashion_mnist
+from training.data import HELD_OUT_TO_THE_END, LIMITS, Split, load_fashion_mnist
 from worker.classifier import Classifier
 from worker.package import load_package
 from worker.product_shot import product_shot
@@ -167,10 +167,10 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--models-dir", type=Path, default=Path("weights"))
     parser.add_argument("--cache", type=Path, default=Path("data/training"))
-    parser.add_argument("--held-out", action="store_true", help="on held-out images, for choices")
+    parser.add_argument("--held-out", action="store_true", help="on images that were held out to the end")
     options = parser.parse_args()
     classifier = load_package(options.models_dir / options.model, LIMITS)
-    data = load_fashion_mnist(options.cache)
+    data = load_fashion_mnist(options.cache, HELD_OUT_TO_THE_END)
     split = data.held_out if options.held_out else data.test
     split = Split(split.images[:IMAGES], split.labels[:IMAGES])
     print("| rendition | right | by raw, points |\n|---|---|---|")

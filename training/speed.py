@@ -1,4 +1,6 @@
-"""What a package costs, and what bfloat16 changes: held-out images in batches of 64, on one core, both looks included.
+"""What a package costs, and what bfloat16 changes: test images in batches of 64, on one core, both looks included.
+
+Their labels are not looked at.
 
 python -m training.speed fmnist-cnn
 """
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("data/training"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    inputs, _ = tensors(load_fashion_mnist(options.cache).held_out)
+    inputs, _ = tensors(load_fashion_mnist(options.cache).test)
     batches = [batch.numpy() for batch in torch.split(inputs, BATCH)]
     print("| precision | ms an image | other answers | largest difference of a confidence | at one look | above 0.01 |")
     print("|---|---|---|---|---|---|")

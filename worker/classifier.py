@@ -76,7 +76,7 @@ class Classifier:
     def forward(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """One forward of the network, as `outputs` has it where there is no second look."""
         with torch.inference_mode():
-            outputs: NDArray[np.float32] = self._network(torch.from_numpy(inputs)).numpy()
+            outputs: NDArray[np.float32] = self._network(torch.from_numpy(inputs)).float().numpy()
             return outputs
 
     def _outputs(self, inputs: NDArray[np.float32], *, first: bool = True) -> NDArray[np.float32]:

@@ -134,6 +134,11 @@ def _on_white(image: Image.Image) -> Image.Image:
     """Without transparency, as viewers show it."""
     if not image.has_transparency_data:
         return image
+    if image.mode.startswith("I"):  # one level is transparent; convert("RGBA") would clip all of them first
+        transparent = np.asarray(image) == image.info["transparency"]
+        image = _eight_bits(image)
+        image.paste("white", mask=Image.fromarray(transparent))
+        return image
     image = image.convert("RGBA")
     image.paste("white", mask=ImageChops.invert(image.getchannel("A")))  # in place: a large one takes much memory
     return image.convert("RGB")

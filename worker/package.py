@@ -24,6 +24,7 @@ from worker.preprocess import mode_of
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
 HALF_TOLERANCE = 1e-2  # and more in bfloat16
+_ROUNDED = 1e-2  # above or below, a confidence is only rounded
 KEYS_NAMED = 8  # of a file that is no state dict
 
 
@@ -76,8 +77,14 @@ def _check_outputs(network: nn.Module, manifest: Manifest, head: Head, folder: P
                 f"{manifest.output.activation!r}, the network's output for {images} images must have the shape "
                 f"{(images, head.width)}; it has {shape}"
             )
-        if not np.isfinite(head.confidences(outputs.float().numpy())).all():
+        confidences = head.confidences(outputs.float().numpy())
+        if not np.isfinite(confidences).all():
             raise ModelPackageError(f"{folder / manifest.weights.file}: the network puts out no numbers, but NaN")
+        if confidences.min() < -_ROUNDED or confidences.max() > 1 + _ROUNDED:
+            raise ModelPackageError(
+                f"{folder / MANIFEST}: output.activation: with {manifest.output.activation!r} the network must put out "
+                f"confidences, from 0 to 1; it has one of {confidences.flat[abs(confidences).argmax()]:.3g}"
+            )
 
 
 def read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:

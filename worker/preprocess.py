@@ -29,7 +29,9 @@ class Mode:
     keeps_gray: bool = False
     """Whether `picture` leaves a gray image of the input's size as it is."""
     reduced_min: int = 0
-    """A large JPEG may be decoded at a smaller scale, still so many times the input's size or more; 0: it may not."""
+    """A large JPEG may be decoded at a smaller scale, still so many times as large as needed or more; 0: it may not."""
+    shorter_side: int = 0
+    """What `picture` resizes to before it crops, in pixels; 0: to no more than the input's size."""
     sees_colours: bool = False
     """Whether `picture` looks at colours even where the network does not."""
     as_shown: bool = True
@@ -38,8 +40,8 @@ class Mode:
     def needed(self, wanted: Input) -> Needed:
         """What the decoder has to deliver."""
         return Needed(
-            self.reduced_min * wanted.width,
-            self.reduced_min * wanted.height,
+            self.reduced_min * max(wanted.width, self.shorter_side),
+            self.reduced_min * max(wanted.height, self.shorter_side),
             colours=self.sees_colours or wanted.channels > 1,
             as_shown=self.as_shown,
         )
@@ -72,6 +74,7 @@ FMNIST = Mode(product_shot, _shares, reduced_min=TRIMMED_MIN, sees_colours=True)
 
 def mode_of(preprocessing: Preprocessing, wanted: Input) -> Mode:
     """What a manifest asks for."""
+    shorter = 0
     match preprocessing.mode:
         case "book":
             return BOOK
@@ -88,7 +91,7 @@ def mode_of(preprocessing: Preprocessing, wanted: Input) -> Mode:
         normalized: NDArray[np.float32] = (_shares(pixels) - mean) / std
         return normalized
 
-    return Mode(picture, values, reduced_min=REDUCED_MIN)
+    return Mode(picture, values, reduced_min=REDUCED_MIN, shorter_side=shorter)
 
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -36,6 +36,8 @@ def test_the_shipped_package_is_what_its_manifest_says() -> None:
         ({"classes": ["a"]}, "classes: "),
         ({"architecture": "resnet"}, "architecture: "),
         ({"preprocessing": {"mode": "guess"}}, "preprocessing.mode: "),
+        ({"preprocessing": {"mode": "resize", "mean": [float("nan")]}}, "preprocessing.mean.0: "),
+        ({"output": {"familiar_min": float("inf")}}, "output.familiar_min: "),
         ({"weights": {"file": "../../etc/passwd", "format": "safetensors"}}, "weights.file: "),
         ({"weights": {"file": "/etc/passwd", "format": "safetensors"}}, "weights.file: "),
         ({"name": "Big Model"}, "name: "),
@@ -80,8 +82,16 @@ def test_unpinned_weights_are_a_version_of_their_own(tmp_path: Path) -> None:
 
 def test_a_wrong_manifest_does_not_hide_the_others(tmp_path: Path) -> None:
     write(tmp_path / "bad", classes=...)
-    write(tmp_path / "good")
+    write(tmp_path / "fmnist-mlp")
     assert [card.ref for card in pinned_cards(tmp_path)] == ["fmnist-mlp@1"]
+
+
+def test_a_copy_in_another_folder_is_not_taken_for_the_version_that_it_was_copied_from(tmp_path: Path) -> None:
+    for folder, version, number in (("backup", "1", "a"), ("fmnist-mlp", "1", "b"), ("fmnist-mlp@2", "2", "c")):
+        weights = {"file": "fmnist-mlp.safetensors", "format": "safetensors", "sha256": number * 64}
+        write(tmp_path / folder, version=version, weights=weights)
+    known = [(card.ref, card.sha256[0]) for card in pinned_cards(tmp_path)]
+    assert known == [("fmnist-mlp@1", "b"), ("fmnist-mlp@2", "c")]
 
 
 def test_a_card_of_a_newer_version_is_still_read() -> None:

@@ -17,9 +17,9 @@ from training import fit as fit_module
 from training.__main__ import _compute, main
 from training.augment import ERASED, SHOWN_OTHERWISE, augment, augment_late
 from training.calibration import calibration_error
-from training.data import CLASSES, load_fashion_mnist, tensors
+from training.data import CLASSES, HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
 from training.fit import Augment, Recipe, evaluate, fit
-from training.fmnist_cnn import HELD_OUT, softened
+from training.fmnist_cnn import softened
 from training.rounding import rounded
 from training.soft_labels import TEN_VIEWS, said_of, soft_labels, write_soft_labels
 from worker.architectures import ARCHITECTURES, fmnist_cnn_2
@@ -216,7 +216,7 @@ def test_nothing_is_erased_of_what_is_shown_late() -> None:
 
 
 def test_what_is_learned_is_half_the_label_and_half_what_was_said_before() -> None:
-    labels = torch.from_numpy(load_fashion_mnist(CACHE, HELD_OUT).train.labels.astype(np.int64))
+    labels = torch.from_numpy(load_fashion_mnist(CACHE, HELD_OUT_TO_THE_END).train.labels.astype(np.int64))
     learned = softened(labels)
     assert learned.shape == (len(labels), 10)
     torch.testing.assert_close(learned.sum(dim=1), torch.ones(len(labels)))

@@ -13,8 +13,7 @@ from jobs.records import Outcome
 from jobs.settings import load
 from tests.support.pictures import LIMITS, samples
 from tests.support.processes import ROOT
-from training.data import load_fashion_mnist, tensors
-from training.fmnist_cnn import HELD_OUT
+from training.data import HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
 from worker.architectures import ARCHITECTURES
 from worker.compute import CALM_FORWARDS, FULL, Compute, Placed
 from worker.package import load_package
@@ -120,7 +119,7 @@ def test_bfloat16_gives_nearly_the_same_for_images_that_were_not_learned(
 def confidences_by(compute: Compute) -> NDArray[np.float32]:
     """Of the images that the shipped network was not trained with: N × classes."""
     classifier = load_package(ROOT / "weights" / "fmnist-cnn", LIMITS, compute)
-    inputs, _ = tensors(load_fashion_mnist(ROOT / "data" / "training", HELD_OUT).held_out)
+    inputs, _ = tensors(load_fashion_mnist(ROOT / "data" / "training", HELD_OUT_TO_THE_END).held_out)
     return np.concatenate([classifier.head.confidences(classifier.outputs(it.numpy())) for it in inputs.split(64)])
 
 

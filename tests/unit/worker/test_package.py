@@ -180,6 +180,26 @@ def test_a_network_that_puts_out_nan_is_refused(tmp_path: Path) -> None:
         load_package(package(tmp_path, safetensors.torch.save(state), "safetensors"), LIMITS)
 
 
+def test_a_network_whose_confidences_are_none_is_refused(tmp_path: Path) -> None:
+    folder = package(tmp_path, safetensors.torch.save(weights_of_the_shipped()), "safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"output": {"activation": "none"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    message = r"output.activation: with 'none' the network must put out confidences, from 0 to 1; it has one of -?\d"
+    with pytest.raises(ModelPackageError, match=message):
+        load_package(folder, LIMITS)
+
+
+def test_a_network_may_put_out_bfloat16(shipped: Classifier, shirt: bytes) -> None:
+    class Half(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.arange(10.0).expand(len(inputs), 10).bfloat16()
+
+    half = Classifier(Half(), shipped.card, BOOK, Head(Output(), 10), LIMITS)
+    (outcome,) = half.classify([shirt], [1])
+    assert isinstance(outcome, list)
+    assert outcome[0].class_index == 9
+
+
 @pytest.mark.parametrize("with_nan", [True, False])
 def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, with_nan: bool) -> None:
     marked = encode(Image.new("L", (28, 28), 0), "PNG")

@@ -10,7 +10,7 @@ from PIL import Image
 from jobs.models import Input, Preprocessing
 from tests.support.pictures import LIMITS, bad_pictures, encode, good_pictures, photo, samples
 from worker.images import BadImage, Needed, decode
-from worker.preprocess import BOOK, mode_of
+from worker.preprocess import BOOK, FMNIST, mode_of
 
 WANTED = Input(channels=1, height=28, width=28)
 SHIRT = samples()["0007-shirt.png"]
@@ -39,6 +39,14 @@ def test_book_is_exactly_what_the_book_has(kind: str) -> None:
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     upload = good_pictures(SHIRT)["16-bit PNG"]
     np.testing.assert_array_equal(book(decode(upload, LIMITS)), book(decode(SHIRT, LIMITS)))
+
+
+def test_a_transparent_level_of_sixteen_bits_is_white_and_no_other_is() -> None:
+    levels = np.arange(0, 65_536, 256, dtype=np.uint16).reshape(16, 16)
+    image = decode(encode(Image.fromarray(levels), "PNG", transparency=512), LIMITS, FMNIST.needed(WANTED))
+    expected = np.round(levels / 257)
+    expected[levels == 512] = 255
+    assert np.abs(np.asarray(image.convert("L")) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", bad_pictures(SHIRT))
@@ -172,3 +180,12 @@ def test_the_center_of_a_very_long_picture_takes_no_memory_for_its_ends(size: tu
     assert resident_bytes("VmHWM") - before < 100 << 20
     assert seen.size == (224, 224)
     assert np.unique(np.asarray(seen).reshape(-1, 3), axis=0).tolist() == [[200, 100, 50]]
+
+
+@pytest.mark.parametrize(("shorter_side", "is_reduced"), [(1400, False), (224, True), (None, True)])
+def test_a_jpeg_is_not_decoded_smaller_than_it_is_resized_to(shorter_side: int | None, *, is_reduced: bool) -> None:
+    wanted = Input(channels=3, height=224, width=224)
+    mode = mode_of(Preprocessing(mode="center_crop", shorter_side=shorter_side), wanted)
+    checkered = Image.fromarray(np.indices((1400, 1400)).sum(axis=0).astype(np.uint8) % 2 * 255).convert("RGB")
+    image = decode(encode(checkered, "JPEG", quality=95), LIMITS, mode.needed(wanted))
+    assert (image.width < 1400) == is_reduced

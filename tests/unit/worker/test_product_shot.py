@@ -41,14 +41,21 @@ def test_what_an_input_holds_are_shares_of_full_brightness() -> None:
     np.testing.assert_array_equal((values[..., 0] * 255).round(), IMAGES[:3])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2), (28, 28), (29, 27), (4000, 30)])
+@pytest.mark.parametrize(
+    ("size", "is_object"),
+    [
+        *[((1, 1), False), ((1, 500), False), ((500, 1), False), ((4000, 30), False)],
+        *[((3, 2), True), ((28, 28), True), ((29, 27), True)],
+    ],
+)
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_every_size_and_mode_is_seen(size: tuple[int, int], mode: str) -> None:
-    image = Image.new("L", size, 200)
-    image.putpixel((size[0] // 2, size[1] // 2), 3)
+def test_every_size_and_mode_is_seen(size: tuple[int, int], mode: str, *, is_object: bool) -> None:
+    image = Image.new("L", size, 255)
+    image.paste(3, (size[0] // 4, size[1] // 4, size[0] // 4 + (size[0] + 1) // 2, size[1] // 4 + (size[1] + 1) // 2))
     image = Image.fromarray(np.asarray(image) * np.uint16(257)) if mode == "I;16" else image.convert(mode)
     assert image.mode == mode
-    assert seen(encode(image, "JPEG" if mode == "CMYK" else "PNG")).max() <= 255
+    shown = seen(encode(image, "JPEG", quality=100) if mode == "CMYK" else encode(image, "PNG"))
+    assert (shown.max() > 200) == is_object
 
 
 @pytest.mark.parametrize("level", range(0, 256, 15))
