@@ -72,13 +72,22 @@ def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[Card], d
         folder = package_folder(models_dir, ref)
         try:
             _, card = check_package(folder)
-            if ref not in (card.name, card.ref):
-                raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {ref}")
+            check_ref(folder, card, ref)
         except ModelPackageError as error:
             faults[ref] = str(error)
         else:
             cards[card.ref] = card
     return list(cards.values()), faults
+
+
+def check_ref(folder: Path, card: Card, ref: str) -> None:
+    """A package is served as what it is, and not as what its folder is named.
+
+    Raises:
+        ModelPackageError: it is of another model, or of another version.
+    """
+    if ref not in (card.name, card.ref):
+        raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {ref}")
 
 
 def pinned_cards(models_dir: Path) -> Iterator[Card]:

@@ -1,30 +1,35 @@
 """Model packages at the command line.
 
     python -m worker.models check weights/fmnist-mlp
-    python -m worker.models export module:factory state.pt weights/mine --classes cat,dog --input 3x224x224
+    python -m worker.models export module:factory weights/mine --state state.pt --classes cat,dog --input 3x224x224
     python -m worker.models schema
 
-`check` does what a worker does before it takes work, and measures. `export` makes a package of a network, by a Python
-factory and a state dict, or from the factory alone. `schema` prints the JSON Schema of manifests.
+`check` does what a worker does before it takes work, on the same `DEVICE`, and measures. `export` makes a package of a
+network, by a Python factory and a state dict, or from the factory alone. `schema` prints the JSON Schema of manifests.
 """
 
 import argparse
 import hashlib
 import importlib
+import io
 import json
 import logging
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 
-from jobs.errors import ModelPackageError
-from jobs.models import GoldenImage, Input, Manifest, Weights
-from jobs.packages import MANIFEST, read_manifest
+from jobs.errors import ModelPackageError, SettingsError
+from jobs.models import GoldenImage, Input, Manifest
+from jobs.packages import MANIFEST, check_ref, read_manifest
+from jobs.settings import load
 from worker.classifier import Classifier
 from worker.compute import FULL, Compute
 from worker.images import ImageLimits
@@ -35,6 +40,8 @@ BATCHES = (1, 16, 64)
 BATCH_MAX = 256
 ROUNDS = 5
 SECONDS_MAX = 5.0  # for each size of batch
+THREADS_MAX = 256  # as of TORCH_THREADS
+REASON_CHARACTERS = 300  # of torch's texts, which can be pages
 PROGRAM = "program.pt2"
 
 
@@ -47,68 +54,168 @@ def report(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Iterat
     manifest = read_manifest(folder)
     yield f"{MANIFEST}: sound; {manifest.weights.format}, {len(manifest.classes)} classes"
     classifier = load_package(folder, limits, compute)
+    check_ref(folder, classifier.card, folder.absolute().name)
     wanted = classifier.card.input
     yield f"{classifier.card.ref}: weights loaded, sha256 {classifier.card.sha256}"
     yield f"{len(manifest.golden)} golden images{': as the manifest says' if manifest.golden else ''}"
     if manifest.second_look:
         look = manifest.second_look
         yield f"an image that it is less than {look.below:.0%} sure of has {look.views} forwards more"
-    threads = torch.get_num_threads()
+    what, clock = _measure(compute)
     for batch in BATCHES:
         inputs = torch.rand(batch, wanted.channels, wanted.height, wanted.width).numpy()
-        seconds = _seconds(classifier, inputs)
-        yield f"forward of {batch}: {1000 * seconds / batch:.3f} ms an image, on {threads} threads of {compute.name}"
+        seconds = _seconds(classifier, inputs, clock)
+        yield f"forward of {batch}: {1000 * seconds / batch:.3f} {what}"
 
 
-def _seconds(classifier: Classifier, inputs: Any) -> float:
-    """CPU time of a forward: the least of some rounds."""
+def _measure(compute: Compute) -> tuple[str, Callable[[], float]]:
+    """What is measured, and by which clock: CPU time says nothing of a GPU."""
+    if compute.device.type == "cuda":
+        return f"ms an image, on {compute.name}", time.perf_counter
+    return f"ms of CPU time an image, on {torch.get_num_threads()} threads of {compute.name}", time.process_time
+
+
+def _seconds(classifier: Classifier, inputs: Any, clock: Callable[[], float]) -> float:
+    """Time of a forward: the least of some rounds."""
     rounds, ends = list[float](), time.monotonic() + SECONDS_MAX
     while not rounds or (len(rounds) <= ROUNDS and time.monotonic() < ends):
-        started = time.process_time()
+        started = clock()
         classifier.forward(inputs)
-        rounds.append(time.process_time() - started)
+        rounds.append(clock() - started)
     return min(rounds)
 
 
 def export(
-    network: nn.Module, folder: Path, *, golden: Sequence[Path] = (), limits: ImageLimits, **fields: Any
+    network: nn.Module,
+    folder: Path,
+    *,
+    golden: Sequence[Path] = (),
+    limits: ImageLimits,
+    named: str = "the network",
+    **fields: Any,
 ) -> Manifest:
-    """Write a package of any network that `torch.export` can take. `fields` are those of the manifest.
+    """Write a package of any network that `torch.export` can take. `fields` are those of the manifest, in its JSON.
 
+    The package is put in place once all of it has succeeded; one that was there is replaced as a whole.
+
+    `folder`: its name is the model's, or `name@version`.
     `golden`: pictures that the worker is to classify before it takes work, as this very network does now.
+    `named`: what errors call the network.
 
     Raises:
-        ModelPackageError: it cannot be served; one line that says why.
+        ModelPackageError: it cannot be served, or would replace what is no package; one line that says why.
+        OSError: a picture cannot be read, or the folder not be written.
     """
-    wanted = Input.model_validate(fields["input"])
-    example = torch.zeros(2, wanted.channels, wanted.height, wanted.width)
-    batch = torch.export.Dim("batch", min=1, max=BATCH_MAX)
-    program = torch.export.export(network.eval(), (example,), dynamic_shapes=({0: batch},))
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, folder / PROGRAM)
+    _check_replaceable(folder)
+    fields |= _ref(folder, fields.get("version"))
+    nearest = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    with TemporaryDirectory(dir=nearest, prefix=".export-") as temporary:
+        made = Path(temporary) / "package"  # a level too deep to be taken for a package while it is made
+        made.mkdir()
+        try:
+            manifest = _make(network, made, golden, limits, named, fields)
+        except ModelPackageError as error:
+            raise ModelPackageError(str(error).removeprefix(f"{made}/")) from None
+        _put(made, folder, Path(temporary) / "replaced")
+    return manifest
+
+
+def _check_replaceable(folder: Path) -> None:
+    """What is no part of a package must not be lost with it."""
+    if folder.exists() and not folder.is_dir():
+        raise ModelPackageError(f"{folder}: is there, and is no folder")
+    try:
+        manifest = read_manifest(folder)
+        own = {MANIFEST, manifest.weights.file, *(image.file for image in manifest.golden)}
+    except ModelPackageError:
+        own = set()
+    for path in folder.rglob("*"):
+        other = str(path.relative_to(folder))
+        if not path.is_dir() and other not in own:
+            raise ModelPackageError(
+                f"{folder}: holds {other}, which is no part of a package: move that away, or name another folder"
+            )
+
+
+def _ref(folder: Path, version: str | None) -> dict[str, str | None]:
+    name, at, own = folder.absolute().name.partition("@")
+    if at and version not in (None, own):
+        raise ModelPackageError(f"{folder}: is for version {own}, but --version is {version}")
+    return {"name": name, "version": own if at else version}
+
+
+def _make(
+    network: nn.Module,
+    folder: Path,
+    golden: Sequence[Path],
+    limits: ImageLimits,
+    named: str,
+    fields: Mapping[str, Any],
+) -> Manifest:
+    weights = {"file": PROGRAM, "format": "exported"}
+    (folder / MANIFEST).write_text(json.dumps({"weights": weights, **fields}))
+    manifest = read_manifest(folder)  # before the slow part, and with its line of what is wrong
+    _save_program(network, manifest.input, folder / PROGRAM, named)
     sha256 = hashlib.sha256((folder / PROGRAM).read_bytes()).hexdigest()
-    weights = Weights(file=PROGRAM, format="exported", sha256=sha256)
-    manifest = Manifest.model_validate({"name": folder.name, "weights": weights, **fields})
+    manifest = manifest.model_copy(update={"weights": manifest.weights.model_copy(update={"sha256": sha256})})
     _write(folder, manifest)
     classifier = load_package(folder, limits)
-    manifest = manifest.model_copy(update={"golden": [_golden(classifier, folder, path) for path in golden]})
+    images = [_golden(classifier, folder, path, number) for number, path in enumerate(golden, 1)]
+    manifest = manifest.model_copy(update={"golden": images})
     _write(folder, manifest)
     return manifest
 
 
-def _golden(classifier: Classifier, folder: Path, path: Path) -> GoldenImage:
-    (outcome,) = classifier.classify([path.read_bytes()], [1])
+def _save_program(network: nn.Module, wanted: Input, path: Path, named: str) -> None:
+    example = torch.zeros(2, wanted.channels, wanted.height, wanted.width)
+    size = f"{wanted.channels} × {wanted.height} × {wanted.width}"
+    network.eval()
+    try:  # by itself first: what it says then is plainer than what torch.export makes of it
+        with torch.no_grad():
+            network(example)
+    except Exception as error:  # it is anyone's
+        raise ModelPackageError(f"{named}: does not take 2 images of {size}: {_reason(error)}") from None
+    batch = torch.export.Dim("batch", min=1, max=BATCH_MAX)
+    try:
+        with redirect_stderr(io.StringIO()):  # torch prints its graph of a network that it refuses
+            program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, path)
+    except Exception as error:  # torch has many kinds
+        raise ModelPackageError(f"{named}: torch.export does not take it: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:REASON_CHARACTERS]}"
+
+
+def _golden(classifier: Classifier, folder: Path, path: Path, number: int) -> GoldenImage:
+    picture = path.read_bytes()
+    (outcome,) = classifier.classify([picture], [1])
     if not isinstance(outcome, list):
         raise ModelPackageError(f"{path}: {outcome.code}: {outcome.detail}")
-    file = Path("golden") / path.name
+    suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]+", path.suffix) else ""
+    file = Path("golden") / f"{number}{suffix}"  # two may have one name, and a manifest does not take every name
     (folder / file).parent.mkdir(exist_ok=True)
-    (folder / file).write_bytes(path.read_bytes())
+    (folder / file).write_bytes(picture)
     name = classifier.card.classes[outcome[0].class_index]
     return GoldenImage(file=str(file), class_name=name, confidence=round(outcome[0].confidence, 6))
 
 
 def _write(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+
+
+def _put(made: Path, folder: Path, aside: Path) -> None:
+    """In place of what was there, which goes aside, and comes back if the new one cannot take its place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        made.rename(folder)
+    except OSError:
+        if aside.exists():
+            aside.rename(folder)
+        raise
 
 
 def schema() -> str:
@@ -119,17 +226,35 @@ def schema() -> str:
 def _network(factory: str, state: Path | None) -> nn.Module:
     module, _, name = factory.partition(":")
     sys.path.insert(0, "")
-    network = getattr(importlib.import_module(module), name)()
+    try:
+        network = getattr(importlib.import_module(module), name)()
+    except Exception as error:  # it is anyone's
+        raise ModelPackageError(f"{factory}: {_reason(error)}") from None
     if not isinstance(network, nn.Module):
         raise ModelPackageError(f"{factory}: gives a {type(network).__name__}, no torch.nn.Module")
     if state is not None:
-        network.load_state_dict(read_weights(state, "safetensors" if state.suffix == ".safetensors" else "state_dict"))
+        if not state.is_file():
+            raise ModelPackageError(f"{state}: there is no such file")
+        weights = read_weights(state, "safetensors" if state.suffix == ".safetensors" else "state_dict")
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelPackageError(f"{state}: does not fit {factory}: {_reason(error)}") from None
     return network
 
 
-def _input(text: str) -> Input:
+def _classes(listed: str) -> list[str]:
+    if "," in listed:
+        return listed.split(",")
+    try:
+        return Path(listed).read_text().splitlines()
+    except (OSError, UnicodeError) as error:
+        raise ModelPackageError(f"--classes: {listed}: neither a list with commas nor a file: {error}") from None
+
+
+def _input(text: str) -> dict[str, int]:
     channels, height, width = map(int, text.split("x"))
-    return Input.model_validate({"channels": channels, "height": height, "width": width})
+    return {"channels": channels, "height": height, "width": width}
 
 
 def _numbers(text: str) -> list[float]:
@@ -143,11 +268,12 @@ def _arguments() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="load a package, run its golden images, measure it")
     check.add_argument("package", type=Path)
-    check.add_argument("--threads", type=int, default=1)
+    check.add_argument("--threads", type=int, default=1, help="of a processor")
     check.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     make = commands.add_parser("export", help="make a package of your network")
     make.add_argument("factory", help="module:callable, which returns the network")
-    make.add_argument("package", type=Path, help="the folder to write; its name is the model's")
+    make.add_argument("package", type=Path, help="the folder to write; its name is the model's, or name@version")
+    make.add_argument("--version", help="of the model; none: the first digits of its weights' hash")
     make.add_argument("--state", type=Path, help="of torch.save(network.state_dict()), or safetensors")
     make.add_argument("--classes", required=True, help="with commas between, or a file with one a line")
     make.add_argument("--input", required=True, type=_input, help="channels x height x width, as 3x224x224")
@@ -164,8 +290,6 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
-    listed = Path(options.classes)
-    classes = listed.read_text().splitlines() if listed.is_file() else options.classes.split(",")
     names = ("mode", "shorter_side", "mean", "std")
     preprocessing = {name: getattr(options, name) for name in names}
     output = {"activation": options.activation, "threshold": options.threshold}
@@ -174,7 +298,9 @@ def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
         options.package,
         golden=options.golden,
         limits=limits,
-        classes=classes,
+        named=options.factory,
+        version=options.version,
+        classes=_classes(options.classes),
         input=options.input,
         preprocessing={name: value for name, value in preprocessing.items() if value is not None},
         output={name: value for name, value in output.items() if value is not None},
@@ -182,22 +308,30 @@ def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
     )
 
 
+def _run(options: argparse.Namespace) -> None:
+    settings, compute = load(WorkerSettings), FULL
+    limits = ImageLimits.of(settings)
+    if options.command == "export":
+        _export(options, limits)
+    else:
+        if not 1 <= options.threads <= THREADS_MAX:
+            raise SettingsError(f"--threads: must be from 1 to {THREADS_MAX} (got {options.threads})")
+        torch.set_num_threads(options.threads)
+        compute = Compute.of(settings.device, options.precision)
+    for line in report(options.package, limits, compute):
+        print(line, flush=True)
+
+
 def main() -> None:
     options = _arguments().parse_args()
     logging.basicConfig(level=logging.WARNING)
-    limits, compute = ImageLimits.of(WorkerSettings()), FULL
+    logging.getLogger("torch").setLevel(logging.CRITICAL)  # what it raises it logs, too, with a traceback
     if options.command == "schema":
         sys.stdout.write(schema())
         return
     try:
-        if options.command == "export":
-            _export(options, limits)
-        else:
-            torch.set_num_threads(options.threads)
-            compute = Compute.of("cpu", options.precision)
-        for line in report(options.package, limits, compute):
-            print(line, flush=True)
-    except (ModelPackageError, ImportError, AttributeError, OSError, ValueError) as error:
+        _run(options)
+    except (ModelPackageError, SettingsError, OSError, ValueError) as error:
         sys.exit(f"darkroom models: {' '.join(str(error).split())}")
 
 

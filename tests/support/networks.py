@@ -42,3 +42,33 @@ class _IsBright(nn.Module):
 
 def no_network() -> str:
     return "not a network"
+
+
+def one_at_a_time() -> nn.Module:
+    """Of one gray picture of 8 × 8, and of no batch."""
+    return nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (1, 64)), nn.Linear(64, 2))
+
+
+def two_at_a_time() -> nn.Module:
+    return nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 64)), nn.Linear(64, 2))
+
+
+def of_classes(classes: int) -> nn.Module:
+    """Of gray pictures of 8 × 8."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+def two_classes() -> nn.Module:
+    torch.manual_seed(5)
+    return of_classes(2)
+
+
+def branches() -> nn.Module:
+    """It goes another way for other pictures, which no graph can."""
+    return _Branches().eval()
+
+
+class _Branches(nn.Module):
+    def forward(self, pictures: Tensor) -> Tensor:
+        means = pictures.mean(dim=(1, 2, 3))
+        return torch.stack([means, -means] if means.sum() > 0 else [-means, means], dim=1)

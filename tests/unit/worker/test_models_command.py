@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import re
 import shutil
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +17,20 @@ from PIL import Image
 
 from jobs.errors import ModelPackageError
 from jobs.models import Manifest
+from jobs.packages import check_packages, read_manifest
 from tests.support.networks import is_bright, thousand_classes
 from tests.support.pictures import LIMITS, encode, photo, samples
 from tests.support.processes import ROOT
 from worker import models
+from worker.classifier import Classifier
+from worker.compute import Compute
+from worker.images import ImageLimits
 from worker.models import export, main, schema
 from worker.package import load_package
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 PHOTO = photo(samples()["0007-shirt.png"], size=(640, 480))
+SMALL = ("--classes", "a,b", "--input", "1x8x8")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -95,6 +102,25 @@ def test_two_classes_by_a_sigmoid_and_a_threshold(
         assert classifier.card.classes[outcome[0].class_index] == expected
 
 
+def refused(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    """The one line that the command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, *arguments)
+    said = str(ended.value)
+    assert said.startswith("darkroom models: ")
+    assert "\n" not in said
+    return said
+
+
+def made(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: object) -> Manifest:
+    run(monkeypatch, "export", "tests.support.networks:two_classes", folder, *SMALL, *options)
+    return read_manifest(folder)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_check_says_what_is_wrong_in_one_line(
     thousand: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,18 +132,238 @@ def test_check_says_what_is_wrong_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("factory", "message"),
+    ("network", "message"),
     [
-        ("tests.support.networks:nothing", "has no attribute 'nothing'"),
-        ("tests.support.nowhere:network", "No module named"),
-        ("tests.support.networks:no_network", "gives a str, no torch.nn.Module"),
+        ("nothing", "has no attribute 'nothing'"),
+        ("no_network", "gives a str, no torch.nn.Module"),
+        ("of_classes", "missing 1 required positional argument: 'classes'"),
+        ("branches", "torch.export does not take it: .*data-dependent"),
+        ("one_at_a_time", "does not take 2 images of 1 × 8 × 8: "),
+        ("two_at_a_time", "torch.export does not take it: .*constant"),
+        ("thousand_classes", "does not take 2 images of 1 × 8 × 8: "),
     ],
 )
-def test_what_makes_no_network_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, message: str
+def test_a_factory_of_which_no_package_can_be_made_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    network: str,
+    message: str,
 ) -> None:
-    with pytest.raises(SystemExit, match=message):
-        run(monkeypatch, "export", factory, tmp_path / "mine", "--classes", "a,b", "--input", "1x8x8")
+    factory = f"tests.support.networks:{network}"
+    said = refused(monkeypatch, "export", factory, tmp_path / "mine", *SMALL)
+    assert re.search(f"{factory}: .*{message}", said), said
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refused(monkeypatch, "export", "tests.support.nowhere:network", tmp_path / "mine", *SMALL)
+    assert "tests.support.nowhere:network: ModuleNotFoundError: No module named" in said
+
+
+def test_a_state_that_does_not_fit_the_network_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state.pt"
+    arguments = ["export", "tests.support.networks:two_classes", tmp_path / "mine", *SMALL, "--state", state]
+    assert f"{state}: there is no such file" in refused(monkeypatch, *arguments)
+    torch.save(is_bright().state_dict(), state)
+    said = refused(monkeypatch, *arguments)
+    assert f"{state}: does not fit tests.support.networks:two_classes: RuntimeError: Error(s) in loading" in said
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"DEVICE": "gpu"}, "DEVICE: "),
+        ({"MODEL": "a", "MODELS": "b"}, "model is a, which is not among models"),
+        ({"DEVICE": "cuda"}, "DEVICE is cuda, but torch .* finds no GPUs here"),
+    ],
+)
+def test_a_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert re.search(message, refused(monkeypatch, "check", ROOT / "weights" / "fmnist-mlp"))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257])
+def test_a_wrong_number_of_threads_is_told(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    said = refused(monkeypatch, "check", ROOT / "weights" / "fmnist-mlp", "--threads", threads)
+    assert said == f"darkroom models: --threads: must be from 1 to 256 (got {threads})"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--golden", "nothere.jpg"), "nothere.jpg"),
+        (("--golden", ROOT / "LICENSE"), "LICENSE: not_an_image"),
+        (("--classes", "a,b,c"), r"darkroom models: manifest.json: classes: for 3 classes .* it has \(1, 2\)"),
+        (("--classes", "a"), "--classes: a: neither a list with commas nor a file"),
+        (("--classes", "a,a"), "classes: a name stands twice"),
+        (("--input", "2x8x8"), "manifest.json: input.channels: "),
+        (("--mode", "stretch"), "manifest.json: preprocessing.mode: "),
+        (("--version", "1/2"), "manifest.json: version: "),
+    ],
+)
+def test_a_failure_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], message: str
+) -> None:
+    made(monkeypatch, tmp_path / "mine")
+    before = files(tmp_path)
+    for folder in (tmp_path / "mine", tmp_path / "weights" / "other"):
+        said = refused(monkeypatch, "export", "tests.support.networks:two_classes", folder, *SMALL, *options)
+        assert re.search(message, said), said
+        assert "pydantic" not in said
+    assert files(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_cannot_take_its_place_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(monkeypatch, tmp_path / "mine")
+    before, rename = files(tmp_path), Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name == "package":
+            raise OSError("no room")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    arguments = ["export", "tests.support.networks:two_classes", tmp_path / "mine", *SMALL]
+    assert refused(monkeypatch, *arguments) == "darkroom models: no room"
+    assert files(tmp_path) == before
+
+
+def test_a_package_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = tmp_path / "one.png"
+    golden.write_bytes(encode(PHOTO, "PNG"))
+    made(monkeypatch, tmp_path / "mine", "--golden", golden)
+    assert set(files(tmp_path / "mine")) == {"manifest.json", "program.pt2", "golden/1.png"}
+    made(monkeypatch, tmp_path / "mine")
+    assert set(files(tmp_path / "mine")) == {"manifest.json", "program.pt2"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "one.png"]
+
+
+def test_a_folder_with_anything_else_in_it_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(monkeypatch, tmp_path / "weights" / "mine")
+    (tmp_path / "weights" / "mine" / "mine.py").touch()
+    (tmp_path / "file").touch()
+    before = files(tmp_path)
+    for folder, message in {
+        "weights": "weights: holds mine/",
+        "weights/mine": "mine: holds mine.py, which is no part of a package",
+        "file": "file: is there, and is no folder",
+    }.items():
+        arguments = ["export", "tests.support.networks:two_classes", tmp_path / folder, *SMALL]
+        assert message in refused(monkeypatch, *arguments)
+    assert files(tmp_path) == before
+
+
+def test_golden_pictures_may_have_any_names_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [tmp_path / name for name in ("my cat.png", "a/cat.png", "b/cat.png", "cat.p~g", "cat")]
+    for number, path in enumerate(pictures):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode(PHOTO.rotate(number), "PNG"))
+    manifest = made(monkeypatch, tmp_path / "mine", "--golden", *pictures)
+    names = ["golden/1.png", "golden/2.png", "golden/3.png", "golden/4", "golden/5"]
+    assert [image.file for image in manifest.golden] == names
+    assert [(tmp_path / "mine" / name).read_bytes() for name in names] == [path.read_bytes() for path in pictures]
+
+
+def test_a_long_list_of_classes(tmp_path: Path) -> None:
+    names = [f"class number {number}" for number in range(100)]
+    assert models._classes(",".join(names)) == names
+    (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
+    assert models._classes(str(tmp_path / "classes.txt")) == names
+
+
+def test_the_examples_of_the_help_are_right() -> None:
+    examples = [line.split()[3:] for line in str(models.__doc__).splitlines() if line.startswith("    python")]
+    parsed = [models._arguments().parse_args(example) for example in examples]
+    assert [options.command for options in parsed] == ["check", "export", "schema"]
+    assert (parsed[1].state, parsed[1].package) == (Path("state.pt"), Path("weights/mine"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "version"),
+    [
+        ("mine", (), None),
+        ("mine", ("--version", "2"), "2"),
+        ("mine@2", (), "2"),
+        ("mine@2", ("--version", "2"), "2"),
+    ],
+)
+def test_the_version_is_the_folders_or_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, options: tuple[str, ...], version: str | None
+) -> None:
+    manifest = made(monkeypatch, tmp_path / folder, *options)
+    assert (manifest.name, manifest.version) == ("mine", version)
+    run(monkeypatch, "check", tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("mine@2", "mine@2: is for version 2, but --version is 3"),
+        ("mine@", "mine@: is for version , but --version is 3"),
+        ("Mine", "manifest.json: name: "),
+    ],
+)
+def test_a_folder_that_does_not_go_with_name_and_version_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, message: str
+) -> None:
+    arguments = ["export", "tests.support.networks:two_classes", tmp_path / folder, *SMALL, "--version", 3]
+    said = refused(monkeypatch, *arguments)
+    assert message in said
+    assert "pydantic" not in said
+
+
+@pytest.mark.parametrize("folder", ["other", "mine@3", "other@2"])
+def test_check_refuses_a_folder_that_a_worker_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    made(monkeypatch, tmp_path / "mine@2")
+    (tmp_path / "mine@2").rename(tmp_path / folder)
+    (fault,) = check_packages(tmp_path, [folder])[1].values()
+    assert refused(monkeypatch, "check", tmp_path / folder) == f"darkroom models: {fault}"
+    assert fault.endswith(f"manifest.json: is of mine@2, and not of {folder}")
+
+
+def test_a_package_is_checked_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(monkeypatch, tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    run(monkeypatch, "check", ".")
+
+
+def test_check_measures_cpu_time_on_a_processor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEVICE", "cpu")
+    run(monkeypatch, "check", ROOT / "weights" / "fmnist-mlp")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(" ms of CPU time an image, on 1 threads of the processor, in float32")
+
+
+def test_check_computes_on_the_device_and_measures_the_time_that_passes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = list[Compute]()
+
+    def load_on(folder: Path, limits: ImageLimits, compute: Compute) -> Classifier:
+        asked.append(compute)
+        return load_package(folder, limits)
+
+    monkeypatch.setattr(models, "load_package", load_on)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU, {device}")
+    monkeypatch.setattr(time, "process_time", time.monotonic_ns)
+    monkeypatch.setenv("DEVICE", "cuda:1")
+    run(monkeypatch, "check", ROOT / "weights" / "fmnist-mlp", "--precision", "float32")
+    assert asked == [Compute(torch.device("cuda:1"), half=False)]
+    *_, last = capsys.readouterr().out.splitlines()
+    measured = re.fullmatch(r"forward of 64: (\S+) ms an image, on a GPU, cuda:1, in float32", last)
+    assert measured is not None, last
+    assert float(measured[1]) < 10_000
 
 
 def changed(folder: Path, change: Callable[[str, bytes], bytes], **fields: object) -> Path:
