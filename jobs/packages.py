@@ -55,16 +55,6 @@ def package_folder(models_dir: Path, ref: str) -> Path:
     return folder if folder.exists() else models_dir / name_of(ref)
 
 
-def check_name(folder: Path, card: Card) -> None:
-    """See that a package is what its folder's name says: the model, or this version of it.
-
-    Raises:
-        ModelPackageError: it is not.
-    """
-    if folder.name not in (card.name, card.ref):
-        raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {folder.name}")
-
-
 def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[Card], dict[str, str]]:
     """The cards of some packages, and of those that cannot be served the reasons, each by what it was asked for."""
     cards, faults = dict[str, Card](), dict[str, str]()
@@ -101,7 +91,7 @@ def pinned_cards(models_dir: Path) -> Iterator[Card]:
             if manifest.weights.sha256 is None:
                 continue
             card = manifest.card(manifest.weights.sha256)
-            check_name(path.parent, card)
+            check_ref(path.parent, card, path.parent.name)
         except ModelPackageError as error:
             log.warning("a model is passed over: %s", error)
         else:

@@ -24,8 +24,9 @@ from tests.support.processes import ROOT
 from worker import models
 from worker.classifier import Classifier
 from worker.compute import Compute
+from worker.export import export
 from worker.images import ImageLimits
-from worker.models import export, main, schema
+from worker.models import main, schema
 from worker.package import load_package
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
