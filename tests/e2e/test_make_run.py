@@ -198,13 +198,13 @@ def test_what_cannot_start_is_one_clear_line_and_leaves_nothing(
 def test_weights_that_cannot_be_loaded_stop_it_all_with_one_last_line(
     clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path
 ) -> None:
-    package = tmp_path / "models" / "mine"
+    package = tmp_path / "models" / "book"
     package.mkdir(parents=True)
     shutil.copy2(clone / "docs/examples/manifest.json", package)
     (package / "fmnist.weights.pth").write_bytes(b"no weights")
     data = tmp_path / "100%s of it#1"  # a folder's name that supervisord and URLs would each misread
     *_, line = lines_of_failed_run(
-        clone, PORT=str(free_port()), MODEL="mine", MODELS_DIR=str(package.parent), DATA_DIR=str(data)
+        clone, PORT=str(free_port()), MODEL="book", MODELS_DIR=str(package.parent), DATA_DIR=str(data)
     )
     assert line.startswith("darkroom worker: the model cannot be served: ")
     assert line.endswith("cannot be read as state_dict: it is no file of torch.save(), or it is damaged")
@@ -263,22 +263,42 @@ def test_when_it_is_stopped_nothing_is_left_running_and_nothing_is_lost(
             assert json.loads(polled.stdout)["result"]["class"] == "Bag"
 
 
-def test_a_readers_own_weights_are_served(clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path) -> None:
-    """The README's lines for a `fmnist.weights.pth`, as the book's `torch.save(model.state_dict(), …)` writes it."""
+MINE = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+"""
+
+
+def test_a_readers_own_weights_and_network_are_served(
+    clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path
+) -> None:
+    """The README's lines for a network, and for a `fmnist.weights.pth` as the book's code writes it. Beside them, a model
+    that is not there stops neither.
+    """
+    (clone / "mine.py").write_text(MINE)
     make_weights = (
-        "import safetensors.torch, torch; "
+        "import mine, safetensors.torch, torch; torch.save(mine.network().state_dict(), 'mine.pt'); "
         "torch.save(safetensors.torch.load_file('weights/fmnist-mlp/fmnist-mlp.safetensors'), 'fmnist.weights.pth')"
     )
     subprocess.run([clone / ".venv/bin/python", "-c", make_weights], cwd=clone, check=True)
-    (block,) = re.findall(r"```sh\n(mkdir weights/mine\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    *lines, run = block.splitlines()
-    assert run == "make run MODEL=mine"
-    subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=clone, check=True)
+    blocks = re.findall(
+        r"```sh\n((?:(?!```).)*?)make run MODEL=(mine|book)\n```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert [model for _, model in blocks] == ["mine", "book"]
+    for lines, _ in blocks:
+        subprocess.run(["bash", "-ec", lines], cwd=clone, check=True)
     port = free_port()
-    with MakeRun(clone, tmp_path / "run.log", PORT=str(port), MODEL="mine") as make:
+    with MakeRun(clone, tmp_path / "run.log", PORT=str(port), MODELS="mine,book,absent") as make:
         make.wait_until_ready(60)
-        submit = ["curl", "-sf", "-H", "Prefer: wait=10", "--data-binary", "@tests/data/0018-bag.png"]
-        done = subprocess.run([*submit, f"http://127.0.0.1:{port}/v1/jobs"], cwd=clone, capture_output=True, check=True)
-    result = json.loads(done.stdout)["result"]
-    assert result["class"] == "Bag"
-    assert re.fullmatch("mine@[0-9a-f]{8}", result["model"])
+        results = dict[str, dict[str, object]]()
+        for _, model in blocks:
+            submit = ["curl", "-sf", "-H", "Prefer: wait=10", "--data-binary", "@tests/data/0018-bag.png"]
+            url = f"http://127.0.0.1:{port}/v1/jobs?model={model}"
+            done = subprocess.run([*submit, url], cwd=clone, capture_output=True, check=True)
+            results[model] = json.loads(done.stdout)["result"]
+    assert results["mine"]["class"] in ("cat", "dog")
+    assert results["book"]["class"] == "Bag"
+    for model, result in results.items():
+        assert re.fullmatch(f"{model}@[0-9a-f]{{8}}", str(result["model"]))
