@@ -274,9 +274,7 @@ def network():
 def test_a_readers_own_weights_and_network_are_served(
     clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path
 ) -> None:
-    """The README's lines for a network, and for a `fmnist.weights.pth` as the book's code writes it. Beside them, a model
-    that is not there stops neither.
-    """
+    """The README's lines for a network, and for the book's state dict. A model that is not there stops neither."""
     (clone / "mine.py").write_text(MINE)
     make_weights = (
         "import mine, safetensors.torch, torch; torch.save(mine.network().state_dict(), 'mine.pt'); "
