@@ -15,6 +15,8 @@ from torch._ops import OpOverload
 from jobs.errors import ModelPackageError
 
 _NAME = re.compile(r"[A-Za-z0-9_.:+-]*")
+_QUOTED_NAME = re.compile(r'[^"\\\x00-\x1f]*')  # what torch writes in quotes: a path of modules, a name of an output
+_QUOTED = {"parameter_name", "buffer_name", "tensor_constant_name", "fqn", "out_spec"}
 _OPERATOR = re.compile(
     r"torch\.ops\.(?P<space>aten|prims)\.(?P<name>\w+)\.(?P<overload>[A-Za-z]\w*)"
     r"|torch\.ops\.higher_order\.(cond|while_loop|map_impl|wrap_with_set_grad_enabled|wrap_with_autocast)"
@@ -22,18 +24,19 @@ _OPERATOR = re.compile(
     r"|_operator\.(add|and_|eq|floordiv|ge|getitem|gt|le|lt|mod|mul|ne|neg|not_|or_|pow|pos|sub|truediv)"
     r"|math\.(ceil|floor|sqrt|trunc)"
 )
-_TOUCHES_FILES = {"from_file"}
+# Of torch's operators, those that do more than compute, and those that trust indices and strides as they are given.
+_REFUSED = re.compile(
+    r"from_file|save|_print|manual_seed|set_grad_enabled|set_?|resize.*"
+    r"|_reshape_alias|.*_backward.*|.*sparse.*|.*_helper|_convert_indices.*"
+)
 _FUNCTION = re.compile(
-    "Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Abs|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv|ModularIndexing"
-    "|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|(Strict)?(Less|Greater)Than|And|Or|Not|[Tt]rue|[Ff]alse|Where|Identity"
+    "Integer|Rational|Add|Mul|Pow|Max|Min|Abs|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv|ModularIndexing"
+    "|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|(Strict)?(Less|Greater)Than|And|Or|Not|Where|Identity"
     "|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv|CeilToInt|FloorToInt|TruncToInt|RoundToInt|ToFloat|TruncToFloat"
 )
-_SYMBOL = re.compile(r"[suz]f?\d+")
-_SYNTAX = (
-    *(ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare),
-    *(ast.operator, ast.unaryop, ast.cmpop),
-)
-_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+_SIZE = re.compile(r"[\w .,()+*/%<>='-]*", re.ASCII)  # no way to write a text otherwise than as it is read
+_SYMBOL, _NUMBER = re.compile(r"[suz]f?\d+", re.ASCII), re.compile(r"[\d.e+-]+", re.ASCII)
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
 
 def checked_graph(data: bytes) -> bytes:
@@ -43,7 +46,8 @@ def checked_graph(data: bytes) -> bytes:
         ModelPackageError: it does; one line that says what.
     """
     graph = json.loads(data)
-    graph["guards_code"] = []  # Python, of what `range_constraints` say, too
+    if graph["guards_code"]:  # Python; torch writes none for a network of any batch
+        raise ModelPackageError(f"the network is for some sizes of a batch alone: {str(graph['guards_code'])[:200]}")
     return json.dumps(_checked(graph)).encode()
 
 
@@ -64,17 +68,17 @@ def _check_text(text: str, key: str) -> None:
         case "as_string":  # an argument, which is quoted wherever it goes
             pass
         case "expr_str":
-            _check_expression(text)
+            _check_size(text)
         case "in_spec" | "out_spec":
-            _check_spec(json.loads(text))
+            _check_spec(json.loads(text), key)
         case "target" | "as_operator":
             _check_operator(text)
         case _:
-            _check_name(text)
+            _check_name(text, key)
 
 
-def _check_name(text: str) -> None:
-    if not _NAME.fullmatch(text):
+def _check_name(text: str, key: str = "") -> None:
+    if not (_QUOTED_NAME if key in _QUOTED else _NAME).fullmatch(text):
         raise ModelPackageError(f"the graph has the name {text[:100]!r}, which could be code")
 
 
@@ -83,39 +87,57 @@ def _check_operator(text: str) -> None:
     if found and found["space"]:
         packet = getattr(getattr(torch.ops, found["space"]), found["name"], None)
         operator = getattr(packet, found["overload"], None)
-        if isinstance(operator, OpOverload) and found["name"] not in _TOUCHES_FILES:
+        if isinstance(operator, OpOverload) and not _REFUSED.fullmatch(found["name"]):
             return
     elif found:
         return
     raise ModelPackageError(f"the graph calls {text[:100]!r}, which is no operator that may be called")
 
 
-def _check_expression(text: str) -> None:
-    if not _is_size(text):
+def _check_size(text: str) -> None:
+    try:
+        is_size = bool(_SIZE.fullmatch(text)) and _is_size(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        is_size = False
+    if not is_size:
         raise ModelPackageError(f"the graph has a size of {text[:100]!r}, which could be code")
 
 
-def _is_size(text: str) -> bool:
-    try:
-        parts = list(ast.walk(ast.parse(text, mode="eval")))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    names = [part.id for part in parts if isinstance(part, ast.Name)]
-    texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str | bytes)]
-    return (
-        all(isinstance(part, _SYNTAX) for part in parts)
-        and all(_FUNCTION.fullmatch(name) or _SYMBOL.fullmatch(name) for name in names)
-        and all(isinstance(name, str) and _SYMBOL.fullmatch(name) for name in texts)
-    )
+def _is_size(part: ast.expr) -> bool:
+    match part:
+        case ast.Constant(value=bool() | int() | float()):
+            parts: list[ast.expr] = []
+        case ast.Name(id=name) if name in ("true", "false") or _SYMBOL.fullmatch(name):
+            parts = []
+        case ast.UnaryOp(operand=operand):
+            parts = [operand]
+        case ast.BinOp(left=left, right=right):
+            parts = [left, right]
+        case ast.Compare(left=left, comparators=others):
+            parts = [left, *others]
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))]) if _SYMBOL.fullmatch(name):
+            parts = [option.value for option in part.keywords]
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str(number))]) if _NUMBER.fullmatch(number):
+            parts = [option.value for option in part.keywords]
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if _FUNCTION.fullmatch(name):
+            parts = arguments
+        case _:
+            return False
+    return all(map(_is_size, parts))
 
 
-def _check_spec(spec: Any) -> None:
+def _check_spec(spec: Any, key: str) -> None:
     """How inputs or outputs are nested: JSON, in which the names of a dict are JSON once more."""
-    if isinstance(spec, dict):
-        if spec["type"] not in _CONTAINERS:
-            raise ModelPackageError(f"the network takes or gives a {spec['type']}; only tensors may be")
-        _checked(json.loads(spec["context"] or "null"))
-        _check_spec(spec["children_spec"])
-    elif isinstance(spec, list):
+    if isinstance(spec, list):
         for part in spec:
-            _check_spec(part)
+            _check_spec(part, key)
+    elif isinstance(spec, dict):
+        if spec.keys() != {"type", "context", "children_spec"} or spec["type"] not in _CONTAINERS:
+            kind = str(spec.get("type"))[:100]
+            raise ModelPackageError(f"the network takes or gives a {kind}; only tensors may be")
+        names = json.loads(spec["context"] or "null") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ModelPackageError(f"the network takes or gives what has the names {str(names)[:100]}")
+        for name in names:
+            _check_name(name, key)
+        _check_spec(spec["children_spec"], key)
