@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from jobs.errors import ModelPackageError
 
-_NAME = re.compile(r"[A-Za-z0-9_.+]*")
+_NAME = re.compile(r"-?[A-Za-z0-9_.+]*")  # or -Infinity, which is a text to JSON
 _QUOTED_NAME = re.compile(r'[^"\\\x00-\x1f]*')  # what torch writes in quotes: a path of modules, a name of an output
 _QUOTED = {"parameter_name", "buffer_name", "tensor_constant_name", "fqn", "out_spec"}
 _OPERATOR = re.compile(
