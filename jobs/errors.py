@@ -6,6 +6,8 @@ item of a job that was accepted.
 
 from enum import StrEnum
 
+_LINE_CHARACTERS = 300
+
 
 class ItemCode(StrEnum):
     """Why one item failed while its job went on."""
@@ -213,3 +215,8 @@ class SettingsError(Exception):
 
 class ModelPackageError(Exception):
     """A model package cannot be served. The text is one line for the operator."""
+
+
+def one_line(error: Exception) -> str:
+    """What another's code raised, and may take pages to say: its kind, and the beginning of its text."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LINE_CHARACTERS]

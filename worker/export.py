@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, one_line
 from jobs.models import GoldenImage, Input, Manifest
 from jobs.packages import MANIFEST, read_manifest
 from worker.classifier import Classifier
@@ -21,7 +21,6 @@ from worker.exported import BATCH_MAX
 from worker.images import ImageLimits
 from worker.package import load_package
 
-REASON_CHARACTERS = 300  # of torch's texts, which can be pages
 PROGRAM = "program.pt2"
 
 
@@ -114,19 +113,14 @@ def _save_program(network: nn.Module, wanted: Input, path: Path, named: str) -> 
         with torch.no_grad():
             network(example)
     except Exception as error:  # it is anyone's
-        raise ModelPackageError(f"{named}: does not take 2 images of {size}: {reason(error)}") from None
+        raise ModelPackageError(f"{named}: does not take 2 images of {size}: {one_line(error)}") from None
     batch = torch.export.Dim("batch", min=1, max=BATCH_MAX)
     try:
         with redirect_stderr(io.StringIO()):  # torch prints its graph of a network that it refuses
             program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
     except Exception as error:  # torch has many kinds
-        raise ModelPackageError(f"{named}: torch.export does not take it: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """What another's code raised, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:REASON_CHARACTERS]}"
+        raise ModelPackageError(f"{named}: torch.export does not take it: {one_line(error)}") from None
 
 
 def _golden(classifier: Classifier, folder: Path, path: Path, number: int) -> GoldenImage:

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.export.pt2_archive._package import load_pt2  # torch.export.load() hides its errors in the log
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, one_line
 from worker.exported_graph import checked_graph
 
 BATCH_MAX = 256  # images of a forward, at most: see BATCH_ITEMS
@@ -27,7 +27,6 @@ _KEPT = re.compile(
 _CONFIG = re.compile(r"[^/]+/data/(weights|constants)/model_(weights|constants)_config\.json")
 _GRAPH = re.compile(r"[^/]+/models/model\.json")
 _SAMPLE_INPUTS = re.compile(r"[^/]+/data/sample_inputs/model\.pt")
-_REASON_CHARACTERS = 300
 
 
 def load_exported(path: Path, device: torch.device) -> nn.Module:
@@ -43,8 +42,8 @@ def load_exported(path: Path, device: torch.device) -> nn.Module:
     except ModelPackageError as error:
         raise ModelPackageError(f"{path}: {error}") from None
     except Exception as error:  # torch's reader has many kinds
-        reason = " ".join(str(error).split())[:_REASON_CHARACTERS] or type(error).__name__
-        raise ModelPackageError(f"{path}: cannot be read as exported by torch {torch.__version__}: {reason}") from None
+        line = f"{path}: cannot be read as exported by torch {torch.__version__}: {one_line(error)}"
+        raise ModelPackageError(line) from None
     return network.requires_grad_(requires_grad=False)
 
 

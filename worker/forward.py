@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jobs.errors import one_line
 from jobs.models import Input
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _changed(
             changed = change(network, inputs[-1])
         difference = max(_difference(network, changed, batch, confidences) for batch in inputs)
     except Exception as error:  # no public part of torch, or not for every network, or not on every processor
-        log.info("a way to compute the forward is not for this network: %s", " ".join(str(error).split())[:200])
+        log.info("a way to compute the forward is not for this network: %s", one_line(error))
         return None
     if difference <= tolerance:
         return changed

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from jobs.errors import ModelPackageError, SettingsError
+from jobs.errors import ModelPackageError, SettingsError, one_line
 from jobs.models import Manifest
 from jobs.packages import MANIFEST, check_ref, read_manifest
 from jobs.settings import load
 from worker.classifier import Classifier
 from worker.compute import FULL, Compute
-from worker.export import export, reason
+from worker.export import export
 from worker.images import ImageLimits
 from worker.package import load_package, read_weights
 from worker.settings import WorkerSettings
@@ -89,7 +89,7 @@ def _network(factory: str, state: Path | None) -> nn.Module:
     try:
         network = getattr(importlib.import_module(module), name)()
     except Exception as error:  # it is anyone's
-        raise ModelPackageError(f"{factory}: {reason(error)}") from None
+        raise ModelPackageError(f"{factory}: {one_line(error)}") from None
     if not isinstance(network, nn.Module):
         raise ModelPackageError(f"{factory}: gives a {type(network).__name__}, no torch.nn.Module")
     if state is not None:
@@ -99,7 +99,7 @@ def _network(factory: str, state: Path | None) -> nn.Module:
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
-            raise ModelPackageError(f"{state}: does not fit {factory}: {reason(error)}") from None
+            raise ModelPackageError(f"{state}: does not fit {factory}: {one_line(error)}") from None
     return network
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, one_line
 from jobs.models import Manifest, natural
 from jobs.packages import MANIFEST, check_package
 from worker.architectures import ARCHITECTURES
@@ -65,10 +65,9 @@ def _check_outputs(network: nn.Module, manifest: Manifest, head: Head, folder: P
             with torch.inference_mode():
                 outputs = network(torch.rand(images, wanted.channels, wanted.height, wanted.width, generator=draw))
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
             raise ModelPackageError(
                 f"{folder / MANIFEST}: input: the network does not take {images} × {wanted.channels} "
-                f"× {wanted.height} × {wanted.width}: {reason}"
+                f"× {wanted.height} × {wanted.width}: {one_line(error)}"
             ) from None
         shape = tuple(getattr(outputs, "shape", ()))
         if shape != (images, head.width):
@@ -93,7 +92,7 @@ def read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own kinds; weights_only refuses what is no tensor
-        reason = _why_unsafe(path) if file_format == "state_dict" else " ".join(str(error).split())
+        reason = _why_unsafe(path) if file_format == "state_dict" else one_line(error)
         raise ModelPackageError(f"{path}: cannot be read as {file_format}: {reason}") from None
     if not isinstance(state, Mapping):
         raise ModelPackageError(f"{path}: is no state dict, but a {type(state).__name__}")

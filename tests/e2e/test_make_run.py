@@ -265,7 +265,6 @@ def test_when_it_is_stopped_nothing_is_left_running_and_nothing_is_lost(
 
 MINE = """
 from torch import nn
-
 def network():
     return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
 """
@@ -292,11 +291,9 @@ def test_a_readers_own_weights_and_network_are_served(
         make.wait_until_ready(60)
         results = dict[str, dict[str, object]]()
         for _, model in blocks:
-            submit = ["curl", "-sf", "-H", "Prefer: wait=10", "--data-binary", "@tests/data/0018-bag.png"]
-            url = f"http://127.0.0.1:{port}/v1/jobs?model={model}"
-            done = subprocess.run([*submit, url], cwd=clone, capture_output=True, check=True)
+            url, picture = f"http://127.0.0.1:{port}/v1/jobs?model={model}", "@tests/data/0018-bag.png"
+            submit = ["curl", "-sf", "-H", "Prefer: wait=10", "--data-binary", picture, url]
+            done = subprocess.run(submit, cwd=clone, capture_output=True, check=True)
             results[model] = json.loads(done.stdout)["result"]
-    assert results["mine"]["class"] in ("cat", "dog")
-    assert results["book"]["class"] == "Bag"
-    for model, result in results.items():
-        assert re.fullmatch(f"{model}@[0-9a-f]{{8}}", str(result["model"]))
+    assert (results["mine"]["class"] in ("cat", "dog"), results["book"]["class"]) == (True, "Bag")
+    assert all(re.fullmatch(f"{model}@[0-9a-f]{{8}}", str(result["model"])) for model, result in results.items())

@@ -6,6 +6,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, Callable[[str], None
     for place, part in list(places):
         name = place if isinstance(place, str) else key
         if isinstance(part, str):
-            yield name, lambda text, place=place: value.__setitem__(place, text)  # type: ignore[misc]
+            yield name, partial(value.__setitem__, place)
         yield from texts(part, name)
 
 
