@@ -52,7 +52,8 @@ def test_the_shipped_weights_are_as_good_as_their_manifest_says(
 ) -> None:
     folder, test = ROOT / "weights" / model, load_fashion_mnist(CACHE).test
     classifier, manifest, (inputs, labels) = load_package(folder, LIMITS), read_manifest(folder), tensors(test)
-    confidences = classifier.head.confidences(classifier.outputs(inputs.numpy()))
+    outputs = classifier.outputs(inputs.numpy())
+    confidences = classifier.head.confidences(outputs)
     right = (confidences.argmax(1) == test.labels).mean()
     assert right == pytest.approx(manifest.test_accuracy, abs=5e-4)
     assert right >= least
@@ -61,6 +62,9 @@ def test_the_shipped_weights_are_as_good_as_their_manifest_says(
         error = calibration_error(confidences, labels.numpy())
         assert error == pytest.approx(manifest.calibration_error, abs=1e-3)
         assert error < 0.02
+        assert manifest.output.familiar_min is not None
+        alarms = (classifier.head.familiarity(outputs) < manifest.output.familiar_min).mean()
+        assert alarms == pytest.approx(manifest.output.false_alarms, abs=5e-4)
 
 
 def test_networks_have_no_more_than_a_million_parameters() -> None:
