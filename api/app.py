@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from api import openapi, problems
+from api.asgi import openapi, problems
+from api.asgi.endpoint import Express
 from api.auth import Keys
-from api.direct import Express
 from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
-from jobs.packages import pinned_cards
+from jobs.model_packages import pinned_cards
 
 DESCRIPTION = """
 Submit one image or many, get a job id at once, and come back for the classes.

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.errors import Unauthorized
 from api.services import Services
 from api.settings import OWNER_OF_ALL
-from jobs.errors import Unauthorized
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, where keys are set.")
 

@@ -8,11 +8,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.app import create_app
-from api.http import Protocol
+from api.asgi.uvicorn_protocol import Protocol
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.server import check_server
 from jobs.settings import load
+from jobs.store.server_check import check_server
 
 _GC_OBJECTS = 20_000  # made and not yet dropped
 

@@ -1,4 +1,4 @@
-"""The shapes of answers, for the OpenAPI document. `api/views.py` fills them; a test holds the two together."""
+"""The shapes of answers, for the OpenAPI document. `api/presenters.py` fills them; a test holds the two together."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.models import Card
+from jobs.model_manifest import Card
 from jobs.records import ItemState, JobState, Lane
 
 _JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
@@ -40,27 +40,6 @@ _JOB_EXAMPLE: dict[str, Any] = {
 
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-
-class Problem(BaseModel):
-    """RFC 9457, with a stable `code`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "type": "about:blank",
-                "title": "There is no such job",
-                "status": 404,
-                "code": "job_not_found",
-                "detail": "There is no such job",
-            }
-        }
-    )
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
 
 
 class Ranked(_Shape):
@@ -212,7 +191,7 @@ Special = Mapping[int, str | dict[str, Any]]
 def responses(*problems: int, also: Special | None = None) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: the problems it can answer with, and what is special about a status.
 
-    `api/openapi.py` adds the shape of a problem.
+    `api/asgi/openapi.py` adds the shape of a problem.
     """
     described = {status: _DETAILS[status] for status in problems} | dict(also or {})
     return {status: {"description": it} if isinstance(it, str) else it for status, it in described.items()}

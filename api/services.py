@@ -3,29 +3,26 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from api.drain import Drain
-from api.held import Held
-from api.intake import Intake
+from api.asgi.shutdown import on_stop_signal
+from api.drain_rate import Drain
+from api.housekeeping import Housekeeping
+from api.presenters import Views
+from api.results.completion import Waiters
+from api.results.stream_limit import Held
 from api.settings import ApiSettings
-from api.stopping import on_stop_signal
-from api.views import Views
-from api.waiters import Waiters
-from jobs.errors import DarkroomError
-from jobs.keys import FETCH
-from jobs.link import StoreLink
-from jobs.models import Card
-from jobs.open_jobs import Limits, OpenJobs
-from jobs.registry import ModelRegistry
-from jobs.room import UploadRoom
-from jobs.store import JobStore
-from jobs.submit import Submitter
+from api.submissions.submit import Intake
+from jobs.model_manifest import Card
+from jobs.store.client import StoreLink
+from jobs.store.job_reader import JobStore
+from jobs.store.model_registry import ModelRegistry
+from jobs.store.open_job_parts import Limits, OpenJobs
+from jobs.store.submit import Submitter
+from jobs.store.upload_budget import UploadRoom
 
 log = logging.getLogger(__name__)
-
-_SWEEP_SECONDS_MAX = 0.5  # of one round
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,43 +95,3 @@ async def open_services(settings: ApiSettings, cards: list[Card]) -> AsyncIterat
             drain=drain,
             views=Views(settings, models, drain, link.now_ms),
         )
-
-
-class Housekeeping:
-    """Keeps the models of `cards` known and the server's clock right, and drops what is due.
-
-    Workers sweep too; a stack without one must not grow.
-    """
-
-    def __init__(
-        self, link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card], drain: Drain
-    ) -> None:
-        self._link = link
-        self._store = store
-        self._models = models
-        self._cards = cards
-        self._drain = drain
-        self._well = True
-
-    async def keep(self, every_seconds: float) -> None:
-        while True:
-            await asyncio.sleep(every_seconds)
-            await self.round()
-
-    async def round(self) -> None:
-        """Whatever fails, the next round comes; an outage is logged once."""
-        try:
-            await self._link.set_clock()
-            self._drain.sample(self._link.now_ms() / 1000, *await self._store.drained())
-            await self._models.register(self._cards)
-            models = await self._models.refs()
-            with suppress(TimeoutError):  # the next round goes on
-                async with asyncio.timeout(_SWEEP_SECONDS_MAX):
-                    await self._store.sweep({*models, FETCH})
-            self._well = True
-        except DarkroomError as error:
-            if self._well:
-                log.warning("housekeeping is put off: %s", error)
-            self._well = False
-        except Exception:
-            log.exception("housekeeping failed")

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
-from api.references import ReferenceSettings
-from jobs.settings import SHIPPED_MODEL, Bytes, Fraction, ModelRef, Seconds, StoreSettings, WebhookSettings
+from jobs.settings import SHIPPED_MODEL, Bytes, Fraction, ModelRef, S3Settings, Seconds, StoreSettings, WebhookSettings
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 OWNER_OF_ALL = "public"
@@ -14,6 +13,16 @@ OWNER_OF_ALL = "public"
 
 def _first(names: object) -> object:
     return names.partition(",")[0].strip() or SHIPPED_MODEL if isinstance(names, str) else names
+
+
+class ReferenceSettings(S3Settings):
+    """How much one job may refer to."""
+
+    references_max: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        1_000_000, description="Images that one submit may refer to, those below its prefixes included."
+    )
+    references_bytes_max: Bytes = Field(64 << 20, description="Bytes of a JSON body with references.")
+    s3_list_seconds_max: Seconds = Field(10, description="How long S3 may take to list 1,000 objects, tries included.")
 
 
 class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):

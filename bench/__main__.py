@@ -29,8 +29,8 @@ from bench.services import synchronous as start_synchronous
 from bench.services import tutorial as start_tutorial
 from deploy.local.valkey import VALKEY_ENVIRONMENT
 from tests.support.processes import MODEL
-from worker.images import ImageLimits
-from worker.package import load_package
+from worker.inference.images.decode import ImageLimits
+from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 
 IN_FLIGHT = (1, 8, 32, 128, 256, 512)  # from 512 on, one poll does not do: most images are asked for twice

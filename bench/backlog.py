@@ -7,11 +7,12 @@ from typing import Any
 
 from api.settings import OWNER_OF_ALL, ApiSettings
 from bench.services import Darkroom
+from jobs.codec import pack_upload
 from jobs.ids import new_id
-from jobs.lua import load_scripts
-from jobs.records import LANE_CODE, Lane, pack_upload
-from jobs.rows import upload_key
-from jobs.submit import BATCH_SUBMITS_MAX
+from jobs.records import LANE_CODE, Lane
+from jobs.store.job_hash import upload_key
+from jobs.store.scripts import load_scripts
+from jobs.store.submit import BATCH_SUBMITS_MAX
 from worker.settings import WorkerSettings
 
 DRAIN_SECONDS = 300

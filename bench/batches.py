@@ -62,7 +62,7 @@ def histogram(sizes: Iterable[int]) -> dict[str, int]:
 
 
 def _note_forwards() -> None:
-    from worker.classifier import Classifier  # noqa: PLC0415 - torch is for children alone
+    from worker.inference.classifier import Classifier  # noqa: PLC0415 - torch is for children alone
 
     outputs = Classifier.outputs
     log = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND)

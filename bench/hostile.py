@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from bench.services import Darkroom, darkroom
-from jobs import keys
+from jobs.store import keys
 from tests.support.hostile import kinds, upload
 
 IN_FLIGHT = 16

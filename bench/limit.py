@@ -17,12 +17,12 @@ import torch
 
 from bench.bulk import images
 from bench.photos import jpeg, photo
-from jobs.records import pack_outcomes
+from jobs.codec import pack_outcomes
 from tests.support.processes import MODEL
 from training.data import load_fashion_mnist
-from worker.classifier import Classifier
-from worker.images import ImageLimits
-from worker.package import load_package
+from worker.inference.classifier import Classifier
+from worker.inference.images.decode import ImageLimits
+from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 
 BATCHES = (64, 256)

@@ -25,7 +25,7 @@ from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training.data import load_fashion_mnist
 from training.fmnist_mlp import product_shot
-from worker.package import load_package
+from worker.inference.packages.load import load_package
 
 SAMPLES = 1000
 MIXED_SHARE = 0.2

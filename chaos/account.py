@@ -6,8 +6,8 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from chaos.fleet import Fleet
-from jobs import keys
-from jobs.rows import job_key
+from jobs.store import keys
+from jobs.store.job_hash import job_key
 from tests.support.keyspace import unreachable
 
 OWNER = "public"

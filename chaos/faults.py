@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 
 from chaos.fleet import Fleet, signal_tree
 from chaos.load import Load
-from jobs import keys
-from jobs.rows import job_key
+from jobs.store import keys
+from jobs.store.job_hash import job_key
 from tests.support.processes import Process, Worker
 
 MODEL = "fmnist-mlp"

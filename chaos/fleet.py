@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import redis
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.processes import Api, Process, Valkey, Worker, children_of
 
 MAXMEMORY_BYTES = 512 << 20

@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from typing import Annotated, Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pydantic_settings
 from pydantic import (
@@ -16,7 +16,6 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from jobs.address import address_of
 from jobs.errors import SettingsError
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -30,6 +29,11 @@ ModelRef = Annotated[str, Field(pattern=f"^{_NAME}(@{_VERSION})?$")]
 SHIPPED_MODEL = "fmnist-cnn"
 
 _REDIS_URL = TypeAdapter(RedisDsn)
+
+
+def _has_password(redis_url: str) -> bool:
+    parts = urlsplit(redis_url)
+    return bool(parts.password) or "password" in parse_qs(parts.query)
 
 
 class StoreSettings(BaseSettings):
@@ -70,7 +74,7 @@ class StoreSettings(BaseSettings):
         if not url.startswith("unix://"):
             _REDIS_URL.validate_python(url)
         password = others.data.get("redis_password")
-        if not password or address_of(url).password is not None:
+        if not password or _has_password(url):
             return url
         scheme, _, rest = url.partition("://")
         place, slash, path = rest.partition("/")

@@ -1,29 +1,17 @@
 """Webhooks: who may have one, what it says, and what is kept of the attempts to call it."""
 
-from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import orjson
 
-from jobs import keys
 from jobs.errors import InvalidRequest
 from jobs.ids import to_text
-from jobs.link import StoreLink
 from jobs.records import Job, JobState
-from jobs.rows import job_key
 from jobs.settings import WebhookSettings
 from jobs.times import iso_time
 from jobs.urls import is_web_url
 
 ATTEMPTS_KEPT = 20
-
-
-class WebhookState(StrEnum):
-    NONE = "none"
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    GAVE_UP = "gave_up"
 
 
 class Attempt(NamedTuple):
@@ -37,17 +25,6 @@ class Attempt(NamedTuple):
     @property
     def delivered(self) -> bool:
         return isinstance(self.outcome, int) and 200 <= self.outcome < 300
-
-
-class Webhook(NamedTuple):
-    """Where a job's webhook stands."""
-
-    url: str | None
-    state: WebhookState
-    next_ms: int | None
-    """When it is called next, in Redis time, or None where that is not known or never."""
-    attempts: list[Attempt]
-    """The last ones, oldest first."""
 
 
 def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
@@ -89,20 +66,3 @@ def event(job: Job) -> dict[str, Any]:
 def attempts_from(data: bytes | None) -> list[Attempt]:
     """Attempts as `hook.lua` keeps them."""
     return [Attempt(*attempt) for attempt in orjson.loads(data or b"[]")]
-
-
-async def read_webhook(link: StoreLink, job: Job) -> Webhook:
-    """Where the webhook of a job stands now.
-
-    Raises:
-        StoreUnavailable
-    """
-    fields: Sequence[bytes | None]
-    fields, due = await link.read(("HMGET", job_key(job.id), "h", "ha"), ("ZSCORE", keys.HOOKS, job.id))
-    url, attempts = fields[0], attempts_from(fields[1])
-    if url is None:
-        return Webhook(None, WebhookState.NONE, None, [])
-    if due is not None or not job.state.ended:
-        return Webhook(url.decode(), WebhookState.PENDING, None if due is None else int(float(due)), attempts)
-    delivered = bool(attempts) and attempts[-1].delivered
-    return Webhook(url.decode(), WebhookState.DELIVERED if delivered else WebhookState.GAVE_UP, None, attempts)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.leases import LeaseStore
-from jobs.link import StoreLink
 from jobs.settings import StoreSettings
+from jobs.store.client import StoreLink
+from jobs.store.leases import LeaseStore
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import Store
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from jobs.models import Manifest
+from jobs.model_manifest import Manifest
 from training import fmnist_cnn, fmnist_mlp
-from worker.compute import Compute
+from worker.inference.networks.device import Compute
 
 RECIPES: dict[str, Callable[[Path, Path, Path, Compute], Manifest]] = {
     fmnist_mlp.NAME: fmnist_mlp.train,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from worker.compute import FULL, Compute
+from worker.inference.networks.device import FULL, Compute
 
 Augment = Callable[[Tensor, Generator], Tensor]
 _EVALUATED = 1000  # images at a time

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.models import Input, Manifest, Output, Preprocessing
+from jobs.model_manifest import Input, Manifest, Output, Preprocessing
 from training.augment import augment, augment_late
 from training.calibration import best_temperature, calibration_error, familiar_from
 from training.data import CLASSES, HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
@@ -16,9 +16,9 @@ from training.pictures import confusion_matrix, learning_curve
 from training.renditions import on_colours, png
 from training.rounding import rounded
 from training.soft_labels import soft_labels
-from worker.architectures import fmnist_cnn_2
-from worker.compute import Compute
-from worker.head import Head
+from worker.inference.head import Head
+from worker.inference.networks.architectures import fmnist_cnn_2
+from worker.inference.networks.device import Compute
 
 NAME = "fmnist-cnn"
 VERSION = "2"

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.models import Input, Manifest, Preprocessing
+from jobs.model_manifest import Input, Manifest, Preprocessing
 from training.data import CLASSES, load_fashion_mnist, tensors
 from training.fit import Recipe, evaluate, fit
 from training.packaging import write_package
-from worker.architectures import fmnist_mlp
-from worker.compute import Compute
+from worker.inference.networks.architectures import fmnist_mlp
+from worker.inference.networks.device import Compute
 
 NAME = "fmnist-mlp"
 VERSION = "1"

@@ -10,10 +10,10 @@ import safetensors.torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jobs.models import GoldenImage, Manifest, Weights
-from jobs.packages import MANIFEST
+from jobs.model_manifest import GoldenImage, Manifest, Weights
+from jobs.model_packages import MANIFEST
 from training.data import CLASSES, LIMITS, Split
-from worker.package import load_package
+from worker.inference.packages.load import load_package
 
 Render = Callable[[NDArray[np.uint8]], bytes]
 """From an image of the data set (uint8, 28 × 28) to an upload."""

@@ -17,11 +17,11 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.models import Input
+from jobs.model_manifest import Input
 from training.data import HELD_OUT_TO_THE_END, LIMITS, Split, load_fashion_mnist
-from worker.classifier import Classifier
-from worker.package import load_package
-from worker.product_shot import product_shot
+from worker.inference.classifier import Classifier
+from worker.inference.images.fashion_mnist import product_shot
+from worker.inference.packages.load import load_package
 
 Pixels = NDArray[np.uint8]
 Rendition = Callable[[Pixels, Generator], bytes]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from jobs.models import SecondLook
+from jobs.model_manifest import SecondLook
 from training.data import LIMITS, load_fashion_mnist, tensors
-from worker.classifier import Classifier
-from worker.compute import Compute
-from worker.package import load_package
-from worker.second_look import views
+from worker.inference.classifier import Classifier
+from worker.inference.networks.device import Compute
+from worker.inference.packages.load import load_package
+from worker.inference.second_look import views
 
 CERTAIN = 255
 BATCH = 500

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.data import LIMITS, load_fashion_mnist, tensors
-from worker.compute import Compute
-from worker.package import load_package
+from worker.inference.networks.device import Compute
+from worker.inference.packages.load import load_package
 
 BATCH, ROUNDS = 64, 3
 PRECISIONS = ("float32", "bfloat16")

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from jobs.records import Unfamiliar
 from training.data import LIMITS, load_fashion_mnist
 from training.renditions import IMAGES, SEED, Pixels, png
-from worker.classifier import Classifier
-from worker.package import load_package
+from worker.inference.classifier import Classifier
+from worker.inference.packages.load import load_package
 
 _SIDE = 112
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTUVWXYZ"

@@ -3,13 +3,13 @@
 import sys
 from contextlib import closing
 
-from jobs.doorbell import build_bell
 from jobs.errors import ModelPackageError
-from jobs.packages import check_packages
-from worker.app import make_celery, start_up, tell_faults
-from worker.app import run as run_worker
-from worker.notes import note_served, served
-from worker.processes import Role, Server
+from jobs.model_packages import check_packages
+from jobs.store.doorbell import build_bell
+from worker.celery_app import make_celery, start_up, tell_faults
+from worker.celery_app import run as run_worker
+from worker.lifecycle import Role, Server
+from worker.process_state import note_served, served
 from worker.settings import WorkerSettings
 from worker.store import open_store
 
@@ -18,7 +18,7 @@ settings = start_up(WorkerSettings, "worker")
 
 def _open_server(boot: str) -> Server:
     # Here, because torch is for children alone: the main process has no use for its 200 MB.
-    from worker.serving import Serving
+    from worker.classify.process import Serving
 
     return Serving(settings, served(), boot)
 

@@ -5,17 +5,6 @@ from pathlib import Path
 
 CGROUP_V2 = Path("/sys/fs/cgroup/memory.events")
 CGROUP_V1 = Path("/sys/fs/cgroup/memory/memory.oom_control")
-_SAYINGS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "bad_alloc",
-)  # CUDA's, torch's, Pillow's, C++'s
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Libraries have errors of their own for it, and tell it in words."""
-    return isinstance(error, MemoryError) or any(saying in str(error).lower() for saying in _SAYINGS)
 
 
 def oom_kills(*files: Path) -> int:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from redis.exceptions import RedisError
 
-from jobs.errors import ItemCode
-from jobs.leases import WORKER_LOST
-from jobs.models import name_of, natural
+from jobs.item_codes import ItemCode
+from jobs.model_manifest import name_of, natural
+from jobs.store.leases import WORKER_LOST
 from worker.oom import oom_kills
-from worker.outage import Outage
+from worker.outage_log import Outage
 from worker.settings import LeasingSettings
 from worker.store import open_store
 

@@ -2,16 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from jobs.settings import SHIPPED_MODEL, Bytes, ModelRef, Seconds, StoreSettings
-from worker.gpus import gpus
+from worker.gpu_count import gpus
+from worker.inference.settings import InferenceSettings
 
 BLOCKED_LATE_SECONDS = 0.1  # an idle Redis ends a call that waits for work so much later
-
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class LeasingSettings(StoreSettings):
@@ -55,7 +54,7 @@ def _children(device: str) -> int:
     return max(2, os.cpu_count() or 1)
 
 
-class WorkerSettings(LeasingSettings):
+class WorkerSettings(InferenceSettings, LeasingSettings):
     model: ModelRef = Field(SHIPPED_MODEL, description="The model package that this worker serves, or name@version.")
     models: str = Field("", description="Several packages, with commas between, in place of `MODEL`.")
     models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
@@ -64,22 +63,10 @@ class WorkerSettings(LeasingSettings):
         description="Memory that one of them may allocate; it needs 300 MB for itself and a small model. An image for "
         "which it is not enough fails with `out_of_memory`. None: as much as the machine or container gives.",
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = Field(
-        "auto",
-        description="`auto`, `cpu`, `cuda` or `cuda:N`; auto: GPUs, if there are any. Children take turns on several.",
-    )
     worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda checked: _children(checked["device"]),
         description="Processes that classify. As it is, one a GPU; without one, one a core, and two at least, so that "
         "one may die unnoticed.",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="What convolutions and products are computed in. auto: bfloat16 on a GPU, else float32. On a "
-        "processor, bfloat16 is for convolutions alone, and taken only where it is measured to be faster.",
-    )
-    torch_threads: Annotated[int, Field(ge=1, le=256)] = Field(
-        1, description="Threads that one process computes with; children × threads should match the cores."
     )
     batch_items: Annotated[int, Field(ge=1, le=256)] = Field(
         64, description="Images of one claim of the interactive lane, and of its forward."
@@ -92,10 +79,6 @@ class WorkerSettings(LeasingSettings):
         description="Measured work of the bulk lane in one go; interactive work that waits goes before the next.",
     )
     batch_bytes_max: Bytes = Field(16 << 20, description="Upload bytes of one claim; one chunk may be larger.")
-    item_pixels_max: Count = Field(50_000_000, description="Pixels of one image, told from its header.")
-    item_side_pixels_max: Count = Field(65_535, description="Pixels of one side of an image, told from its header.")
-    item_frames_max: Count = Field(1, description="Frames of one image, told from its header; the first is classified.")
-    item_scans_max: Count = Field(100, description="Scans of one JPEG; each costs a pass over all its pixels.")
     slice_seconds: Seconds = Field(0.25, description="How long one task goes on claiming before it returns to Celery.")
     linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="How long an idle task waits for more work before it returns."

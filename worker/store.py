@@ -1,6 +1,6 @@
 """The store as this worker's settings have it."""
 
-from jobs.leases import LeaseStore
+from jobs.store.leases import LeaseStore
 from worker.settings import LeasingSettings
 
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api import schemas
-from api.answers import answer
+from api.asgi.responses import answer
 from api.auth import Calls
 
 router = APIRouter(tags=["health"])

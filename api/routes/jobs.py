@@ -9,17 +9,17 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import schemas
-from api.answers import answer
+from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
+from api.asgi.responses import answer
 from api.auth import Calls, Owner
-from api.direct import DirectRoute, JobId, Limit, StrictQuery
-from api.intake import Accepted, Order, key_digest
+from api.results.completion import until_done
 from api.services import Services
-from api.waiters import until_done
+from api.submissions.submit import Accepted, Order, key_digest
 from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, Job, JobState, Lane
-from jobs.rows import end_as_told
 from jobs.settings import ModelRef
+from jobs.store.notices import end_as_told
 from jobs.webhooks import check_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from api import schemas
-from api.answers import answer
+from api.asgi.responses import answer
 from api.auth import Calls, owner_of
+from api.errors import ModelNotFound
+from api.presenters import model_view
 from api.services import Services
-from api.views import model_view
-from jobs.errors import ModelNotFound
-from jobs.models import Card, name_of
+from jobs.model_manifest import Card, name_of
 from jobs.settings import ModelRef
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(owner_of)])

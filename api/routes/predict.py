@@ -4,15 +4,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import schemas
-from api.answers import answer
+from api.asgi.endpoint import DirectRoute
+from api.asgi.responses import answer
 from api.auth import Calls, Owner
-from api.direct import DirectRoute
-from api.intake import Order
-from api.waiters import until_done
-from jobs.errors import BadImage, StoreUnavailable, WaitTimeout
+from api.errors import UnclassifiableImage, WaitTimeout
+from api.results.completion import until_done
+from api.submissions.submit import Order
+from jobs.errors import StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import Failure, Lane
-from jobs.rows import end_as_told
+from jobs.store.notices import end_as_told
 
 router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 
@@ -51,6 +52,6 @@ async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
         await calls.store.cancel(job_id, owner)  # nobody will ask for it again
         raise WaitTimeout
     if isinstance(job.only_item.outcome, Failure):
-        raise BadImage(job.only_item.outcome.detail, item_code=job.only_item.outcome.code)
+        raise UnclassifiableImage(job.only_item.outcome.detail, item_code=job.only_item.outcome.code)
     view = await calls.views.item(job.only_item)
     return answer({"class": view["class"], "confidence": f"{view['confidence']:.4f}"})

@@ -13,12 +13,13 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from api import schemas
-from api.answers import answer
+from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
+from api.asgi.request_id import HEAD
+from api.asgi.responses import answer
 from api.auth import Calls, Owner
-from api.direct import DirectRoute, JobId, Limit, StrictQuery
-from api.envelope import HEAD
-from api.events import END_ID, events
-from api.results import Csv, Form, Ndjson, ResultLines
+from api.results.events import END_ID, events
+from api.results.export import ResultLines
+from api.results.line_formats import Csv, Form, Ndjson
 from api.services import Services
 from jobs.errors import InvalidRequest
 from jobs.ids import to_text

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from api import schemas
-from api.answers import answer
+from api.asgi.endpoint import DirectRoute, JobId
+from api.asgi.responses import answer
 from api.auth import Calls, Owner
-from api.direct import DirectRoute, JobId
+from jobs.store.webhooks import Webhook, WebhookState, read_webhook
 from jobs.times import iso_time
-from jobs.webhooks import Webhook, WebhookState, read_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
 

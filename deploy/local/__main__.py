@@ -19,7 +19,7 @@ from api.settings import ApiSettings
 from deploy.local.supervise import supervise
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.packages import check_packages
+from jobs.model_packages import check_packages
 from jobs.settings import StoreSettings, load
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings

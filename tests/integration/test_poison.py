@@ -8,13 +8,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.pictures import LIMITS, samples
 from tests.support.poison_worker import marked, one_shade
 from tests.support.processes import ROOT, Worker
 from tests.support.stack import PNG, Stack, load_client
 from tests.support.waiting import eventually
-from worker.package import load_package
+from worker.inference.packages.load import load_package
 
 TRIES_MAX = 3
 SCRIPT = ROOT / "tests" / "support" / "poison_worker.py"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.archives import make_tar
 from tests.support.stack import PNG, Stack, load_client, results_of, submit_all
 from tests.support.waiting import eventually

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.keys import FAULTS
 from jobs.settings import SHIPPED_MODEL
+from jobs.store.keys import FAULTS
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, Worker
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until

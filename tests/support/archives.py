@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from io import BytesIO
 from typing import Any
 
-from api.archives import ArchiveLimits
-from api.images import Tally, UploadedImage
-from api.tar_stream import read_tar
-from api.zip_stream import read_zip
+from api.uploads.archive_limits import ArchiveLimits
+from api.uploads.source import Tally, UploadedImage
+from api.uploads.tar import read_tar
+from api.uploads.zip import read_zip
 
 LIMITS = ArchiveLimits(
     item_bytes_max=10_000,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import redis
 
 from jobs.errors import DarkroomError
-from jobs.link import StoreLink
-from jobs.submit import Earlier, Submission, Submitter
+from jobs.store.client import StoreLink
+from jobs.store.submit import Earlier, Submission, Submitter
 from tests.support.waiting import eventually
 
 _GATE = "gate"

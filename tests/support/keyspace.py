@@ -2,7 +2,7 @@
 
 import redis
 
-from jobs import keys
+from jobs.store import keys
 
 # One of each a stack, or one a model or an owner: what they hold is bounded by jobs, leases or workers.
 _FIXED = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from worker.images import ImageLimits
+from worker.inference.images.decode import ImageLimits
 from worker.settings import WorkerSettings
 
 LIMITS = ImageLimits.of(WorkerSettings())  # those of a worker as it is shipped

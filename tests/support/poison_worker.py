@@ -52,7 +52,7 @@ def _touched(kind: str) -> None:
 
 
 def _install() -> None:
-    import worker.classifier as module  # noqa: PLC0415 - torch is for children alone
+    import worker.inference.classifier as module  # noqa: PLC0415 - torch is for children alone
 
     add, outputs = module.Sheet.add, module.Classifier.outputs
 

@@ -14,8 +14,8 @@ import httpx
 import redis
 
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
-from jobs.keys import SERVING
-from jobs.models import name_of
+from jobs.model_manifest import name_of
+from jobs.store.keys import SERVING
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any, Self
 import aiohttp
 import redis
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey, Worker
 from tests.support.waiting import wait_until
 

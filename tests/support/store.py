@@ -5,15 +5,16 @@ from collections.abc import Sequence
 
 import redis
 
-from jobs import keys
-from jobs.leases import FinishedChunk, Lease, LeaseStore
-from jobs.link import StoreLink
-from jobs.open_jobs import Limits, OpenJobs, Part
-from jobs.records import Failure, Job, Lane, Outcome, Prediction, pack_outcomes, pack_upload
-from jobs.room import UploadRoom
+from jobs.codec import pack_outcomes, pack_upload
+from jobs.records import Failure, Job, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
-from jobs.store import JobStore
-from jobs.submit import Chunk, Submission, Submitter
+from jobs.store import keys
+from jobs.store.client import StoreLink
+from jobs.store.job_reader import JobStore
+from jobs.store.leases import FinishedChunk, Lease, LeaseStore
+from jobs.store.open_job_parts import Limits, OpenJobs, Part
+from jobs.store.submit import Chunk, Submission, Submitter
+from jobs.store.upload_budget import UploadRoom
 from tests.support.waiting import eventually
 
 MODEL = "fmnist-mlp"

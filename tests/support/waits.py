@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.waiters import Waiters
+from api.results.completion import Waiters
 
 
 class SeenWaiters:

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 from docs.settings_page import PAGE, page
-from jobs.lua import NAMES
+from jobs.store.scripts import NAMES
 from tests.support.processes import ROOT
 
 
@@ -18,7 +18,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 
 def test_the_scripts_stay_few_and_short() -> None:
     assert len(NAMES) <= 12
-    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "jobs" / "scripts").glob("*.lua"))
+    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "jobs" / "store" / "lua").glob("*.lua"))
     assert lines <= 780
 
 

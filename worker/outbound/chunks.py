@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from jobs.errors import ItemCode
-from jobs.leases import Claimed
-from jobs.records import unpack_upload
+from jobs.codec import unpack_upload
+from jobs.item_codes import ItemCode
+from jobs.store.leases import Claimed
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import OutboundSettings
 

@@ -5,9 +5,9 @@ import asyncio
 import aiohttp
 from yarl import URL
 
-from jobs.errors import ItemCode
+from jobs.item_codes import ItemCode
 from jobs.urls import is_web_url, s3_url
-from worker.outbound.buckets import Buckets
+from worker.outbound.s3 import Buckets
 from worker.outbound.settings import FetchSettings
 from worker.outbound.web import Web, is_forbidden
 

@@ -2,20 +2,20 @@
 
 from contextlib import closing
 
-from jobs.doorbell import build_bell
-from jobs.keys import FETCH, OUTBOUND_TASK
-from worker.app import make_celery, start_up
-from worker.app import run as run_worker
+from jobs.store.doorbell import build_bell
+from jobs.store.keys import FETCH, OUTBOUND_TASK
+from worker.celery_app import make_celery, start_up
+from worker.celery_app import run as run_worker
+from worker.lifecycle import Role, Server
 from worker.outbound.reaper import OutboundReaper
 from worker.outbound.settings import OutboundSettings
 from worker.outbound.store import open_outbound_store
-from worker.processes import Role, Server
 
 settings = start_up(OutboundSettings, "outbound")
 
 
 def _open_server(boot: str) -> Server:
-    from worker.outbound.child import OutboundChild
+    from worker.outbound.process import OutboundChild
 
     return OutboundChild(settings, boot)
 

@@ -1,6 +1,6 @@
 """The store as an outbound worker's settings have it."""
 
-from jobs.outbound import OutboundStore
+from jobs.store.outbound import OutboundStore
 from worker.settings import LeasingSettings
 
 

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 
 from api.app import create_app
-from api.http import Protocol
+from api.asgi.uvicorn_protocol import Protocol
 from api.settings import ApiSettings
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
 from tests.support.store import MODEL

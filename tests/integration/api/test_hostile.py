@@ -1,6 +1,6 @@
 """What is hostile, over a socket, against a real API and a real Valkey: no 500, and nothing is left of what is refused.
 
-The workers' side of it: `tests/unit/worker/test_hostile_images.py`; a hundred thousand of these: `bench/hostile.py`.
+The workers' side: `tests/unit/worker/inference/images/test_hostile_images.py`; many more of these: `bench/hostile.py`.
 """
 
 from collections import Counter
@@ -14,9 +14,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs import keys
-from jobs.leases import LeaseStore
 from jobs.settings import StoreSettings
+from jobs.store import keys
+from jobs.store.leases import LeaseStore
 from tests.support.hostile import kinds, upload
 from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 

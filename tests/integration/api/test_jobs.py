@@ -5,9 +5,9 @@ import httpx
 import pytest
 
 from api.schemas import ItemPage, ItemResult, JobPage, JobResource
-from jobs import keys
-from jobs.errors import ItemCode
+from jobs.item_codes import ItemCode
 from jobs.records import Failure
+from jobs.store import keys
 from tests.integration.api.conftest import StartApi, serving
 from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, Store

@@ -6,8 +6,10 @@ from typing import Any
 import orjson
 import pytest
 
-from api.references import ReferenceSettings, read_references
-from jobs.errors import InvalidRequest, ItemCode, UploadTooLarge
+from api.settings import ReferenceSettings
+from api.uploads.references import read_references
+from jobs.errors import InvalidRequest, UploadTooLarge
+from jobs.item_codes import ItemCode
 from tests.support.s3 import S3, serving_s3
 
 MANY = 1100

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from api.schemas import ModelList
-from jobs import keys
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_reader import JobStore
 from tests.integration.api.conftest import StartApi
 from tests.support.store import MODEL, Store
 

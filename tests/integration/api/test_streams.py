@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from jobs import keys
-from jobs.errors import ItemCode
-from jobs.leases import FinishedChunk
-from jobs.records import Failure, JobState, pack_kept, pack_outcomes, unpack_upload
+from jobs.codec import pack_kept, pack_outcomes, unpack_upload
+from jobs.item_codes import ItemCode
+from jobs.records import Failure, JobState
+from jobs.store import keys
+from jobs.store.leases import FinishedChunk
 from tests.integration.api.conftest import StartApi
 from tests.support.archives import make_tar, make_zip
 from tests.support.store import COAT, MODEL, Store

@@ -7,9 +7,10 @@ import httpx
 import pytest
 
 from api.schemas import JobResource
-from jobs import keys
-from jobs.errors import ItemCode
-from jobs.records import Failure, JobState, Prediction, unpack_upload
+from jobs.codec import unpack_upload
+from jobs.item_codes import ItemCode
+from jobs.records import Failure, JobState, Prediction
+from jobs.store import keys
 from tests.integration.api.conftest import StartApi
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import OWNER, Store

@@ -9,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from api import waiters as waits
-from jobs.errors import ItemCode
-from jobs.keys import ENDED_CHANNEL
-from jobs.leases import FinishedChunk, Lease
-from jobs.records import Failure, Outcome, Prediction, pack_outcomes
-from jobs.rows import job_key
-from jobs.store import JobStore
+from api.results import completion as waits
+from jobs.codec import pack_outcomes
+from jobs.item_codes import ItemCode
+from jobs.records import Failure, Outcome, Prediction
+from jobs.store.job_hash import job_key
+from jobs.store.job_reader import JobStore
+from jobs.store.keys import ENDED_CHANNEL
+from jobs.store.leases import FinishedChunk, Lease
 from tests.integration.api.conftest import StartApi
 from tests.support.store import OWNER, Store
 from tests.support.waiting import eventually

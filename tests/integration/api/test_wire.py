@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from api.http import _Joining
+from api.asgi.uvicorn_protocol import _Joining
 from jobs.ids import to_text
 from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 from tests.support.store import Store

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.pictures import LIMITS
-from worker.classifier import Classifier
-from worker.package import load_package
+from worker.inference.classifier import Classifier
+from worker.inference.packages.load import load_package
 
 SHIPPED = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
 

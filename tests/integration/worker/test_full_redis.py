@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.stack import Stack, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
 

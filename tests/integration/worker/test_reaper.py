@@ -12,7 +12,7 @@ import pytest
 import redis
 from billiard.exceptions import WorkerLostError
 
-from jobs import keys
+from jobs.store import keys
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, children_of
 from tests.support.stack import PNG, Stack
 from tests.support.store import MODEL, Store
@@ -98,23 +98,23 @@ if __name__ == "__main__":
 """
 STUCK = """
 import time
-import worker.serving
+import worker.classify.process
 
 if __name__ == "__main__":
     from worker.main import run
     run()
 else:  # a child
-    worker.serving.load_package = lambda *_: time.sleep(1000)
+    worker.classify.process.load_package = lambda *_: time.sleep(1000)
 """
 HUNG = """
 import time
-import worker.lease_work
+import worker.classify.lease_run
 
 if __name__ == "__main__":
     from worker.main import run
     run()
 else:  # a child
-    worker.lease_work.LeaseWork.run = lambda *args, **options: time.sleep(1000)
+    worker.classify.lease_run.LeaseWork.run = lambda *args, **options: time.sleep(1000)
 """
 QUICK = {"MODEL": MODEL, "WORKER_CHILDREN": "1", "REAP_SECONDS": "0.2"}
 

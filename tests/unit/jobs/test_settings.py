@@ -1,9 +1,9 @@
 import pytest
 
 from api.settings import ApiSettings
-from jobs.address import address_of
 from jobs.errors import SettingsError
 from jobs.settings import SHIPPED_MODEL, StoreSettings, load
+from jobs.store.redis_url import address_of
 from worker.settings import WorkerSettings
 
 
@@ -32,6 +32,7 @@ def test_the_defaults_go_together(settings: type[StoreSettings]) -> None:
         ({"LINGER_SECONDS": "0.5", "STORE_TIMEOUT_SECONDS": "0.5"}, "linger_seconds"),
         ({"BATCH_ITEMS": "0"}, "BATCH_ITEMS: "),
         ({"MODEL": "../etc"}, "MODEL: "),
+        ({"MODEL": "a", "MODELS": "b"}, "model is a, which is not among models"),
     ],
 )
 def test_worker_settings_that_do_not_go_together_are_refused(

@@ -19,7 +19,7 @@ from training.renditions import (
     accuracies,
     on_colours,
 )
-from worker.package import load_package
+from worker.inference.packages.load import load_package
 
 
 @cache

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.packages import read_manifest
+from jobs.model_packages import read_manifest
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training import data, fmnist_mlp
@@ -22,10 +22,10 @@ from training.fit import Augment, Recipe, evaluate, fit
 from training.fmnist_cnn import softened
 from training.rounding import rounded
 from training.soft_labels import TEN_VIEWS, said_of, soft_labels, write_soft_labels
-from worker.architectures import ARCHITECTURES, fmnist_cnn_2
-from worker.architectures import fmnist_mlp as network_of
-from worker.package import load_package
-from worker.second_look import views
+from worker.inference.networks.architectures import ARCHITECTURES, fmnist_cnn_2
+from worker.inference.networks.architectures import fmnist_mlp as network_of
+from worker.inference.packages.load import load_package
+from worker.inference.second_look import views
 
 CACHE = ROOT / "data" / "training"
 

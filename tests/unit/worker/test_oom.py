@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.oom import is_out_of_memory, oom_kills
+from worker.inference.out_of_memory import is_out_of_memory
+from worker.oom import oom_kills
 
 
 @pytest.mark.parametrize(

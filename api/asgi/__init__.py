@@ -1,0 +1,1 @@
+"""Below the routes: request ids, errors as problems, JSON responses, the OpenAPI document, uvicorn."""

@@ -1,0 +1,58 @@
+"""The background round of an API process: models stay known, the clock stays right, what is due is dropped."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from api.drain_rate import Drain
+from jobs.errors import DarkroomError
+from jobs.model_manifest import Card
+from jobs.store.client import StoreLink
+from jobs.store.job_reader import JobStore
+from jobs.store.keys import FETCH
+from jobs.store.model_registry import ModelRegistry
+
+log = logging.getLogger(__name__)
+
+
+_SWEEP_SECONDS_MAX = 0.5  # of one round
+
+
+class Housekeeping:
+    """Keeps the models of `cards` known and the server's clock right, and drops what is due.
+
+    Workers sweep too; a stack without one must not grow.
+    """
+
+    def __init__(
+        self, link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card], drain: Drain
+    ) -> None:
+        self._link = link
+        self._store = store
+        self._models = models
+        self._cards = cards
+        self._drain = drain
+        self._well = True
+
+    async def keep(self, every_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(every_seconds)
+            await self.round()
+
+    async def round(self) -> None:
+        """Whatever fails, the next round comes; an outage is logged once."""
+        try:
+            await self._link.set_clock()
+            self._drain.sample(self._link.now_ms() / 1000, *await self._store.drained())
+            await self._models.register(self._cards)
+            models = await self._models.refs()
+            with suppress(TimeoutError):  # the next round goes on
+                async with asyncio.timeout(_SWEEP_SECONDS_MAX):
+                    await self._store.sweep({*models, FETCH})
+            self._well = True
+        except DarkroomError as error:
+            if self._well:
+                log.warning("housekeeping is put off: %s", error)
+            self._well = False
+        except Exception:
+            log.exception("housekeeping failed")

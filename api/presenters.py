@@ -1,0 +1,92 @@
+"""Jobs, items and models as the JSON that clients see."""
+
+from collections.abc import Callable
+from typing import Any
+
+from api.drain_rate import Drain
+from jobs.ids import to_text
+from jobs.model_manifest import Card
+from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
+from jobs.settings import StoreSettings
+from jobs.store.model_registry import ModelRegistry
+from jobs.times import iso_time
+
+CONFIDENCE_DIGITS = 6
+ETA_SHARE = 0.02  # of a job's images: fewer tell nothing of its pace
+
+
+class Views:
+    def __init__(
+        self, settings: StoreSettings, models: ModelRegistry, drain: Drain, now_ms: Callable[[], float]
+    ) -> None:
+        self._result_ttl_ms = int(settings.result_ttl_seconds * 1000)
+        self._models = models
+        self._drain = drain
+        self._now_ms = now_ms
+
+    async def job(self, job: Job) -> dict[str, Any]:
+        job_id = to_text(job.id)
+        path = f"/v1/jobs/{job_id}"
+        canceled = job.state is JobState.CANCELED
+        view: dict[str, Any] = {
+            "id": job_id,
+            "status": job.state,
+            "model": job.model,
+            "lane": job.lane,
+            "created_at": iso_time(job.accepted_ms),
+            "completed_at": iso_time(job.ended_ms),
+            "expires_at": None if job.ended_ms is None else iso_time(job.ended_ms + self._result_ttl_ms),
+            "counts": {
+                "total": job.total,
+                "pending": 0 if canceled else job.unfinished,
+                "succeeded": job.succeeded,
+                "failed": job.failed,
+                "canceled": job.unfinished if canceled else 0,
+            },
+            "eta_seconds": self._eta_seconds(job),
+            "links": {"self": path, "results": f"{path}/results", "events": f"{path}/events"},
+        }
+        if job.skipped:
+            view["skipped"] = job.skipped
+        if job.retry_of is not None:
+            view["retry_of"] = to_text(job.retry_of)
+        if job.only_item is not None:
+            view["result"] = await self.item(job.only_item)
+        return view
+
+    def _eta_seconds(self, job: Job) -> float | None:
+        """By the job's own pace once it has one; before, by what all workers do now. None where nobody can know."""
+        if job.state.ended or job.state is JobState.OPEN:
+            return None
+        done = job.succeeded + job.failed
+        if job.started_ms is not None and done >= max(1, job.total * ETA_SHARE):
+            seconds = max(0.001, (self._now_ms() - job.started_ms) / 1000)
+            return round(job.unfinished * seconds / done, 1)
+        if self._drain.images_per_second < 1:
+            return None
+        return round(job.unfinished / self._drain.images_per_second, 1)
+
+    async def item(self, item: Item) -> dict[str, Any]:
+        view: dict[str, Any] = {"index": item.index, "name": item.name, "status": item.state}
+        if isinstance(item.outcome, Failure):
+            view["error"] = {"code": item.outcome.code, "detail": item.outcome.detail}
+        elif item.outcome is not None and item.model_ref is not None:
+            classes = (await self._models.card(item.model_ref)).classes
+            ranked = [
+                {"class": classes[index], "confidence": round(confidence, CONFIDENCE_DIGITS)}
+                for index, confidence in item.outcome
+            ]
+            view |= {**ranked[0], "model": item.model_ref, "top_k": ranked}
+            if isinstance(item.outcome, Unfamiliar):
+                view["warnings"] = [UNFAMILIAR]
+        return view
+
+
+def model_view(card: Card, serving: list[str], *, default: bool) -> dict[str, Any]:
+    workers = {process.partition("|")[0] for process in serving}
+    return {
+        "id": card.ref,
+        **card.model_dump(),
+        "default": default,
+        "serving": {"workers": len(workers), "processes": len(serving)},
+    }

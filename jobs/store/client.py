@@ -1,0 +1,153 @@
+"""An API process's line to Redis: its connections, the server's clock, the scripts, and what a dead line means."""
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from hiredis import ReplyError
+
+from jobs.errors import QueueFull, StoreUnavailable
+from jobs.settings import StoreSettings
+from jobs.store import keys
+from jobs.store.pipeline import GroupConnection, NotSent, OutcomeUnknown
+from jobs.store.redis_url import address_of
+from jobs.store.scripts import Script, load_scripts
+from jobs.store.wire import Command, Reply
+
+log = logging.getLogger(__name__)
+
+_SAY_AGAIN_SECONDS = 10
+_API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
+
+
+class StoreLink:
+    """Three connections, so that neither a large upload nor the wait for an fsync holds up what is read."""
+
+    def __init__(
+        self, settings: StoreSettings, *, timeout_seconds: float, group_submits_max: int, group_bytes_max: int
+    ) -> None:
+        self.settings = settings
+        self.timeout_seconds = timeout_seconds
+        self.group_submits_max = group_submits_max
+        self.group_bytes_max = group_bytes_max
+        self.secret = b""
+        address = address_of(settings.redis_url)
+        self.database = address.database
+        self._scripts = load_scripts(address.database)
+        self._clock_offset_ms = 0.0
+
+        def connection(greet: Callable[..., Awaitable[None]] | None = None) -> GroupConnection:
+            return GroupConnection(
+                address,
+                timeout_seconds=timeout_seconds,
+                group_requests_max=group_submits_max,
+                group_bytes_max=group_bytes_max,
+                greet=greet,
+            )
+
+        self.commits = connection(self._greet)
+        self.uploads = connection()
+        self.reads = connection()
+
+    def start(self) -> None:
+        """Open the connections. A server that is away is no error: calls raise StoreUnavailable until it is back."""
+        for connection in (self.commits, self.uploads, self.reads):
+            connection.start()
+
+    async def close(self) -> None:
+        for connection in (self.reads, self.uploads, self.commits):
+            await connection.close()
+
+    async def greeted(self) -> None:
+        """Return once the server's clock and the key that signs ids are known.
+
+        Raises:
+            StoreUnavailable
+        """
+        if not self.secret:
+            await self.run(self.commits, ("PING",))
+
+    def now_ms(self) -> float:
+        """The server's clock, as far as this process knows it."""
+        return time.monotonic() * 1000 + self._clock_offset_ms
+
+    async def set_clock(self) -> None:
+        """Ask for the server's time: its clock may have been stepped since."""
+        (now,) = await self.read(("TIME",))
+        self._clock_offset_ms = _offset_ms(now)
+
+    def script(self, name: str) -> Script:
+        return self._scripts[name]
+
+    async def run(self, connection: GroupConnection, *commands: Command | bytes) -> list[Reply]:
+        """Run commands that may safely run twice.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        if not commands:
+            return []
+        try:
+            return await connection.execute(*commands)
+        except (NotSent, OutcomeUnknown):
+            raise StoreUnavailable from None
+
+    async def read(self, *commands: Command | bytes) -> list[Reply]:
+        replies = await self.run(self.reads, *commands)
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise refusal(reply)
+        return replies
+
+    async def call(self, name: str, *args: bytes | str | int, after: Command | None = None) -> Reply:
+        """Call a script that may safely run twice; `after` is a large write that goes before it in one pipeline."""
+        script = self._scripts[name]
+        connection = self.commits if after is None else self.uploads
+        command: Command = ("EVALSHA", script.sha1, 0, *args)
+        *written, reply = await self.run(connection, *((after,) if after else ()), command)
+        if is_noscript(reply):
+            _, reply = await self.run(connection, ("SCRIPT", "LOAD", script.source), command)
+        for each in (*written, reply):
+            if isinstance(each, ReplyError):
+                raise refusal(each)
+        return reply
+
+    async def check_writes(self) -> None:
+        """Raises StoreUnavailable or QueueFull unless the server takes writes now."""
+        (reply,) = await self.run(self.commits, ("SET", keys.WRITE_PROBE, 1, "PX", 1000))
+        if isinstance(reply, ReplyError):
+            raise refusal(reply)
+
+    async def _greet(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
+        _, secret, now, *_ = await execute(
+            ("SET", keys.SIGNING, secrets.token_bytes(32), "NX"),
+            ("GET", keys.SIGNING),
+            ("TIME",),
+            *(("SCRIPT", "LOAD", self._scripts[name].source) for name in _API_SCRIPTS),
+        )
+        self.secret = secret
+        self._clock_offset_ms = _offset_ms(now)
+
+
+def _offset_ms(now: list[bytes]) -> float:
+    seconds, micros = now
+    return int(seconds) * 1000 + int(micros) / 1000 - time.monotonic() * 1000
+
+
+def is_noscript(reply: Reply) -> bool:
+    """Whether the server lost its script cache: it was restarted, and nothing was run."""
+    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+def refusal(reply: ReplyError) -> QueueFull | StoreUnavailable:
+    """What an error of the server means to a client. Its text is for the log alone, and there not for each client."""
+    kind, _, _ = str(reply).partition(" ")
+    if time.monotonic() >= _said.get(kind, -math.inf) + _SAY_AGAIN_SECONDS:
+        _said[kind] = time.monotonic()
+        log.error("Redis refuses commands: %s", reply)
+    return QueueFull() if kind == "OOM" else StoreUnavailable()
+
+
+_said = dict[str, float]()

@@ -1,0 +1,46 @@
+"""Where the webhook of a job stands, as the API reads it."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from jobs.records import Job
+from jobs.store import keys
+from jobs.store.client import StoreLink
+from jobs.store.job_hash import job_key
+from jobs.webhooks import Attempt, attempts_from
+
+
+class WebhookState(StrEnum):
+    NONE = "none"
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GAVE_UP = "gave_up"
+
+
+class Webhook(NamedTuple):
+    """Where a job's webhook stands."""
+
+    url: str | None
+    state: WebhookState
+    next_ms: int | None
+    """When it is called next, in Redis time, or None where that is not known or never."""
+    attempts: list[Attempt]
+    """The last ones, oldest first."""
+
+
+async def read_webhook(link: StoreLink, job: Job) -> Webhook:
+    """Where the webhook of a job stands now.
+
+    Raises:
+        StoreUnavailable
+    """
+    fields: Sequence[bytes | None]
+    fields, due = await link.read(("HMGET", job_key(job.id), "h", "ha"), ("ZSCORE", keys.HOOKS, job.id))
+    url, attempts = fields[0], attempts_from(fields[1])
+    if url is None:
+        return Webhook(None, WebhookState.NONE, None, [])
+    if due is not None or not job.state.ended:
+        return Webhook(url.decode(), WebhookState.PENDING, None if due is None else int(float(due)), attempts)
+    delivered = bool(attempts) and attempts[-1].delivered
+    return Webhook(url.decode(), WebhookState.DELIVERED if delivered else WebhookState.GAVE_UP, None, attempts)

@@ -1,0 +1,35 @@
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from signal import SIGCONT
+
+import pytest
+
+from jobs.settings import StoreSettings
+from jobs.store.client import StoreLink
+from tests.support.processes import Valkey
+
+TIMEOUT_SECONDS = 0.3
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Valkey]:
+    """A server of this test's own, to be stopped and killed."""
+    with Valkey(tmp_path / "vk") as server:
+        yield server
+        if server.running():
+            server.signal(SIGCONT)
+
+
+@pytest.fixture
+async def short_link(server: Valkey) -> AsyncIterator[StoreLink]:
+    """A link to it that waits for `TIMEOUT_SECONDS`."""
+    link = StoreLink(
+        StoreSettings(redis_url=server.url),
+        timeout_seconds=TIMEOUT_SECONDS,
+        group_submits_max=64,
+        group_bytes_max=1 << 20,
+    )
+    link.start()
+    await link.greeted()
+    yield link
+    await link.close()

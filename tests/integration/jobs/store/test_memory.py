@@ -1,0 +1,73 @@
+"""What a job costs in Redis, and that the counted bytes cover it: budgets would not hold otherwise."""
+
+import asyncio
+
+import pytest
+
+from jobs.records import Prediction
+from jobs.store import keys
+from tests.support.store import Store, chunk_of
+
+
+def used_memory(store: Store) -> int:
+    store.redis.memory_purge()
+    return int(store.redis.info("memory")["used_memory"])
+
+
+async def cost(store: Store, *, items: int, top_k: int, name: str | None, chunk_items: int) -> tuple[float, float]:
+    """Bytes that an ended job takes, all that stands around it included, and what is counted for it."""
+    store.redis.execute_command("FLUSHALL", "SYNC")
+    store.link.secret = b""
+    await store.link.greeted()
+    before = used_memory(store)
+    rounds = 40 // (1 + items // 16)
+    for _ in range(rounds):
+        images = [b"image"] * items
+        await asyncio.gather(*(store.submit(*images, chunk_items=chunk_items, name=name) for _ in range(50)))
+    number = 0
+    while (lease := store.claim(f"boot|task|1|{number}")).chunks:
+        store.finish(lease, [Prediction(place, 0.01) for place in range(top_k)])
+        number += 1
+    return (used_memory(store) - before) / (rounds * 50), store.stat("records") / (rounds * 50)
+
+
+@pytest.mark.parametrize(
+    ("items", "top_k", "name", "chunk_items"),
+    [
+        (1, 5, None, 64),
+        (1, 10, None, 64),
+        (1, 100, None, 64),
+        (1, 5, "n" * 80, 64),
+        (2, 5, None, 64),
+        (8, 5, None, 64),
+        (64, 5, None, 64),
+        (64, 5, "n" * 80, 64),
+        (256, 5, None, 64),
+        (12, 5, None, 1),
+    ],
+)
+async def test_an_ended_job_costs_not_more_than_is_counted(
+    store: Store, items: int, top_k: int, name: str | None, chunk_items: int
+) -> None:
+    await cost(store, items=1, top_k=5, name=None, chunk_items=64)  # the server's own buffers grow once
+    used, counted = await cost(store, items=items, top_k=top_k, name=name, chunk_items=chunk_items)
+    print(f"{items} items, top {top_k}: {used:.0f} B used, {counted:.0f} B counted")
+    assert used <= counted * 1.05
+    if (items, top_k, name) == (1, 5, None):
+        assert used <= 400
+        assert counted <= 1.5 * used
+
+
+async def test_waiting_uploads_cost_not_more_than_is_counted(store: Store) -> None:
+    for size in (10, 600, 64_000):
+        store.redis.execute_command("FLUSHALL", "SYNC")
+        store.link.secret = b""
+        before = used_memory(store)
+        count = min(2_000, 20_000_000 // size)
+        for _ in range(count):
+            submission = await store.submission(bytes(size))
+            await store.submitter.write_upload(submission.id, chunk_of(submission))
+            store.redis.persist(keys.UPLOAD.encode() + submission.id + bytes(4))
+        used = (used_memory(store) - before) / count
+        print(f"an upload of {size} B: {used:.0f} B used")
+        assert used <= (size + 4 + keys.CHUNK_BYTES) * 1.25, "allocators round large sizes up by a fifth at most"

@@ -1,0 +1,271 @@
+"""Open jobs in the store: parts, repeats, seals, deadlines, keys."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from jobs.errors import (
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    JobEmpty,
+    JobEnded,
+    JobNotFound,
+    JobSealed,
+    QueueFull,
+    QuotaExceeded,
+    UploadTooLarge,
+)
+from jobs.records import ItemState, JobState, Lane
+from jobs.store import keys
+from jobs.store.client import StoreLink
+from jobs.store.open_job_parts import Limits, OpenJobs, Part
+from jobs.store.submit import Earlier
+from tests.support.store import LIMITS, MODEL, OWNER, Store, finished, make_chunk
+from tests.support.waiting import eventually
+
+DIGEST = bytes(range(16))
+
+
+def another_hold_of(part: Part) -> Part:
+    """The same part in the hands of another process."""
+    return Part(part.job_id, part.owner, part.lane, part.open_seconds, part.name)
+
+
+async def test_chunks_are_claimed_while_their_job_is_open(store: Store) -> None:
+    part = await store.open()
+    await store.open_jobs.add(part, make_chunk([b"one", b"two"], 0), DIGEST)
+
+    job = await store.get(part.job_id)
+    assert (job.state, job.total, job.chunks) == (JobState.OPEN, 2, 1)
+    store.finish(store.claim())
+    job = await store.get(part.job_id)
+    assert (job.state, job.succeeded) == (JobState.OPEN, 2), "more may come"
+
+    await store.open_jobs.seal(part.job_id, OWNER)
+    assert (await store.get(part.job_id)).state is JobState.COMPLETED
+
+
+async def test_a_sealed_job_ends_with_its_last_chunk(store: Store) -> None:
+    part = await store.open()
+    for at in range(3):
+        await store.open_jobs.add(part, make_chunk([b"image"], at), DIGEST)
+    await store.open_jobs.seal(part.job_id, OWNER)
+    assert (await store.get(part.job_id)).state is JobState.QUEUED
+    store.finish(store.claim(items=1))
+    assert (await store.get(part.job_id)).state is JobState.RUNNING
+    store.finish(store.claim())
+
+    job = await store.get(part.job_id)
+    assert (job.state, job.succeeded) == (JobState.COMPLETED, 3)
+    assert [item.name async for _, _, item in store.jobs.items(job)] == ["0.png", "1.png", "2.png"]
+
+
+async def test_an_add_whose_answer_was_lost_may_be_repeated(store: Store) -> None:
+    part = await store.open()
+    for _ in range(3):
+        part.chunks = 0  # as if no answer had come
+        await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
+
+    assert (await store.get(part.job_id)).total == 1
+    assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 1, "the repeats' bytes are gone"
+
+
+async def test_a_part_that_broke_off_goes_on_where_it_was(store: Store) -> None:
+    part = dataclasses.replace(await store.open(), name=b"part-one")
+    assert (await store.open_jobs.begin(part)).chunks == 0
+    await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
+
+    again = another_hold_of(part)
+    with pytest.raises(IdempotencyInProgress):
+        await store.open_jobs.begin(again)
+    field = b"u" + part.name
+    held = bytearray(store.redis.hget(keys.JOB.encode() + part.job_id, field))
+    held[8:16] = b"\x3f\xf0" + bytes(6)  # 1.0, big-endian
+    store.redis.hset(keys.JOB.encode() + part.job_id, field, bytes(held))
+    progress = await store.open_jobs.begin(again)
+    assert (progress.chunks, progress.digest, progress.done) == (1, DIGEST, False)
+
+    again.chunks = progress.chunks
+    await store.open_jobs.add(again, make_chunk([b"image"], 1), DIGEST)
+    with pytest.raises(IdempotencyInProgress):
+        await store.open_jobs.add(part, make_chunk([b"image"], 1), DIGEST)
+    assert (await store.get(part.job_id)).total == 2, "who lost the part adds nothing"
+
+
+async def test_a_part_that_is_done_says_so_even_after_the_seal(store: Store) -> None:
+    part = dataclasses.replace(await store.open(), name=b"part-one")
+    await store.open_jobs.begin(part)
+    await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
+    await store.open_jobs.add(part, None, DIGEST, done=True)
+    await store.open_jobs.seal(part.job_id, OWNER)
+
+    progress = await store.open_jobs.begin(another_hold_of(part))
+    assert (progress.chunks, progress.digest, progress.done) == (1, DIGEST, True)
+    with pytest.raises(JobSealed):
+        await store.open_jobs.begin(dataclasses.replace(part, name=b"part-two"))
+
+
+async def test_a_job_takes_parts_from_its_owner_while_it_is_open(store: Store) -> None:
+    part = await store.open()
+    chunk = make_chunk([b"image"], 0)
+    with pytest.raises(JobNotFound):
+        await store.open_jobs.add(dataclasses.replace(part, owner="mallory"), chunk, DIGEST)
+    with pytest.raises(JobEmpty):
+        await store.open_jobs.seal(part.job_id, OWNER)
+    await store.jobs.cancel(part.job_id, OWNER)
+    with pytest.raises(JobEnded):
+        await store.open_jobs.add(part, chunk, DIGEST)
+    with pytest.raises(JobEnded):
+        await store.open_jobs.seal(part.job_id, OWNER)
+
+
+@pytest.mark.parametrize(
+    ("limits", "refusal"), [({"owner_pending_items_max": 2}, QuotaExceeded), ({"job_items_max": 2}, UploadTooLarge)]
+)
+async def test_an_open_job_keeps_to_its_limits(
+    store: Store, link: StoreLink, limits: dict[str, int], refusal: type[Exception]
+) -> None:
+    open_jobs = OpenJobs(link, store.room, dataclasses.replace(LIMITS, **limits))
+    part = await store.open()
+    await open_jobs.add(part, make_chunk([b"image"] * 2, 0), DIGEST)
+    with pytest.raises(refusal):
+        await open_jobs.add(part, make_chunk([b"image"], 2), DIGEST)
+    assert (await store.get(part.job_id)).total == 2
+    assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 1, "what is refused is not kept"
+
+
+LARGE = make_chunk([bytes(1500)], 0)
+
+
+async def fill(store: Store) -> Part:
+    """An open job whose next large chunk finds no room among bulk jobs, and is held here, as an upload would."""
+    store.room._bulk_bytes = 2000
+    part = await store.open()
+    store.room.take(LARGE.upload_bytes)
+    await store.open_jobs.add(part, LARGE, DIGEST)
+    return part
+
+
+async def test_an_add_waits_for_room_and_goes_on(store: Store) -> None:
+    part = await fill(store)
+    adding = asyncio.create_task(store.open_jobs.add(part, LARGE, DIGEST))
+    await eventually(lambda: len(store.redis.keys(f"{keys.UPLOAD}*")) == 2, what="the bytes of the second chunk")
+    assert not adding.done()
+    store.finish(store.claim())
+    await adding
+    assert (await store.get(part.job_id)).total == 2
+
+
+async def test_an_add_that_finds_no_room_for_too_long_is_refused(store: Store, link: StoreLink) -> None:
+    limits = Limits(owner_pending_items_max=10, job_items_max=10, room_wait_seconds_max=0.2, hold_seconds=9)
+    part = await fill(store)
+    with pytest.raises(QueueFull):
+        await OpenJobs(link, store.room, limits).add(part, LARGE, DIGEST)
+
+
+async def test_bulk_jobs_leave_room_for_single_uploads(store: Store) -> None:
+    await fill(store)
+    await store.submit(bytes(1500), lane=Lane.INTERACTIVE)
+
+
+@pytest.mark.parametrize("items", [0, 1])
+async def test_an_open_job_past_its_deadline_is_canceled(store: Store, items: int) -> None:
+    part = await store.open()
+    for at in range(items):
+        await store.open_jobs.add(part, make_chunk([b"image"], at), DIGEST)
+    store.redis.zadd(keys.OPEN, {part.job_id: 1})
+    await store.jobs.sweep([MODEL])
+
+    job = await store.get(part.job_id)
+    assert (job.state, job.unfinished) == (JobState.CANCELED, items)
+    assert not store.redis.exists(keys.OPEN)
+    assert store.stat(f"pending:{OWNER}") == 0
+
+
+async def test_an_open_job_that_seals_itself_does_so_at_its_deadline(store: Store) -> None:
+    submission = await store.submission(lane=Lane.BULK)
+    submission.chunk, submission.seals_itself = None, True
+    await store.submitter.enqueue(submission, open_seconds=60)
+    part = Part(submission.id, OWNER, Lane.BULK, 60)
+    await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
+    store.redis.zadd(keys.OPEN, {part.job_id: 1})
+    await store.jobs.sweep([MODEL])
+
+    assert (await store.get(part.job_id)).state is JobState.QUEUED
+    store.finish(store.claim())
+    assert (await store.get(part.job_id)).state is JobState.COMPLETED
+
+
+async def test_every_add_puts_the_deadline_off(store: Store) -> None:
+    part = await store.open(seconds=60)
+    store.redis.zadd(keys.OPEN, {part.job_id: 1})
+    await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
+    await store.jobs.sweep([MODEL])
+    assert (await store.get(part.job_id)).state is JobState.OPEN
+
+
+async def test_an_open_job_that_is_deleted_leaves_nothing(store: Store) -> None:
+    await store.link.greeted()
+    before = store.keys()
+    part = await store.open()
+    for at in range(3):
+        await store.open_jobs.add(part, make_chunk([b"image"], at), DIGEST)
+    lease = store.claim(items=1)
+    await store.jobs.delete(part.job_id, OWNER)
+    with pytest.raises(JobNotFound):
+        await store.open_jobs.add(part, make_chunk([b"image"], 3), DIGEST)
+    assert store.finish(lease) == 0, "a late finish brings nothing back"
+    store.claim()
+    await store.jobs.sweep([MODEL])
+
+    assert store.keys() - before <= {keys.STATS.encode(), keys.ENDED.encode()}
+    assert (store.stat("uploads"), store.stat(f"pending:{OWNER}")) == (0, 0)
+
+
+async def test_the_same_key_makes_one_job(store: Store) -> None:
+    first, second = [await store.submission(b"one") for _ in range(2)]
+    first.key = second.key = bytes(16)
+    first.fingerprint = second.fingerprint = DIGEST
+    await store.submitter.enqueue(first)
+
+    assert await store.submitter.enqueue(second) == Earlier(first.id, DIGEST)
+    assert len(store.redis.keys(f"{keys.JOB}*")) == len(store.redis.keys(f"{keys.UPLOAD}*")) == 1
+
+    second.fingerprint = DIGEST[::-1]
+    with pytest.raises(IdempotencyKeyReused):
+        await store.submitter.enqueue(second)
+
+    other = await store.submission(b"one", owner="bob")
+    other.key, other.fingerprint = first.key, DIGEST
+    assert isinstance(await store.submitter.enqueue(other), int), "a key is its owner's"
+
+
+async def test_the_key_of_an_open_stream_is_taken_until_that_ends_unsealed(store: Store) -> None:
+    first, second = [await store.submission() for _ in range(2)]
+    first.key = second.key = bytes(16)
+    first.chunk = None
+    await store.submitter.enqueue(first, open_seconds=60)
+    second.fingerprint = DIGEST
+    with pytest.raises(IdempotencyInProgress):
+        await store.submitter.enqueue(second)
+    assert await store.jobs.keyed(OWNER, first.key) == await store.get(first.id)
+
+    await store.jobs.cancel(first.id, OWNER)
+    assert isinstance(await store.submitter.enqueue(second), int), "a broken stream may be sent again"
+    await store.jobs.delete(first.id, OWNER)
+    assert await store.jobs.keyed(OWNER, first.key) == await store.get(second.id), "the key is the second job's now"
+    await store.jobs.delete(second.id, OWNER)
+    assert not store.redis.keys(f"{keys.KEYED}*")
+
+
+async def test_items_of_a_canceled_open_job_keep_what_is_done(store: Store) -> None:
+    part = await store.open()
+    for at in range(2):
+        await store.open_jobs.add(part, make_chunk([b"image"], at), DIGEST)
+    lease = store.claim(items=1)
+    store.leases.finish(lease.token, finished(lease))
+    await store.jobs.cancel(part.job_id, OWNER)
+    job = await store.get(part.job_id)
+    states = [item.state async for _, _, item in store.jobs.items(job)]
+    assert states == [ItemState.SUCCEEDED, ItemState.CANCELED]

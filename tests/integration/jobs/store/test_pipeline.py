@@ -1,0 +1,210 @@
+import asyncio
+import gc
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from jobs.errors import StoreUnavailable
+from jobs.records import JobState, Lane
+from jobs.store.client import StoreLink
+from jobs.store.job_reader import JobStore
+from jobs.store.pipeline import GroupConnection, NotSent, OutcomeUnknown
+from jobs.store.redis_url import address_of
+from jobs.store.submit import Chunk, Submission, Submitter
+from tests.integration.jobs.store.conftest import TIMEOUT_SECONDS
+from tests.support.processes import Valkey
+from tests.support.store import MODEL, OWNER, Store, make_room
+
+
+@pytest.fixture
+async def connection(server: Valkey) -> AsyncIterator[GroupConnection]:
+    connection = GroupConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS)
+    connection.start()
+    yield connection
+    await connection.close()
+
+
+def submission(job_id: bytes) -> Submission:
+    return Submission(job_id, OWNER, MODEL, Lane.INTERACTIVE, 5, Chunk([None], 9, b"\x05\x00\x00\x00image"))
+
+
+async def test_callers_get_their_own_replies(connection: GroupConnection) -> None:
+    await connection.execute(("SET", "counter", 0))
+    replies = await asyncio.gather(*(connection.execute(("ECHO", n), ("INCR", "counter")) for n in range(200)))
+
+    assert [int(echo) for echo, _ in replies] == list(range(200))
+    assert sorted(count for _, count in replies) == list(range(1, 201))
+
+
+async def test_callers_that_come_while_a_group_is_in_flight_share_the_next(
+    connection: GroupConnection, server: Valkey
+) -> None:
+    await connection.execute(("PING",))
+    with server.client as client:
+        before = client.info("stats")["total_reads_processed"]
+        await asyncio.gather(*(connection.execute(("PING",)) for _ in range(64)))
+        reads = client.info("stats")["total_reads_processed"] - before
+    assert reads <= 4, "64 callers, one or two reads of the server, and two for INFO"
+
+
+async def test_a_caller_that_went_away_is_left_out_of_the_next_group(connection: GroupConnection) -> None:
+    await connection.execute(("PING",))
+    gone = asyncio.create_task(connection.execute(("SET", "gone", 1)))
+    asyncio.get_running_loop().call_soon(gone.cancel)
+    others = [asyncio.create_task(connection.execute(("SET", f"here{n}", 1))) for n in range(3)]
+    # The first task to run has not yet written: all four wait in one group.
+    await asyncio.gather(*others)
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await connection.execute(("MGET", "gone", "here0", "here1", "here2")) == [[None, b"1", b"1", b"1"]]
+
+
+async def test_errors_of_the_server_are_replies(connection: GroupConnection) -> None:
+    error, pong = await connection.execute(("NO-SUCH-COMMAND",), ("PING",))
+    assert "unknown command" in str(error)
+    assert pong == "PONG" or pong == b"PONG"
+
+
+async def test_without_a_server_nothing_is_sent_and_the_next_caller_gets_a_new_connection(
+    connection: GroupConnection, server: Valkey
+) -> None:
+    await connection.execute(("PING",))
+    server.kill()
+    with pytest.raises((NotSent, OutcomeUnknown)):
+        await connection.execute(("PING",))
+    with pytest.raises(NotSent):
+        await connection.execute(("PING",))
+
+    server.start()
+    await connection.execute(("PING",))
+
+
+async def test_a_server_that_gives_no_answer_leaves_the_outcome_unknown(
+    connection: GroupConnection, server: Valkey
+) -> None:
+    await connection.execute(("PING",))
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(OutcomeUnknown):
+        await connection.execute(("PING",))
+    server.signal(signal.SIGCONT)
+    await connection.execute(("PING",))
+
+
+async def test_nobody_queues_up_behind_a_server_that_does_not_answer(
+    connection: GroupConnection, server: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    await connection.execute(("PING",))
+    server.signal(signal.SIGSTOP)
+    started = asyncio.get_running_loop().time()
+    outcomes = await asyncio.gather(*(connection.execute(("PING",)) for _ in range(1000)), return_exceptions=True)
+    seconds = asyncio.get_running_loop().time() - started
+
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 64 + [NotSent] * 936
+    assert seconds < 3 * TIMEOUT_SECONDS, "not one timeout for each group"
+    assert len(caplog.records) == 1, "an outage is one line in the log"
+
+
+async def test_callers_are_told_when_the_connection_is_closed(server: Valkey) -> None:
+    connection = GroupConnection(address_of(server.url), timeout_seconds=5)
+    waiting = asyncio.create_task(connection.execute(("PING",)))
+    await asyncio.sleep(0)
+    await connection.close()
+    with pytest.raises(NotSent):
+        await waiting
+
+
+async def test_a_cut_connection_does_not_lose_a_later_submit(short_link: StoreLink, server: Valkey) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    with server.client as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    for _ in range(2):
+        try:
+            await submitter.enqueue(submission(await submitter.new_id(OWNER)))
+            break
+        except StoreUnavailable:
+            continue
+    jobs, _ = await JobStore(short_link).list(OWNER, before=None, limit=10, state=None)
+    assert [job.state for job in jobs] == [JobState.QUEUED]
+
+
+async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_link: StoreLink, server: Valkey) -> None:
+    """The connection dies after the script has run and before its answer is read."""
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    job = submission(await submitter.new_id(OWNER))
+    execute = short_link.commits.execute
+    calls = 0
+
+    async def lose_the_first_answer(*commands: object) -> object:
+        nonlocal calls
+        calls += 1
+        replies = await execute(*commands)
+        if calls == 1:
+            raise OutcomeUnknown
+        return replies
+
+    short_link.commits.execute = lose_the_first_answer
+    accepted_ms = await submitter.enqueue(job)
+
+    found = await JobStore(short_link).get(job.id, OWNER)
+    assert found.accepted_ms == accepted_ms
+
+
+async def test_a_submit_that_never_ran_is_known_not_to_stand(short_link: StoreLink, server: Valkey) -> None:
+    """The commands were lost on their way; past the deadline they cannot run any more."""
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    job = submission(await submitter.new_id(OWNER))
+
+    async def lose_them(_: object) -> object:
+        raise OutcomeUnknown
+
+    short_link.commits.execute_batch = lose_them
+    with pytest.raises(StoreUnavailable) as raised:
+        await submitter.enqueue(job)
+    assert raised.value.extensions == {}
+
+
+async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_link: StoreLink, server: Valkey) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    job = submission(await submitter.new_id(OWNER))
+    server.signal(signal.SIGSTOP)
+
+    with pytest.raises(StoreUnavailable) as raised:
+        await submitter.enqueue(job)
+    assert raised.value.extensions["outcome"] == "unknown"
+    assert raised.value.extensions["job_id"]
+
+    server.signal(signal.SIGCONT)
+    jobs, _ = await JobStore(short_link).list(OWNER, before=None, limit=10, state=None)
+    assert jobs == [], "past its deadline the script refuses"
+    with server.client as client:
+        assert client.dbsize() == 1, "the signing key alone"
+
+
+async def test_a_wrong_password_is_no_endless_wait(server: Valkey, store: Store) -> None:
+    with server.client as client:
+        client.config_set("requirepass", "right")
+        wrong = GroupConnection(address_of(f"{server.url}&password=wrong"), timeout_seconds=TIMEOUT_SECONDS)
+        wrong.start()
+        with pytest.raises(NotSent):
+            await wrong.execute(("PING",))
+        await wrong.close()
+
+
+async def test_a_greeting_that_is_cut_off_leaves_no_complaint_of_asyncio(
+    server: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def greet(execute: Callable[..., Awaitable[list[Any]]]) -> None:
+        await execute(("PING",))
+
+    connection = GroupConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS, greet=greet)
+    connection.start()
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(NotSent):
+        await connection.execute(("PING",))
+    server.kill()
+    await connection.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text

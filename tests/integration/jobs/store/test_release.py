@@ -1,0 +1,152 @@
+import pytest
+
+from jobs.item_codes import ItemCode
+from jobs.records import Failure, JobState
+from jobs.store import keys
+from jobs.store.leases import RETURNED, WORKER_LOST, Lease
+from tests.support.store import MODEL, OWNER, Store
+
+SUSPECT_TURN, OTHER_TURN = 1, 0
+CRASHED = ItemCode.WORKER_CRASHED
+
+
+def verdict(lease: Lease, item: int = 0) -> Failure | None:
+    return lease.chunks[0].charges.verdict(item, crash_tries_max=3, losses_max=20)
+
+
+async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(store: Store) -> None:
+    first = await store.submit(b"one")
+    lease = store.claim()
+    second = await store.submit(b"two")
+
+    assert store.leases.lapse(lease.token, RETURNED) == 1
+
+    again = store.claim("boot|task|2|0")
+    assert [c.entry.job_id for c in again.chunks] == [first, second]
+    assert again.chunks[0].charges.losses == 0
+    assert not again.suspect
+
+
+async def test_a_lapse_of_another_end_than_was_seen_does_nothing(store: Store) -> None:
+    await store.submit(b"one")
+    lease = store.claim()
+    store.lapse_now(lease)
+    ((token, end),) = store.leases.overdue(100).items()
+    store.leases.renew(token)
+
+    assert store.leases.lapse(token, WORKER_LOST, seen=end) == 0
+    assert store.leases.overdue(100) == {}
+    assert store.finish(lease) == 1
+
+
+async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
+    await store.submit(b"one")
+    store.lapse_now(store.claim())
+    ((token, end),) = store.leases.overdue(100).items()
+
+    assert [store.leases.lapse(token, WORKER_LOST, seen=end) for _ in range(2)] == [1, 0]
+    assert len(store.claim("boot|task|2|0").chunks) == 1
+
+
+async def test_a_lease_from_before_the_clock_was_set_back_is_overdue(store: Store) -> None:
+    """Its owner, were it alive, would have renewed it by the new clock."""
+    await store.submit(b"image")
+    lease = store.claim()
+    assert store.leases.overdue(10) == {}
+    end = store.redis.zscore(keys.LEASES, lease.token) or 0
+    store.redis.zadd(keys.LEASES, {lease.token: end + 20_000})
+    assert store.leases.overdue(10) == {lease.token: f"{end + 20_000:.0f}"}
+    assert store.leases.renew(lease.token)
+    assert store.leases.overdue(10) == {}
+
+
+async def test_lost_workers_charge_losses_up_to_a_cap(store: Store) -> None:
+    await store.submit(b"one")
+    for _ in range(20):
+        lease = store.claim()
+        assert not lease.suspect
+        assert verdict(lease) is None
+        store.leases.lapse(lease.token, WORKER_LOST)
+
+    assert verdict(store.claim()) == Failure(ItemCode.WORKER_LOST)
+
+
+async def test_after_a_crash_each_chunk_runs_alone_on_every_second_claim(store: Store) -> None:
+    suspects = {await store.submit(b"one"), await store.submit(b"two")}
+    lease = store.claim()
+    store.leases.lapse(lease.token, CRASHED)
+    healthy = await store.submit(b"three")
+
+    first = store.claim("boot|task|2|0", turn=SUSPECT_TURN)
+    assert first.suspect
+    assert len(first.chunks) == 1
+    assert [c.entry.job_id for c in store.claim("boot|task|2|1", turn=OTHER_TURN).chunks] == [healthy]
+    second = store.claim("boot|task|2|2", turn=SUSPECT_TURN)
+    assert {first.chunks[0].entry.job_id, second.chunks[0].entry.job_id} == suspects
+
+
+async def test_suspects_are_taken_on_other_turns_when_nothing_else_is_ready(store: Store) -> None:
+    await store.submit(b"one")
+    store.leases.lapse(store.claim().token, CRASHED)
+    assert store.claim("boot|task|2|0", turn=OTHER_TURN).suspect
+
+
+async def test_only_the_item_that_a_suspect_run_had_reached_is_charged(store: Store) -> None:
+    await store.submit(*[b"image"] * 4)
+    store.leases.lapse(store.claim().token, CRASHED)
+    for attempt in range(2):
+        lease = store.claim(f"boot|task|2|{attempt}", turn=SUSPECT_TURN)
+        assert verdict(lease, 2) is None
+        for item in range(3):
+            store.leases.renew(lease.token, at_item=item)
+        store.leases.lapse(lease.token, CRASHED)
+
+    lease = store.claim("boot|task|3|0", turn=SUSPECT_TURN)
+    assert [verdict(lease, item) for item in range(4)] == [None, None, Failure(CRASHED), None]
+
+
+@pytest.mark.parametrize("why", [ItemCode.TIMEOUT, ItemCode.OUT_OF_MEMORY])
+async def test_the_last_crash_names_the_failure(store: Store, why: ItemCode) -> None:
+    await store.submit(b"one")
+    for attempt in range(3):
+        lease = store.claim(f"boot|task|{attempt}|0", turn=SUSPECT_TURN)
+        store.leases.lapse(lease.token, why)
+
+    assert verdict(store.claim(turn=SUSPECT_TURN)) == Failure(why)
+
+
+async def test_a_suspect_that_is_lost_stays_a_suspect(store: Store) -> None:
+    await store.submit(b"one")
+    store.leases.lapse(store.claim().token, CRASHED)
+    store.leases.lapse(store.claim("boot|task|2|0", turn=SUSPECT_TURN).token, WORKER_LOST)
+
+    lease = store.claim("boot|task|3|0", turn=SUSPECT_TURN)
+    assert lease.suspect
+    assert (lease.chunks[0].charges.crashes, lease.chunks[0].charges.losses) == (1, 1)
+
+
+async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    lease = store.claim()
+    await store.jobs.cancel(job_id, OWNER)
+
+    assert store.leases.lapse(lease.token, WORKER_LOST) == 0
+    assert store.claim().chunks == []
+    assert store.redis.keys(keys.UPLOAD + "*") == []
+    assert (await store.get(job_id)).state is JobState.CANCELED
+
+
+async def test_the_leases_of_one_task_are_told_by_their_prefix(store: Store) -> None:
+    for task in ("a", "b"):
+        await store.submit(b"one")
+        store.claim(f"boot|{task}|1|0")
+    assert store.leases.tokens("boot|a|") == ["boot|a|1|0"]
+
+
+async def test_a_lapse_rings(store: Store) -> None:
+    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    await store.submit(b"one")
+    lease = store.claim()
+    store.redis.delete(keys.QUEUE + MODEL)
+    store.leases.lapse(lease.token, WORKER_LOST)
+    assert store.redis.llen(keys.QUEUE + MODEL) == 1

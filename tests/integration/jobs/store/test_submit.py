@@ -1,0 +1,144 @@
+import asyncio
+
+import pytest
+
+from jobs.errors import QueueFull, QuotaExceeded, StoreUnavailable
+from jobs.records import JobState, Lane
+from jobs.settings import StoreSettings
+from jobs.store import keys
+from jobs.store.client import StoreLink
+from jobs.store.leases import LeaseStore
+from jobs.store.submit import Submitter
+from tests.conftest import open_link
+from tests.support.processes import Valkey
+from tests.support.store import MODEL, OWNER, Store, chunk_of, make_room
+
+BASE_KEYS = {keys.SIGNING.encode()}
+
+
+async def test_an_accepted_job_is_queued_with_its_bytes_kept(store: Store) -> None:
+    job_id = await store.submit(b"one")
+
+    job = await store.get(job_id)
+    assert (job.state, job.total, job.unfinished, job.lane) == (JobState.QUEUED, 1, 1, Lane.INTERACTIVE)
+    upload = keys.UPLOAD.encode() + job_id + bytes(4)
+    assert store.redis.ttl(upload) == -1, "bytes of an accepted job do not vanish on their own"
+    assert store.stat("uploads") == 4 + len(b"one") + keys.CHUNK_BYTES
+    assert store.stat(f"pending:{OWNER}") == 1
+
+
+async def test_upload_bytes_vanish_on_their_own_until_their_job_is_accepted(store: Store) -> None:
+    submission = await store.submission(b"one")
+    await store.submitter.write_upload(submission.id, chunk_of(submission))
+
+    (upload,) = store.redis.keys(keys.UPLOAD + "*")
+    assert 0 < store.redis.pttl(upload) <= 360_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"uploads_budget_fraction": 1e-6}, QueueFull),
+        ({"records_budget_fraction": 1e-7}, QueueFull),
+    ],
+)
+async def test_a_job_over_a_budget_is_refused_and_leaves_nothing(
+    store: Store, valkey: Valkey, settings: dict[str, float], refusal: type[Exception]
+) -> None:
+    link = open_link(StoreSettings(redis_url=valkey.url, **settings))
+    submission = await store.submission(b"x" * 1000)
+
+    with pytest.raises(refusal):
+        await Submitter(link, make_room(link.settings), owner_pending_items_max=10).enqueue(submission)
+    await link.close()
+
+    assert store.keys() == BASE_KEYS
+
+
+async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(store: Store, link: StoreLink) -> None:
+    submitter = Submitter(link, store.room, owner_pending_items_max=2)
+    await store.submit(b"one")
+    before = store.keys()
+
+    with pytest.raises(QuotaExceeded):
+        await submitter.enqueue(await store.submission(b"one", b"two"))
+    assert store.keys() == before
+
+    await submitter.enqueue(await store.submission(b"one", owner="somebody-else"))
+
+
+async def test_a_submit_whose_bytes_are_gone_is_refused(store: Store) -> None:
+    submission = await store.submission(b"one")
+    chunk_of(submission).data = None
+
+    with pytest.raises(StoreUnavailable):
+        await store.submitter.enqueue(submission)
+    assert store.keys() == BASE_KEYS
+
+
+async def test_a_submit_past_its_deadline_is_refused_and_leaves_nothing(store: Store, link: StoreLink) -> None:
+    await store.submitter.new_id(OWNER)
+    link._clock_offset_ms -= 10_000
+
+    with pytest.raises(StoreUnavailable):
+        await store.submitter.enqueue(await store.submission(b"one"))
+    assert store.keys() == BASE_KEYS
+
+
+async def test_a_full_server_refuses_a_submit_and_leaves_nothing(store: Store, valkey: Valkey) -> None:
+    submission = await store.submission(b"x" * 100_000)
+    store.redis.config_set("maxmemory", 1)
+
+    with pytest.raises(QueueFull):
+        await store.submitter.enqueue(submission)
+    store.redis.config_set("maxmemory", 0)
+    assert store.keys() == BASE_KEYS
+
+
+async def test_a_full_server_can_still_be_drained(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    canceled, deleted = await store.submit(b"two"), await store.submit(b"three")
+    lease = store.claim(items=1)
+    store.redis.config_set("maxmemory", 1)
+
+    assert store.leases.renew(lease.token)
+    assert store.finish(lease) == 1
+    await store.jobs.cancel(canceled, OWNER)
+    await store.jobs.delete(deleted, OWNER)
+    await store.jobs.sweep([MODEL])
+    assert store.finish(store.claim()) == 0
+    assert (await store.get(job_id)).state is JobState.COMPLETED
+    assert store.stat("uploads") == 0
+
+
+async def test_submits_survive_an_emptied_script_cache(store: Store) -> None:
+    await store.submit(b"one")
+    store.redis.script_flush()
+
+    await asyncio.gather(*(store.submit(b"one") for _ in range(5)))
+
+    assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == 6
+
+
+async def test_the_doorbell_is_rung_while_few_wait(store: Store, leases: LeaseStore) -> None:
+    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    for _ in range(5):
+        await store.submit(b"one")
+
+    bells = store.redis.lrange(keys.QUEUE + MODEL, 0, -1)
+    assert len(bells) == 2, "no more than doorbells_max"
+    assert len(set(bells)) == 2, "each has an id of its own"
+    for process in range(4):
+        leases.show_presence(MODEL, "fmnist-mlp@1", f"boot|{process}", seconds=5)
+    for _ in range(5):
+        await store.submit(b"one")
+    assert store.redis.llen(keys.QUEUE + MODEL) == 4, "one for each process that serves"
+
+
+async def test_submits_go_on_after_the_servers_clock_was_stepped(store: Store, link: StoreLink) -> None:
+    await link.greeted()
+    link._clock_offset_ms -= 3_600_000
+
+    with pytest.raises(StoreUnavailable):
+        await store.submit(b"one")
+    await store.submit(b"one")

@@ -1,0 +1,217 @@
+"""How submits are put together into calls of the script, and what becomes of a batch whose call goes wrong."""
+
+import asyncio
+import signal
+
+import pytest
+
+from jobs.errors import QuotaExceeded, StoreUnavailable
+from jobs.ids import to_text
+from jobs.records import Lane
+from jobs.settings import StoreSettings
+from jobs.store import keys
+from jobs.store.client import StoreLink
+from jobs.store.job_hash import job_key
+from jobs.store.job_reader import JobStore
+from jobs.store.pipeline import Batch, NotSent, OutcomeUnknown
+from jobs.store.submit import BATCH_SUBMITS_MAX, Submission, Submitter
+from tests.support.batches import counting_calls, holding_up, together
+from tests.support.processes import Valkey
+from tests.support.store import MODEL, OWNER, Store, make_chunk, make_room
+from tests.support.waiting import eventually
+
+
+async def test_submits_that_come_while_the_connection_is_busy_share_a_call(store: Store) -> None:
+    submissions = [await store.submission() for _ in range(BATCH_SUBMITS_MAX)]
+    with counting_calls(store.redis) as counted:
+        async with holding_up(store.link, store.redis):
+            tasks = list[asyncio.Task[object]]()
+            for it in submissions:
+                tasks.append(asyncio.create_task(store.submitter.enqueue(it)))
+                await asyncio.sleep(0)  # each comes in a turn of the loop of its own
+        await asyncio.gather(*tasks)
+
+    assert counted.calls == 1
+    assert store.stat("accepted") == BATCH_SUBMITS_MAX
+
+
+async def test_a_lone_submit_waits_for_nobody(store: Store) -> None:
+    with counting_calls(store.redis) as counted:
+        for _ in range(3):
+            await together(store.submitter, [await store.submission()])
+    assert counted.calls == 3
+
+
+async def test_a_call_is_for_so_many_submits_at_most(store: Store) -> None:
+    submissions = [await store.submission() for _ in range(3 * BATCH_SUBMITS_MAX + 1)]
+    with counting_calls(store.redis) as counted:
+        outcomes = await together(store.submitter, submissions)
+
+    assert counted.calls == 4
+    assert {type(outcome) for outcome in outcomes} == {int}
+    assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == len(submissions)
+
+
+async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
+    store_settings: StoreSettings, store: Store
+) -> None:
+    link = StoreLink(store_settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=10_000)
+    link.start()
+    submitter = Submitter(link, make_room(store_settings), owner_pending_items_max=100)
+    submissions = [await store.submission(bytes(size)) for size in (4000, 4000, 4000, 4000, 20_000, 4000, 4000)]
+    await link.greeted()
+
+    with counting_calls(store.redis) as counted:
+        outcomes = await together(submitter, submissions)
+    await link.close()
+
+    assert counted.calls == 4, "twice two, the large one alone, two"
+    assert {type(outcome) for outcome in outcomes} == {int}
+    assert store.stat("accepted") == 7
+
+
+@pytest.mark.parametrize("submits_max", [1, 5])
+async def test_a_call_is_for_no_more_submits_than_the_setting_says(
+    store_settings: StoreSettings, store: Store, submits_max: int
+) -> None:
+    link = StoreLink(store_settings, timeout_seconds=2, group_submits_max=submits_max, group_bytes_max=1 << 20)
+    link.start()
+    submitter = Submitter(link, make_room(store_settings), owner_pending_items_max=100)
+    await link.greeted()
+
+    with counting_calls(store.redis) as counted:
+        outcomes = await together(submitter, [await store.submission() for _ in range(10)])
+    await link.close()
+
+    assert counted.calls == 10 / submits_max
+    assert {type(outcome) for outcome in outcomes} == {int}
+
+
+async def test_a_whole_batch_is_sent_again_after_the_script_cache_was_emptied(store: Store) -> None:
+    submissions = [await store.submission(b"image %d" % n) for n in range(20)]
+    store.redis.script_flush()
+
+    with counting_calls(store.redis) as counted:
+        outcomes = await together(store.submitter, submissions)
+
+    assert counted.calls == 2
+    assert {type(outcome) for outcome in outcomes} == {int}
+    assert (store.stat("accepted"), store.stat(f"pending:{OWNER}")) == (20, 20)
+    entries = store.redis.lrange(f"{keys.READY}{MODEL}:i:{OWNER}", 0, -1)
+    assert [entry[:16] for entry in entries] == [it.id for it in submissions], "each once"
+
+
+async def test_a_refusal_stays_one_after_the_script_cache_was_emptied(store: Store) -> None:
+    submitter = Submitter(store.link, store.room, owner_pending_items_max=2)
+    submissions = [await store.submission() for _ in range(4)]
+    store.redis.script_flush()
+
+    outcomes = await together(submitter, submissions)
+
+    assert [type(outcome) for outcome in outcomes] == [int, int, QuotaExceeded, QuotaExceeded]
+    assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 2
+
+
+async def test_a_submit_that_cannot_be_sent_fails_with_its_batch_and_the_next_goes_on(store: Store) -> None:
+    submissions = [await store.submission() for _ in range(3)]
+    submissions[1].model = object()  # type: ignore[assignment]  # a fault of ours
+
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*map(store.submitter.enqueue, submissions), return_exceptions=True)
+
+    assert all(isinstance(outcome, Exception) for outcome in outcomes), "nobody hangs"
+    (outcome,) = await together(store.submitter, [await store.submission()])
+    assert isinstance(outcome, int)
+
+
+# -- the server lost on the way
+
+
+async def submissions_of(submitter: Submitter, count: int) -> list[Submission]:
+    ids = [await submitter.new_id(OWNER) for _ in range(count)]
+    return [Submission(job_id, OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])) for job_id in ids]
+
+
+@pytest.mark.parametrize("loss", ["frozen", "killed"])
+async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_unknown(
+    short_link: StoreLink, server: Valkey, loss: str
+) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    submissions = await submissions_of(submitter, 5)
+    server.signal(signal.SIGSTOP)
+    asking = asyncio.create_task(together(submitter, submissions))
+    if loss == "killed":
+        await eventually(lambda: submitter._batch is not None and submitter._batch.closed, what="a batch that is sent")
+        server.kill()
+
+    outcomes = await asking
+
+    for submission, outcome in zip(submissions, outcomes, strict=True):
+        assert isinstance(outcome, StoreUnavailable)
+        assert outcome.extensions == {"job_id": to_text(submission.id), "outcome": "unknown"}
+
+
+async def test_those_of_a_batch_whose_answer_was_lost_find_out_what_stands(
+    short_link: StoreLink, server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=3)
+    submissions = await submissions_of(submitter, 5)
+    execute_batch = short_link.commits.execute_batch
+
+    async def lose_the_answer(batch: Batch) -> None:
+        await execute_batch(batch)
+        raise OutcomeUnknown
+
+    monkeypatch.setattr(short_link.commits, "execute_batch", lose_the_answer)
+    outcomes = await together(submitter, submissions)
+
+    store = JobStore(short_link)
+    assert outcomes[:3] == [(await store.get(it.id, OWNER)).accepted_ms for it in submissions[:3]]
+    for outcome in outcomes[3:]:
+        assert isinstance(outcome, StoreUnavailable)
+        assert outcome.extensions == {}, "it is known not to stand"
+
+
+async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_link: StoreLink, server: Valkey) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    submissions = await submissions_of(submitter, 5)
+    server.signal(signal.SIGSTOP)
+    await together(submitter, submissions)
+    server.signal(signal.SIGCONT)
+
+    await short_link.greeted()
+    jobs, _ = await JobStore(short_link).list(OWNER, before=None, limit=10, state=None)
+
+    assert jobs == []
+    with server.client as client:
+        assert not any(client.exists(job_key(it.id)) for it in submissions)
+        assert client.keys(f"{keys.UPLOAD}*") == []
+
+
+async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
+    short_link: StoreLink, server: Valkey
+) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=1000)
+    submissions = await submissions_of(submitter, 4 * BATCH_SUBMITS_MAX)
+    server.signal(signal.SIGSTOP)
+
+    outcomes = await together(submitter, submissions)
+
+    assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+    unknown = [isinstance(it, StoreUnavailable) and "outcome" in it.extensions for it in outcomes]
+    assert unknown == [True] * 64 + [False] * 64, "a round trip is for 64"
+
+
+async def test_nobody_joins_a_batch_that_was_never_sent(short_link: StoreLink, server: Valkey) -> None:
+    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    ids = [await submitter.new_id(OWNER) for _ in range(2)]
+
+    async def away(_: object) -> object:
+        raise NotSent
+
+    send, short_link.commits.execute_batch = short_link.commits.execute_batch, away
+    with pytest.raises(StoreUnavailable):
+        await submitter.enqueue(Submission(ids[0], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))
+    short_link.commits.execute_batch = send
+    async with asyncio.timeout(10):
+        assert await submitter.enqueue(Submission(ids[1], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))

@@ -1,0 +1,277 @@
+import pytest
+
+from jobs.errors import JobExpired
+from jobs.item_codes import ItemCode
+from jobs.records import Failure, ItemState, JobState
+from jobs.settings import StoreSettings
+from jobs.store import keys
+from jobs.store.job_hash import job_key, keyed_key
+from jobs.store.job_reader import JobStore
+from tests.conftest import open_link
+from tests.support.batches import together
+from tests.support.processes import Valkey
+from tests.support.store import COAT, MODEL, OWNER, Store
+
+
+async def sweep(valkey: Valkey, **settings: float) -> None:
+    link = open_link(StoreSettings(redis_url=valkey.url, **settings))
+    await JobStore(link).sweep([MODEL])
+    await link.close()
+
+
+def age(store: Store, job_id: bytes, seconds: float) -> None:
+    """Let the job have been accepted and ended so long ago."""
+    job = keys.JOB.encode() + job_id
+    for field in ("a", "e"):
+        if store.redis.hexists(job, field):
+            store.redis.hincrby(job, field, -int(seconds * 1000))
+
+
+async def test_ended_jobs_go_when_their_time_is_over_and_only_then(store: Store, valkey: Valkey) -> None:
+    old, young = await store.submit(b"one"), await store.submit(b"two")
+    store.finish(store.claim())
+    age(store, old, 3601)
+    age(store, young, 3500)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    with pytest.raises(JobExpired):
+        await store.get(old)
+    assert (await store.get(young)).state is JobState.COMPLETED
+
+
+async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, valkey: Valkey) -> None:
+    await store.link.greeted()
+    before = store.keys()
+    jobs = [await store.submit(*[b"image"] * 3, chunk_items=2) for _ in range(50)]
+    for number in range(50):
+        store.finish(store.claim(f"boot|task|1|{number}", items=4))
+    await store.jobs.cancel(jobs[0], OWNER)
+    for job_id in jobs:
+        age(store, job_id, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    left = store.keys() - before - {keys.STATS.encode()}
+    assert left == set()
+    assert (store.stat("uploads"), store.stat("records"), store.stat(f"pending:{OWNER}")) == (0, 0, 0)
+    assert store.stat("transitions") == 150
+
+
+async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_to_them(
+    store: Store, valkey: Valkey
+) -> None:
+    await store.link.greeted()
+    owners, before = ("a", "b", "c"), store.keys()
+    submissions = [await store.submission(b"image", owner=owners[n % 3]) for n in range(100)]
+    for n, submission in enumerate(submissions):
+        submission.key = n.to_bytes(16, "big") if n % 2 else b""
+        submission.webhook_url = "https://example.org/hook" if n % 5 < 3 else ""
+    await together(store.submitter, submissions)
+    number = 0
+    while (lease := store.claim(f"boot|task|1|{number}")).chunks:
+        store.finish(lease, Failure(ItemCode.NOT_AN_IMAGE) if number else COAT)
+        number += 1
+    assert (len(store.redis.keys(f"{keys.KEYED}*")), store.redis.zcard(keys.HOOKS)) == (50, 60)
+    for submission in submissions:
+        age(store, submission.id, 3601)
+    store.redis.config_resetstat()
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    assert store.keys() - before == {keys.STATS.encode()}
+    counters = ("uploads", "records", *(f"pending:{owner}" for owner in owners))
+    assert [store.stat(name) for name in counters] == [0] * len(counters)
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 5, "forty in one call"
+
+
+async def test_a_key_that_has_made_another_job_since_is_left_to_it(store: Store, valkey: Valkey) -> None:
+    first, second = await store.submission(), await store.submission()
+    first.key = second.key = b"k" * 16
+    first.chunk = None
+    await store.submitter.enqueue(first, open_seconds=60)
+    await store.jobs.cancel(first.id, OWNER)
+    await store.submitter.enqueue(second)
+    age(store, first.id, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    with pytest.raises(JobExpired):
+        await store.get(first.id)
+    assert store.redis.get(keyed_key(OWNER, first.key)) == second.id
+
+
+async def test_those_whose_time_is_not_over_stay_though_forty_before_them_go(store: Store, valkey: Valkey) -> None:
+    jobs = [await store.submit(b"image", owner=("a", "b")[n % 2]) for n in range(45)]
+    while (lease := store.claim()).chunks:
+        store.finish(lease)
+    order = store.redis.lrange(keys.ENDED, 0, -1)
+    for job_id in order[:41]:
+        age(store, job_id, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    assert store.redis.lrange(keys.ENDED, 0, -1) == order[41:]
+    left = {key.removeprefix(keys.JOB.encode()) for key in store.redis.keys(f"{keys.JOB}*")}
+    assert left == set(order[41:]) <= set(jobs)
+    assert store.stat("records") == sum(int(store.redis.hget(job_key(job_id), "z") or 0) for job_id in left)
+
+
+async def test_over_the_record_budget_the_oldest_go_first_but_never_before_their_least_time(
+    store: Store, valkey: Valkey
+) -> None:
+    jobs = [await store.submit(b"one") for _ in range(6)]
+    for number in range(6):
+        store.finish(store.claim(f"boot|task|1|{number}", items=1))
+    for job_id in jobs[:3]:
+        age(store, job_id, 700)
+    one = store.stat("records") / 6
+
+    await sweep(valkey, redis_maxmemory_bytes=int(one * 5.2 / 0.3 / 0.9))
+    assert [job.id for job in (await store.jobs.list(OWNER, before=None, limit=10, state=None))[0]] == jobs[:0:-1]
+
+    await sweep(valkey, redis_maxmemory_bytes=1000)
+    assert [job.id for job in (await store.jobs.list(OWNER, before=None, limit=10, state=None))[0]] == jobs[:2:-1]
+
+
+async def test_upload_bytes_of_a_canceled_job_are_freed_whatever_its_size(store: Store) -> None:
+    job_id = await store.submit(*[b"image"] * 300, chunk_items=2)
+    await store.jobs.cancel(job_id, OWNER)
+    assert len(store.redis.keys(keys.UPLOAD + "*")) == 150
+
+    await store.jobs.sweep([])
+
+    assert store.redis.keys(keys.UPLOAD + "*") == []
+    assert store.stat("uploads") == 0
+
+
+async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
+    late = await store.submit(*[b"image"] * 4, chunk_items=2)
+    store.finish(store.claim(items=2))
+    in_time = await store.submit(b"one")
+    age(store, late, 61)
+
+    await sweep(valkey, queue_deadline_seconds=60)
+
+    job = await store.get(late)
+    assert (job.state, job.succeeded, job.failed, job.unfinished) == (JobState.COMPLETED, 2, 2, 0)
+    items = [item async for _, _, item in store.jobs.items(job)]
+    assert [item.state for item in items] == [ItemState.SUCCEEDED] * 2 + [ItemState.FAILED] * 2
+    assert items[-1].outcome == Failure(ItemCode.DEADLINE_EXCEEDED)
+    assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
+    assert store.stat("transitions") == 4
+
+
+async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
+    late, in_time = await store.submit(b"one"), await store.submit(b"two")
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    age(store, late, 61)
+    suspects = keys.SUSPECTS + MODEL
+    while not (store.redis.lindex(suspects, 0) or b"").startswith(late):
+        store.redis.lmove(suspects, suspects, "LEFT", "RIGHT")
+
+    await sweep(valkey, queue_deadline_seconds=60)
+
+    job = await store.get(late)
+    assert (job.state, job.gave_up) == (JobState.FAILED, ItemCode.DEADLINE_EXCEEDED)
+    assert store.stat(f"pending:{OWNER}") == 1
+    assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
+
+
+async def test_suspects_of_ended_jobs_are_dropped(store: Store) -> None:
+    jobs = [await store.submit(b"one") for _ in range(3)]
+    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    for job_id in jobs:
+        await store.jobs.cancel(job_id, OWNER)
+
+    await store.jobs.sweep([MODEL])
+
+    assert store.redis.exists(keys.SUSPECTS + MODEL) == 0
+    assert store.redis.keys(keys.UPLOAD + "*") == []
+
+
+async def test_many_dead_chunks_of_one_owner_go_in_few_calls(store: Store) -> None:
+    for job_id in [await store.submit(b"one") for _ in range(160)]:
+        await store.jobs.cancel(job_id, OWNER)
+    store.redis.config_resetstat()
+
+    await store.jobs.sweep([MODEL])
+
+    assert store.redis.exists(f"{keys.READY}{MODEL}:i:{OWNER}", f"{keys.RING}{MODEL}:i") == 0
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 12
+
+
+async def test_a_clock_that_was_set_back_holds_up_nothing(store: Store, valkey: Valkey) -> None:
+    ahead, due = await store.submit(b"one"), await store.submit(b"two")
+    for number in range(2):
+        store.finish(store.claim(f"boot|task|1|{number}", items=1))
+    age(store, ahead, -7200)
+    age(store, due, 3601)
+
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    with pytest.raises(JobExpired):
+        await store.get(due)
+    job = await store.get(ahead)
+    assert job.ended_ms is not None
+    assert job.ended_ms / 1000 <= store.redis.time()[0] + 1, "its time to live starts anew"
+    age(store, ahead, 3601)
+    await sweep(valkey, result_ttl_seconds=3600)
+    assert store.redis.exists(keys.ENDED) == 0
+
+
+async def test_what_is_left_of_deleted_jobs_is_counted_and_goes_with_time(store: Store, valkey: Valkey) -> None:
+    kept = await store.submit(b"kept")
+    store.finish(store.claim())
+    one = store.stat("records")
+    for number in range(5):
+        job_id = await store.submit(b"one")
+        if number % 2:
+            store.finish(store.claim(f"boot|task|1|{number}"))
+        await store.jobs.delete(job_id, OWNER)
+    await sweep(valkey)
+    assert store.redis.llen(keys.ENDED) == 6
+    assert store.stat("records") == one + 5 * keys.ENDED_BYTES
+
+    age(store, kept, 3601)
+    await sweep(valkey, result_ttl_seconds=3600)
+
+    assert store.redis.exists(keys.ENDED, keys.OWNED + OWNER) == 0
+    assert store.stat("records") == 0
+
+
+async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store) -> None:
+    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    await store.submit(b"one")
+    store.redis.delete(keys.QUEUE + MODEL)
+
+    await store.jobs.sweep([MODEL])
+    await store.jobs.sweep([MODEL])
+    assert store.redis.llen(keys.QUEUE + MODEL) == 1
+
+    store.finish(store.claim())
+    store.redis.delete(keys.QUEUE + MODEL)
+    await store.jobs.sweep([MODEL])
+    assert store.redis.llen(keys.QUEUE + MODEL) == 0
+
+
+async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Store) -> None:
+    store.leases.show_presence(MODEL, "fmnist-mlp@1", "boot|1", seconds=30)
+    store.redis.zadd(keys.SERVING + MODEL, {"fmnist-mlp@1|boot|2": 1})
+
+    await store.jobs.sweep([MODEL])
+
+    assert store.redis.zrange(keys.SERVING + MODEL, 0, -1) == [b"fmnist-mlp@1|boot|1"]
+
+
+async def test_however_many_models_there_are_all_are_swept_two_a_call(store: Store) -> None:
+    models = [f"model-{number}" for number in range(20)]
+    for model in models:
+        store.redis.zadd(keys.SERVING + model, {f"{model}@1|boot|2": 1})
+    store.redis.config_resetstat()
+
+    await store.jobs.sweep(models)
+    store.leases.sweep(models, seconds=0)
+
+    assert not store.redis.exists(*(keys.SERVING + model for model in models))
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 2 * 11

@@ -1,0 +1,206 @@
+"""Jobs by reference and webhooks, through real processes from the submit to the result."""
+
+import json
+import os
+import signal
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from standardwebhooks.webhooks import Webhook as Signer
+
+from jobs.store import keys
+from tests.support.processes import MAXMEMORY_BYTES, Process, children_of
+from tests.support.s3 import serving_s3
+from tests.support.stack import Stack
+from tests.support.waiting import eventually, wait_until
+from tests.support.web import Site, serving_site
+
+SECRET = "whsec_" + b64encode(b"0123456789abcdef01234567").decode()
+QUICK = {"LEASE_SECONDS": "0.7", "RENEW_SECONDS": "0.2", "REAP_SECONDS": "0.2"}
+ENDED = ("completed", "failed", "canceled")
+StartOutbound = Callable[..., Process]
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with serving_site() as site:
+        yield site
+
+
+@pytest.fixture
+def start_outbound(stack: Stack, tmp_path: Path) -> Iterator[StartOutbound]:
+    with ExitStack() as started:
+
+        def start(children: int = 1, **settings: str) -> Process:
+            environment = {
+                "REDIS_URL": stack.valkey.url,
+                "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES),
+                "OUTBOUND_CHILDREN": str(children),
+                "FETCH_ALLOW_NETWORKS": '["127.0.0.0/8"]',
+                "WEBHOOK_SECRETS": json.dumps({"public": SECRET}),
+                "WEBHOOK_BACKOFF_SECONDS": "[0.1]",
+                **QUICK,
+                **settings,
+            }
+            log = tmp_path / "outbound.log"
+            outbound = started.enter_context(Process([sys.executable, "-m", "worker.outbound"], log, environment))
+
+            def is_up() -> bool:
+                assert outbound.running(), outbound.output()
+                return stack.redis.zcard(keys.SERVING + keys.FETCH) >= children
+
+            wait_until(is_up, what="the outbound worker")
+            return outbound
+
+        yield start
+
+
+async def client_of(stack: Stack, **settings: str) -> httpx.AsyncClient:
+    api = stack.api(WEBHOOK_SECRETS=json.dumps({"public": SECRET}), **settings)
+    return httpx.AsyncClient(base_url=api.url, timeout=40)
+
+
+async def ended(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any]:
+    found = (await client.get(f"{job['links']['self']}?wait=30")).json()
+    assert found["status"] in ENDED, found
+    return dict(found)
+
+
+async def items(client: httpx.AsyncClient, job: dict[str, Any]) -> list[dict[str, Any]]:
+    found = (await client.get(f"{job['links']['results']}?limit=1000")).json()
+    assert found["next_cursor"] is None
+    return list(found["items"])
+
+
+async def test_a_job_by_reference_is_fetched_and_classified(
+    stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
+) -> None:
+    urls = [site.answers("/shirt.png", body=shirt), site.url + "/absent.png", "http://169.254.169.254/", "no url"]
+    start_outbound()
+    stack.worker(children=1)
+    async with await client_of(stack) as client:
+        answer = await client.post("/v1/jobs", json={"urls": urls})
+        assert answer.status_code == 202, answer.text
+        job = await ended(client, answer.json())
+        found = await items(client, job)
+    assert (job["status"], job["counts"]["succeeded"], job["counts"]["failed"]) == ("completed", 1, 3)
+    assert [item.get("class") or item["error"]["code"] for item in found] == [
+        "Shirt",
+        "fetch_not_found",
+        "forbidden_address",
+        "invalid_url",
+    ]
+    assert found[0]["name"] == urls[0]
+
+
+async def test_an_s3_prefix_is_one_job(stack: Stack, start_outbound: StartOutbound, shirt: bytes) -> None:
+    with serving_s3() as s3:
+        s3.bucket("photos")
+        s3.put("photos", {f"many/{n:04}.png": shirt for n in range(100)})
+        settings = {
+            "S3_ENDPOINT_URL": s3.settings["s3_endpoint_url"],
+            "S3_ALLOW_HTTP": "true",
+            "S3_BUCKETS": '["photos"]',
+            "S3_ACCESS_KEY_ID": "key",
+            "S3_SECRET_ACCESS_KEY": "secret",
+        }
+        start_outbound(children=2, **settings)
+        stack.worker(children=1)
+        async with await client_of(stack, **settings) as client:
+            answer = await client.post("/v1/jobs", json={"urls": ["s3://photos/many/"]})
+            assert answer.status_code == 202, answer.text
+            job = await ended(client, answer.json())
+            found = await items(client, job)
+    assert (job["counts"]["succeeded"], job["counts"]["failed"]) == (100, 0)
+    assert [item["name"] for item in found] == [f"s3://photos/many/{n:04}.png" for n in range(100)]
+    assert {item["class"] for item in found} == {"Shirt"}
+
+
+async def test_a_child_that_is_killed_while_it_fetches_loses_nothing(
+    stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
+) -> None:
+    outbound = start_outbound(children=2)
+    stack.worker(children=1)
+
+    async def kill_the_first(request: web.Request) -> web.Response:
+        if site.asked("/0.png") == 1 and request.path == "/0.png":
+            (token,) = (t for t in stack.redis.zrange(keys.LEASES, 0, -1))
+            os.kill(int(token.split(b"|")[2]), signal.SIGKILL)
+        return web.Response(body=shirt)
+
+    urls = [site.at(f"/{n}.png", kill_the_first) for n in range(4)]
+    async with await client_of(stack) as client:
+        job = await ended(client, (await client.post("/v1/jobs", json={"urls": urls})).json())
+    assert (job["status"], job["counts"]["succeeded"]) == ("completed", 4)
+    assert site.asked("/0.png") == 2
+    assert outbound.running()
+
+
+async def test_an_outbound_worker_that_is_killed_leaves_its_work_to_the_next(
+    stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
+) -> None:
+    first = start_outbound()
+    stack.worker(children=1, **QUICK)
+
+    async def kill_all(_: web.Request) -> web.Response:
+        if site.asked("/a.png") == 1:
+            children = children_of(first.pid)
+            first.kill()
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+        return web.Response(body=shirt)
+
+    async with await client_of(stack) as client:
+        job = (await client.post("/v1/jobs", json={"urls": [site.at("/a.png", kill_all)]})).json()
+        await eventually(lambda: not first.running(), what="the end of the first")
+        start_outbound()
+        assert (await ended(client, job))["status"] == "completed"
+    assert site.asked("/a.png") == 2
+
+
+async def test_a_webhook_is_called_when_its_job_has_ended_and_again_after_a_failure(
+    stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
+) -> None:
+    async def fail_once(_: web.Request) -> web.Response:
+        return web.Response(status=500 if site.asked("/hook") == 1 else 200)
+
+    url = site.at("/hook", fail_once)
+    start_outbound()
+    stack.worker(children=1)
+    async with await client_of(stack) as client:
+        answer = await client.post(
+            "/v1/jobs", params={"webhook_url": f"{url}?token=t"}, content=shirt, headers={"Content-Type": "image/png"}
+        )
+        assert answer.status_code == 202, answer.text
+        job = answer.json()
+        await eventually(lambda: site.asked("/hook") == 2, what="two calls")
+        said = Signer(SECRET).verify(site.bodies[-1], dict(site.requests[-1].headers))
+        assert (said["type"], said["data"]["id"]) == ("job.completed", job["id"])
+        path = f"{job['links']['self']}/webhook"
+        webhook = (await client.get(path)).json()
+        while webhook["state"] == "pending":
+            webhook = (await client.get(path)).json()
+    assert webhook["state"] == "delivered"
+    assert webhook["url"] == url, "the query may hold a secret"
+    assert [attempt["status"] for attempt in webhook["attempts"]] == [500, 200]
+    assert all(attempt["error"] is None and attempt["duration_ms"] >= 0 for attempt in webhook["attempts"])
+
+
+async def test_a_webhook_needs_a_secret_to_sign_with(stack: Stack, shirt: bytes) -> None:
+    async with await client_of(stack, API_KEYS='{"alice": "a-key-of-sixteen-characters"}') as client:
+        client.headers["Authorization"] = "Bearer a-key-of-sixteen-characters"
+        answer = await client.post(
+            "/v1/jobs",
+            params={"webhook_url": "https://example.com/"},
+            content=shirt,
+            headers={"Content-Type": "image/png"},
+        )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "WEBHOOK_SECRETS" in answer.json()["detail"]

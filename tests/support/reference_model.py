@@ -1,0 +1,219 @@
+"""What the store must show, as plain Python: jobs, their chunks, and who holds which."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from jobs.item_codes import ItemCode
+from jobs.records import LANE_CODE, Entry, Failure, ItemState, JobState, Lane, Outcome
+from jobs.store import keys
+from jobs.store.leases import RETURNED, WORKER_LOST, Charges, Lease
+from jobs.store.open_job_parts import Part
+from jobs.store.submit import Chunk
+from tests.support.store import MODEL, make_chunk
+
+SUSPECTS = keys.SUSPECTS + MODEL
+
+Shown = tuple[ItemState, Outcome | None]
+"""An item's state and outcome."""
+
+
+def ready(lane: Lane, owner: str) -> str:
+    return f"{keys.READY}{MODEL}:{LANE_CODE[lane].decode()}:{owner}"
+
+
+@dataclass(eq=False)
+class ModelChunk:
+    job: "ModelJob"
+    entry: Entry
+    upload: bytes
+    place: str
+    """The key in which it stands while it waits."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    charges: Charges = field(default_factory=Charges)
+    progress: bytes = b""
+
+    @property
+    def waits(self) -> bool:
+        return self.job.live and not self.outcomes
+
+    def submitted(self) -> Chunk:
+        """As it is submitted, each time anew."""
+        first = sum(chunk.entry.items for chunk in self.job.chunks[: self.entry.chunk])
+        names: list[str | None] = [f"{first + n}.png" for n in range(self.entry.items)]
+        return Chunk(names, len(self.upload), self.upload)
+
+    def shown(self) -> list[Shown]:
+        if self.outcomes:
+            return [
+                (ItemState.FAILED if isinstance(outcome, Failure) else ItemState.SUCCEEDED, outcome)
+                for outcome in self.outcomes
+            ]
+        if self.job.gave_up is not None:
+            return [(ItemState.FAILED, Failure(self.job.gave_up))] * self.entry.items
+        canceled = self.job.state is JobState.CANCELED
+        return [(ItemState.CANCELED if canceled else ItemState.PENDING, None)] * self.entry.items
+
+    def charge(self, why: str, reached: int | None) -> None:
+        charges = self.charges
+        if why == WORKER_LOST:
+            self.charges = replace(charges, losses=charges.losses + 1)
+        elif reached is not None and reached >= 0:
+            items = {**charges.items, str(reached): charges.items.get(str(reached), 0) + 1}
+            self.charges = replace(charges, items=items, code=why)
+        else:
+            self.charges = replace(charges, crashes=charges.crashes + 1, code=why)
+
+
+@dataclass(eq=False)
+class ModelJob:
+    id: bytes
+    owner: str
+    lane: Lane
+    key: bytes
+    hook: bool
+    fingerprint: bytes = b""
+    state: JobState = JobState.QUEUED
+    part: Part | None = None
+    """Of a job that is or was open."""
+    seals_itself: bool = False
+    started: bool = False
+    gone: bool = False
+    gave_up: ItemCode | None = None
+    chunks: list[ModelChunk] = field(default_factory=list)
+
+    @property
+    def live(self) -> bool:
+        return not self.state.ended
+
+    @property
+    def total(self) -> int:
+        return sum(chunk.entry.items for chunk in self.chunks)
+
+    def shown(self) -> list[Shown]:
+        return [shown for chunk in self.chunks for shown in chunk.shown()]
+
+    def count(self, state: ItemState) -> int:
+        return sum(shown is state for shown, _ in self.shown())
+
+    def new_chunk(self, images: list[bytes]) -> ModelChunk:
+        """One that is not added yet."""
+        upload = make_chunk(images).data
+        assert upload is not None
+        entry = Entry(self.id, len(self.chunks), len(images), len(upload))
+        return ModelChunk(self, entry, upload, ready(self.lane, self.owner))
+
+
+@dataclass(eq=False)
+class ModelLease:
+    lease: Lease
+    chunks: list[ModelChunk]
+    held: list[ModelChunk]
+    """Those of the chunks that it holds still."""
+    reached: int | None
+    """What a suspect run has reached."""
+
+    @property
+    def token(self) -> str:
+        return self.lease.token
+
+
+class Model:
+    def __init__(self) -> None:
+        self.jobs = list[ModelJob]()
+        self.keyed = dict[tuple[str, bytes], ModelJob]()
+        self.ended = list[ModelJob]()
+        """Until a sweep finds that they are gone."""
+        self.leases = list[ModelLease]()
+
+    # -- what happens
+
+    def accept(self, job: ModelJob) -> None:
+        self.jobs.append(job)
+        if job.key:
+            self.keyed[job.owner, job.key] = job
+
+    def seal(self, job: ModelJob) -> None:
+        job.state = JobState.RUNNING if job.started else JobState.QUEUED
+        self._end_if_done(job)
+
+    def claim(self, lease: Lease) -> None:
+        chunks = [self.chunk(claimed.entry) for claimed in lease.chunks]
+        for chunk in chunks:
+            chunk.place = keys.LEASE + lease.token
+            chunk.job.started = True
+            if chunk.job.state is JobState.QUEUED:
+                chunk.job.state = JobState.RUNNING
+        if chunks:
+            self.leases.append(ModelLease(lease, chunks, list(chunks), -1 if lease.suspect else None))
+
+    def finish(self, lease: ModelLease, chunk: ModelChunk, outcomes: list[Outcome]) -> int:
+        """How many items got their terminal state."""
+        if chunk not in lease.held:
+            return 0
+        lease.held.remove(chunk)
+        if not chunk.waits:
+            return 0
+        chunk.outcomes = outcomes
+        if chunk.job.state is not JobState.OPEN:
+            self._end_if_done(chunk.job)
+        return chunk.entry.items
+
+    def lapse(self, lease: ModelLease, why: str) -> int:
+        """How many chunks were made ready."""
+        chunks = [chunk for chunk in lease.held if chunk.waits]
+        for chunk in chunks:
+            if why != RETURNED:
+                chunk.charge(why, lease.reached)
+            suspect = lease.reached is not None or why not in (RETURNED, WORKER_LOST)
+            chunk.place = SUSPECTS if suspect else ready(chunk.job.lane, chunk.job.owner)
+        lease.held.clear()
+        return len(chunks)
+
+    def end(self, job: ModelJob, state: JobState | None = None) -> None:
+        if state is None:
+            state = JobState.COMPLETED if job.count(ItemState.SUCCEEDED) else JobState.FAILED
+        job.state = state
+        self.ended.append(job)
+
+    def forget(self, job: ModelJob) -> None:
+        if job.live:
+            self.end(job, JobState.CANCELED)
+        job.gone = True
+        if self.keyed.get((job.owner, job.key)) is job:
+            del self.keyed[job.owner, job.key]
+
+    def sweep(self) -> None:
+        while self.ended and self.ended[0].gone:
+            self.ended.pop(0)
+
+    def _end_if_done(self, job: ModelJob) -> None:
+        if job.count(ItemState.PENDING) == 0:
+            self.end(job)
+
+    # -- what there is
+
+    def there(self) -> list[ModelJob]:
+        return [job for job in self.jobs if not job.gone]
+
+    def open(self) -> list[ModelJob]:
+        return [job for job in self.jobs if job.state is JobState.OPEN]
+
+    def waiting(self) -> list[ModelChunk]:
+        return list(self._waiting())
+
+    def held(self) -> list[ModelLease]:
+        return [lease for lease in self.leases if lease.held]
+
+    def pending(self, owner: str) -> int:
+        return sum(chunk.entry.items for chunk in self._waiting() if chunk.job.owner == owner)
+
+    def terminal(self) -> int:
+        """Items in a terminal state, of jobs that are gone, too."""
+        return sum(job.total - job.count(ItemState.PENDING) for job in self.jobs)
+
+    def chunk(self, entry: Entry) -> ModelChunk:
+        (job,) = (job for job in self.jobs if job.id == entry.job_id)
+        return job.chunks[entry.chunk]
+
+    def _waiting(self) -> Iterator[ModelChunk]:
+        return (chunk for job in self.jobs if job.live for chunk in job.chunks if chunk.waits)

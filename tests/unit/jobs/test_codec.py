@@ -1,0 +1,83 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.codec import pack_kept, pack_outcomes, pack_upload, unpack_kept, unpack_outcomes, unpack_upload
+from jobs.item_codes import ITEM_DETAIL, ItemCode
+from jobs.records import TOP_K_MAX, Entry, Failure, Prediction, Unfamiliar
+from jobs.store.leases import Charges
+
+predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, width=32))
+classes = st.lists(predictions, min_size=1, max_size=TOP_K_MAX)
+outcomes = st.one_of(classes, classes.map(Unfamiliar), st.builds(Failure, st.sampled_from(ItemCode)))
+
+
+@given(st.lists(st.one_of(st.sampled_from(ItemCode), st.binary(max_size=100)), min_size=1, max_size=64))
+def test_packed_uploads_come_back(items: list[bytes | ItemCode]) -> None:
+    assert unpack_upload(pack_upload(items), len(items)) == items
+
+
+@given(st.dictionaries(st.integers(0, 65_535), st.binary(max_size=100), max_size=64))
+def test_kept_images_come_back(kept: dict[int, bytes]) -> None:
+    assert unpack_kept(pack_kept(kept.items())) == kept
+
+
+@given(st.text(st.characters(codec="ascii"), min_size=1, max_size=97), st.lists(outcomes, min_size=1, max_size=64))
+def test_packed_outcomes_come_back(ref: str, given: list[list[Prediction] | Failure]) -> None:
+    unpacked_ref, unpacked = unpack_outcomes(pack_outcomes(ref, given))
+    assert (unpacked_ref, unpacked) == (ref, given)
+    assert [type(outcome) for outcome in unpacked] == [type(outcome) for outcome in given]
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.integers(1, 64), st.integers(0, 2**32 - 1))
+def test_packed_entries_come_back(job_id: bytes, chunk: int, items: int, size: int) -> None:
+    entry = Entry(job_id, chunk, items, size)
+    assert Entry.unpack(entry.pack()) == entry
+    assert len(entry.pack()) == 26
+
+
+def test_every_item_code_has_a_text() -> None:
+    assert set(ITEM_DETAIL) == set(ItemCode)
+
+
+def test_codes_in_the_store_keep_their_numbers() -> None:
+    """Results that are stored name codes by their place: a new code goes to the end."""
+    assert [code.value for code in ItemCode] == [
+        "empty_upload",
+        "not_an_image",
+        "unsupported_format",
+        "corrupt_image",
+        "too_many_pixels",
+        "too_many_frames",
+        "item_too_large",
+        "upload_lost",
+        "worker_crashed",
+        "timeout",
+        "out_of_memory",
+        "worker_lost",
+        "model_failed",
+        "deadline_exceeded",
+        "too_many_scans",
+        "link_entry",
+        "special_entry",
+        "absolute_path",
+        "parent_path",
+        "nested_archive",
+        "encrypted_entry",
+        "duplicate_name",
+        "compression_bomb",
+        "unsupported_compression",
+        "corrupt_entry",
+        "invalid_url",
+        "forbidden_address",
+        "fetch_failed",
+        "fetch_timeout",
+        "fetch_denied",
+        "fetch_not_found",
+        "too_many_redirects",
+    ]
+
+
+def test_a_chunk_charge_and_an_items_own_add_up() -> None:
+    charges = Charges(crashes=1, items={"3": 2}, code="timeout")
+    assert charges.verdict(3, crash_tries_max=3, losses_max=20) == Failure(ItemCode.TIMEOUT)
+    assert charges.verdict(2, crash_tries_max=3, losses_max=20) is None

@@ -1,0 +1,214 @@
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+
+from jobs.errors import ModelPackageError
+from jobs.item_codes import ItemCode
+from jobs.model_manifest import Output
+from jobs.records import Failure, Outcome
+from tests.support.pictures import LIMITS, encode, samples
+from worker.inference.classifier import Classifier
+from worker.inference.head import Head
+from worker.inference.images.preprocess import BOOK
+from worker.inference.packages.load import load_package
+
+SHIPPED = Path(__file__).parents[5] / "weights" / "fmnist-mlp"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Classifier:
+    return load_package(SHIPPED, LIMITS)
+
+
+def package(folder: Path, weights: bytes, file_format: str, *, golden: bool = False) -> Path:
+    """A package of a reader's own: some weights beside a manifest."""
+    manifest = json.loads((SHIPPED / "manifest.json").read_text())
+    manifest |= {"name": "mine", "version": None, "weights": {"file": "fmnist.weights.pth", "format": file_format}}
+    if not golden:
+        manifest["golden"] = []
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "fmnist.weights.pth").write_bytes(weights)
+    return folder
+
+
+def state_dict(tmp_path: Path, state: object) -> bytes:
+    torch.save(state, tmp_path / "state.pth")
+    return (tmp_path / "state.pth").read_bytes()
+
+
+def weights_of_the_shipped() -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(SHIPPED / "fmnist-mlp.safetensors")
+
+
+def assert_says_the_same(one: Classifier, other: Classifier) -> None:
+    """But for the last digits of confidences: how each computes its forward was measured for itself."""
+    uploads = list(samples().values())
+    pairs = zip(one.classify(uploads, [10] * 30), other.classify(uploads, [10] * 30), strict=True)
+    for outcome, expected in pairs:
+        assert isinstance(outcome, list)
+        assert isinstance(expected, list)
+        assert [p.class_index for p in outcome] == [p.class_index for p in expected]
+        np.testing.assert_allclose([p.confidence for p in outcome], [p.confidence for p in expected], atol=1e-6)
+
+
+def test_the_shipped_package_loads_and_knows_its_samples(shipped: Classifier) -> None:
+    pictures = samples()
+    outcomes = shipped.classify(list(pictures.values()), [1] * len(pictures))
+    right = 0
+    for name, outcome in zip(pictures, outcomes, strict=True):
+        assert isinstance(outcome, list)
+        label = shipped.card.classes[outcome[0].class_index].lower().replace("/top", "").replace(" ", "-")
+        right += name.partition("-")[2] == f"{label}.png"
+    assert len(pictures) == 30
+    assert right >= 26
+
+
+def test_a_readers_own_state_dict_is_served_as_the_same_network(tmp_path: Path, shipped: Classifier) -> None:
+    mine = load_package(package(tmp_path, state_dict(tmp_path, weights_of_the_shipped()), "state_dict"), LIMITS)
+
+    assert_says_the_same(mine, shipped)
+    assert mine.card.version == hashlib.sha256((tmp_path / "fmnist.weights.pth").read_bytes()).hexdigest()[:8]
+
+
+def test_a_state_dict_with_a_flatten_in_front_is_taken_too(tmp_path: Path, shipped: Classifier) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 10))
+    renumbered = {"0": "1", "2": "3"}
+    shifted = {f"{renumbered[name[0]]}{name[1:]}": value for name, value in weights_of_the_shipped().items()}
+    network.load_state_dict(shifted)
+    mine = load_package(package(tmp_path, state_dict(tmp_path, network.state_dict()), "state_dict"), LIMITS)
+    assert_says_the_same(mine, shipped)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise SystemExit('the pickle was run')",)
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ({"weight": torch.zeros(2)}, "the network has 0.weight"),
+        ({name: torch.zeros(3) for name in ("0.weight", "0.bias", "2.weight", "2.bias")}, "has the shape (3,)"),
+        ([1, 2, 3], "is no state dict, but a list"),
+        ({"epoch": 3, "model_state_dict": {}}, "is no state dict; it has the keys epoch, model_state_dict"),
+        (nn.Sequential(nn.Linear(784, 10)), "it is a whole model; save model.state_dict()"),
+        (_Bomb(), "cannot be read as state_dict: it holds more than tensors: builtins.exec"),
+    ],
+    ids=["other names", "other shapes", "a list", "a checkpoint", "a whole model", "a pickle that runs code"],
+)
+def test_weights_of_another_kind_are_refused_in_one_line(tmp_path: Path, state: object, line: str) -> None:
+    with pytest.raises(ModelPackageError) as raised:
+        load_package(package(tmp_path, state_dict(tmp_path, state), "state_dict"), LIMITS)
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("weights", [b"", b"no weights", bytes(range(256)), pickle.dumps(_Bomb())])
+@pytest.mark.parametrize("file_format", ["safetensors", "state_dict"])
+def test_files_that_are_no_weights_are_refused(tmp_path: Path, weights: bytes, file_format: str) -> None:
+    with pytest.raises(ModelPackageError, match=f"cannot be read as {file_format}: .") as raised:
+        load_package(package(tmp_path, weights, file_format), LIMITS)
+    assert str(raised.value).isprintable(), "one line, no colours"
+    assert len(str(raised.value)) < len(str(tmp_path)) + 150
+
+
+def test_a_package_that_gets_its_golden_images_wrong_is_refused(tmp_path: Path) -> None:
+    weights = {name: -value for name, value in weights_of_the_shipped().items()}
+    folder = package(tmp_path, safetensors.torch.save(weights), "safetensors", golden=True)
+    (folder / "golden").mkdir()
+    for image in (SHIPPED / "golden").iterdir():
+        (folder / "golden" / image.name).write_bytes(image.read_bytes())
+    with pytest.raises(ModelPackageError, match="the manifest expects"):
+        load_package(folder, LIMITS)
+
+
+def test_a_missing_golden_image_is_named(tmp_path: Path) -> None:
+    folder = package(tmp_path, safetensors.torch.save(weights_of_the_shipped()), "safetensors", golden=True)
+    with pytest.raises(ModelPackageError, match=r"golden/trouser\.png: No such file"):
+        load_package(folder, LIMITS)
+
+
+def test_an_image_gets_the_same_classes_alone_and_in_a_batch(shipped: Classifier) -> None:
+    uploads = list(samples().values())
+    together = shipped.classify(uploads, [10] * 30)
+    for upload, outcome in zip(uploads, together, strict=True):
+        (alone,) = shipped.classify([upload], [10])
+        assert isinstance(alone, list)
+        assert isinstance(outcome, list)
+        assert [p.class_index for p in alone] == [p.class_index for p in outcome]
+        np.testing.assert_allclose([p.confidence for p in alone], [p.confidence for p in outcome], atol=1e-6)
+
+
+def test_each_image_gets_as_many_classes_as_were_asked(shipped: Classifier) -> None:
+    upload = next(iter(samples().values()))
+    outcomes = shipped.classify([upload] * 3, [1, 3, 100])
+    assert [len(outcome) for outcome in outcomes if isinstance(outcome, list)] == [1, 3, 10]
+    ranked = outcomes[2]
+    assert isinstance(ranked, list)
+    assert [p.confidence for p in ranked] == sorted((p.confidence for p in ranked), reverse=True)
+    assert abs(sum(p.confidence for p in ranked) - 1) < 1e-5
+
+
+class _FailsOn(nn.Module):
+    """Raises, or gives NaN, where an input's first value is the marked one."""
+
+    def __init__(self, marked: float, *, with_nan: bool) -> None:
+        super().__init__()
+        self._marked, self._with_nan = marked, with_nan
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        marked = inputs[:, 0, 0, 0] == self._marked
+        if marked.any() and not self._with_nan:
+            raise RuntimeError("no such input")
+        logits = torch.zeros(len(inputs), 10)
+        logits[marked] = float("nan")
+        return logits
+
+
+def test_a_network_that_puts_out_nan_is_refused(tmp_path: Path) -> None:
+    """It was trained until it diverged, say, and would fail each image."""
+    state = weights_of_the_shipped()
+    state["0.bias"][0] = float("nan")
+    with pytest.raises(ModelPackageError, match=r"fmnist.weights.pth: the network puts out no numbers, but NaN$"):
+        load_package(package(tmp_path, safetensors.torch.save(state), "safetensors"), LIMITS)
+
+
+def test_a_network_whose_confidences_are_none_is_refused(tmp_path: Path) -> None:
+    folder = package(tmp_path, safetensors.torch.save(weights_of_the_shipped()), "safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"output": {"activation": "none"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    message = r"output.activation: with 'none' the network must put out confidences, from 0 to 1; it has one of -?\d"
+    with pytest.raises(ModelPackageError, match=message):
+        load_package(folder, LIMITS)
+
+
+def test_a_network_may_put_out_bfloat16(shipped: Classifier, shirt: bytes) -> None:
+    class Half(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.arange(10.0).expand(len(inputs), 10).bfloat16()
+
+    half = Classifier(Half(), shipped.card, BOOK, Head(Output(), 10), LIMITS)
+    (outcome,) = half.classify([shirt], [1])
+    assert isinstance(outcome, list)
+    assert outcome[0].class_index == 9
+
+
+@pytest.mark.parametrize("with_nan", [True, False])
+def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, with_nan: bool) -> None:
+    marked = encode(Image.new("L", (28, 28), 0), "PNG")
+    other = encode(Image.new("L", (28, 28), 255), "PNG")
+    broken = Classifier(_FailsOn(1.0, with_nan=with_nan), shipped.card, BOOK, Head(Output(), 10), LIMITS)
+
+    outcomes: list[Outcome] = broken.classify([other, marked, other], [1, 3, 2])
+
+    assert outcomes[1] == Failure(ItemCode.MODEL_FAILED)
+    assert outcomes[0] == [(0, np.float32(0.1))]
+    assert outcomes[2] == [(0, np.float32(0.1)), (1, np.float32(0.1))], "of equal classes the first ones"

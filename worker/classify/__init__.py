@@ -1,0 +1,1 @@
+"""A worker's child process: claims leases, classifies their images, writes the results."""

@@ -1,0 +1,1 @@
+"""Model packages: loading and making them, and programs of torch.export."""

@@ -1,0 +1,67 @@
+"""The thread that renews the leases that its process holds, and shows that the process is ready for more."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.exceptions import RedisError
+
+from worker.outage_log import Outage
+from worker.process_state import is_ending
+from worker.settings import LeasingSettings
+from worker.store import open_store
+
+log = logging.getLogger(__name__)
+
+
+class Keeper(threading.Thread):
+    def __init__(self, settings: LeasingSettings, model: str, ref: str, process: str) -> None:
+        super().__init__(name="lease keeper", daemon=True)
+        self._settings = settings
+        self._presence = (model, ref, process)
+        self._store = open_store(settings)
+        self._held = dict[str, float]()
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def keeping(self, token: str) -> Iterator[None]:
+        """Renew this lease until the end of the block, but no longer than a task may take."""
+        self._held[token] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._held[token]
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def run(self) -> None:
+        every = self._settings.renew_seconds
+        parent = os.getppid()
+        outage = Outage(f"lease keeper of {os.getpid()}")
+        while True:
+            renewable, killed = self._renewable(), os.getppid() != parent
+            if killed and not renewable:  # with its work done: or it hangs
+                os._exit(1)
+            try:
+                shows = not (killed or is_ending())
+                first, *others = renewable or [""]
+                if shows:
+                    self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=first)
+                for token in others if shows else renewable:
+                    self._store.renew(token)
+                outage.worked()
+            except RedisError as error:
+                outage.failed(error)
+            except Exception:  # whatever it is, the next round must come
+                log.exception("cannot renew")
+            if self._stopped.wait(every):
+                return
+
+    def _renewable(self) -> list[str]:
+        """The leases to renew. A task past its time limit is about to be killed."""
+        until = time.monotonic() - self._settings.task_time_limit_seconds
+        return [token for token, since in self._held.copy().items() if since > until]
