@@ -7,7 +7,7 @@ from jobs.errors import QueueFull
 _MEMORY_SECONDS = 10  # what is older counts for little
 
 
-class Drain:
+class DrainRate:
     """Rates over the last seconds. Zero until two samples are there."""
 
     def __init__(self, *, retry_after_seconds: int, retry_after_seconds_max: int) -> None:

@@ -4,11 +4,11 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from api.drain_rate import Drain
+from api.drain_rate import DrainRate
 from jobs.errors import DarkroomError
-from jobs.model_manifest import Card
-from jobs.store.client import StoreLink
-from jobs.store.job_reader import JobStore
+from jobs.model_manifest import ModelCard
+from jobs.store.client import StoreClient
+from jobs.store.job_reader import JobReader
 from jobs.store.keys import FETCH
 from jobs.store.model_registry import ModelRegistry
 
@@ -25,9 +25,9 @@ class Housekeeping:
     """
 
     def __init__(
-        self, link: StoreLink, store: JobStore, models: ModelRegistry, cards: list[Card], drain: Drain
+        self, client: StoreClient, store: JobReader, models: ModelRegistry, cards: list[ModelCard], drain: DrainRate
     ) -> None:
-        self._link = link
+        self._client = client
         self._store = store
         self._models = models
         self._cards = cards
@@ -42,8 +42,8 @@ class Housekeeping:
     async def round(self) -> None:
         """Whatever fails, the next round comes; an outage is logged once."""
         try:
-            await self._link.set_clock()
-            self._drain.sample(self._link.now_ms() / 1000, *await self._store.drained())
+            await self._client.set_clock()
+            self._drain.sample(self._client.now_ms() / 1000, *await self._store.drained())
             await self._models.register(self._cards)
             models = await self._models.refs()
             with suppress(TimeoutError):  # the next round goes on

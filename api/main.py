@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.app import create_app
-from api.asgi.uvicorn_protocol import Protocol
+from api.asgi.uvicorn_protocol import SingleWriteProtocol
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from jobs.settings import load
@@ -46,7 +46,7 @@ def run() -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks who a proxy says that the client is
-        http=Protocol,
+        http=SingleWriteProtocol,
         ws="none",
         timeout_graceful_shutdown=int(settings.wait_seconds_max) + 5,
     )

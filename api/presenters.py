@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from api.drain_rate import Drain
+from api.drain_rate import DrainRate
 from jobs.ids import to_text
-from jobs.model_manifest import Card
+from jobs.model_manifest import ModelCard
 from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
 from jobs.settings import StoreSettings
 from jobs.store.model_registry import ModelRegistry
@@ -15,9 +15,9 @@ CONFIDENCE_DIGITS = 6
 ETA_SHARE = 0.02  # of a job's images: fewer tell nothing of its pace
 
 
-class Views:
+class JobPresenter:
     def __init__(
-        self, settings: StoreSettings, models: ModelRegistry, drain: Drain, now_ms: Callable[[], float]
+        self, settings: StoreSettings, models: ModelRegistry, drain: DrainRate, now_ms: Callable[[], float]
     ) -> None:
         self._result_ttl_ms = int(settings.result_ttl_seconds * 1000)
         self._models = models
@@ -50,8 +50,8 @@ class Views:
             view["skipped"] = job.skipped
         if job.retry_of is not None:
             view["retry_of"] = to_text(job.retry_of)
-        if job.only_item is not None:
-            view["result"] = await self.item(job.only_item)
+        if job.single_item is not None:
+            view["result"] = await self.item(job.single_item)
         return view
 
     def _eta_seconds(self, job: Job) -> float | None:
@@ -82,7 +82,7 @@ class Views:
         return view
 
 
-def model_view(card: Card, serving: list[str], *, default: bool) -> dict[str, Any]:
+def model_view(card: ModelCard, serving: list[str], *, default: bool) -> dict[str, Any]:
     workers = {process.partition("|")[0] for process in serving}
     return {
         "id": card.ref,

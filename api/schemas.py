@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.model_manifest import Card
+from jobs.model_manifest import ModelCard
 from jobs.records import ItemState, JobState, Lane
 
 _JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
@@ -114,17 +114,17 @@ class ItemPage(_Shape):
     next_cursor: str | None
 
 
-class Serving(_Shape):
+class ClassifyProcess(_Shape):
     workers: int
     processes: int
 
 
-class ModelResource(Card):
+class ModelResource(ModelCard):
     """One version of a model, and who serves it now."""
 
     id: str
     default: bool = Field(description="Whether a job that asks for this model and no version of it gets this one now.")
-    serving: Serving
+    serving: ClassifyProcess
 
 
 class ModelFault(_Shape):

@@ -36,7 +36,7 @@ class NotInjected(Exception):
     """Why a fault could not be injected."""
 
 
-class Held(NamedTuple):
+class FollowedStreams(NamedTuple):
     """A lease that a stopped process holds."""
 
     token: bytes
@@ -68,7 +68,7 @@ class Ground:
                 await asyncio.sleep(0.02)
         return float("inf")
 
-    async def done_again(self, held: Held, since: float) -> float:
+    async def done_again(self, held: FollowedStreams, since: float) -> float:
         """Seconds from `since` until all that a dead process held has its results."""
 
         def done() -> bool:
@@ -87,10 +87,12 @@ class Ground:
             await asyncio.sleep(0.01)
         return float("inf")
 
-    async def stop_while_it_holds_a_lease(self, pids: list[int], stop: Callable[[signal.Signals], None]) -> Held:
+    async def stop_while_it_holds_a_lease(
+        self, pids: list[int], stop: Callable[[signal.Signals], None]
+    ) -> FollowedStreams:
         """Stop (SIGSTOP) processes at a moment when one of these pids holds a lease."""
 
-        def look() -> Held | None:
+        def look() -> FollowedStreams | None:
             redis = self.fleet.redis
             for token in redis.zrange(keys.LEASES, 0, -1):
                 if int(token.split(b"|")[2]) not in pids:
@@ -98,11 +100,11 @@ class Ground:
                 stop(signal.SIGSTOP)
                 entries = list(redis.smembers(keys.LEASE.encode() + token))
                 if entries:
-                    return Held(token, entries)
+                    return FollowedStreams(token, entries)
                 stop(signal.SIGCONT)
             return None
 
-        def search() -> Held:
+        def search() -> FollowedStreams:
             until = time.monotonic() + MOMENT_SECONDS_MAX
             while time.monotonic() < until:
                 try:
@@ -155,11 +157,11 @@ async def worker_frozen(ground: Ground) -> float:
     return seconds
 
 
-async def _stop_holding(ground: Ground, worker: Worker) -> Held:
+async def _stop_holding(ground: Ground, worker: Worker) -> FollowedStreams:
     return await ground.stop_while_it_holds_a_lease(worker.children(), lambda number: signal_tree(worker, number))
 
 
-async def _kill_holding(ground: Ground, worker: Worker, held: Held) -> float:
+async def _kill_holding(ground: Ground, worker: Worker, held: FollowedStreams) -> float:
     """A container's death: all of its processes at once."""
     async with ground.fleet.down(worker):
         signal_tree(worker, signal.SIGKILL)

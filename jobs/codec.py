@@ -41,12 +41,12 @@ def unpack_upload(data: bytes, items: int) -> list[memoryview | ItemCode]:
 _KEPT = struct.Struct("<HI")
 
 
-def pack_kept(items: Iterable[tuple[int, bytes | memoryview]]) -> bytes:
+def pack_retained(items: Iterable[tuple[int, bytes | memoryview]]) -> bytes:
     """Failed images of a chunk, kept for a retry: for each its place in the chunk as 2 bytes, length as 4, bytes."""
     return b"".join(part for place, image in items for part in (_KEPT.pack(place, len(image)), image))
 
 
-def unpack_kept(data: bytes) -> dict[int, memoryview]:
+def unpack_retained(data: bytes) -> dict[int, memoryview]:
     """The images by their place in the chunk, without copying them."""
     view, at, kept = memoryview(data), 0, dict[int, memoryview]()
     while at < len(view):

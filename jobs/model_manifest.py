@@ -180,9 +180,9 @@ class Manifest(_Part):
             raise ValueError(f"preprocessing.mode: {self.preprocessing.mode!r} gives one channel, input.channels is 3")
         return self
 
-    def card(self, sha256: str) -> "Card":
+    def card(self, sha256: str) -> "ModelCard":
         """The card of this package with these weights."""
-        return Card(
+        return ModelCard(
             name=self.name,
             version=self.version or sha256[:8],
             description=self.description,
@@ -195,7 +195,7 @@ class Manifest(_Part):
         )
 
 
-class Card(_Part):
+class ModelCard(_Part):
     """One version of a model, as clients see it. A version never changes: other weights are another version."""
 
     name: ModelName
@@ -218,12 +218,12 @@ def name_of(ref: str) -> str:
     return ref if ref.startswith("@") else ref.partition("@")[0]
 
 
-def natural(text: str) -> list[tuple[bool, int, str]]:
+def natural_sort_key(text: str) -> list[tuple[bool, int, str]]:
     """Sorts by the values of the numbers in a text: `m@9` before `m@10`, of which that is the newer version."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.findall(r"\d+|\D+", text)]
 
 
-def card_from_json(data: bytes) -> Card:
+def card_from_json(data: bytes) -> ModelCard:
     """A card as the store keeps it. Fields of a newer version are passed over."""
-    known = {key: value for key, value in json.loads(data).items() if key in Card.model_fields}
-    return Card.model_validate(known)
+    known = {key: value for key, value in json.loads(data).items() if key in ModelCard.model_fields}
+    return ModelCard.model_validate(known)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.errors import ModelPackageError
-from jobs.model_manifest import Card, Manifest, name_of
+from jobs.model_manifest import Manifest, ModelCard, name_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def read_manifest(package: Path) -> Manifest:
         raise ModelPackageError(f"{path}: {'; '.join(problems)}") from None
 
 
-def check_package(folder: Path) -> tuple[Manifest, Card]:
+def check_package(folder: Path) -> tuple[Manifest, ModelCard]:
     """Read the manifest and hash the weights, without loading them.
 
     Raises:
@@ -55,9 +55,9 @@ def package_folder(models_dir: Path, ref: str) -> Path:
     return folder if folder.exists() else models_dir / name_of(ref)
 
 
-def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[Card], dict[str, str]]:
+def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[ModelCard], dict[str, str]]:
     """The cards of some packages, and of those that cannot be served the reasons, each by what it was asked for."""
-    cards, faults = dict[str, Card](), dict[str, str]()
+    cards, faults = dict[str, ModelCard](), dict[str, str]()
     for ref in refs:
         folder = package_folder(models_dir, ref)
         try:
@@ -70,7 +70,7 @@ def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[Card], d
     return list(cards.values()), faults
 
 
-def check_ref(folder: Path, card: Card, ref: str) -> None:
+def check_ref(folder: Path, card: ModelCard, ref: str) -> None:
     """A package is served as what it is, and not as what its folder is named.
 
     Raises:
@@ -80,7 +80,7 @@ def check_ref(folder: Path, card: Card, ref: str) -> None:
         raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {ref}")
 
 
-def pinned_cards(models_dir: Path) -> Iterator[Card]:
+def pinned_cards(models_dir: Path) -> Iterator[ModelCard]:
     """The cards that can be told from manifests alone, so that the API knows its models before a worker is up.
 
     A wrong manifest is logged and passed over: a model that cannot be served must not keep the others down.

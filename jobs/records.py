@@ -78,7 +78,7 @@ Outcome = list[Prediction] | Failure
 """The classes of one image, best first, or why it has none."""
 
 
-class Entry(NamedTuple):
+class ChunkRef(NamedTuple):
     """A chunk as the queues name it: 26 bytes."""
 
     job_id: bytes
@@ -93,7 +93,7 @@ class Entry(NamedTuple):
         return self.job_id + struct.pack(">IHI", self.chunk, items, self.upload_bytes)
 
     @classmethod
-    def unpack(cls, data: bytes) -> "Entry":
+    def unpack(cls, data: bytes) -> "ChunkRef":
         chunk, items, upload_bytes = struct.unpack(">IHI", data[16:])
         return cls(data[:16], chunk, items & ~_BY_REFERENCE, upload_bytes, bool(items & _BY_REFERENCE))
 
@@ -125,7 +125,7 @@ class Job:
     succeeded: int
     failed: int
     chunks: int
-    gave_up: ItemCode | None
+    failure_code: ItemCode | None
     """Why items without a result failed, where the whole job was given up."""
     started_ms: int | None = None
     """When a worker took its first chunk."""
@@ -133,7 +133,7 @@ class Job:
     """Entries of archives that were passed over because they are no content, as `.DS_Store` is."""
     webhook_url: str | None = None
     retry_of: bytes | None = None
-    only_item: Item | None = None
+    single_item: Item | None = None
     """The item of a job that has one."""
 
     @property

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jobs.settings import StoreSettings
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.leases import LeaseStore
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import Store
@@ -56,10 +56,10 @@ def store_settings(valkey: Valkey) -> StoreSettings:
 
 
 @pytest.fixture
-async def link(store_settings: StoreSettings) -> AsyncIterator[StoreLink]:
-    link = open_link(store_settings)
-    yield link
-    await link.close()
+async def store_client(store_settings: StoreSettings) -> AsyncIterator[StoreClient]:
+    store_client = open_store_client(store_settings)
+    yield store_client
+    await store_client.close()
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def leases(store_settings: StoreSettings) -> Iterator[LeaseStore]:
 
 
 @pytest.fixture
-def store(link: StoreLink, leases: LeaseStore, valkey: Valkey) -> Iterator[Store]:
+def store(store_client: StoreClient, leases: LeaseStore, valkey: Valkey) -> Iterator[Store]:
     """Both sides of the store, and what a test looks at in it."""
     with valkey.client as client:
-        yield Store(link, leases, client)
+        yield Store(store_client, leases, client)
 
 
-def open_link(settings: StoreSettings) -> StoreLink:
-    link = StoreLink(settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=1 << 20)
-    link.start()
-    return link
+def open_store_client(settings: StoreSettings) -> StoreClient:
+    store_client = StoreClient(settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=1 << 20)
+    store_client.start()
+    return store_client

@@ -12,17 +12,17 @@ import torch
 
 from jobs.model_manifest import Manifest
 from training import fmnist_cnn, fmnist_mlp
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 
-RECIPES: dict[str, Callable[[Path, Path, Path, Compute], Manifest]] = {
+RECIPES: dict[str, Callable[[Path, Path, Path, Device], Manifest]] = {
     fmnist_mlp.NAME: fmnist_mlp.train,
     fmnist_cnn.NAME: fmnist_cnn.train,
 }
 
 
-def _compute(device: str) -> Compute:
+def _compute(device: str) -> Device:
     """In bfloat16 where the device has instructions for it: training is not a promise about digits."""
-    auto = Compute.of(device)
+    auto = Device.of(device)
     half = auto.half or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return replace(auto, half=half)
 

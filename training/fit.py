@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from worker.inference.networks.device import FULL, Compute
+from worker.inference.networks.device import FULL, Device
 
 Augment = Callable[[Tensor, Generator], Tensor]
 _EVALUATED = 1000  # images at a time
@@ -51,7 +51,7 @@ def fit(
     recipe: Recipe,
     log: Path,
     *,
-    compute: Compute = FULL,
+    device: Device = FULL,
     augment: Augment | None = None,
     late_augment: Augment | None = None,
 ) -> nn.Module:
@@ -65,7 +65,7 @@ def fit(
     Writes a CSV row an epoch to `log`, and beside it a checkpoint, from which the same training goes on where it was
     stopped, or has ended.
     """
-    run = _Run(network.to(compute.device), recipe, compute, train)
+    run = _Run(network.to(device.device), recipe, device, train)
     checkpoint = log.with_suffix(".checkpoint.pt")
     log.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
@@ -84,14 +84,14 @@ def fit(
 class _Run:
     """A training as it stands."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, compute: Compute, train: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, device: Device, train: tuple[Tensor, Tensor]) -> None:
         self.steps = math.ceil(len(train[0]) / recipe.batch_size)
         self.reached = list[Reached]()
         self._network = network
         self._recipe = recipe
         self._train = train
         self._learned_from = _digest(train)
-        self._compute = compute
+        self._compute = device
         self._generator = Generator().manual_seed(recipe.seed)
         self._optimizer = _optimizer(network, recipe)
         self._schedule = _schedule(self._optimizer, recipe, self.steps)
@@ -171,16 +171,16 @@ class _Run:
 
 
 @torch.inference_mode()
-def logits(network: nn.Module, inputs: Tensor, compute: Compute = FULL) -> Tensor:
+def logits(network: nn.Module, inputs: Tensor, device: Device = FULL) -> Tensor:
     """float32, N × classes, on the CPU."""
     network.eval()
-    with compute.precision():
-        return torch.cat([network(part.to(compute.device)).float().cpu() for part in torch.split(inputs, _EVALUATED)])
+    with device.precision():
+        return torch.cat([network(part.to(device.device)).float().cpu() for part in torch.split(inputs, _EVALUATED)])
 
 
-def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor, compute: Compute = FULL) -> tuple[float, float]:
+def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor, device: Device = FULL) -> tuple[float, float]:
     """The mean cross entropy, and the share of inputs whose highest logit is the label's."""
-    found = logits(network, inputs, compute)
+    found = logits(network, inputs, device)
     right = (found.argmax(1) == labels).float().mean()
     return float(functional.cross_entropy(found, labels)), float(right)
 

@@ -18,7 +18,7 @@ from training.rounding import rounded
 from training.soft_labels import soft_labels
 from worker.inference.head import Head
 from worker.inference.networks.architectures import fmnist_cnn_2
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 
 NAME = "fmnist-cnn"
 VERSION = "2"
@@ -48,7 +48,7 @@ def softened(labels: Tensor) -> Tensor:
     return (1 - SOFTENED) * hard + SOFTENED * soft_labels(SOFT_LABELS)
 
 
-def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
+def train(package: Path, cache: Path, docs: Path, device: Device) -> Manifest:
     """Train, calibrate on the held-out images, measure on the test images once, and write package and pictures."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache, HELD_OUT_TO_THE_END)
@@ -59,7 +59,7 @@ def train(package: Path, cache: Path, docs: Path, compute: Compute) -> Manifest:
     images, labels = tensors(data.train)
     on_colour = torch.from_numpy(on_colours(data.train, INPUT, cache)).unsqueeze(1) / 255
     train = torch.cat([images, on_colour], dim=1), softened(labels)
-    kept = fit(network, train, held_out, RECIPE, log, compute=compute, augment=augment, late_augment=augment_late)
+    kept = fit(network, train, held_out, RECIPE, log, device=device, augment=augment, late_augment=augment_late)
     kept = rounded(kept.cpu())
 
     output = Output(temperature=best_temperature(logits(kept, held_out[0]), held_out[1]))

@@ -13,7 +13,7 @@ from training.data import CLASSES, load_fashion_mnist, tensors
 from training.fit import Recipe, evaluate, fit
 from training.packaging import write_package
 from worker.inference.networks.architectures import fmnist_mlp
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 
 NAME = "fmnist-mlp"
 VERSION = "1"
@@ -21,7 +21,7 @@ VERSION = "1"
 RECIPE = Recipe(epochs=20, batch_size=256, learning_rate=1e-3, weight_decay=0.3, label_smoothing=0.0, seed=20261123)
 
 
-def train(package: Path, cache: Path, _docs: Path, _compute: Compute) -> Manifest:
+def train(package: Path, cache: Path, _docs: Path, _compute: Device) -> Manifest:
     """Train, measure on the test images once, write the package, and return its manifest."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)

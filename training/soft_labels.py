@@ -17,7 +17,7 @@ from tqdm import tqdm
 from jobs.model_manifest import SecondLook
 from training.data import LIMITS, load_fashion_mnist, tensors
 from worker.inference.classifier import Classifier
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 from worker.inference.packages.load import load_package
 from worker.inference.second_look import views
 
@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("data/training"))
     options = parser.parse_args()
     inputs, _ = tensors(load_fashion_mnist(options.cache, held_out=60_000 - options.images).train)
-    compute = Compute.of("auto", "bfloat16")
-    logits = said_of([load_package(it, LIMITS, compute) for it in options.packages], inputs)
+    device = Device.of("auto", "bfloat16")
+    logits = said_of([load_package(it, LIMITS, device) for it in options.packages], inputs)
     write_soft_labels(logits, options.temperature, options.file)
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data import LIMITS, load_fashion_mnist, tensors
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 from worker.inference.packages.load import load_package
 
 BATCH, ROUNDS = 64, 3
@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 def cost(folder: Path, precision: str, batches: list[NDArray[np.float32]]) -> Cost:
-    classifier = load_package(folder, LIMITS, Compute.of("cpu", precision))
+    classifier = load_package(folder, LIMITS, Device.of("cpu", precision))
     rounds = list[float]()
     for _ in range(ROUNDS):
         started = time.process_time()

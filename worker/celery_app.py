@@ -20,9 +20,9 @@ from jobs.store.doorbell import queue_of
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
 from worker.broker import DoorbellAMQP
-from worker.lifecycle import Processes, Role
-from worker.outage_log import Outage
-from worker.process_state import close_notes, fault, model_faults, open_notes
+from worker.lifecycle import WorkerKind, WorkerLifecycle
+from worker.outage_log import OutageLog
+from worker.process_state import close_process_state, model_load_errors, open_process_state, stop_reason
 from worker.settings import LeasingSettings
 from worker.store import open_store
 
@@ -33,7 +33,7 @@ FAULT_SECONDS = 120  # Docker waits for up to a minute before it starts a contai
 log = logging.getLogger(__name__)
 
 
-def make_celery(settings: LeasingSettings, role: Role) -> Celery:
+def make_celery(settings: LeasingSettings, role: WorkerKind) -> Celery:
     """The application of a worker of this kind."""
     app = Celery(
         "darkroom",
@@ -66,7 +66,7 @@ def make_celery(settings: LeasingSettings, role: Role) -> Celery:
             "health_check_interval": 10,
         },
     )
-    processes = Processes(settings, role)
+    processes = WorkerLifecycle(settings, role)
     known = {*role.models, *map(name_of, role.models)}
 
     def serve(task: Task, *rung_for: Any, **_: Any) -> None:  # whatever else another version's doorbell says: it rings
@@ -107,7 +107,7 @@ def start_up(settings: type[S], name: str) -> S:
         sys.exit(f"darkroom {name}: {error}")
 
 
-def run(app: Celery, settings: LeasingSettings, role: Role, introduce: Callable[[], None]) -> None:
+def run(app: Celery, settings: LeasingSettings, role: WorkerKind, introduce: Callable[[], None]) -> None:
     """Work until told to stop, or until no child can. `introduce` makes the worker known, once Redis is there.
 
     Raises:
@@ -115,33 +115,33 @@ def run(app: Celery, settings: LeasingSettings, role: Role, introduce: Callable[
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # until Celery has its own; a container's first process has none
         signal.signal(number, lambda *_: sys.exit())
-    open_notes()
+    open_process_state()
     try:
         _introduce(settings, introduce)
         app.worker_main(_arguments(role))
     except (SettingsError, ModelPackageError) as error:
         sys.exit(f"darkroom {role.name}: {error}")
     finally:
-        reason, faults = fault(), {**role.faults, **model_faults()}
-        close_notes()
+        reason, load_errors = stop_reason(), {**role.load_errors, **model_load_errors()}
+        close_process_state()
         if reason:
-            if faults.keys() >= set(role.models):
-                tell_faults(settings, faults)
+            if load_errors.keys() >= set(role.models):
+                tell_faults(settings, load_errors)
             sys.exit(f"darkroom {role.name}: {reason}")
 
 
-def tell_faults(settings: LeasingSettings, faults: Mapping[str, str]) -> None:
+def tell_faults(settings: LeasingSettings, load_errors: Mapping[str, str]) -> None:
     """Leave word of why a worker of this host serves nothing, as it ends. None: take back what one before it left."""
     try:
         with closing(open_store(settings)) as store:
-            store.show_faults(socket.gethostname(), faults, seconds=FAULT_SECONDS)
+            store.show_load_errors(socket.gethostname(), load_errors, seconds=FAULT_SECONDS)
     except RedisError as error:
         log.warning("Redis was not told why: %s", error)
 
 
 def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None:
     check_server(settings)
-    outage = Outage("worker")
+    outage = OutageLog("worker")
     while True:
         try:
             introduce()
@@ -151,11 +151,11 @@ def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None
         except RedisError as error:
             outage.failed(error)
             time.sleep(_RETRY_SECONDS)
-    outage.worked()
+    outage.recovered()
     check_server(settings)  # again: the first time it may not have been there
 
 
-def _arguments(role: Role) -> list[str]:
+def _arguments(role: WorkerKind) -> list[str]:
     """The command line of `celery worker`."""
     options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
     pool = ["--pool=prefork", f"--concurrency={role.children}"]

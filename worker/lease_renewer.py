@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from worker.outage_log import Outage
-from worker.process_state import is_ending
+from worker.outage_log import OutageLog
+from worker.process_state import is_stopping
 from worker.settings import LeasingSettings
 from worker.store import open_store
 
 log = logging.getLogger(__name__)
 
 
-class Keeper(threading.Thread):
+class LeaseRenewer(threading.Thread):
     def __init__(self, settings: LeasingSettings, model: str, ref: str, process: str) -> None:
         super().__init__(name="lease keeper", daemon=True)
         self._settings = settings
@@ -27,7 +27,7 @@ class Keeper(threading.Thread):
         self._stopped = threading.Event()
 
     @contextmanager
-    def keeping(self, token: str) -> Iterator[None]:
+    def renewing(self, token: str) -> Iterator[None]:
         """Renew this lease until the end of the block, but no longer than a task may take."""
         self._held[token] = time.monotonic()
         try:
@@ -41,19 +41,19 @@ class Keeper(threading.Thread):
     def run(self) -> None:
         every = self._settings.renew_seconds
         parent = os.getppid()
-        outage = Outage(f"lease keeper of {os.getpid()}")
+        outage = OutageLog(f"lease keeper of {os.getpid()}")
         while True:
             renewable, killed = self._renewable(), os.getppid() != parent
             if killed and not renewable:  # with its work done: or it hangs
                 os._exit(1)
             try:
-                shows = not (killed or is_ending())
+                shows = not (killed or is_stopping())
                 first, *others = renewable or [""]
                 if shows:
-                    self._store.show_presence(*self._presence, seconds=every * 3 + 1, token=first)
+                    self._store.heartbeat(*self._presence, seconds=every * 3 + 1, token=first)
                 for token in others if shows else renewable:
                     self._store.renew(token)
-                outage.worked()
+                outage.recovered()
             except RedisError as error:
                 outage.failed(error)
             except Exception:  # whatever it is, the next round must come

@@ -15,19 +15,19 @@ from billiard import active_children
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.store.doorbell import queue_of
 from jobs.store.keys import TASK
-from worker.process_state import close_notes, model_faults, note_ending, note_fault
+from worker.process_state import close_process_state, model_load_errors, write_stop_reason, write_stopping
 from worker.reaper import Reaper
 from worker.settings import LeasingSettings
 
 log = logging.getLogger(__name__)
 
-_BOOT = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
+_WORKER_ID = "DARKROOM_BOOT"  # in the environment, which spawned children inherit
 _MAINTAIN_POOL_SECONDS = 0.5
 _GC_OBJECTS = 20_000  # made and not yet dropped, before it looks at the new ones; 700 by default
 _STOP_SECONDS = 8  # Celery notices after up to 5 s
 
 
-class Server(Protocol):
+class ChildService(Protocol):
     """What a child process runs."""
 
     def start(self) -> None:
@@ -38,7 +38,7 @@ class Server(Protocol):
 
 
 @dataclass(frozen=True)
-class Role:
+class WorkerKind:
     """What tells one kind of worker from another."""
 
     name: str
@@ -47,22 +47,22 @@ class Role:
     models: tuple[str, ...]
     """What is served, each as `name@version`. Its doorbells are taken, and those of its name while it is the newest."""
     children: int
-    open_server: Callable[[str], Server]
+    open_server: Callable[[str], ChildService]
     """Called in each child with the worker's boot id. Imports what the main process has no use for."""
     fault: str
     """What it means when that fails."""
     task: str = TASK
     reaper: type[Reaper] = Reaper
-    faults: Mapping[str, str] = field(default_factory=dict)
+    load_errors: Mapping[str, str] = field(default_factory=dict)
     """Models that cannot be served, and why, where that is known before a child has tried."""
 
 
-class Processes:
-    def __init__(self, settings: LeasingSettings, role: Role) -> None:
+class WorkerLifecycle:
+    def __init__(self, settings: LeasingSettings, role: WorkerKind) -> None:
         self._settings = settings
         self._role = role
         self._reaper: Reaper | None = None
-        self._server: Server | None = None
+        self._server: ChildService | None = None
 
     def serve(self, task_id: str, model: str) -> None:
         assert self._server is not None
@@ -71,7 +71,7 @@ class Processes:
     # -- the main process
 
     def main_starts(self, **_: Any) -> None:
-        os.environ[_BOOT] = uuid.uuid4().hex[:8]
+        os.environ[_WORKER_ID] = uuid.uuid4().hex[:8]
 
     def main_is_ready(self, sender: Any, **_: Any) -> None:
         # A child's exit sentinel can fire before the child can be waited for; Celery would then see the death only
@@ -86,19 +86,19 @@ class Processes:
         self._reaper = self._role.reaper(
             self._settings,
             self._role.models,
-            os.environ[_BOOT],
+            os.environ[_WORKER_ID],
             _give_up,
-            faults=self._faults,
+            load_errors=self._load_errors,
             listen_to=listen_to,
         )
         self._reaper.start()
 
-    def _faults(self) -> Mapping[str, str]:
-        return {**self._role.faults, **model_faults()}
+    def _load_errors(self) -> Mapping[str, str]:
+        return {**self._role.load_errors, **model_load_errors()}
 
     def main_is_stopping(self, **_: Any) -> None:
         """Told to stop: from here on it takes no doorbell, while its children end what they have."""
-        note_ending()
+        write_stopping()
         if self._reaper is not None:
             self._reaper.ending()
 
@@ -118,7 +118,7 @@ class Processes:
 
     def child_starts(self, **_: Any) -> None:
         try:
-            self._server = self._role.open_server(os.environ[_BOOT])
+            self._server = self._role.open_server(os.environ[_WORKER_ID])
             # What is loaded by now stays: Python need not look through it for cycles, a tenth of a busy child's time.
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS, 20, 50)
@@ -126,7 +126,7 @@ class Processes:
         except Exception as error:  # Celery would log it and send work to this child all the same
             if not isinstance(error, (ModelPackageError, SettingsError)):
                 log.exception("a child cannot start")
-            note_fault(f"{self._role.fault}: {error}")
+            write_stop_reason(f"{self._role.fault}: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
 
@@ -142,7 +142,7 @@ def _consume_from(consumer: Any, queues: frozenset[str]) -> None:
 def _give_up(reason: str) -> None:
     """Stop this worker for a fault: asked first, and ended where its event loop does not hear that."""
     log.error("giving up: %s", reason)
-    note_fault(reason)
+    write_stop_reason(reason)
     end = threading.Timer(_STOP_SECONDS, _end)
     end.daemon = True
     end.start()
@@ -152,5 +152,5 @@ def _give_up(reason: str) -> None:
 def _end() -> None:
     for child in active_children():  # one that hangs would outlive this process
         os.kill(child.pid, signal.SIGKILL)
-    close_notes()
+    close_process_state()
     os._exit(1)

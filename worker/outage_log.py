@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 REMIND_SECONDS = 60
 
 
-class Outage:
+class OutageLog:
     """What one thread sees of Redis."""
 
     def __init__(self, who: str) -> None:
@@ -25,7 +25,7 @@ class Outage:
         self._said = now
         log.warning("%s: waiting for Redis: %s", self._who, error)
 
-    def worked(self) -> None:
+    def recovered(self) -> None:
         if self._since is not None:
             log.warning("%s: Redis is back after %.0f s", self._who, time.monotonic() - self._since)
             self._since = None

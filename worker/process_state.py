@@ -10,25 +10,25 @@ from tempfile import NamedTemporaryFile, mkdtemp
 _FOLDER = "DARKROOM_NOTES"  # in the environment, which spawned children inherit
 
 
-def open_notes() -> None:
+def open_process_state() -> None:
     """In the main process, before there are children."""
     os.environ[_FOLDER] = mkdtemp(prefix="darkroom-")
 
 
-def close_notes() -> None:
+def close_process_state() -> None:
     shutil.rmtree(os.environ.pop(_FOLDER))
 
 
-def note_fault(reason: str) -> None:
+def write_stop_reason(reason: str) -> None:
     """Why this worker stops, where that is for a fault of its own."""
     _write("fault", reason)
 
 
-def fault() -> str:
+def stop_reason() -> str:
     return _read("fault") or ""
 
 
-def note_served(hashes: Mapping[str, str]) -> None:
+def write_served(hashes: Mapping[str, str]) -> None:
     """In the main process: what children are to serve, each `name@version` with the sha256 of its weights."""
     _write("served", json.dumps(dict(hashes)))
 
@@ -37,22 +37,22 @@ def served() -> dict[str, str]:
     return _object("served")
 
 
-def note_model_faults(faults: Mapping[str, str]) -> None:
+def write_load_errors(load_errors: Mapping[str, str]) -> None:
     """In a child: models that it cannot serve, and why."""
-    _write("model-faults", json.dumps(dict(faults)))
+    _write("model-faults", json.dumps(dict(load_errors)))
 
 
-def model_faults() -> dict[str, str]:
+def model_load_errors() -> dict[str, str]:
     """What the last child that was started has noted."""
     return _object("model-faults")
 
 
-def note_ending() -> None:
+def write_stopping() -> None:
     """In the main process: no child is to show its presence any more."""
     _write("ending", "")
 
 
-def is_ending() -> bool:
+def is_stopping() -> bool:
     return _read("ending") is not None
 
 

@@ -12,10 +12,10 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from redis.exceptions import RedisError
 
 from jobs.item_codes import ItemCode
-from jobs.model_manifest import name_of, natural
+from jobs.model_manifest import name_of, natural_sort_key
 from jobs.store.leases import WORKER_LOST
 from worker.oom import oom_kills
-from worker.outage_log import Outage
+from worker.outage_log import OutageLog
 from worker.settings import LeasingSettings
 from worker.store import open_store
 
@@ -32,13 +32,13 @@ class Reaper(threading.Thread):
         self,
         settings: LeasingSettings,
         models: Sequence[str],
-        boot: str,
+        worker_id: str,
         give_up: Callable[[str], None],
         *,
-        faults: Callable[[], Mapping[str, str]] = dict,
+        load_errors: Callable[[], Mapping[str, str]] = dict,
         listen_to: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
-        """`faults` tells which of the models this worker cannot serve, and why.
+        """`load_errors` tells which of the models this worker cannot serve, and why.
 
         `listen_to` is told at each scan whose doorbells are to be taken: those of what is served, and those of its name
         as long as no newer version is ready.
@@ -46,19 +46,19 @@ class Reaper(threading.Thread):
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
         self._models = models
-        self._faults = faults
+        self._load_errors = load_errors
         self._listen_to = listen_to
         self._heard = frozenset(models)
         self._outdated = Counter[str]()  # for how many scans there has been a newer version of a name
         self._told = set[str]()
         self._ending = threading.Event()
-        self._boot = boot
+        self._worker_id = worker_id
         self._give_up = give_up
         self._store = open_store(settings)
         self._deaths = queue.SimpleQueue[tuple[str, ItemCode] | None]()
         self._unreleased = deque[tuple[str, ItemCode]]()
         self._seen = dict[str, str]()
-        self._outage = Outage("housekeeping")
+        self._outage = OutageLog("housekeeping")
         self._bell_taken = threading.Event()
         self._idle_scans = 0
         self._was_ready = self._ever_ready = False
@@ -105,7 +105,7 @@ class Reaper(threading.Thread):
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
-            self._outage.worked()
+            self._outage.recovered()
         except RedisError as error:
             self._outage.failed(error)
             self._forget()
@@ -121,18 +121,18 @@ class Reaper(threading.Thread):
     def _leave(self) -> None:
         self._release()
         self._take_back_presence()
-        self._store.show_faults(self._boot, {}, seconds=0)
+        self._store.show_load_errors(self._worker_id, {}, seconds=0)
 
     def _take_back_presence(self) -> None:
         for name in set(map(name_of, self._models)):
-            self._store.leave(name, f"{self._boot}|")
+            self._store.leave(name, f"{self._worker_id}|")
 
     def _release(self) -> None:
         """Free the leases of children that died. A death is struck off once Redis has answered for it."""
         while self._unreleased:
             task_id, why = self._unreleased[0]
-            for token in self._store.tokens(f"{self._boot}|{task_id}|"):
-                log.warning("%s: %d chunks of a dead child are ready again", why, self._store.lapse(token, why))
+            for token in self._store.tokens(f"{self._worker_id}|{task_id}|"):
+                log.warning("%s: %d chunks of a dead child are ready again", why, self._store.release(token, why))
             self._unreleased.popleft()
 
     def _scan(self) -> None:
@@ -142,7 +142,9 @@ class Reaper(threading.Thread):
             self._take_back_presence()
             return
         processes = {name: self._store.ready_processes(name) for name in set(map(name_of, self._models))}
-        own = {ref for found in processes.values() for ref, process in found if process.startswith(f"{self._boot}|")}
+        own = {
+            ref for found in processes.values() for ref, process in found if process.startswith(f"{self._worker_id}|")
+        }
         served = self._served(own)
         self._choose_bells(served, processes)
         ready = bool(own)
@@ -156,13 +158,15 @@ class Reaper(threading.Thread):
 
         One that some child cannot serve, and another is ready to, is served.
         """
-        faults = self._faults()
-        if faults:
-            self._store.show_faults(self._boot, faults, seconds=self._settings.reap_seconds * FAULT_SCANS)
-        for model in faults.keys() - self._told:
-            log.error("%s is not served: %s", model, faults[model])
+        load_errors = self._load_errors()
+        if load_errors:
+            self._store.show_load_errors(
+                self._worker_id, load_errors, seconds=self._settings.reap_seconds * FAULT_SCANS
+            )
+        for model in load_errors.keys() - self._told:
+            log.error("%s is not served: %s", model, load_errors[model])
             self._told.add(model)
-        return [model for model in self._models if model not in faults or model in ready]
+        return [model for model in self._models if model not in load_errors or model in ready]
 
     def _choose_bells(self, served: Sequence[str], processes: Mapping[str, list[tuple[str, str]]]) -> None:
         """Take the doorbells of what is served; those of a name only where no newer version of it is ready.
@@ -171,7 +175,7 @@ class Reaper(threading.Thread):
         """
         wanted = set(served)
         for name in set(map(name_of, served)):
-            newest = max((ref for ref, _ in processes[name]), key=natural, default=None)
+            newest = max((ref for ref, _ in processes[name]), key=natural_sort_key, default=None)
             outdated = newest is not None and newest not in served
             self._outdated[name] = self._outdated[name] + 1 if outdated else 0
             if not outdated or (name in self._heard and self._outdated[name] < OUTDATED_SCANS):
@@ -187,7 +191,7 @@ class Reaper(threading.Thread):
         for token, end in overdue.items():
             if self._seen.get(token) == end:
                 log.warning(
-                    "%d chunks of a lapsed lease are ready again", self._store.lapse(token, WORKER_LOST, seen=end)
+                    "%d chunks of a lapsed lease are ready again", self._store.release(token, WORKER_LOST, seen=end)
                 )
         self._seen = overdue
 
@@ -204,7 +208,7 @@ class Reaper(threading.Thread):
         if ready and (
             self._bell_taken.is_set()
             or not any(map(self._store.bells, self._heard))
-            or self._store.tokens(f"{self._boot}|")
+            or self._store.tokens(f"{self._worker_id}|")
         ):
             self._bell_taken.clear()
             self._idle_scans = 0

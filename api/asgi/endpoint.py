@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.asgi.request_id import Envelope, request_id
+from api.asgi.request_id import RequestIdMiddleware, request_id
 from jobs.errors import JobNotFound
 from jobs.ids import from_text
 
@@ -120,7 +120,7 @@ class Express:
 
     def __init__(self, app: FastAPI, *, collection: str, submit: Callable[..., Any], get: Callable[..., Any]) -> None:
         self._app = app
-        self._enveloped = Envelope(app)
+        self._enveloped = RequestIdMiddleware(app)
         self._collection = collection
         self._submit = direct(submit)
         self._get = direct(get)

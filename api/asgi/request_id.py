@@ -18,7 +18,7 @@ def request_id(scope: Scope) -> tuple[bytes, bytes]:
     return _HEADER, b"%032x" % random.getrandbits(128)
 
 
-class Envelope:
+class RequestIdMiddleware:
     """Outside of all else, so that the answer to an unforeseen error has an id, too."""
 
     def __init__(self, app: ASGIApp) -> None:

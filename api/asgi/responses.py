@@ -21,5 +21,5 @@ class _Json(Response):
             self.raw_headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
 
 
-def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return _Json(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), status, headers or {})

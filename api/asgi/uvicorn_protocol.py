@@ -12,14 +12,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _JOINED_BYTES_MAX = 64 << 10  # larger pieces are not copied for the sake of one call
 
 
-class Protocol(HttpToolsProtocol):
+class SingleWriteProtocol(HttpToolsProtocol):
     """What `uvicorn.run` is given as `http`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop)))
+        super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
 
 
-class _Joining:
+class _CoalescingTransport:
     """A transport that holds a piece back for the next one, until the end of this turn of the loop at the latest."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -35,11 +35,11 @@ class _Joining:
 
     def write(self, data: bytes) -> None:
         if self._held:
-            held, self._held = self._held, b""
+            followed_streams, self._held = self._held, b""
             if len(data) <= _JOINED_BYTES_MAX:
-                self._transport.write(held + data)
+                self._transport.write(followed_streams + data)
                 return
-            self._transport.write(held)
+            self._transport.write(followed_streams)
         elif len(data) <= _JOINED_BYTES_MAX:
             self._held = data
             self._loop.call_soon(self._flush)
@@ -52,6 +52,6 @@ class _Joining:
 
     def _flush(self) -> None:
         if self._held:
-            held, self._held = self._held, b""
+            followed_streams, self._held = self._held, b""
             if not self._transport.is_closing():  # the client may have gone since
-                self._transport.write(held)
+                self._transport.write(followed_streams)

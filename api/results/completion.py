@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from starlette.types import Receive
 
 from jobs.errors import StoreUnavailable
-from jobs.store.job_reader import JobStore
+from jobs.store.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
 from jobs.store.notices import unpack_notices
 
@@ -30,8 +30,8 @@ _REREAD_AT_ONCE = 1000
 _RESUBSCRIBE_SECONDS = 0.2
 
 
-class Waiters:
-    def __init__(self, store: JobStore, redis_url: str, database: int, reread_seconds: float) -> None:
+class JobCompletions:
+    def __init__(self, store: JobReader, redis_url: str, database: int, reread_seconds: float) -> None:
         self._store = store
         self._redis_url = redis_url
         self._channel = f"{ENDED_CHANNEL}.{database}"
@@ -57,14 +57,14 @@ class Waiters:
             self._wake(job_id)
 
     @contextmanager
-    def waiting_for(self, job_id: bytes, *, to_come: bool = False) -> Iterator[asyncio.Future[bytes]]:
+    def subscribe(self, job_id: bytes, *, expected: bool = False) -> Iterator[asyncio.Future[bytes]]:
         """A future that is done once the job has ended or is gone. Look at the job only after this was entered.
 
-        Its result is what `end_as_told` takes. One that is `to_come` is not gone before it `came`.
+        Its result is what `apply_notice` takes. One that is `expected` is not gone before it `accepted`.
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(future)
-        if to_come:
+        if expected:
             self._to_come.add(job_id)
         if self.released:
             _finish(future)
@@ -77,7 +77,7 @@ class Waiters:
                 del self._waiting[job_id]
                 self._to_come.discard(job_id)
 
-    def came(self, job_id: bytes) -> None:
+    def accepted(self, job_id: bytes) -> None:
         """The job is in the store."""
         self._to_come.discard(job_id)
 
@@ -129,7 +129,7 @@ class Waiters:
                 self._wake(job_id)
 
 
-async def until_done(future: asyncio.Future[bytes], seconds: float, receive: Receive) -> bytes:
+async def wait_for(future: asyncio.Future[bytes], seconds: float, receive: Receive) -> bytes:
     """Wait for the future, so many seconds, or until the client goes away. Returns its result, or b""."""
     loop = asyncio.get_running_loop()
     gone: asyncio.Task[None] | None = None

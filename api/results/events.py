@@ -20,11 +20,11 @@ async def events(calls: Services, job: Job, seen: str) -> AsyncGenerator[bytes]:
     Raises:
         TooManyStreams: before the first event.
     """
-    with calls.held.holding(job.id) as held:
+    with calls.followed_streams.holding(job.id) as followed_streams:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         quiet_since = asyncio.get_running_loop().time()
         while True:
-            view = await calls.views.job(job)
+            view = await calls.presenter.job(job)
             number = _id(job)
             if number != seen:
                 yield _event("counts", number, {name: view[name] for name in ("status", "counts", "eta_seconds")})
@@ -32,7 +32,7 @@ async def events(calls: Services, job: Job, seen: str) -> AsyncGenerator[bytes]:
             if job.state.ended:
                 yield _event("end", END_ID, view)
                 return
-            if not await held.pause():
+            if not await followed_streams.pause():
                 return
             if asyncio.get_running_loop().time() - quiet_since >= calls.settings.sse_heartbeat_seconds:
                 yield b": still running\n\n"

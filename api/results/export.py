@@ -1,16 +1,16 @@
 """All results of a job as lines, straight from what the store keeps of each chunk.
 
-Going through `Views.item`, with an await and dicts for each item, takes several times as long.
+Going through `JobPresenter.item`, with an await and dicts for each item, takes several times as long.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from api.results.line_formats import Flat, Form, Names
+from api.results.line_formats import Flat, LineFormat, Names
 from jobs.codec import unpack_flat
 from jobs.records import Failure, ItemState, Job, JobState
-from jobs.store.job_hash import Rows, names_from
-from jobs.store.job_reader import JobStore
+from jobs.store.job_hash import StoredChunks, decode_names
+from jobs.store.job_reader import JobReader
 from jobs.store.model_registry import ModelRegistry
 
 _CHUNKS_A_READ = 16  # about 1,000 items, and 300 kB of lines
@@ -23,7 +23,7 @@ class ResultLines:
     whether to look again.
     """
 
-    def __init__(self, store: JobStore, models: ModelRegistry, form: Form, status: ItemState | None) -> None:
+    def __init__(self, store: JobReader, models: ModelRegistry, form: LineFormat, status: ItemState | None) -> None:
         self._store = store
         self._models = models
         self._form = form
@@ -49,21 +49,21 @@ class ResultLines:
             if not await wait():
                 return
 
-    async def _read(self, rows: Rows, first: int, *, to_the_first_pending: bool) -> tuple[bytes, int, int]:
+    async def _read(self, rows: StoredChunks, first: int, *, to_the_first_pending: bool) -> tuple[bytes, int, int]:
         """The lines of these chunks, how many chunks that was, and how many items."""
         lines, items, done = list[bytes](), 0, 0
         for packed, packed_names in rows.chunks:
             if packed is None and to_the_first_pending and not rows.state.ended:
                 break
-            names = names_from(packed_names)
+            names = decode_names(packed_names)
             lines.append(await self._chunk(rows, first + items, names, packed))
             items += len(names)
             done += 1
         return b"".join(lines), done, items
 
-    async def _chunk(self, rows: Rows, first: int, names: Names, packed: bytes | None) -> bytes:
+    async def _chunk(self, rows: StoredChunks, first: int, names: Names, packed: bytes | None) -> bytes:
         if packed is None:
-            failure = None if rows.gave_up is None else Failure(rows.gave_up)
+            failure = None if rows.failure_code is None else Failure(rows.failure_code)
             state = _state_without_result(rows.state, failure)
             wanted = state is not ItemState.PENDING if self._status is None else state is self._status
             return self._form.alike(first, names, state, failure) if wanted else b""

@@ -1,6 +1,6 @@
 """All results of a job as lines, NDJSON or CSV, straight from what the store keeps of each chunk.
 
-Going through `Views.item`, with an await and dicts for each item, takes several times as long.
+Going through `JobPresenter.item`, with an await and dicts for each item, takes several times as long.
 """
 
 import csv
@@ -23,7 +23,7 @@ Flat = tuple[Any, ...]
 """Class, confidence, class, confidence …, best first."""
 
 
-class Form(Protocol):
+class LineFormat(Protocol):
     """One way to write items. Each method writes one chunk, whose first item has the index `first`."""
 
     head: bytes

@@ -10,16 +10,16 @@ from starlette.responses import Response
 
 from api import schemas
 from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
-from api.asgi.responses import answer
+from api.asgi.responses import json_response
 from api.auth import Calls, Owner
-from api.results.completion import until_done
+from api.results.completion import wait_for
 from api.services import Services
 from api.submissions.submit import Accepted, Order, key_digest
 from jobs.errors import InvalidRequest, StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import TOP_K_MAX, Job, JobState, Lane
 from jobs.settings import ModelRef
-from jobs.store.notices import end_as_told
+from jobs.store.notices import apply_notice
 from jobs.webhooks import check_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
@@ -81,12 +81,12 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
     wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
     if wait is None:
         return await _accepted(calls, await calls.intake.submit(request, order, job_id))
-    with calls.waiters.waiting_for(job_id, to_come=True) as ended:
+    with calls.completions.subscribe(job_id, expected=True) as ended:
         accepted = await calls.intake.submit(request, order, job_id)
-        calls.waiters.came(job_id)
-        told = b"" if accepted.replayed else await until_done(ended, wait, request.receive)
+        calls.completions.accepted(job_id)
+        told = b"" if accepted.replayed else await wait_for(ended, wait, request.receive)
     job = accepted.job
-    if not end_as_told(job, told):
+    if not apply_notice(job, told):
         read = _until_ended(request, calls, job, wait) if accepted.replayed else calls.store.get(job.id, owner)
         with suppress(StoreUnavailable):  # the job stands all the same
             job = await read
@@ -101,12 +101,12 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
 )
 async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
     if query.idempotency_key is not None:
-        job = await calls.store.keyed(owner, key_digest(query.idempotency_key))
+        job = await calls.store.by_idempotency_key(owner, key_digest(query.idempotency_key))
         found = [job] if job is not None and query.status in (None, job.state) else []
-        return answer({"jobs": [await calls.views.job(job) for job in found], "next_cursor": None})
+        return json_response({"jobs": [await calls.presenter.job(job) for job in found], "next_cursor": None})
     jobs, next_cursor = await calls.store.list(owner, before=query.cursor, limit=query.limit, state=query.status)
-    views = [await calls.views.job(job) for job in jobs]
-    return answer({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
+    views = [await calls.presenter.job(job) for job in jobs]
+    return json_response({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
 
 
 @router.get(
@@ -124,7 +124,7 @@ async def get_job(
     job = await calls.store.get(job_id, owner)
     if wait and not job.state.ended:
         job = await _until_ended(request, calls, job, wait)
-    return answer(await calls.views.job(job))
+    return json_response(await calls.presenter.job(job))
 
 
 @router.post(
@@ -157,7 +157,7 @@ async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """A job that is sealed already stays so."""
     await calls.store.get(job_id, owner)
     await calls.open_jobs.seal(job_id, owner)
-    return answer(await calls.views.job(await calls.store.get(job_id, owner)))
+    return json_response(await calls.presenter.job(await calls.store.get(job_id, owner)))
 
 
 @router.post(
@@ -169,7 +169,7 @@ async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
 async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """A job that has ended stays as it is."""
     await calls.store.cancel(job_id, owner)
-    return answer(await calls.views.job(await calls.store.get(job_id, owner)))
+    return json_response(await calls.presenter.job(await calls.store.get(job_id, owner)))
 
 
 @router.post(
@@ -201,18 +201,18 @@ async def _accepted(calls: Services, accepted: Accepted, headers: dict[str, str]
     if accepted.replayed:
         headers["Idempotency-Replayed"] = "true"
     if job.state.ended and "Preference-Applied" in headers:
-        return answer(await calls.views.job(job), headers=headers)
-    return answer(await calls.views.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
+        return json_response(await calls.presenter.job(job), headers=headers)
+    return json_response(await calls.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
 
 
 async def _until_ended(request: Request, calls: Services, job: Job, seconds: float) -> Job:
     """The job, once it has ended or the time is over."""
-    with calls.waiters.waiting_for(job.id) as ended:
+    with calls.completions.subscribe(job.id) as ended:
         job = await calls.store.get(job.id, job.owner)
         if job.state.ended:
             return job
-        told = await until_done(ended, seconds, request.receive)
-        return job if end_as_told(job, told) else await calls.store.get(job.id, job.owner)
+        told = await wait_for(ended, seconds, request.receive)
+        return job if apply_notice(job, told) else await calls.store.get(job.id, job.owner)
 
 
 def _idempotency_key(request: Request) -> str:

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from api import schemas
-from api.asgi.responses import answer
+from api.asgi.responses import json_response
 from api.auth import Calls, owner_of
 from api.errors import ModelNotFound
 from api.presenters import model_view
 from api.services import Services
-from jobs.model_manifest import Card, name_of
+from jobs.model_manifest import ModelCard, name_of
 from jobs.settings import ModelRef
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(owner_of)])
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(o
     "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.responses(401, 503)
 )
 async def list_models(calls: Calls) -> Response:
-    return answer({"models": await _views(calls, await calls.models.cards()), "faults": await _faults(calls)})
+    return json_response({"models": await _views(calls, await calls.models.cards()), "faults": await _faults(calls)})
 
 
 @router.get(
@@ -39,7 +39,7 @@ async def get_model(
     faults = [fault for fault in await _faults(calls) if name in (fault["model"], name_of(fault["model"]))]
     if not models and not faults:
         raise ModelNotFound
-    return answer({"models": models, "faults": faults})
+    return json_response({"models": models, "faults": faults})
 
 
 async def _faults(calls: Services) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ async def _faults(calls: Services) -> list[dict[str, Any]]:
     return [{"model": model, "detail": why, "workers": count} for (model, why), count in sorted(workers.items())]
 
 
-async def _views(calls: Services, cards: list[Card]) -> list[dict[str, Any]]:
+async def _views(calls: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
     """Of all versions of some models, the newest last."""
     serving = {name: await calls.models.serving(name) for name in {card.name for card in cards}}
     default = {card.name: card.ref for card in cards}

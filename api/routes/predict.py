@@ -5,15 +5,15 @@ from starlette.responses import Response
 
 from api import schemas
 from api.asgi.endpoint import DirectRoute
-from api.asgi.responses import answer
+from api.asgi.responses import json_response
 from api.auth import Calls, Owner
 from api.errors import UnclassifiableImage, WaitTimeout
-from api.results.completion import until_done
+from api.results.completion import wait_for
 from api.submissions.submit import Order
 from jobs.errors import StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import Failure, Lane
-from jobs.store.notices import end_as_told
+from jobs.store.notices import apply_notice
 
 router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 
@@ -36,22 +36,22 @@ router = APIRouter(tags=["the book's call"], route_class=DirectRoute)
 async def predict(request: Request, owner: Owner, calls: Calls) -> Response:
     """Multipart with the image in the field `file`."""
     job_id = await calls.intake.new_id(owner)
-    with calls.waiters.waiting_for(job_id, to_come=True) as ended:
+    with calls.completions.subscribe(job_id, expected=True) as ended:
         order = Order(owner, lane=Lane.INTERACTIVE, top_k=1, field="file")
         job = (await calls.intake.submit(request, order, job_id)).job
-        calls.waiters.came(job_id)
-        told = await until_done(ended, calls.settings.predict_wait_seconds, request.receive)
+        calls.completions.accepted(job_id)
+        told = await wait_for(ended, calls.settings.predict_wait_seconds, request.receive)
     try:
-        if not end_as_told(job, told):
+        if not apply_notice(job, told):
             job = await calls.store.get(job_id, owner)
     except StoreUnavailable:
         raise StoreUnavailable(
             "The image was accepted, but its result cannot be read now.", job_id=to_text(job_id)
         ) from None
-    if job.only_item is None or job.only_item.outcome is None:
+    if job.single_item is None or job.single_item.outcome is None:
         await calls.store.cancel(job_id, owner)  # nobody will ask for it again
         raise WaitTimeout
-    if isinstance(job.only_item.outcome, Failure):
-        raise UnclassifiableImage(job.only_item.outcome.detail, item_code=job.only_item.outcome.code)
-    view = await calls.views.item(job.only_item)
-    return answer({"class": view["class"], "confidence": f"{view['confidence']:.4f}"})
+    if isinstance(job.single_item.outcome, Failure):
+        raise UnclassifiableImage(job.single_item.outcome.detail, item_code=job.single_item.outcome.code)
+    view = await calls.presenter.item(job.single_item)
+    return json_response({"class": view["class"], "confidence": f"{view['confidence']:.4f}"})

@@ -15,11 +15,11 @@ from starlette.responses import Response, StreamingResponse
 from api import schemas
 from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
 from api.asgi.request_id import HEAD
-from api.asgi.responses import answer
+from api.asgi.responses import json_response
 from api.auth import Calls, Owner
 from api.results.events import END_ID, events
 from api.results.export import ResultLines
-from api.results.line_formats import Csv, Form, Ndjson
+from api.results.line_formats import Csv, LineFormat, Ndjson
 from api.services import Services
 from jobs.errors import InvalidRequest
 from jobs.ids import to_text
@@ -75,8 +75,8 @@ async def results(
     if wanted is Format.JSON:
         if query.follow:
             raise InvalidRequest("follow: NDJSON and CSV can be followed, pages cannot.")
-        return _zipped(request, answer(await _page(calls, job, query), headers=_VARY))
-    form: Form = Csv() if wanted is Format.CSV else Ndjson()
+        return _zipped(request, json_response(await _page(calls, job, query), headers=_VARY))
+    form: LineFormat = Csv() if wanted is Format.CSV else Ndjson()
     lines = ResultLines(calls.store, calls.models, form, query.status)
     headers, media_type = dict(_VARY), _NDJSON
     if wanted is Format.CSV:
@@ -120,13 +120,13 @@ async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any
             next_cursor = f"{number}-{at}-{item.index}"
             break
         if query.status in (None, item.state):
-            views.append(await calls.views.item(item))
+            views.append(await calls.presenter.item(item))
     return {"items": views, "next_cursor": next_cursor}
 
 
 async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
-    with calls.held.holding(job.id) as held:
-        async for data in lines.of(job, held.pause):
+    with calls.followed_streams.holding(job.id) as followed_streams:
+        async for data in lines.of(job, followed_streams.pause):
             yield data
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api import schemas
 from api.asgi.endpoint import DirectRoute, JobId
-from api.asgi.responses import answer
+from api.asgi.responses import json_response
 from api.auth import Calls, Owner
 from jobs.store.webhooks import Webhook, WebhookState, read_webhook
 from jobs.times import iso_time
@@ -55,7 +55,7 @@ class WebhookResource(BaseModel):
 async def get_webhook(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """The URL is shown without its query, which may hold a secret."""
     job = await calls.store.get(job_id, owner)
-    return answer(_view(await read_webhook(calls.link, job)))
+    return json_response(_view(await read_webhook(calls.client, job)))
 
 
 def _view(webhook: Webhook) -> dict[str, Any]:

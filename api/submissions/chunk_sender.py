@@ -5,9 +5,9 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from jobs.errors import IdempotencyKeyReused
-from jobs.store.open_job_parts import OpenJobs, Part, Progress
+from jobs.store.open_job_parts import OpenJobParts, Part, Progress
 from jobs.store.submit import Chunk
-from jobs.store.upload_budget import UploadRoom
+from jobs.store.upload_budget import UploadBudget
 
 DIGEST_BYTES = 16
 
@@ -17,7 +17,7 @@ def new_digest(*terms: object) -> blake2b:
     return blake2b(repr(terms).encode(), digest_size=DIGEST_BYTES)
 
 
-def feed(digest: blake2b, chunk: Chunk) -> None:
+def update_digest(digest: blake2b, chunk: Chunk) -> None:
     digest.update(chunk.packed_names)
     digest.update(chunk.data or b"")
 
@@ -30,15 +30,15 @@ class ChunkStream:
 
     def __init__(
         self,
-        open_jobs: OpenJobs,
-        room: UploadRoom,
+        open_jobs: OpenJobParts,
+        upload_budget: UploadBudget,
         room_wait_seconds: float,
         part: Part,
         digest: blake2b,
         before: Progress,
     ) -> None:
         self._open_jobs = open_jobs
-        self._room = room
+        self._upload_budget = upload_budget
         self._room_wait_seconds = room_wait_seconds
         self._part = part
         self._digest = digest
@@ -57,9 +57,9 @@ class ChunkStream:
         Raises:
             IdempotencyKeyReused: the part has brought something else before.
             QueueFull: there was no room for too long.
-            And as `OpenJobs.add` does, at the latest with the next chunk.
+            And as `OpenJobParts.add` does, at the latest with the next chunk.
         """
-        feed(self._digest, chunk)
+        update_digest(self._digest, chunk)
         self._number += 1
         if self._number <= self._before.chunks:
             if self._number == self._before.chunks:
@@ -68,7 +68,7 @@ class ChunkStream:
         if self._before.done:
             raise IdempotencyKeyReused
         await self.settle()
-        await self._room.take_when_free(chunk.upload_bytes, self._room_wait_seconds)
+        await self._upload_budget.reserve_when_free(chunk.upload_bytes, self._room_wait_seconds)
         self._in_flight = asyncio.create_task(self._add(chunk, self._digest.digest()))
 
     async def end(self, *, skipped: int) -> None:
@@ -80,7 +80,7 @@ class ChunkStream:
             await self._open_jobs.add(self._part, None, self._digest.digest(), done=True, skipped=skipped)
 
     async def settle(self) -> bytes:
-        """Wait for what is in flight. Returns the digest of what was asked and sent. Raises as `OpenJobs.add` does."""
+        """Wait for the chunk in flight. Returns the digest of the request so far. Raises as `OpenJobParts.add` does."""
         task, self._in_flight = self._in_flight, None
         if task is not None:
             await task
@@ -99,4 +99,4 @@ class ChunkStream:
         try:
             await self._open_jobs.add(self._part, chunk, digest)
         finally:
-            self._room.release(chunk.upload_bytes)
+            self._upload_budget.release(chunk.upload_bytes)

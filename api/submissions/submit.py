@@ -12,20 +12,20 @@ from starlette.requests import Request
 
 from api.errors import JobNotEnded, NothingToRetry, UnknownModel, UploadTimeout
 from api.settings import ApiSettings
-from api.submissions.chunk_sender import ChunkStream, feed, new_digest
+from api.submissions.chunk_sender import ChunkStream, new_digest, update_digest
 from api.uploads.body import Body
-from api.uploads.chunks import chunk_of, pump
+from api.uploads.chunks import chunk_of, read_chunks
 from api.uploads.content_type import is_image, open_source, read_image
-from api.uploads.source import Source, UploadedImage
+from api.uploads.source import UploadedImage, UploadSource
 from jobs.errors import DarkroomError, IdempotencyKeyReused, InvalidRequest, QueueFull, UploadTooLarge
 from jobs.ids import to_text
 from jobs.item_codes import ItemCode
 from jobs.records import Item, ItemState, Job, JobState, Lane
-from jobs.store.job_reader import JobStore
+from jobs.store.job_reader import JobReader
 from jobs.store.model_registry import ModelRegistry
-from jobs.store.open_job_parts import OpenJobs, Part, Progress
-from jobs.store.submit import Chunk, Earlier, Submission, Submitter
-from jobs.store.upload_budget import UploadRoom
+from jobs.store.open_job_parts import OpenJobParts, Part, Progress
+from jobs.store.submit import Chunk, ExistingJob, Submission, Submitter
+from jobs.store.upload_budget import UploadBudget
 
 _RIDES_ALONG_BYTES = 256 << 10  # larger chunks are written on their own, so that no small submit waits behind them
 _NEW = Progress(0, b"", done=False)
@@ -61,17 +61,17 @@ class Intake:
     def __init__(
         self,
         settings: ApiSettings,
-        store: JobStore,
+        store: JobReader,
         submitter: Submitter,
-        open_jobs: OpenJobs,
-        room: UploadRoom,
+        open_jobs: OpenJobParts,
+        upload_budget: UploadBudget,
         models: ModelRegistry,
     ) -> None:
         self._settings = settings
         self._store = store
         self._submitter = submitter
         self._open_jobs = open_jobs
-        self._room = room
+        self._upload_budget = upload_budget
         self._models = models
         self._streams = 0
 
@@ -88,7 +88,7 @@ class Intake:
                 that had brought more than a chunk, a canceled job whose id is among the extensions.
         """
         submission = await self._submission(order, job_id)
-        body = Body(request, self._room, self._settings)
+        body = Body(request, self._upload_budget, self._settings)
         try:
             if order.field is None and is_image(body):
                 body.limit(self._settings.upload_seconds_max)
@@ -119,14 +119,14 @@ class Intake:
         """
         name = blake2b(order.key.encode(), digest_size=8).digest() if order.key else os.urandom(8)
         part = Part(job.id, order.owner, job.lane, self._settings.open_job_seconds_max, name)
-        body = Body(request, self._room, self._settings)
+        body = Body(request, self._upload_budget, self._settings)
         try:
             source = await open_source(body, self._settings)
             async with self._streaming(source):
                 before = await self._open_jobs.begin(part)
                 stream = self._chunk_stream(part, new_digest(), before)
                 try:
-                    last = await pump(source, stream.add)
+                    last = await read_chunks(source, stream.add)
                     if last is None:
                         raise InvalidRequest(_NO_IMAGES)
                     body.close()  # from here on the stream counts these bytes
@@ -150,7 +150,7 @@ class Intake:
         order = Order(job.owner, job.model, job.lane, job.top_k, job.webhook_url or "", key)
         submission = await self._submission(order, await self.new_id(job.owner))
         submission.retry_of = job.id
-        source = Source(self._kept(job))
+        source = UploadSource(self._kept(job))
         async with self._streaming(source):
             return await self._submit_stream(source, submission, job.lane)
 
@@ -170,7 +170,7 @@ class Intake:
         lane = order.lane or Lane.INTERACTIVE
         return Submission(job_id, order.owner, name, lane, order.top_k, key=key, webhook_url=order.webhook_url)
 
-    async def _only_image(self, body: Body, source: Source) -> UploadedImage:
+    async def _only_image(self, body: Body, source: UploadSource) -> UploadedImage:
         body.limit(self._settings.upload_seconds_max)
         async with aclosing(source.images) as images:
             # To the end: what comes after the image may make the body a bad one.
@@ -188,7 +188,7 @@ class Intake:
         submission.chunk = chunk
         if submission.key:
             digest = _terms(submission)
-            feed(digest, chunk)
+            update_digest(digest, chunk)
             submission.fingerprint = digest.digest()
         if chunk.upload_bytes > _RIDES_ALONG_BYTES:
             try:
@@ -198,7 +198,7 @@ class Intake:
                 raise
         return await self._accepted(submission, await self._submitter.enqueue(submission))
 
-    async def _submit_stream(self, source: Source, submission: Submission, lane: Lane | None) -> Accepted:
+    async def _submit_stream(self, source: UploadSource, submission: Submission, lane: Lane | None) -> Accepted:
         """An open job underneath: from the first byte where a key is to be claimed, else from the second chunk on."""
         stream: ChunkStream | None = None
         submission.lane = lane or Lane.BULK
@@ -213,10 +213,10 @@ class Intake:
         try:
             if submission.key:
                 outcome = await self._submitter.enqueue(submission, open_seconds=self._settings.hold_seconds)
-                if isinstance(outcome, Earlier):
+                if isinstance(outcome, ExistingJob):
                     return await self._repeat(source, submission, outcome)
                 stream = self._stream_of(submission)
-            last = await pump(source, add)
+            last = await read_chunks(source, add)
             if last is None:
                 raise InvalidRequest(_NO_IMAGES)
             if stream is None and not source.tally.skipped and not source.by_reference:
@@ -233,15 +233,15 @@ class Intake:
             raise
         return Accepted(await self._store.get(submission.id, submission.owner))
 
-    async def _repeat(self, source: Source, submission: Submission, earlier: Earlier) -> Accepted:
+    async def _repeat(self, source: UploadSource, submission: Submission, earlier: ExistingJob) -> Accepted:
         """The answer to the first request, where this one brings the same."""
         digest = _terms(submission)
 
         async def compare(chunk: Chunk) -> None:
-            feed(digest, chunk)
+            update_digest(digest, chunk)
 
-        if (last := await pump(source, compare)) is not None:
-            feed(digest, last)
+        if (last := await read_chunks(source, compare)) is not None:
+            update_digest(digest, last)
         if digest.digest() != earlier.fingerprint:
             raise IdempotencyKeyReused
         return await self._accepted(submission, earlier)
@@ -269,10 +269,12 @@ class Intake:
         return self._chunk_stream(part, _terms(submission), _NEW)
 
     def _chunk_stream(self, part: Part, digest: blake2b, before: Progress) -> ChunkStream:
-        return ChunkStream(self._open_jobs, self._room, self._settings.room_wait_seconds_max, part, digest, before)
+        return ChunkStream(
+            self._open_jobs, self._upload_budget, self._settings.room_wait_seconds_max, part, digest, before
+        )
 
     @asynccontextmanager
-    async def _streaming(self, source: Source) -> AsyncIterator[None]:
+    async def _streaming(self, source: UploadSource) -> AsyncIterator[None]:
         if self._streams >= self._settings.upload_streams_max:
             raise QueueFull("Too many uploads are coming in at once.")
         self._streams += 1
@@ -284,8 +286,8 @@ class Intake:
         finally:
             self._streams -= 1
 
-    async def _accepted(self, submission: Submission, outcome: int | Earlier) -> Accepted:
-        if isinstance(outcome, Earlier):
+    async def _accepted(self, submission: Submission, outcome: int | ExistingJob) -> Accepted:
+        if isinstance(outcome, ExistingJob):
             return Accepted(await self._store.get(outcome.job_id, submission.owner), replayed=True)
         chunk = submission.chunk
         names = chunk.names if chunk is not None else []
@@ -303,10 +305,10 @@ class Intake:
                 succeeded=0,
                 failed=0,
                 chunks=0 if chunk is None else 1,
-                gave_up=None,
+                failure_code=None,
                 webhook_url=submission.webhook_url or None,
                 retry_of=submission.retry_of or None,
-                only_item=Item(0, names[0], ItemState.PENDING, None, None) if len(names) == 1 else None,
+                single_item=Item(0, names[0], ItemState.PENDING, None, None) if len(names) == 1 else None,
             )
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from api.settings import ApiSettings
-from api.uploads.source import Tally, UploadedImage, label
+from api.uploads.source import ArchiveStats, UploadedImage, label
 from jobs.errors import InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
 
@@ -53,7 +53,7 @@ class ArchiveLimits:
 class Entries:
     """Judges the entries of one archive as they come."""
 
-    def __init__(self, limits: ArchiveLimits, tally: Tally) -> None:
+    def __init__(self, limits: ArchiveLimits, tally: ArchiveStats) -> None:
         self._limits = limits
         self._tally = tally
         self.inflated = 0

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from api.errors import UploadTimeout
 from api.settings import ApiSettings
 from jobs.errors import InvalidRequest, UploadTooLarge
-from jobs.store.upload_budget import UploadRoom
+from jobs.store.upload_budget import UploadBudget
 
 _LENGTH_DIGITS_MAX = 18
 
@@ -17,10 +17,10 @@ _LENGTH_DIGITS_MAX = 18
 class Body:
     """A request's body as it comes in."""
 
-    def __init__(self, request: Request, room: UploadRoom, settings: ApiSettings) -> None:
+    def __init__(self, request: Request, upload_budget: UploadBudget, settings: ApiSettings) -> None:
         self.headers = request.headers
         self._request = request
-        self._room = room
+        self._upload_budget = upload_budget
         self._idle_seconds_max = settings.upload_idle_seconds_max
         self._loop = asyncio.get_running_loop()
         self._size = 0
@@ -95,11 +95,11 @@ class Body:
 
     def _keep(self, part: bytes, bytes_max: int) -> None:
         self._taken += len(part)
-        self._room.take(len(part))
+        self._upload_budget.take(len(part))
         if self._taken > bytes_max:
             raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
 
     def close(self) -> None:
         """What has come takes no room here any more: it is on its way into the store, which counts it, or dropped."""
-        self._room.release(self._taken)
+        self._upload_budget.release(self._taken)
         self._taken = 0

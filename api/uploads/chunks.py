@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from api.uploads.source import Source, UploadedImage
+from api.uploads.source import UploadedImage, UploadSource
 from jobs.codec import pack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, REFERENCES_MAX
@@ -49,7 +49,7 @@ def chunk_of(images: Sequence[UploadedImage], *, by_reference: bool = False) -> 
     )
 
 
-async def pump(source: Source, add: Callable[[Chunk], Awaitable[None]]) -> Chunk | None:
+async def read_chunks(source: UploadSource, add: Callable[[Chunk], Awaitable[None]]) -> Chunk | None:
     """Pack images into chunks and hand on each full one. Returns the last, or None where no image came."""
     builder = ChunkBuilder(by_reference=source.by_reference)
     async for image in source.images:

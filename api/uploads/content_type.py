@@ -11,7 +11,7 @@ from api.uploads.archive_limits import ArchiveLimits, is_tar
 from api.uploads.body import Body
 from api.uploads.multipart import read_multipart
 from api.uploads.references import read_references
-from api.uploads.source import Source, Tally, UploadedImage
+from api.uploads.source import ArchiveStats, UploadedImage, UploadSource
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
 from jobs.errors import InvalidRequest
@@ -53,14 +53,14 @@ async def read_image(body: Body, settings: ApiSettings) -> UploadedImage:
     return UploadedImage(None, data)
 
 
-async def open_source(body: Body, settings: ApiSettings, *, field: str | None = None) -> Source:
+async def open_source(body: Body, settings: ApiSettings, *, field: str | None = None) -> UploadSource:
     """What the body brings; with `field`, the one image in that multipart field.
 
     Raises:
         UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest: here or while the images are read.
     """
     if is_image(body) and field is None:
-        return Source(_just(partial(read_image, body, settings)), alone=True)
+        return UploadSource(_single(partial(read_image, body, settings)), alone=True)
     media_type, options = parse_options_header(body.headers.get("content-type", ""))
     parts = body.parts(settings.upload_bytes_max)
     if field is not None:
@@ -69,19 +69,19 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
         parts = body.kept(settings.item_bytes_max + _FORM_BYTES)
     if media_type == "multipart/form-data":
         images = read_multipart(parts, settings, options.get("boundary", ""), field)
-        return Source(images, alone=field is not None)
+        return UploadSource(images, alone=field is not None)
     if media_type in _TOLD_BY_MAGIC:
         head, parts = await _peek(parts)
         media_type = _archive_type(head)
         if not media_type:
-            return Source(_just(partial(_read_unknown, body, parts, settings)), alone=True)
-    tally = Tally()
+            return UploadSource(_single(partial(_read_unknown, body, parts, settings)), alone=True)
+    tally = ArchiveStats()
     if media_type in _TAR_TYPES:
-        return Source(read_tar(parts, ArchiveLimits.of(settings), tally), tally)
+        return UploadSource(read_tar(parts, ArchiveLimits.of(settings), tally), tally)
     if media_type in _ZIP_TYPES:
-        return Source(read_zip(parts, ArchiveLimits.of(settings), tally), tally)
+        return UploadSource(read_zip(parts, ArchiveLimits.of(settings), tally), tally)
     if media_type == "application/json":
-        return Source(read_references(body.parts(settings.references_bytes_max), settings), by_reference=True)
+        return UploadSource(read_references(body.parts(settings.references_bytes_max), settings), by_reference=True)
     raise UnsupportedMediaType(
         "Send image/*, application/octet-stream, multipart/form-data, application/x-tar, application/zip, "
         "or application/json with URLs."
@@ -111,7 +111,7 @@ async def _peek(parts: AsyncGenerator[bytes]) -> tuple[bytes, AsyncGenerator[byt
     return head, again()
 
 
-async def _just(read: Callable[[], Awaitable[UploadedImage]]) -> AsyncGenerator[UploadedImage]:
+async def _single(read: Callable[[], Awaitable[UploadedImage]]) -> AsyncGenerator[UploadedImage]:
     yield await read()
 
 

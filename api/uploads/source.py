@@ -20,7 +20,7 @@ class UploadedImage(NamedTuple):
 
 
 @dataclass(slots=True)
-class Tally:
+class ArchiveStats:
     """What a reader has met beside images."""
 
     skipped: int = 0
@@ -28,11 +28,11 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Source:
+class UploadSource:
     """The images of a request body, each as soon as it is complete."""
 
     images: AsyncGenerator[UploadedImage]
-    tally: Tally = field(default_factory=Tally)
+    tally: ArchiveStats = field(default_factory=ArchiveStats)
     alone: bool = False
     """Whether the body is one image, and so its upload one step."""
     by_reference: bool = False

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import NamedTuple
 
 from api.uploads.archive_limits import ArchiveLimits, Entries, damaged
-from api.uploads.source import Tally, UploadedImage
+from api.uploads.source import ArchiveStats, UploadedImage
 from jobs.errors import InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
 
@@ -40,7 +40,9 @@ _USTAR = b"ustar\0"
 _MAGICS = (_USTAR, b"ustar ")
 
 
-async def read_tar(parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: Tally) -> AsyncGenerator[UploadedImage]:
+async def read_tar(
+    parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: ArchiveStats
+) -> AsyncGenerator[UploadedImage]:
     """The files of an archive, each once its last byte has come. Holds one of them at most.
 
     Raises:

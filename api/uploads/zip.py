@@ -11,7 +11,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, ParamSpec, TypeVar
 
 from api.uploads.archive_limits import ArchiveLimits, Entries, damaged
-from api.uploads.source import Tally, UploadedImage
+from api.uploads.source import ArchiveStats, UploadedImage
 from api.uploads.zip_directory import read_directory
 from jobs.errors import QueueFull, UploadTooLarge
 from jobs.item_codes import ItemCode
@@ -28,7 +28,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def read_zip(parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: Tally) -> AsyncGenerator[UploadedImage]:
+async def read_zip(
+    parts: AsyncIterator[bytes], limits: ArchiveLimits, tally: ArchiveStats
+) -> AsyncGenerator[UploadedImage]:
     """The files of an archive, in its directory's order.
 
     Raises:

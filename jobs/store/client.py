@@ -11,7 +11,7 @@ from hiredis import ReplyError
 from jobs.errors import QueueFull, StoreUnavailable
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.pipeline import GroupConnection, NotSent, OutcomeUnknown
+from jobs.store.pipeline import NotSent, OutcomeUnknown, PipelinedConnection
 from jobs.store.redis_url import address_of
 from jobs.store.scripts import Script, load_scripts
 from jobs.store.wire import Command, Reply
@@ -22,7 +22,7 @@ _SAY_AGAIN_SECONDS = 10
 _API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
 
 
-class StoreLink:
+class StoreClient:
     """Three connections, so that neither a large upload nor the wait for an fsync holds up what is read."""
 
     def __init__(
@@ -38,16 +38,16 @@ class StoreLink:
         self._scripts = load_scripts(address.database)
         self._clock_offset_ms = 0.0
 
-        def connection(greet: Callable[..., Awaitable[None]] | None = None) -> GroupConnection:
-            return GroupConnection(
+        def connection(on_connect: Callable[..., Awaitable[None]] | None = None) -> PipelinedConnection:
+            return PipelinedConnection(
                 address,
                 timeout_seconds=timeout_seconds,
                 group_requests_max=group_submits_max,
                 group_bytes_max=group_bytes_max,
-                greet=greet,
+                on_connect=on_connect,
             )
 
-        self.commits = connection(self._greet)
+        self.commits = connection(self._on_connect)
         self.uploads = connection()
         self.reads = connection()
 
@@ -60,7 +60,7 @@ class StoreLink:
         for connection in (self.reads, self.uploads, self.commits):
             await connection.close()
 
-    async def greeted(self) -> None:
+    async def ready(self) -> None:
         """Return once the server's clock and the key that signs ids are known.
 
         Raises:
@@ -81,7 +81,7 @@ class StoreLink:
     def script(self, name: str) -> Script:
         return self._scripts[name]
 
-    async def run(self, connection: GroupConnection, *commands: Command | bytes) -> list[Reply]:
+    async def run(self, connection: PipelinedConnection, *commands: Command | bytes) -> list[Reply]:
         """Run commands that may safely run twice.
 
         Raises:
@@ -120,7 +120,7 @@ class StoreLink:
         if isinstance(reply, ReplyError):
             raise refusal(reply)
 
-    async def _greet(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
+    async def _on_connect(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
         _, secret, now, *_ = await execute(
             ("SET", keys.SIGNING, secrets.token_bytes(32), "NX"),
             ("GET", keys.SIGNING),

@@ -2,25 +2,25 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from jobs.codec import unpack_kept
+from jobs.codec import unpack_retained
 from jobs.errors import JobExpired, JobNotFound
 from jobs.ids import belongs_to
 from jobs.records import STATE_OF_CODE, Item, Job, JobState
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.job_hash import (
-    Rows,
-    items_from,
-    job_from,
+    StoredChunks,
+    chunk_command,
+    decode_items,
+    decode_job,
+    decode_names,
+    decode_stored_chunks,
+    idempotency_key_name,
+    job_command,
     job_key,
-    keyed_key,
-    names_from,
-    read_chunk,
-    read_job,
-    read_job_alone,
-    read_kept,
-    read_rows,
-    rows_from,
+    job_without_item_command,
+    retained_command,
+    stored_chunks_command,
 )
 from jobs.store.sweep import sweep_args
 
@@ -28,9 +28,9 @@ _CHUNKS_A_READ = 8  # 512 items at most
 _LENGTHS_A_READ = 1000
 
 
-class JobStore:
-    def __init__(self, link: StoreLink) -> None:
-        self._link = link
+class JobReader:
+    def __init__(self, client: StoreClient) -> None:
+        self._client = client
 
     async def get(self, job_id: bytes, owner: str) -> Job:
         """The job as it stands now.
@@ -39,17 +39,17 @@ class JobStore:
             JobExpired: it was this owner's, and is gone.
             JobNotFound: it never existed, or is not this owner's.
         """
-        (fields,) = await self._link.read(read_job(job_id))
-        job = job_from(job_id, fields)
+        (fields,) = await self._client.read(job_command(job_id))
+        job = decode_job(job_id, fields)
         if job is not None and job.owner == owner:
             return job
-        if job is None and self._link.secret and belongs_to(job_id, owner, self._link.secret):
+        if job is None and self._client.secret and belongs_to(job_id, owner, self._client.secret):
             raise JobExpired
         raise JobNotFound
 
     async def ended(self, job_ids: Sequence[bytes]) -> list[bytes]:
         """Those of the jobs that have ended or are gone."""
-        codes = await self._link.read(*(("HGET", job_key(job_id), "s") for job_id in job_ids))
+        codes = await self._client.read(*(("HGET", job_key(job_id), "s") for job_id in job_ids))
         return [
             job_id for job_id, code in zip(job_ids, codes, strict=True) if code is None or STATE_OF_CODE[code].ended
         ]
@@ -62,14 +62,14 @@ class JobStore:
         `before` is such a start. A page is shorter where jobs in it are of another state, or gone this moment.
         """
         newest = "+inf" if before is None else f"({before}"
-        (found,) = await self._link.read(
+        (found,) = await self._client.read(
             ("ZRANGE", keys.OWNED + owner, newest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit + 1, "WITHSCORES")
         )
         ids, numbers = found[: 2 * limit : 2], found[1 : 2 * limit : 2]
-        rows = list(map(job_from, ids, await self._link.read(*map(read_job_alone, ids))))
+        rows = list(map(decode_job, ids, await self._client.read(*map(job_without_item_command, ids))))
         single = [at for at, job in enumerate(rows) if job is not None and job.total == 1]
-        for at, fields in zip(single, await self._link.read(*(read_job(ids[at]) for at in single)), strict=True):
-            rows[at] = job_from(ids[at], fields)
+        for at, fields in zip(single, await self._client.read(*(job_command(ids[at]) for at in single)), strict=True):
+            rows[at] = decode_job(ids[at], fields)
         jobs = [job for job in rows if job is not None and (state is None or job.state is state)]
         return jobs, int(numbers[-1]) if len(found) > 2 * limit else None
 
@@ -83,45 +83,45 @@ class JobStore:
         first = index - place
         for start in range(chunk, job.chunks, _CHUNKS_A_READ):
             numbers = range(start, min(start + _CHUNKS_A_READ, job.chunks))
-            rows = await self._link.read(*(read_chunk(job.id, number) for number in numbers))
+            rows = await self._client.read(*(chunk_command(job.id, number) for number in numbers))
             for number, row in zip(numbers, rows, strict=True):
                 *fields, state = row
                 if state is None:  # it was deleted meanwhile
                     return
-                items = items_from(job, first, fields)
+                items = decode_items(job, first, fields)
                 for at in range(place, len(items)):
                     yield number, at, items[at]
                 first, place = first + len(items), 0
 
-    async def keyed(self, owner: str, key_digest: bytes) -> Job | None:
+    async def by_idempotency_key(self, owner: str, key_digest: bytes) -> Job | None:
         """The job that the Idempotency-Key of this digest has made."""
-        (job_id,) = await self._link.read(("GET", keyed_key(owner, key_digest)))
+        (job_id,) = await self._client.read(("GET", idempotency_key_name(owner, key_digest)))
         if job_id is None:
             return None
-        (fields,) = await self._link.read(read_job(job_id))
-        return job_from(job_id, fields)
+        (fields,) = await self._client.read(job_command(job_id))
+        return decode_job(job_id, fields)
 
     async def drained(self) -> tuple[int, int]:
         """How many images have ended, and how many upload bytes have gone, since the store began."""
-        (totals,) = await self._link.read(("HMGET", keys.STATS, "transitions", "drained"))
+        (totals,) = await self._client.read(("HMGET", keys.STATS, "transitions", "drained"))
         return int(totals[0] or 0), int(totals[1] or 0)
 
-    async def rows(self, job_id: bytes, first: int, count: int) -> Rows | None:
+    async def rows(self, job_id: bytes, first: int, count: int) -> StoredChunks | None:
         """Chunks of a job as they are stored, in one read; None where the job is gone."""
-        (reply,) = await self._link.read(read_rows(job_id, range(first, first + count)))
-        return rows_from(reply, first)
+        (reply,) = await self._client.read(stored_chunks_command(job_id, range(first, first + count)))
+        return decode_stored_chunks(reply, first)
 
     async def kept(self, job: Job) -> AsyncIterator[tuple[str | None, bytes]]:
         """Name and bytes of each failed image that may be tried again."""
         for start in range(0, job.chunks, _LENGTHS_A_READ):
             numbers = range(start, min(start + _LENGTHS_A_READ, job.chunks))
-            lengths = await self._link.read(*(("HSTRLEN", job_key(job.id), f"b{number}") for number in numbers))
+            lengths = await self._client.read(*(("HSTRLEN", job_key(job.id), f"b{number}") for number in numbers))
             for number in (number for number, length in zip(numbers, lengths, strict=True) if length):
-                (row,) = await self._link.read(read_kept(job.id, number))
+                (row,) = await self._client.read(retained_command(job.id, number))
                 if row[0] is None:  # it was deleted meanwhile
                     return
-                names = names_from(row[1])
-                for place, data in unpack_kept(row[0]).items():
+                names = decode_names(row[1])
+                for place, data in unpack_retained(row[0]).items():
                     yield names[place], bytes(data)
 
     async def cancel(self, job_id: bytes, owner: str) -> None:
@@ -133,12 +133,12 @@ class JobStore:
         await self._change("delete", job_id, owner)
 
     async def _change(self, script: str, job_id: bytes, owner: str) -> None:
-        if await self._link.call(script, job_id, owner) == b"absent":
+        if await self._client.call(script, job_id, owner) == b"absent":
             await self.get(job_id, owner)
             raise JobNotFound
 
     async def sweep(self, models: Iterable[str]) -> None:
         """Drop what is due, and ring for what waits."""
-        left = list(sweep_args(self._link.settings, models))
+        left = list(sweep_args(self._client.settings, models))
         while left:  # in turns, so that much to do for one holds up no other
-            left = [args for args in left if await self._link.call("sweep", *args)]
+            left = [args for args in left if await self._client.call("sweep", *args)]

@@ -14,8 +14,8 @@ from redis.retry import Retry
 
 from jobs.errors import ModelPackageError
 from jobs.item_codes import ItemCode
-from jobs.model_manifest import Card, card_from_json
-from jobs.records import STATE_OF_CODE, Entry, Failure
+from jobs.model_manifest import ModelCard, card_from_json
+from jobs.records import STATE_OF_CODE, ChunkRef, Failure
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.job_hash import job_key, upload_key
@@ -29,7 +29,7 @@ _WAIT_SECONDS_MIN = 0.002  # Redis before 7.0.8 takes less than a millisecond fo
 
 
 @dataclass(frozen=True, slots=True)
-class Charges:
+class FailureCounts:
     """How often a chunk's workers were lost, or died at work on it or on one of its items."""
 
     losses: int = 0
@@ -45,12 +45,12 @@ class Charges:
 
 
 @dataclass(slots=True)
-class Claimed:
+class ClaimedChunk:
     """One chunk under a lease."""
 
-    entry: Entry
+    entry: ChunkRef
     top_k: int
-    charges: Charges
+    charges: FailureCounts
     progress: bytes
     """Packed outcomes of its first items, from an earlier suspect run; may be empty."""
     upload: bytes | None
@@ -67,15 +67,15 @@ class Lease:
     """Whether its chunks are of the bulk lane; False for a suspect of either."""
     more: bool = False
     """Whether work may be left."""
-    chunks: list[Claimed] = field(default_factory=list)
+    chunks: list[ClaimedChunk] = field(default_factory=list)
 
 
 class FinishedChunk(NamedTuple):
-    entry: Entry
+    entry: ChunkRef
     succeeded: int
     outcomes: bytes
     kept: bytes = b""
-    """Images that may be tried again, as `pack_kept` has them."""
+    """Images that may be tried again, as `pack_retained` has them."""
 
 
 class LeaseStore:
@@ -169,7 +169,7 @@ class LeaseStore:
         """
         return bool(self._call("renew", token, self._lease_ms, "" if at_item is None else at_item, progress))
 
-    def show_presence(self, model: str, ref: str, process: str, seconds: float, *, token: str = "") -> None:
+    def heartbeat(self, model: str, ref: str, process: str, seconds: float, *, token: str = "") -> None:
         """Say that this process is ready to serve the model for so long, and extend the lease that it holds.
 
         One call, and one that a full Redis takes: a worker that seems to be gone could not drain it.
@@ -178,7 +178,7 @@ class LeaseStore:
 
     # -- the worker's main process
 
-    def show_faults(self, boot: str, faults: Mapping[str, str], *, seconds: float) -> None:
+    def show_load_errors(self, worker_id: str, load_errors: Mapping[str, str], *, seconds: float) -> None:
         """Say for so long why a worker does not serve models, in place of what it has said before.
 
         A full Redis does not take it: what it would have said is in the log, too, and housekeeping goes on.
@@ -186,17 +186,17 @@ class LeaseStore:
         now = int(self._redis.time()[0])
         pipeline = self._redis.pipeline(transaction=False)
         for member in self._redis.zrange(keys.FAULTS, 0, -1):
-            if member.decode().split("|")[1] == boot:
+            if member.decode().split("|")[1] == worker_id:
                 pipeline.zrem(keys.FAULTS, member)
-        for model, why in faults.items():
-            pipeline.zadd(keys.FAULTS, {f"{model}|{boot}|{why}": now + 1 + seconds})
+        for model, why in load_errors.items():
+            pipeline.zadd(keys.FAULTS, {f"{model}|{worker_id}|{why}": now + 1 + seconds})
         pipeline.zremrangebyscore(keys.FAULTS, "-inf", now)
         for reply in pipeline.execute(raise_on_error=False):
             if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
                 raise reply
 
-    def lapse(self, token: str, why: str, *, seen: str = "") -> int:
-        """Make a lease's chunks ready again; see `lapse.lua`. Returns how many."""
+    def release(self, token: str, why: str, *, seen: str = "") -> int:
+        """Make a lease's chunks ready again; see `release.lua`. Returns how many."""
         return int(self._call("release", token, seen, why))
 
     def overdue(self, limit: int) -> dict[str, str]:
@@ -217,7 +217,7 @@ class LeaseStore:
         return [token for token in found if token.startswith(prefix)]
 
     def ready_processes(self, name: str) -> list[tuple[str, str]]:
-        """The processes that serve a version of the model, as `show_presence` wrote them: (name@version, process).
+        """The processes that serve a version of the model, as `heartbeat` wrote them: (name@version, process).
 
         Those whose presence ends too far from now are of a time before the clock was set back.
         """
@@ -239,7 +239,7 @@ class LeaseStore:
         while left:  # in turns, so that much to do for one holds up no other
             left = [args for args in left if self._call("sweep", *args) and time.monotonic() < until]
 
-    def register(self, card: Card, bells: Mapping[str, bytes]) -> None:
+    def register(self, card: ModelCard, bells: Mapping[str, bytes]) -> None:
         """Make a model known, and leave the doorbells that submits ring for it, by its name and by its version.
 
         Raises:
@@ -273,10 +273,10 @@ class LeaseStore:
 
     def _lease(self, token: str, reply: list[Any]) -> Lease:
         mode, more, *rest = reply
-        entries = [Entry.unpack(entry) for entry in rest[::4]]
+        entries = [ChunkRef.unpack(entry) for entry in rest[::4]]
         uploads = self._redis.mget([upload_key(e.job_id, e.chunk) for e in entries]) if entries else []
         chunks = [
-            Claimed(entry, int(top_k), _charges(charges), progress, upload)
+            ClaimedChunk(entry, int(top_k), _charges(charges), progress, upload)
             for entry, top_k, charges, progress, upload in zip(
                 entries, rest[1::4], rest[2::4], rest[3::4], uploads, strict=True
             )
@@ -296,5 +296,5 @@ class LeaseStore:
         pipeline.evalsha(script.sha1, 0, *args)
 
 
-def _charges(data: bytes) -> Charges:
-    return Charges(**orjson.loads(data)) if data else Charges()
+def _charges(data: bytes) -> FailureCounts:
+    return FailureCounts(**orjson.loads(data)) if data else FailureCounts()

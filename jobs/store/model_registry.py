@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable
 
 from jobs.errors import StoreUnavailable
-from jobs.model_manifest import Card, card_from_json, natural
+from jobs.model_manifest import ModelCard, card_from_json, natural_sort_key
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 
 log = logging.getLogger(__name__)
 
@@ -14,27 +14,27 @@ log = logging.getLogger(__name__)
 class ModelRegistry:
     """Cards never change, so they are kept once read."""
 
-    def __init__(self, link: StoreLink) -> None:
-        self._link = link
-        self._cards = dict[str, Card]()
+    def __init__(self, client: StoreClient) -> None:
+        self._client = client
+        self._cards = dict[str, ModelCard]()
         self._refs = set[str]()
 
-    async def register(self, cards: Iterable[Card]) -> None:
+    async def register(self, cards: Iterable[ModelCard]) -> None:
         """Make models known before a worker serves them. A version that is known already stays as it is."""
         for card in cards:
-            await self._link.run(self._link.commits, ("HSETNX", keys.MODELS, card.ref, card.model_dump_json()))
+            await self._client.run(self._client.commits, ("HSETNX", keys.MODELS, card.ref, card.model_dump_json()))
 
-    async def cards(self) -> list[Card]:
+    async def cards(self) -> list[ModelCard]:
         """Every known version of every model, by name, the newest last."""
-        (known,) = await self._link.read(("HKEYS", keys.MODELS))
+        (known,) = await self._client.read(("HKEYS", keys.MODELS))
         unread = [ref for ref in known if ref.decode() not in self._cards]
         if unread:
-            (found,) = await self._link.read(("HMGET", keys.MODELS, *unread))
+            (found,) = await self._client.read(("HMGET", keys.MODELS, *unread))
             for ref, data in zip(unread, found, strict=True):
                 self._add(ref.decode(), data)
-        return sorted(self._cards.values(), key=lambda card: natural(card.ref))
+        return sorted(self._cards.values(), key=lambda card: natural_sort_key(card.ref))
 
-    async def card(self, ref: str) -> Card:
+    async def card(self, ref: str) -> ModelCard:
         """The card of `name@version`, which a result has named.
 
         Raises:
@@ -67,14 +67,14 @@ class ModelRegistry:
 
     async def faults(self) -> list[tuple[str, str]]:
         """Models that a worker does not serve though it was told to, each with why: once for each such worker."""
-        ((seconds, _),) = await self._link.read(("TIME",))
-        (members,) = await self._link.read(("ZRANGEBYSCORE", keys.FAULTS, int(seconds), "+inf"))
+        ((seconds, _),) = await self._client.read(("TIME",))
+        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.FAULTS, int(seconds), "+inf"))
         parts = (member.decode().split("|", 2) for member in members)
         return [(model, why) for model, _, why in parts]
 
     async def serving(self, name: str) -> list[tuple[str, str]]:
         """The ready worker processes of a model: (name@version, process)."""
-        ((seconds, _),) = await self._link.read(("TIME",))
-        (members,) = await self._link.read(("ZRANGEBYSCORE", keys.SERVING + name, int(seconds) * 1000, "+inf"))
+        ((seconds, _),) = await self._client.read(("TIME",))
+        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.SERVING + name, int(seconds) * 1000, "+inf"))
         pairs = (member.decode().partition("|") for member in members)
         return [(ref, process) for ref, _, process in pairs]

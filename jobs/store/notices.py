@@ -17,7 +17,7 @@ _MS_MAX = 1 << 47  # in the year 6429
 
 
 def unpack_notices(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Ids of jobs that have ended, each with what `end_as_told` takes; b"" where that must be read."""
+    """Ids of jobs that have ended, each with what `apply_notice` takes; b"" where that must be read."""
     at = 0
     while at < len(data):
         job_id, size = _NOTICE.unpack_from(data, at)
@@ -26,9 +26,9 @@ def unpack_notices(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def end_as_told(job: Job, told: bytes) -> bool:
+def apply_notice(job: Job, told: bytes) -> bool:
     """Make of a job what a notice tells that it is now. False: it does not tell, the job must be read."""
-    if not told or job.only_item is None:
+    if not told or job.single_item is None:
         return False
     try:
         code, ended_ms = _TOLD.unpack_from(told)
@@ -39,7 +39,7 @@ def end_as_told(job: Job, told: bytes) -> bool:
     if not 0 < ended_ms < _MS_MAX:  # nor is it NaN
         return False
     job.state, job.ended_ms = state, int(ended_ms)
-    job.only_item = ended_item(0, job.only_item.name, outcome, ref)
+    job.single_item = ended_item(0, job.single_item.name, outcome, ref)
     failed = isinstance(outcome, Failure)
     job.succeeded, job.failed = int(not failed), int(failed)
     return True

@@ -22,9 +22,9 @@ from jobs.errors import (
 )
 from jobs.records import Lane
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.submit import Chunk
-from jobs.store.upload_budget import UploadRoom
+from jobs.store.upload_budget import UploadBudget
 from jobs.store.wire import Command
 
 _RETRY_SECONDS = 0.1
@@ -41,7 +41,7 @@ _REFUSALS: dict[bytes, type[DarkroomError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OpenJobLimits:
     """What an open job may take, and for how long it waits."""
 
     owner_pending_items_max: int
@@ -76,10 +76,10 @@ class Progress:
     done: bool
 
 
-class OpenJobs:
-    def __init__(self, link: StoreLink, room: UploadRoom, limits: Limits) -> None:
-        self._link = link
-        self._room = room
+class OpenJobParts:
+    def __init__(self, client: StoreClient, upload_budget: UploadBudget, limits: OpenJobLimits) -> None:
+        self._client = client
+        self._upload_budget = upload_budget
         self._limits = limits
 
     async def begin(self, part: Part) -> Progress:
@@ -138,8 +138,8 @@ class OpenJobs:
             digest,
             int(done),
             skipped,
-            self._room.for_jobs_bytes(part.lane, taken=0 if chunk is None else chunk.upload_bytes),
-            self._link.settings.records_budget_bytes,
+            self._upload_budget.for_jobs_bytes(part.lane, taken=0 if chunk is None else chunk.upload_bytes),
+            self._client.settings.records_budget_bytes,
             self._limits.owner_pending_items_max,
             self._limits.job_items_max,
         ]
@@ -149,7 +149,7 @@ class OpenJobs:
             key = keys.UPLOAD.encode() + part.job_id + part.token
             args += [key, len(chunk.names), chunk.upload_bytes, chunk.packed_names, int(chunk.by_reference)]
             if not staged:
-                ttl_ms = int(self._link.settings.upload_ttl_seconds * 1000)
+                ttl_ms = int(self._client.settings.upload_ttl_seconds * 1000)
                 bytes_first = ("SET", key, chunk.data, "PX", ttl_ms)
         verdict, *more = await self._call(part, "add", *args, after=bytes_first)
         if verdict == b"queue_full":
@@ -168,5 +168,5 @@ class OpenJobs:
     ) -> list[bytes]:
         hold_ms = int(1000 * (self._limits.hold_seconds if hold_seconds is None else hold_seconds))
         fixed = (part.job_id, part.owner, part.name, part.token, hold_ms, int(part.open_seconds * 1000), what)
-        reply: list[bytes] = await self._link.call("part", *fixed, *args, after=after)
+        reply: list[bytes] = await self._client.call("part", *fixed, *args, after=after)
         return reply

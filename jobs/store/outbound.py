@@ -7,9 +7,9 @@ from typing import NamedTuple
 import orjson
 from redis.exceptions import OutOfMemoryError
 
-from jobs.records import Entry, Job
+from jobs.records import ChunkRef, Job
 from jobs.store import keys
-from jobs.store.job_hash import JOB_FIELDS, job_from, job_key
+from jobs.store.job_hash import JOB_FIELDS, decode_job, job_key
 from jobs.store.leases import LeaseStore
 from jobs.webhooks import ATTEMPTS_KEPT, Attempt, attempts_from
 
@@ -35,7 +35,7 @@ class Due(NamedTuple):
 class OutboundStore(LeaseStore):
     # -- fetched images
 
-    def deliver(self, token: str, entry: Entry, images: bytes) -> Verdict:
+    def deliver(self, token: str, entry: ChunkRef, images: bytes) -> Verdict:
         """Put packed images in the place of a chunk's URLs, and make the chunk ready for its job's model.
 
         On `QUEUE_FULL` the lease stays as it was: the call may be repeated.
@@ -51,7 +51,7 @@ class OutboundStore(LeaseStore):
         except OutOfMemoryError:
             return Verdict.QUEUE_FULL
 
-    def _fetched(self, token: str, entry: Entry, size: int, *staged: bytes) -> Verdict:
+    def _fetched(self, token: str, entry: ChunkRef, size: int, *staged: bytes) -> Verdict:
         budget = self._settings.uploads_budget_bytes
         return Verdict(self._call("deliver", token, entry.pack(), budget, size, *staged))
 
@@ -71,12 +71,12 @@ class OutboundStore(LeaseStore):
         replies = pipeline.execute() if taken else []
         found = list[Due]()
         for job_id, fields, attempts in zip(taken, replies[::2], replies[1::2], strict=True):
-            job = job_from(job_id, fields)
+            job = decode_job(job_id, fields)
             if job is not None and job.webhook_url is not None:
                 found.append(Due(job, job.webhook_url, attempts_from(attempts)))
         return found
 
-    def note_attempt(self, job_id: bytes, attempt: Attempt, *, again_seconds: float | None) -> None:
+    def record_attempt(self, job_id: bytes, attempt: Attempt, *, again_seconds: float | None) -> None:
         """Keep an attempt with its job; the next one is due after so many seconds, or never."""
         again = "" if again_seconds is None else int(again_seconds * 1000)
         self._call("webhook", "note", job_id, orjson.dumps([*attempt]), ATTEMPTS_KEPT, again)

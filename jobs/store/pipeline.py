@@ -67,7 +67,7 @@ class _Request:
         self.wanted = len(commands)
 
 
-class _Wire(asyncio.Protocol):
+class _RedisProtocol(asyncio.Protocol):
     """The bytes of one open connection, matched to the requests in flight."""
 
     def __init__(self) -> None:
@@ -108,10 +108,10 @@ class _Wire(asyncio.Protocol):
         await self._idle
 
 
-class GroupConnection:
+class PipelinedConnection:
     """Runs commands; see the module's text for how callers are grouped.
 
-    `greet` is called with `execute` on each new connection, before anybody else's commands.
+    `on_connect` is called with `execute` on each new connection, before anybody else's commands.
     """
 
     def __init__(
@@ -121,16 +121,16 @@ class GroupConnection:
         timeout_seconds: float,
         group_requests_max: int = 64,
         group_bytes_max: int = 1 << 20,
-        greet: Callable[[Callable[..., Awaitable[list[Reply]]]], Awaitable[None]] | None = None,
+        on_connect: Callable[[Callable[..., Awaitable[list[Reply]]]], Awaitable[None]] | None = None,
     ) -> None:
         self._address = address
         self._timeout_seconds = timeout_seconds
         self._requests_max = group_requests_max
         self._bytes_max = group_bytes_max
-        self._greet = greet
+        self._on_connect = on_connect
         self._waiting = deque[_Request]()
         self._arrived = asyncio.Event()
-        self._wire: _Wire | None = None
+        self._wire: _RedisProtocol | None = None
         self._task: asyncio.Task[None] | None = None
         self._answers = True  # whether the last group was answered; an outage is logged once
 
@@ -231,11 +231,11 @@ class GroupConnection:
             group.append(self._waiting.popleft())
         return group
 
-    async def _connected(self) -> _Wire:
+    async def _connected(self) -> _RedisProtocol:
         if self._wire is not None and not self._wire.lost.done():
             return self._wire
         self._drop()
-        wire, hello = await _open(self._address)
+        wire, login_commands = await _open(self._address)
         self._wire = wire
 
         async def execute(*commands: Command) -> list[Reply]:
@@ -248,10 +248,10 @@ class GroupConnection:
             return replies
 
         try:
-            if hello:
-                await execute(*hello)
-            if self._greet is not None:
-                await self._greet(execute)
+            if login_commands:
+                await execute(*login_commands)
+            if self._on_connect is not None:
+                await self._on_connect(execute)
         except BaseException:
             self._drop()
             raise
@@ -269,16 +269,16 @@ def _fail(request: _Request, error: Exception) -> None:
         request.waiter.exception()  # it is seen: a caller that went away is no reason for asyncio to complain
 
 
-async def _open(address: RedisAddress) -> tuple[_Wire, list[Command]]:
+async def _open(address: RedisAddress) -> tuple[_RedisProtocol, list[Command]]:
     """An open connection, and the commands that log in to it."""
     loop = asyncio.get_running_loop()
     if address.unix_socket is not None:
-        _, wire = await loop.create_unix_connection(_Wire, address.unix_socket)
+        _, wire = await loop.create_unix_connection(_RedisProtocol, address.unix_socket)
     else:
-        _, wire = await loop.create_connection(_Wire, address.host, address.port, ssl=address.tls)
-    hello = list[Command]()
+        _, wire = await loop.create_connection(_RedisProtocol, address.host, address.port, ssl=address.tls)
+    login_commands = list[Command]()
     if address.password is not None:
-        hello.append(("AUTH", address.username, address.password))
+        login_commands.append(("AUTH", address.username, address.password))
     if address.database:
-        hello.append(("SELECT", address.database))
-    return wire, hello
+        login_commands.append(("SELECT", address.database))
+    return wire, login_commands

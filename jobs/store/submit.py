@@ -20,10 +20,10 @@ from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, Lane
 from jobs.store import keys
-from jobs.store.client import StoreLink, is_noscript, refusal
+from jobs.store.client import StoreClient, is_noscript, refusal
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.pipeline import NotSent, OutcomeUnknown
-from jobs.store.upload_budget import UploadRoom
+from jobs.store.upload_budget import UploadBudget
 from jobs.store.wire import Command, Reply
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Submission:
     key: bytes = b""
     """Digest of the Idempotency-Key."""
     fingerprint: bytes = b""
-    """Digest of what was asked and sent; of an open job's content, `OpenJobs.seal` gets it."""
+    """Digest of what was asked and sent; of an open job's content, `OpenJobParts.seal` gets it."""
     webhook_url: str = ""
     retry_of: bytes = b""
     seals_itself: bool = False
@@ -79,7 +79,7 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class ExistingJob:
     """What an Idempotency-Key made before."""
 
     job_id: bytes
@@ -148,18 +148,18 @@ class _Batch:
 
 
 class Submitter:
-    def __init__(self, link: StoreLink, room: UploadRoom, *, owner_pending_items_max: int) -> None:
-        self._link = link
-        self._room = room
-        self._settings = link.settings
+    def __init__(self, client: StoreClient, upload_budget: UploadBudget, *, owner_pending_items_max: int) -> None:
+        self._client = client
+        self._upload_budget = upload_budget
+        self._settings = client.settings
         self._pending_max = owner_pending_items_max
         self._batch: _Batch | None = None
         self._sending = set[asyncio.Task[None]]()
 
     async def new_id(self, owner: str) -> bytes:
         """An id for a job to come."""
-        await self._link.greeted()
-        return new_id(owner, self._link.secret)
+        await self._client.ready()
+        return new_id(owner, self._client.secret)
 
     async def write_upload(self, job_id: bytes, chunk: Chunk) -> None:
         """Write a chunk's bytes ahead of its job. They vanish on their own if the job is never submitted.
@@ -168,20 +168,20 @@ class Submitter:
             QueueFull, StoreUnavailable
         """
         set_upload = self._set_upload(job_id, chunk)
-        reply, waiting = await self._link.run(self._link.uploads, set_upload, _READ_WAITING)
+        reply, waiting = await self._client.run(self._client.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
             raise refusal(reply)
-        self._room.check(int(waiting or 0))
+        self._upload_budget.check(int(waiting or 0))
         chunk.data = None
 
     async def discard_upload(self, job_id: bytes) -> None:
         """Drop bytes that were written for a job that will not be submitted."""
         try:
-            await self._link.uploads.execute(("UNLINK", upload_key(job_id, 0)))
+            await self._client.uploads.execute(("UNLINK", upload_key(job_id, 0)))
         except (NotSent, OutcomeUnknown):
             log.warning("upload bytes of a refused job stay until their time to live is over")
 
-    async def enqueue(self, submission: Submission, *, open_seconds: float = 0) -> int | Earlier:
+    async def enqueue(self, submission: Submission, *, open_seconds: float = 0) -> int | ExistingJob:
         """Accept the job: once this returns, it will end. Returns when, in Redis time (ms).
 
         A submission without a chunk becomes an open job, whose deadline is in `open_seconds`.
@@ -190,8 +190,8 @@ class Submitter:
             QueueFull, QuotaExceeded, IdempotencyInProgress, IdempotencyKeyReused: refused; nothing is left behind.
             StoreUnavailable: not accepted, or with `outcome: unknown` among its extensions if that is not known.
         """
-        await self._link.greeted()
-        deadline_ms = int(self._link.now_ms() + self._link.timeout_seconds * 1000)
+        await self._client.ready()
+        deadline_ms = int(self._client.now_ms() + self._client.timeout_seconds * 1000)
         chunk = submission.chunk
         args = self._args(submission, deadline_ms, open_seconds)
         if chunk is None or chunk.data is None:
@@ -213,10 +213,10 @@ class Submitter:
     def _join(self, member: _Member) -> None:
         """Into the batch that waits to be sent, or a new one."""
         batch = self._batch
-        submits_max = min(BATCH_SUBMITS_MAX, self._link.group_submits_max)
-        if batch is None or not batch.takes(member, submits_max, self._link.group_bytes_max):
+        submits_max = min(BATCH_SUBMITS_MAX, self._client.group_submits_max)
+        if batch is None or not batch.takes(member, submits_max, self._client.group_bytes_max):
             budget = self._settings.records_budget_bytes
-            batch = self._batch = _Batch(("EVALSHA", self._link.script("enqueue").sha1, 0, budget, self._pending_max))
+            batch = self._batch = _Batch(("EVALSHA", self._client.script("enqueue").sha1, 0, budget, self._pending_max))
             task = asyncio.create_task(self._send(batch))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
@@ -224,21 +224,21 @@ class Submitter:
 
     async def _send(self, batch: _Batch) -> None:
         try:
-            replies = await self._link.commits.execute_batch(batch)
+            replies = await self._client.commits.execute_batch(batch)
             if replies and is_noscript(replies[-1]):
-                source = self._link.script("enqueue").source
-                replies[-1:] = (await self._link.commits.execute(("SCRIPT", "LOAD", source), batch.call()))[1:]
+                source = self._client.script("enqueue").source
+                replies[-1:] = (await self._client.commits.execute(("SCRIPT", "LOAD", source), batch.call()))[1:]
             if replies:
                 batch.settle(replies)
         except Exception as error:
             batch.fail(error)
 
-    async def _verdict(self, submission: Submission, verdict: bytes, *more: bytes) -> int | Earlier:
+    async def _verdict(self, submission: Submission, verdict: bytes, *more: bytes) -> int | ExistingJob:
         match verdict:
             case b"ok":
                 return int(more[0])
             case b"earlier":
-                earlier = Earlier(*more)
+                earlier = ExistingJob(*more)
                 if submission.fingerprint and earlier.fingerprint != submission.fingerprint:
                     raise IdempotencyKeyReused
                 return earlier
@@ -247,7 +247,7 @@ class Submitter:
             case b"queue_full":
                 raise QueueFull(over_bytes=int(more[0]))
             case b"late":
-                await self._link.set_clock()
+                await self._client.set_clock()
         raise _REFUSALS[verdict]
 
     def _args(self, submission: Submission, deadline_ms: int, open_seconds: float) -> list[bytes | str | int]:
@@ -258,7 +258,7 @@ class Submitter:
             LANE_CODE[submission.lane],
             submission.top_k,
             deadline_ms,
-            self._room.for_jobs_bytes(submission.lane),
+            self._upload_budget.for_jobs_bytes(submission.lane),
             submission.key,
             submission.fingerprint,
             submission.webhook_url,
@@ -275,9 +275,9 @@ class Submitter:
 
     async def _resolve(self, job_id: bytes, deadline_ms: int) -> int:
         """After an ambiguous timeout: past the deadline the script refuses, so what stands then is the outcome."""
-        await asyncio.sleep(max(0.0, deadline_ms - self._link.now_ms()) / 1000 + _RESOLVE_MARGIN_SECONDS)
+        await asyncio.sleep(max(0.0, deadline_ms - self._client.now_ms()) / 1000 + _RESOLVE_MARGIN_SECONDS)
         try:
-            time, accepted_ms = await self._link.commits.execute(("TIME",), ("HGET", job_key(job_id), "a"))
+            time, accepted_ms = await self._client.commits.execute(("TIME",), ("HGET", job_key(job_id), "a"))
         except (NotSent, OutcomeUnknown):
             time, accepted_ms = None, None
         if isinstance(accepted_ms, bytes):

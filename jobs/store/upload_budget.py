@@ -8,7 +8,7 @@ from jobs.records import Lane
 _LOOK_SECONDS = 0.05
 
 
-class UploadRoom:
+class UploadBudget:
     """What is left of the budget for upload bytes, of which the store counts those of accepted jobs alone.
 
     `open_bytes` are those of uploads that are still coming in, here in memory or written ahead. Other API processes
@@ -34,7 +34,7 @@ class UploadRoom:
         self.open_bytes += size
         self.check(0)
 
-    async def take_when_free(self, size: int, seconds: float) -> None:
+    async def reserve_when_free(self, size: int, seconds: float) -> None:
         """`take`, after a wait for that room. Raises QueueFull, with nothing taken, when the time is over."""
         until = asyncio.get_running_loop().time() + seconds
         while (self.open_bytes + size) * self._processes > self._budget_bytes:

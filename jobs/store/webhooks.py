@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jobs.records import Job
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.job_hash import job_key
 from jobs.webhooks import Attempt, attempts_from
 
@@ -29,14 +29,14 @@ class Webhook(NamedTuple):
     """The last ones, oldest first."""
 
 
-async def read_webhook(link: StoreLink, job: Job) -> Webhook:
+async def read_webhook(client: StoreClient, job: Job) -> Webhook:
     """Where the webhook of a job stands now.
 
     Raises:
         StoreUnavailable
     """
     fields: Sequence[bytes | None]
-    fields, due = await link.read(("HMGET", job_key(job.id), "h", "ha"), ("ZSCORE", keys.HOOKS, job.id))
+    fields, due = await client.read(("HMGET", job_key(job.id), "h", "ha"), ("ZSCORE", keys.HOOKS, job.id))
     url, attempts = fields[0], attempts_from(fields[1])
     if url is None:
         return Webhook(None, WebhookState.NONE, None, [])

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from api.uploads.archive_limits import ArchiveLimits
-from api.uploads.source import Tally, UploadedImage
+from api.uploads.source import ArchiveStats, UploadedImage
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
 
@@ -48,13 +48,13 @@ async def _parts(data: bytes, size: int) -> AsyncIterator[bytes]:
 
 async def untar(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
     """What a tar brings that comes in parts of so many bytes, and how many entries were skipped."""
-    tally = Tally()
+    tally = ArchiveStats()
     images = [image async for image in read_tar(_parts(data, size), limits, tally)]
     return images, tally.skipped
 
 
 async def unzip(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
     """As `untar`, for a zip."""
-    tally = Tally()
+    tally = ArchiveStats()
     images = [image async for image in read_zip(_parts(data, size), limits, tally)]
     return images, tally.skipped

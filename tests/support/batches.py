@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import redis
 
 from jobs.errors import DarkroomError
-from jobs.store.client import StoreLink
-from jobs.store.submit import Earlier, Submission, Submitter
+from jobs.store.client import StoreClient
+from jobs.store.submit import ExistingJob, Submission, Submitter
 from tests.support.waiting import eventually
 
 _GATE = "gate"
@@ -17,10 +17,10 @@ _GATE = "gate"
 
 async def together(
     submitter: Submitter, submissions: Sequence[Submission], *, open_seconds: float = 0
-) -> list[int | Earlier | DarkroomError]:
+) -> list[int | ExistingJob | DarkroomError]:
     """What came of each of the submissions, which were all made in one turn of the loop."""
 
-    async def outcome(submission: Submission) -> int | Earlier | DarkroomError:
+    async def outcome(submission: Submission) -> int | ExistingJob | DarkroomError:
         try:
             return await submitter.enqueue(submission, open_seconds=open_seconds)
         except DarkroomError as error:
@@ -31,9 +31,9 @@ async def together(
 
 
 @asynccontextmanager
-async def holding_up(link: StoreLink, client: "redis.Redis[bytes]") -> AsyncIterator[None]:
+async def holding_up(store_client: StoreClient, client: "redis.Redis[bytes]") -> AsyncIterator[None]:
     """Keep a pipeline in flight on the connection for submits: what comes meanwhile waits for the next one."""
-    held = asyncio.create_task(link.commits.execute(("BLPOP", _GATE, 0)))
+    held = asyncio.create_task(store_client.commits.execute(("BLPOP", _GATE, 0)))
     await eventually(lambda: client.info("clients")["blocked_clients"], what="a connection that is busy")
     try:
         yield

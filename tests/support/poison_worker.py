@@ -54,7 +54,7 @@ def _touched(kind: str) -> None:
 def _install() -> None:
     import worker.inference.classifier as module  # noqa: PLC0415 - torch is for children alone
 
-    add, outputs = module.Sheet.add, module.Classifier.outputs
+    add, outputs = module.ImageBatch.add, module.Classifier.outputs
 
     def poisoned_add(self: Any, upload: Any, *args: Any) -> None:
         _poison(upload)
@@ -65,7 +65,7 @@ def _install() -> None:
             raise ValueError("this image is of one shade")
         return outputs(self, inputs)
 
-    module.Sheet.add = poisoned_add  # type: ignore[method-assign]  # as a fault would
+    module.ImageBatch.add = poisoned_add  # type: ignore[method-assign]  # as a fault would
     module.Classifier.outputs = poisoned_outputs  # type: ignore[method-assign]  # the same
 
 

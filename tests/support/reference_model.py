@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from jobs.item_codes import ItemCode
-from jobs.records import LANE_CODE, Entry, Failure, ItemState, JobState, Lane, Outcome
+from jobs.records import LANE_CODE, ChunkRef, Failure, ItemState, JobState, Lane, Outcome
 from jobs.store import keys
-from jobs.store.leases import RETURNED, WORKER_LOST, Charges, Lease
+from jobs.store.leases import RETURNED, WORKER_LOST, FailureCounts, Lease
 from jobs.store.open_job_parts import Part
 from jobs.store.submit import Chunk
 from tests.support.store import MODEL, make_chunk
@@ -24,12 +24,12 @@ def ready(lane: Lane, owner: str) -> str:
 @dataclass(eq=False)
 class ModelChunk:
     job: "ModelJob"
-    entry: Entry
+    entry: ChunkRef
     upload: bytes
     place: str
     """The key in which it stands while it waits."""
     outcomes: list[Outcome] = field(default_factory=list)
-    charges: Charges = field(default_factory=Charges)
+    charges: FailureCounts = field(default_factory=FailureCounts)
     progress: bytes = b""
 
     @property
@@ -48,8 +48,8 @@ class ModelChunk:
                 (ItemState.FAILED if isinstance(outcome, Failure) else ItemState.SUCCEEDED, outcome)
                 for outcome in self.outcomes
             ]
-        if self.job.gave_up is not None:
-            return [(ItemState.FAILED, Failure(self.job.gave_up))] * self.entry.items
+        if self.job.failure_code is not None:
+            return [(ItemState.FAILED, Failure(self.job.failure_code))] * self.entry.items
         canceled = self.job.state is JobState.CANCELED
         return [(ItemState.CANCELED if canceled else ItemState.PENDING, None)] * self.entry.items
 
@@ -78,7 +78,7 @@ class ModelJob:
     seals_itself: bool = False
     started: bool = False
     gone: bool = False
-    gave_up: ItemCode | None = None
+    failure_code: ItemCode | None = None
     chunks: list[ModelChunk] = field(default_factory=list)
 
     @property
@@ -99,7 +99,7 @@ class ModelJob:
         """One that is not added yet."""
         upload = make_chunk(images).data
         assert upload is not None
-        entry = Entry(self.id, len(self.chunks), len(images), len(upload))
+        entry = ChunkRef(self.id, len(self.chunks), len(images), len(upload))
         return ModelChunk(self, entry, upload, ready(self.lane, self.owner))
 
 
@@ -158,7 +158,7 @@ class Model:
             self._end_if_done(chunk.job)
         return chunk.entry.items
 
-    def lapse(self, lease: ModelLease, why: str) -> int:
+    def release(self, lease: ModelLease, why: str) -> int:
         """How many chunks were made ready."""
         chunks = [chunk for chunk in lease.held if chunk.waits]
         for chunk in chunks:
@@ -211,7 +211,7 @@ class Model:
         """Items in a terminal state, of jobs that are gone, too."""
         return sum(job.total - job.count(ItemState.PENDING) for job in self.jobs)
 
-    def chunk(self, entry: Entry) -> ModelChunk:
+    def chunk(self, entry: ChunkRef) -> ModelChunk:
         (job,) = (job for job in self.jobs if job.id == entry.job_id)
         return job.chunks[entry.chunk]
 

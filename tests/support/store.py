@@ -9,12 +9,12 @@ from jobs.codec import pack_outcomes, pack_upload
 from jobs.records import Failure, Job, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreLink
-from jobs.store.job_reader import JobStore
+from jobs.store.client import StoreClient
+from jobs.store.job_reader import JobReader
 from jobs.store.leases import FinishedChunk, Lease, LeaseStore
-from jobs.store.open_job_parts import Limits, OpenJobs, Part
+from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
 from jobs.store.submit import Chunk, Submission, Submitter
-from jobs.store.upload_budget import UploadRoom
+from jobs.store.upload_budget import UploadBudget
 from tests.support.waiting import eventually
 
 MODEL = "fmnist-mlp"
@@ -22,20 +22,22 @@ OWNER = "public"
 COAT: Outcome = [Prediction(4, 0.75), Prediction(6, 0.125)]
 
 
-LIMITS = Limits(owner_pending_items_max=1_000_000, job_items_max=1_000_000, room_wait_seconds_max=1, hold_seconds=30)
+LIMITS = OpenJobLimits(
+    owner_pending_items_max=1_000_000, job_items_max=1_000_000, room_wait_seconds_max=1, hold_seconds=30
+)
 
 
-def make_room(settings: StoreSettings) -> UploadRoom:
-    return UploadRoom(settings.uploads_budget_bytes, 1, bulk_fraction=0.8)
+def make_upload_budget(settings: StoreSettings) -> UploadBudget:
+    return UploadBudget(settings.uploads_budget_bytes, 1, bulk_fraction=0.8)
 
 
 class Store:
-    def __init__(self, link: StoreLink, leases: LeaseStore, client: "redis.Redis[bytes]") -> None:
-        self.link = link
-        self.jobs = JobStore(link)
-        self.room = make_room(link.settings)
-        self.submitter = Submitter(link, self.room, owner_pending_items_max=1_000_000)
-        self.open_jobs = OpenJobs(link, self.room, LIMITS)
+    def __init__(self, store_client: StoreClient, leases: LeaseStore, client: "redis.Redis[bytes]") -> None:
+        self.store_client = store_client
+        self.jobs = JobReader(store_client)
+        self.upload_budget = make_upload_budget(store_client.settings)
+        self.submitter = Submitter(store_client, self.upload_budget, owner_pending_items_max=1_000_000)
+        self.open_jobs = OpenJobParts(store_client, self.upload_budget, LIMITS)
         self.leases = leases
         self.redis = client
         self._turn = itertools.count(0, 2)  # even: no turn goes to suspects or to bulk first

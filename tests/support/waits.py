@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 
-from api.results.completion import Waiters
+from api.results.completion import JobCompletions
 
 
 class SeenWaiters:
     """Those of every API that is started after this was made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made = self._made = list[Waiters]()
+        made = self._made = list[JobCompletions]()
         self.rereads = 0
         seen = self
 
-        class Seen(Waiters):
+        class Seen(JobCompletions):
             def __init__(self, *args: Any) -> None:
                 super().__init__(*args)
                 made.append(self)
@@ -24,7 +24,7 @@ class SeenWaiters:
                 await super()._reread()
                 seen.rereads += 1
 
-        monkeypatch.setattr("api.services.Waiters", Seen)
+        monkeypatch.setattr("api.services.JobCompletions", Seen)
 
     def count(self) -> int:
         return sum(len(futures) for waiters in self._made for futures in waiters._waiting.values())

@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 
 from jobs.item_codes import ItemCode
 from jobs.store.leases import RETURNED, FinishedChunk, Lease
-from worker.classify.lease_run import LeaseWork, OutOfTime
-from worker.classify.slice_size import Pace
+from worker.classify.lease_run import LeaseRunner, OutOfTime
+from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier
-from worker.lease_renewer import Keeper
+from worker.lease_renewer import LeaseRenewer
 from worker.settings import WorkerSettings
 from worker.store import open_store
 
@@ -27,32 +27,32 @@ class _Unwanted(Exception):
     """The jobs of a lease have ended while it was held."""
 
 
-class _Wanted(TypedDict):
+class _ClaimLimits(TypedDict):
     items_max: int
     bulk_items_max: int
     bytes_max: int
     turn: int
 
 
-class Child:
-    def __init__(self, settings: WorkerSettings, classifier: Classifier, boot: str) -> None:
+class ClaimLoop:
+    def __init__(self, settings: WorkerSettings, classifier: Classifier, worker_id: str) -> None:
         self._settings = settings
         self._ref = self._model = classifier.card.ref
         self._asked = (self._ref, self._ref)
         """What is worked for in this slice of time, as submits name it; and `_model` is which of the two now."""
-        self._boot = boot
+        self._worker_id = worker_id
         self._store = open_store(settings)
-        self._pace = Pace(settings.bulk_slice_seconds, items_max=settings.batch_items_max)
-        self._work = LeaseWork(
-            classifier, self._pace, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
+        self._slice_size = SliceSize(settings.bulk_slice_seconds, items_max=settings.batch_items_max)
+        self._work = LeaseRunner(
+            classifier, self._slice_size, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
         )
         self._turn = itertools.count(os.getpid())  # children out of step look at different lanes first
         self._sequence = itertools.count()
-        self._keeper = Keeper(settings, classifier.card.name, self._ref, f"{boot}|{os.getpid()}")
+        self._lease_renewer = LeaseRenewer(settings, classifier.card.name, self._ref, f"{worker_id}|{os.getpid()}")
 
     def start(self) -> None:
         """Show this process as ready, and keep its leases."""
-        self._keeper.start()
+        self._lease_renewer.start()
 
     def serve(self, task_id: str, model: str) -> None:
         """Claim and classify for one slice of time, then leave the rest to the next doorbell.
@@ -62,15 +62,15 @@ class Child:
         self._asked = (model, self._ref)
         self._model = model
         ends = time.monotonic() + self._settings.slice_seconds
-        lease = self._or_linger(self._claim_once(task_id, self._wanted()), task_id, ends)
+        lease = self._wait_for_work(self._claim_once(task_id, self._claim_limits()), task_id, ends)
         while lease.chunks:
             finished = self._run(lease, task_id, time.monotonic() + self._settings.task_time_limit_seconds / 2)
             if time.monotonic() >= ends:
                 self._finish(lease.token, finished, ring_for=self._model)
                 return
-            lease = self._or_linger(self._finish_and_claim(lease.token, finished, task_id), task_id, ends)
+            lease = self._wait_for_work(self._finish_and_claim(lease.token, finished, task_id), task_id, ends)
 
-    def _or_linger(self, lease: Lease, task_id: str, ends: float) -> Lease:
+    def _wait_for_work(self, lease: Lease, task_id: str, ends: float) -> Lease:
         """The lease, where it has work; else the next one, or an empty one after a short wait for work in vain.
 
         Whoever waits for work of the model's name takes what asks for this very version, too.
@@ -82,21 +82,21 @@ class Child:
                 break
             if not lease.more:
                 self._model = self._store.await_work(self._asked, until - now)
-            lease = self._claim_once(task_id, self._wanted())
+            lease = self._claim_once(task_id, self._claim_limits())
         return lease
 
-    def _claim_once(self, task_id: str, wanted: _Wanted) -> Lease:
+    def _claim_once(self, task_id: str, limits: _ClaimLimits) -> Lease:
         token = self._token(task_id)
         try:
-            return self._store.claim(self._model, token, **wanted)
+            return self._store.claim(self._model, token, **limits)
         except RedisError:
             self._give_back(token, RETURNED)  # it may have run though its answer was lost
             raise
 
-    def _wanted(self, *, bulk: bool = True) -> _Wanted:
+    def _claim_limits(self, *, bulk: bool = True) -> _ClaimLimits:
         return {
             "items_max": self._settings.batch_items,
-            "bulk_items_max": self._pace.items() if bulk else 0,
+            "bulk_items_max": self._slice_size.items() if bulk else 0,
             "bytes_max": self._settings.batch_bytes_max,
             "turn": next(self._turn) if bulk else 0,
         }
@@ -119,11 +119,11 @@ class Child:
 
         # A bulk lease ends early enough for the interactive one that its last slice may have to wait for.
         work_until = (time.monotonic() + until) / 2 if lease.bulk else until
-        with self._keeper.keeping(lease.token):
+        with self._lease_renewer.renewing(lease.token):
             try:
                 return self._work.run(lease, note, between, work_until)
             except OutOfTime as error:
-                self._put_off(lease, error.progress)
+                self._return_for_single_runs(lease, error.progress)
                 return []
             except _Unwanted:
                 self._give_back(lease.token, RETURNED)
@@ -143,7 +143,7 @@ class Child:
                 self._give_back(lease.token, ItemCode.WORKER_CRASHED)
                 raise
 
-    def _put_off(self, lease: Lease, progress: bytes) -> None:
+    def _return_for_single_runs(self, lease: Lease, progress: bytes) -> None:
         """Give a lease back before the time limit kills this process.
 
         Image by image then, and what is done stays done, so that only an image that is too slow by itself is charged.
@@ -156,7 +156,7 @@ class Child:
 
     def _serve_interactive(self, task_id: str, until: float) -> None:
         for _ in range(INTERACTIVE_CLAIMS):
-            lease = self._claim_once(task_id, self._wanted(bulk=False))
+            lease = self._claim_once(task_id, self._claim_limits(bulk=False))
             if not lease.chunks:
                 return
             try:
@@ -185,7 +185,7 @@ class Child:
     def _finish_and_claim(self, token: str, finished: list[FinishedChunk], task_id: str) -> Lease:
         next_token = self._token(task_id)
         try:
-            return self._store.finish_and_claim(token, finished, self._model, next_token, **self._wanted())
+            return self._store.finish_and_claim(token, finished, self._model, next_token, **self._claim_limits())
         except RedisError:
             self._finish(token, finished)
             self._give_back(next_token, RETURNED)
@@ -193,9 +193,9 @@ class Child:
 
     def _give_back(self, token: str, why: str) -> None:
         try:
-            self._store.lapse(token, why)
+            self._store.release(token, why)
         except RedisError:
             log.warning("a lease could not be given back; it lapses in %s s", self._settings.lease_seconds)
 
     def _token(self, task_id: str) -> str:
-        return f"{self._boot}|{task_id}|{os.getpid()}|{next(self._sequence)}"
+        return f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"

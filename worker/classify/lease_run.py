@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jobs.codec import pack_kept, pack_outcomes, unpack_outcomes, unpack_upload
+from jobs.codec import pack_outcomes, pack_retained, unpack_outcomes, unpack_upload
 from jobs.item_codes import RETRYABLE, ItemCode
 from jobs.records import Failure, Outcome
-from jobs.store.leases import Claimed, FinishedChunk, Lease
-from worker.classify.slice_size import Pace
+from jobs.store.leases import ClaimedChunk, FinishedChunk, Lease
+from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier
 
 Note = Callable[[int, bytes], None]
@@ -30,10 +30,10 @@ class _Todo(NamedTuple):
     top_k: int
 
 
-class LeaseWork:
-    def __init__(self, classifier: Classifier, pace: Pace, *, crash_tries_max: int, losses_max: int) -> None:
+class LeaseRunner:
+    def __init__(self, classifier: Classifier, slice_size: SliceSize, *, crash_tries_max: int, losses_max: int) -> None:
         self._classifier = classifier
-        self._pace = pace
+        self._slice_size = slice_size
         self._crash_tries_max = crash_tries_max
         self._losses_max = losses_max
 
@@ -65,8 +65,8 @@ class LeaseWork:
         if not lease.bulk:
             return self._classify(todo[:1] if lease.suspect else todo, until)
         started = time.monotonic()
-        done = self._classify(todo[: self._pace.items()], min(until, started + self._pace.seconds))
-        self._pace.measured(done, time.monotonic() - started)
+        done = self._classify(todo[: self._slice_size.items()], min(until, started + self._slice_size.seconds))
+        self._slice_size.measured(done, time.monotonic() - started)
         return done
 
     def _classify(self, batch: list[_Todo], until: float) -> int:
@@ -78,7 +78,7 @@ class LeaseWork:
     def _progress(self, reached: _Todo) -> bytes:
         return pack_outcomes(self._classifier.card.ref, reached.outcomes[: reached.number])
 
-    def _settle(self, claimed: Claimed, todo: list[_Todo]) -> list[Outcome]:
+    def _settle(self, claimed: ClaimedChunk, todo: list[_Todo]) -> list[Outcome]:
         """The chunk's outcomes as far as they stand without a look at its images; the others go to `todo`."""
         if claimed.upload is None:
             return [Failure(ItemCode.UPLOAD_LOST)] * claimed.entry.items
@@ -97,25 +97,25 @@ class LeaseWork:
                 todo.append(_Todo(outcomes, number, image, claimed.top_k))
         return outcomes
 
-    def _done(self, claimed: Claimed) -> list[Outcome]:
+    def _done(self, claimed: ClaimedChunk) -> list[Outcome]:
         """What an earlier run with this very model has done of the chunk."""
         if not claimed.progress:
             return []
         ref, outcomes = unpack_outcomes(claimed.progress)
         return outcomes if ref == self._classifier.card.ref else []
 
-    def _finished(self, claimed: Claimed, outcomes: list[Outcome]) -> FinishedChunk:
+    def _finished(self, claimed: ClaimedChunk, outcomes: list[Outcome]) -> FinishedChunk:
         succeeded = sum(not isinstance(outcome, Failure) for outcome in outcomes)
         kept = b"" if succeeded == len(outcomes) else _kept(claimed, outcomes)
         return FinishedChunk(claimed.entry, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), kept)
 
 
-def _kept(claimed: Claimed, outcomes: list[Outcome]) -> bytes:
+def _kept(claimed: ClaimedChunk, outcomes: list[Outcome]) -> bytes:
     """The bytes of images that may succeed when they are tried again."""
     if claimed.upload is None:
         return b""
     images = unpack_upload(claimed.upload, claimed.entry.items)
-    return pack_kept(
+    return pack_retained(
         (number, image)
         for number, (image, outcome) in enumerate(zip(images, outcomes, strict=True))
         if isinstance(outcome, Failure) and outcome.code in RETRYABLE and not isinstance(image, ItemCode)

@@ -8,13 +8,13 @@ import torch
 from billiard import current_process
 
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.model_manifest import name_of, natural
+from jobs.model_manifest import name_of, natural_sort_key
 from jobs.model_packages import package_folder
-from worker.classify.claim_loop import Child
+from worker.classify.claim_loop import ClaimLoop
 from worker.inference.images.decode import ImageLimits
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 from worker.inference.packages.load import load_package
-from worker.process_state import note_model_faults
+from worker.process_state import write_load_errors
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 LINGER_AMONG_SECONDS = 0.005  # a child that lingers for one model keeps the doorbells of the others waiting
 
 
-class Serving:
-    def __init__(self, settings: WorkerSettings, models: Mapping[str, str], boot: str) -> None:
+class ClassifyProcess:
+    def __init__(self, settings: WorkerSettings, models: Mapping[str, str], worker_id: str) -> None:
         """Loads the models, each given as `name@version` with its weights' sha256, on as many threads as a child has.
 
         One that cannot be served is noted, and left out.
@@ -39,28 +39,28 @@ class Serving:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
         try:
-            compute = Compute.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
+            device = Device.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
         except SettingsError as error:
-            note_model_faults(dict.fromkeys(models, str(error)))
+            write_load_errors(dict.fromkeys(models, str(error)))
             raise
-        log.info("computing on %s", compute.name)
-        self._children, faults = dict[str, Child](), dict[str, str]()
+        log.info("computing on %s", device.name)
+        self._children, load_errors = dict[str, ClaimLoop](), dict[str, str]()
         for ref, sha256 in models.items():
             folder = package_folder(settings.models_dir, ref)
             try:
-                classifier = load_package(folder, ImageLimits.of(settings), compute)
+                classifier = load_package(folder, ImageLimits.of(settings), device)
                 if (classifier.card.ref, classifier.card.sha256) != (ref, sha256):
                     raise ModelPackageError(f"{folder}: is not the {ref} any more with which this worker was started")
             except ModelPackageError as error:
-                faults[ref] = str(error)
+                load_errors[ref] = str(error)
             except Exception as error:  # nothing that is wrong with one model is to keep others down
                 log.exception("%s cannot be loaded", ref)
-                faults[ref] = f"{folder}: {error!r}"
+                load_errors[ref] = f"{folder}: {error!r}"
             else:
-                self._children[ref] = Child(settings, classifier, boot)
-        note_model_faults(faults)
+                self._children[ref] = ClaimLoop(settings, classifier, worker_id)
+        write_load_errors(load_errors)
         if not self._children:
-            raise ModelPackageError("; ".join(faults.values()))
+            raise ModelPackageError("; ".join(load_errors.values()))
         self._newest = {name_of(ref): child for ref, child in sorted(self._children.items(), key=_by_age)}
 
     def start(self) -> None:
@@ -74,5 +74,5 @@ class Serving:
             child.serve(task_id, model)
 
 
-def _by_age(served: tuple[str, Child]) -> list[tuple[bool, int, str]]:
-    return natural(served[0])
+def _by_age(served: tuple[str, ClaimLoop]) -> list[tuple[bool, int, str]]:
+    return natural_sort_key(served[0])

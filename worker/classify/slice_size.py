@@ -4,7 +4,7 @@ FIRST_ITEMS = 4  # before anything is measured
 NEWEST_WEIGHT = 0.3
 
 
-class Pace:
+class SliceSize:
     """An exponentially weighted mean of the seconds that one image takes."""
 
     def __init__(self, seconds: float, *, items_max: int) -> None:

@@ -27,7 +27,7 @@ from jobs.model_packages import MANIFEST, check_ref, read_manifest
 from jobs.settings import load
 from worker.inference.classifier import Classifier
 from worker.inference.images.decode import ImageLimits
-from worker.inference.networks.device import FULL, Compute
+from worker.inference.networks.device import FULL, Device
 from worker.inference.packages.export import export
 from worker.inference.packages.load import load_package, read_weights
 from worker.inference.settings import InferenceSettings
@@ -38,7 +38,7 @@ SECONDS_MAX = 5.0  # for each size of batch
 THREADS_MAX = 256  # as of TORCH_THREADS
 
 
-def report(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Iterator[str]:
+def report(folder: Path, limits: ImageLimits, device: Device = FULL) -> Iterator[str]:
     """What a worker would serve, line by line.
 
     Raises:
@@ -46,7 +46,7 @@ def report(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Iterat
     """
     manifest = read_manifest(folder)
     yield f"{MANIFEST}: sound; {manifest.weights.format}, {len(manifest.classes)} classes"
-    classifier = load_package(folder, limits, compute)
+    classifier = load_package(folder, limits, device)
     check_ref(folder, classifier.card, folder.absolute().name)
     wanted = classifier.card.input
     yield f"{classifier.card.ref}: weights loaded, sha256 {classifier.card.sha256}"
@@ -54,18 +54,18 @@ def report(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Iterat
     if manifest.second_look:
         look = manifest.second_look
         yield f"an image that it is less than {look.below:.0%} sure of has {look.views} forwards more"
-    what, clock = _measure(compute)
+    what, clock = _measure(device)
     for batch in BATCHES:
         inputs = torch.rand(batch, wanted.channels, wanted.height, wanted.width).numpy()
         seconds = _seconds(classifier, inputs, clock)
         yield f"forward of {batch}: {1000 * seconds / batch:.3f} {what}"
 
 
-def _measure(compute: Compute) -> tuple[str, Callable[[], float]]:
+def _measure(device: Device) -> tuple[str, Callable[[], float]]:
     """What is measured, and by which clock: CPU time says nothing of a GPU."""
-    if compute.device.type == "cuda":
-        return f"ms an image, on {compute.name}", time.perf_counter
-    return f"ms of CPU time an image, on {torch.get_num_threads()} threads of {compute.name}", time.process_time
+    if device.device.type == "cuda":
+        return f"ms an image, on {device.name}", time.perf_counter
+    return f"ms of CPU time an image, on {torch.get_num_threads()} threads of {device.name}", time.process_time
 
 
 def _seconds(classifier: Classifier, inputs: Any, clock: Callable[[], float]) -> float:
@@ -169,7 +169,7 @@ def _export(options: argparse.Namespace, limits: ImageLimits) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    settings, compute = load(InferenceSettings), FULL
+    settings, device = load(InferenceSettings), FULL
     limits = ImageLimits.of(settings)
     if options.command == "export":
         _export(options, limits)
@@ -177,8 +177,8 @@ def _run(options: argparse.Namespace) -> None:
         if not 1 <= options.threads <= THREADS_MAX:
             raise SettingsError(f"--threads: must be from 1 to {THREADS_MAX} (got {options.threads})")
         torch.set_num_threads(options.threads)
-        compute = Compute.of(settings.device, options.precision)
-    for line in report(options.package, limits, compute):
+        device = Device.of(settings.device, options.precision)
+    for line in report(options.package, limits, device):
         print(line, flush=True)
 
 

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jobs.model_manifest import Card, SecondLook
+from jobs.model_manifest import ModelCard, SecondLook
 from jobs.records import Failure, Outcome
 from worker.inference.head import Head
-from worker.inference.images.batch import Sheet
-from worker.inference.images.decode import BadImage, ImageLimits
+from worker.inference.images.batch import ImageBatch
+from worker.inference.images.decode import DecodeError, ImageLimits
 from worker.inference.images.preprocess import Mode
 from worker.inference.out_of_memory import is_out_of_memory
 from worker.inference.second_look import looked_twice
@@ -28,7 +28,7 @@ class Classifier:
     def __init__(
         self,
         network: nn.Module,
-        card: Card,
+        card: ModelCard,
         mode: Mode,
         head: Head,
         limits: ImageLimits,
@@ -51,14 +51,14 @@ class Classifier:
             MemoryError: there is not enough for these images; the fault may be another's, which has leaked.
         """
         outcomes: list[Outcome | None] = [None] * len(uploads)
-        sheet, places = Sheet(self._mode, self.card.input, len(uploads)), list[int]()
+        sheet, places = ImageBatch(self._mode, self.card.input, len(uploads)), list[int]()
         for place, upload in enumerate(uploads):
             if place and time.monotonic() > until:
                 break
             try:
                 sheet.add(upload, self._limits)
                 places.append(place)
-            except BadImage as error:
+            except DecodeError as error:
                 outcomes[place] = Failure(error.code)
         if places:
             outputs = self._outputs(sheet.inputs())

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from jobs.model_manifest import SecondLook
 from worker.inference.head import Head
 
-Rows = NDArray[np.float32]
-Forward = Callable[[Rows], Rows]
+StoredChunks = NDArray[np.float32]
+Forward = Callable[[StoredChunks], StoredChunks]
 
 
-def looked_twice(forward: Forward, inputs: Rows, head: Head, look: SecondLook) -> Rows:
+def looked_twice(forward: Forward, inputs: StoredChunks, head: Head, look: SecondLook) -> StoredChunks:
     """What `forward` gives for the inputs, and for those that it is unsure of the mean over all views.
 
     Inputs: float32, N × channels × height × width; returns float32, N × what the network puts out. An image's own
@@ -40,11 +40,11 @@ def _weights(confidences: NDArray[np.float32], look: SecondLook) -> NDArray[np.f
     """How much the mean counts: 0 at `below`, 1 from `fully_below` on."""
     if look.fully_below is None or look.fully_below == look.below:
         return np.ones_like(confidences)
-    weights: Rows = np.clip((look.below - confidences) / (look.below - look.fully_below), 0, 1)
+    weights: StoredChunks = np.clip((look.below - confidences) / (look.below - look.fully_below), 0, 1)
     return weights
 
 
-def views(inputs: Rows, look: SecondLook) -> Iterator[Rows]:
+def views(inputs: StoredChunks, look: SecondLook) -> Iterator[StoredChunks]:
     """`look.views` of each: mirrored, and shifted to each of four sides, with 0 where nothing was."""
     sides = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)] if look.shift_pixels else [(0, 0)]
     height, width, by = inputs.shape[2], inputs.shape[3], look.shift_pixels

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from jobs.codec import unpack_upload
 from jobs.item_codes import ItemCode
-from jobs.store.leases import Claimed
+from jobs.store.leases import ClaimedChunk
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import OutboundSettings
 
@@ -20,12 +20,12 @@ class ChunkFetcher:
         self._settings = settings
         self._fetcher = fetcher
 
-    async def images(self, claimed: Claimed) -> list[bytes | ItemCode]:
+    async def images(self, claimed: ClaimedChunk) -> list[bytes | ItemCode]:
         """An image, or why there is none, for each URL; all are fetched at once."""
         return list(await asyncio.gather(*(self._image(url) for url in self._urls(claimed))))
 
     async def images_one_by_one(
-        self, claimed: Claimed, note: Callable[[int], Awaitable[object]]
+        self, claimed: ClaimedChunk, note: Callable[[int], Awaitable[object]]
     ) -> list[bytes | ItemCode]:
         """The same for a chunk that was held when a process died: `note` is told of each URL before it is touched."""
         urls = self._urls(claimed)
@@ -49,7 +49,7 @@ class ChunkFetcher:
             log.exception("fetching failed")
             return ItemCode.FETCH_FAILED
 
-    def _urls(self, claimed: Claimed) -> list[str | ItemCode]:
+    def _urls(self, claimed: ClaimedChunk) -> list[str | ItemCode]:
         """What is still to be fetched; a code where that is settled."""
         if claimed.upload is None:
             return [ItemCode.UPLOAD_LOST] * claimed.entry.items
@@ -58,7 +58,7 @@ class ChunkFetcher:
             for number, item in enumerate(unpack_upload(claimed.upload, claimed.entry.items))
         ]
 
-    def _verdict(self, claimed: Claimed, number: int) -> ItemCode | None:
+    def _verdict(self, claimed: ClaimedChunk, number: int) -> ItemCode | None:
         failure = claimed.charges.verdict(
             number, crash_tries_max=self._settings.crash_tries_max, losses_max=self._settings.losses_max
         )

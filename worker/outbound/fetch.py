@@ -9,7 +9,7 @@ from jobs.item_codes import ItemCode
 from jobs.urls import is_web_url, s3_url
 from worker.outbound.s3 import Buckets
 from worker.outbound.settings import FetchSettings
-from worker.outbound.web import Web, is_forbidden
+from worker.outbound.web import CheckedHttp, is_forbidden
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TOO_MANY_REQUESTS = 429
@@ -33,7 +33,7 @@ class _Failed(Exception):
 
 
 class Fetcher:
-    def __init__(self, settings: FetchSettings, web: Web) -> None:
+    def __init__(self, settings: FetchSettings, web: CheckedHttp) -> None:
         self._settings = settings
         self._web = web
         self._buckets = Buckets(settings)

@@ -6,7 +6,7 @@ from jobs.store.doorbell import build_bell
 from jobs.store.keys import FETCH, OUTBOUND_TASK
 from worker.celery_app import make_celery, start_up
 from worker.celery_app import run as run_worker
-from worker.lifecycle import Role, Server
+from worker.lifecycle import ChildService, WorkerKind
 from worker.outbound.reaper import OutboundReaper
 from worker.outbound.settings import OutboundSettings
 from worker.outbound.store import open_outbound_store
@@ -14,13 +14,13 @@ from worker.outbound.store import open_outbound_store
 settings = start_up(OutboundSettings, "outbound")
 
 
-def _open_server(boot: str) -> Server:
-    from worker.outbound.process import OutboundChild
+def _open_server(worker_id: str) -> ChildService:
+    from worker.outbound.process import OutboundProcess
 
-    return OutboundChild(settings, boot)
+    return OutboundProcess(settings, worker_id)
 
 
-role = Role(
+role = WorkerKind(
     name="outbound",
     entry="worker.outbound.main",
     models=(FETCH,),

@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from jobs.codec import pack_upload
-from jobs.records import Entry
+from jobs.records import ChunkRef
 from jobs.store.keys import FETCH
 from jobs.store.leases import RETURNED, Lease
 from jobs.store.outbound import Due, Verdict
-from worker.lease_renewer import Keeper
+from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import OutboundSettings
 from worker.outbound.store import open_outbound_store
-from worker.outbound.web import Web
-from worker.outbound.webhooks import Caller
+from worker.outbound.web import CheckedHttp
+from worker.outbound.webhooks import WebhookCaller
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +32,19 @@ LOOK_SECONDS = 0.05  # how often a busy child looks for more work, and for room
 T = TypeVar("T")
 
 
-class OutboundChild:
-    def __init__(self, settings: OutboundSettings, boot: str) -> None:
+class OutboundProcess:
+    def __init__(self, settings: OutboundSettings, worker_id: str) -> None:
         self._settings = settings
-        self._boot = boot
+        self._worker_id = worker_id
         self._runner = asyncio.Runner()
         self._store = open_outbound_store(settings)
         self._store_thread = ThreadPoolExecutor(1, "store")  # a connection is for one thread
         self._turn = itertools.count(os.getpid())
         self._sequence = itertools.count()
-        self._keeper = Keeper(settings, FETCH, f"{FETCH}@1", f"{boot}|{os.getpid()}")
+        self._lease_renewer = LeaseRenewer(settings, FETCH, f"{FETCH}@1", f"{worker_id}|{os.getpid()}")
         self._web = self._runner.run(self._open())
         self._chunks = ChunkFetcher(settings, Fetcher(settings, self._web))
-        self._caller = Caller(settings, self._web)
+        self._webhook_caller = WebhookCaller(settings, self._web)
         self._busy = 0
         """Images and webhooks at work."""
         self._calls = 0
@@ -53,24 +53,24 @@ class OutboundChild:
 
     def start(self) -> None:
         """Show this process as ready, and keep its leases."""
-        self._keeper.start()
+        self._lease_renewer.start()
 
     def serve(self, task_id: str, _model: str = FETCH) -> None:
         """Take work for one slice of time, end what was taken, and leave the rest to the next doorbell."""
         self._runner.run(self._serve(task_id))
 
     def close(self) -> None:
-        self._keeper.stop()
+        self._lease_renewer.stop()
         self._runner.run(self._web.close())
         self._runner.close()
         self._store_thread.shutdown()
         self._store.close()
 
-    async def _open(self) -> Web:
+    async def _open(self) -> CheckedHttp:
         loop = asyncio.get_running_loop()
         # Names are resolved in threads: enough of them that slow name servers, which outlast a fetch, hold up no other.
         loop.set_default_executor(ThreadPoolExecutor(2 * self._settings.fetch_concurrency, "resolver"))
-        return Web(self._settings)
+        return CheckedHttp(self._settings)
 
     async def _serve(self, task_id: str) -> None:
         ends = _now() + self._settings.outbound_slice_seconds
@@ -123,7 +123,7 @@ class OutboundChild:
 
     async def _claim(self, task_id: str) -> Lease:
         """A lease on one chunk, so that none waits for another's slow server."""
-        token = f"{self._boot}|{task_id}|{os.getpid()}|{next(self._sequence)}"
+        token = f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"
         try:
             return await self._call(self._store.claim, FETCH, token, items_max=1, bytes_max=1, turn=next(self._turn))
         except RedisError:
@@ -132,7 +132,7 @@ class OutboundChild:
 
     async def _fetch(self, lease: Lease) -> None:
         (claimed,) = lease.chunks
-        with self._keeper.keeping(lease.token):
+        with self._lease_renewer.renewing(lease.token):
             if lease.suspect:
                 images = await self._chunks.images_one_by_one(
                     claimed, lambda number: self._call(self._store.renew, lease.token, at_item=number)
@@ -141,7 +141,7 @@ class OutboundChild:
                 images = await self._chunks.images(claimed)
             await self._deliver(lease.token, claimed.entry, pack_upload(images))
 
-    async def _deliver(self, token: str, entry: Entry, images: bytes) -> None:
+    async def _deliver(self, token: str, entry: ChunkRef, images: bytes) -> None:
         """Hand the images on; where there is no room for too long, give the chunk back, to be fetched again later."""
         until = _now() + self._settings.fetch_room_seconds_max
         while True:
@@ -156,7 +156,7 @@ class OutboundChild:
 
     async def _give_back(self, token: str) -> None:
         try:
-            await self._call(self._store.lapse, token, RETURNED)
+            await self._call(self._store.release, token, RETURNED)
         except RedisError:
             log.warning("a lease could not be given back; it lapses in %s s", self._settings.lease_seconds)
 
@@ -165,11 +165,11 @@ class OutboundChild:
     async def _call_webhook(self, due: Due) -> None:
         self._calls += 1
         try:
-            attempt = await self._caller.call(due)
+            attempt = await self._webhook_caller.call(due)
         finally:
             self._calls -= 1
-        again = self._caller.again_seconds(due, attempt)
-        await self._call(self._store.note_attempt, due.job.id, attempt, again_seconds=again)
+        again = self._webhook_caller.again_seconds(due, attempt)
+        await self._call(self._store.record_attempt, due.job.id, attempt, again_seconds=again)
 
     async def _call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call the store in its thread."""

@@ -10,9 +10,14 @@ from worker.settings import LeasingSettings
 
 class OutboundReaper(Reaper):
     def __init__(
-        self, settings: LeasingSettings, models: Sequence[str], boot: str, give_up: Callable[[str], None], **more: Any
+        self,
+        settings: LeasingSettings,
+        models: Sequence[str],
+        worker_id: str,
+        give_up: Callable[[str], None],
+        **more: Any,
     ) -> None:
-        super().__init__(settings, models, boot, give_up, **more)
+        super().__init__(settings, models, worker_id, give_up, **more)
         self._outbound_store = open_outbound_store(settings)
 
     def _scan(self) -> None:

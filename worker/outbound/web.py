@@ -12,7 +12,7 @@ from worker.outbound.settings import FetchSettings
 USER_AGENT = "Darkroom/1 (image classification service)"
 
 
-class Web:
+class CheckedHttp:
     """Opened in the event loop that it is used in."""
 
     def __init__(self, settings: FetchSettings, resolver: AbstractResolver | None = None) -> None:

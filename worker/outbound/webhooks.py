@@ -13,13 +13,13 @@ from jobs.ids import to_text
 from jobs.store.outbound import Due
 from jobs.webhooks import Attempt, event
 from worker.outbound.settings import CallSettings
-from worker.outbound.web import Web, is_forbidden
+from worker.outbound.web import CheckedHttp, is_forbidden
 
 _GONE = 410  # the receiver wants no more of it
 
 
-class Caller:
-    def __init__(self, settings: CallSettings, web: Web) -> None:
+class WebhookCaller:
+    def __init__(self, settings: CallSettings, web: CheckedHttp) -> None:
         self._settings = settings
         self._web = web
 

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 
 from api.app import create_app
-from api.asgi.uvicorn_protocol import Protocol
+from api.asgi.uvicorn_protocol import SingleWriteProtocol
 from api.settings import ApiSettings
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
 from tests.support.store import MODEL
@@ -30,7 +30,7 @@ async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncC
         "upload_bytes_max": 16 << 20,
     } | settings
     app = create_app(ApiSettings(**values))
-    config = uvicorn.Config(app, port=port, http=Protocol, log_config=None, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, port=port, http=SingleWriteProtocol, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

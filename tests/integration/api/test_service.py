@@ -7,7 +7,7 @@ import pytest
 
 from api.schemas import ModelList
 from jobs.store import keys
-from jobs.store.job_reader import JobStore
+from jobs.store.job_reader import JobReader
 from tests.integration.api.conftest import StartApi
 from tests.support.store import MODEL, Store
 
@@ -77,7 +77,7 @@ async def test_models_say_what_they_are_and_who_serves_them(api: httpx.AsyncClie
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
     for process in ("boot1|11", "boot1|12", "boot2|21"):
-        store.leases.show_presence(MODEL, "fmnist-mlp@1", process, seconds=5)
+        store.leases.heartbeat(MODEL, "fmnist-mlp@1", process, seconds=5)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}
@@ -145,7 +145,7 @@ async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
     async def fail(*_: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr(JobStore, "get", fail)
+    monkeypatch.setattr(JobReader, "get", fail)
     answer = await api.get(path, headers={"X-Request-Id": "mine"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert answer.headers["X-Request-Id"] == "mine"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from jobs.codec import pack_kept, pack_outcomes, unpack_upload
+from jobs.codec import pack_outcomes, pack_retained, unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState
 from jobs.store import keys
@@ -303,7 +303,7 @@ def fail(store: Store, failures: dict[str, ItemCode]) -> None:
     for claimed in lease.chunks:
         images = unpack_upload(claimed.upload, claimed.entry.items)
         outcomes = [Failure(failures[name]) if name in failures else COAT for name in names]
-        kept = pack_kept((place, images[place]) for place, name in enumerate(names) if name in failures)
+        kept = pack_retained((place, images[place]) for place, name in enumerate(names) if name in failures)
         done.append(FinishedChunk(claimed.entry, 3 - len(failures), pack_outcomes("fmnist-mlp@1", outcomes), kept))
     store.leases.finish(lease.token, done)
 

@@ -14,7 +14,7 @@ from jobs.codec import pack_outcomes
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Outcome, Prediction
 from jobs.store.job_hash import job_key
-from jobs.store.job_reader import JobStore
+from jobs.store.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
 from jobs.store.leases import FinishedChunk, Lease
 from tests.integration.api.conftest import StartApi
@@ -128,13 +128,13 @@ async def test_the_result_of_one_image_is_not_read_again(
     lease = await store.claimed()
     await eventually(lambda: waiters.count() == 1, what="the submit that waits")
     reads = list[bytes]()
-    get = JobStore.get
+    get = JobReader.get
 
-    async def count(jobs: JobStore, job_id: bytes, owner: str) -> Any:
+    async def count(jobs: JobReader, job_id: bytes, owner: str) -> Any:
         reads.append(job_id)
         return await get(jobs, job_id, owner)
 
-    monkeypatch.setattr(JobStore, "get", count)
+    monkeypatch.setattr(JobReader, "get", count)
     end(store, lease, classes(5))
 
     assert (await asking).json()["status"] == "completed"

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from api.asgi.uvicorn_protocol import _Joining
+from api.asgi.uvicorn_protocol import _CoalescingTransport
 from jobs.ids import to_text
 from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 from tests.support.store import Store
@@ -185,7 +185,7 @@ def test_what_is_held_for_a_connection_that_is_gone_is_dropped() -> None:
 
     gone, turn = Gone(), list[Callable[[], None]]()
     loop = SimpleNamespace(call_soon=turn.append)
-    joining = _Joining(cast("asyncio.Transport", gone), cast("asyncio.AbstractEventLoop", loop))
+    joining = _CoalescingTransport(cast("asyncio.Transport", gone), cast("asyncio.AbstractEventLoop", loop))
     joining.write(b"first")
     turn.pop()()
     joining.write(b"second")

@@ -65,15 +65,15 @@ async def test_a_release_that_redis_refuses_is_made_later_and_as_a_crash(
     store.claim("boot|task9|1|0")
     reaper = make_reaper(reap_seconds=0.1)
     failed = threading.Event()
-    lapse = reaper._store.lapse
+    release = reaper._store.release
 
     def fail_once(*args: str, **options: str) -> int:
         if not failed.is_set():
             failed.set()
             raise redis.exceptions.ConnectionError("gone")
-        return lapse(*args, **options)
+        return release(*args, **options)
 
-    monkeypatch.setattr(reaper._store, "lapse", fail_once)
+    monkeypatch.setattr(reaper._store, "release", fail_once)
     reaper.start()
     reaper.child_died("task9", WorkerLostError("killed"))
 
@@ -114,7 +114,7 @@ if __name__ == "__main__":
     from worker.main import run
     run()
 else:  # a child
-    worker.classify.lease_run.LeaseWork.run = lambda *args, **options: time.sleep(1000)
+    worker.classify.lease_run.LeaseRunner.run = lambda *args, **options: time.sleep(1000)
 """
 QUICK = {"MODEL": MODEL, "WORKER_CHILDREN": "1", "REAP_SECONDS": "0.2"}
 
@@ -192,7 +192,7 @@ async def test_doorbells_of_the_name_are_the_newest_versions(
     store: Store, make_reaper: MakeReaper, ready: list[tuple[str, str]], heard: frozenset[str]
 ) -> None:
     for ref, process in ready:
-        store.leases.show_presence(MODEL, ref, process, seconds=5)
+        store.leases.heartbeat(MODEL, ref, process, seconds=5)
     seen = list[frozenset[str]]()
     make_reaper(heard=seen, reap_seconds=0.02).start()
     await eventually(lambda: len(seen) >= 5, what="some scans")
@@ -206,7 +206,7 @@ async def test_they_are_left_to_a_newer_version_only_when_it_was_ready_for_a_whi
     reaper = make_reaper(heard=seen)
     for _ in range(2):
         reaper._scan()
-    store.leases.show_presence(MODEL, NEWER, "other|1", seconds=5)
+    store.leases.heartbeat(MODEL, NEWER, "other|1", seconds=5)
     for _ in range(4):
         reaper._scan()
     assert seen == [BOTH] * 4 + [ALONE] * 2
@@ -229,9 +229,9 @@ async def test_a_presence_of_another_time_is_none(store: Store, make_reaper: Mak
 async def test_a_model_that_only_some_children_can_serve_is_served(store: Store, make_reaper: MakeReaper) -> None:
     seen = list[frozenset[str]]()
     reaper = make_reaper(heard=seen)
-    reaper._faults = lambda: {OURS: "its weights were lost"}  # type: ignore[method-assign]  # as a child would note
+    reaper._load_errors = lambda: {OURS: "its weights were lost"}  # type: ignore[method-assign]  # as a child would note
     reaper._scan()
-    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=5)
+    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=5)
     reaper._scan()
     assert seen == [frozenset(), BOTH]
 
@@ -239,7 +239,7 @@ async def test_a_model_that_only_some_children_can_serve_is_served(store: Store,
 async def test_a_worker_that_is_told_to_stop_shows_no_presence_and_asks_for_nothing(
     store: Store, make_reaper: MakeReaper
 ) -> None:
-    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=5)
+    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=5)
     seen = list[frozenset[str]]()
     reaper = make_reaper(heard=seen)
     reaper.ending()
@@ -254,7 +254,7 @@ async def test_the_watchdog_leaves_a_worker_alone_that_shows_life(
 ) -> None:
     given_up.clear()
     reaper = make_reaper(reap_seconds=0.02, watchdog_seconds=0.5)
-    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=8)
+    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=8)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     if sign == "its children hold leases":
         await store.submit(b"slow")
@@ -277,7 +277,7 @@ async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_al
     reaper = make_reaper(reap_seconds=1, watchdog_seconds=5, load_seconds_max=20)
     for _ in range(20):
         reaper._scan()
-    store.leases.show_presence(MODEL, OURS, "boot|1", seconds=8)
+    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=8)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     for _ in range(5):
         reaper._scan()
@@ -308,7 +308,7 @@ async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
     await store.submit(b"victim")
     store.claim("boot|task9|1|0")
     reaper = make_reaper(reap_seconds=0.2)
-    reaper._faults = lambda: {"broken": "it is broken"}  # type: ignore[method-assign]  # as a child would note
+    reaper._load_errors = lambda: {"broken": "it is broken"}  # type: ignore[method-assign]  # as a child would note
     maxmemory = store.redis.config_get("maxmemory")["maxmemory"]
     store.redis.config_set("maxmemory", 1)
     try:

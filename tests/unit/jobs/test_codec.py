@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.codec import pack_kept, pack_outcomes, pack_upload, unpack_kept, unpack_outcomes, unpack_upload
+from jobs.codec import pack_outcomes, pack_retained, pack_upload, unpack_outcomes, unpack_retained, unpack_upload
 from jobs.item_codes import ITEM_DETAIL, ItemCode
-from jobs.records import TOP_K_MAX, Entry, Failure, Prediction, Unfamiliar
-from jobs.store.leases import Charges
+from jobs.records import TOP_K_MAX, ChunkRef, Failure, Prediction, Unfamiliar
+from jobs.store.leases import FailureCounts
 
 predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, width=32))
 classes = st.lists(predictions, min_size=1, max_size=TOP_K_MAX)
@@ -18,7 +18,7 @@ def test_packed_uploads_come_back(items: list[bytes | ItemCode]) -> None:
 
 @given(st.dictionaries(st.integers(0, 65_535), st.binary(max_size=100), max_size=64))
 def test_kept_images_come_back(kept: dict[int, bytes]) -> None:
-    assert unpack_kept(pack_kept(kept.items())) == kept
+    assert unpack_retained(pack_retained(kept.items())) == kept
 
 
 @given(st.text(st.characters(codec="ascii"), min_size=1, max_size=97), st.lists(outcomes, min_size=1, max_size=64))
@@ -30,8 +30,8 @@ def test_packed_outcomes_come_back(ref: str, given: list[list[Prediction] | Fail
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.integers(1, 64), st.integers(0, 2**32 - 1))
 def test_packed_entries_come_back(job_id: bytes, chunk: int, items: int, size: int) -> None:
-    entry = Entry(job_id, chunk, items, size)
-    assert Entry.unpack(entry.pack()) == entry
+    entry = ChunkRef(job_id, chunk, items, size)
+    assert ChunkRef.unpack(entry.pack()) == entry
     assert len(entry.pack()) == 26
 
 
@@ -78,6 +78,6 @@ def test_codes_in_the_store_keep_their_numbers() -> None:
 
 
 def test_a_chunk_charge_and_an_items_own_add_up() -> None:
-    charges = Charges(crashes=1, items={"3": 2}, code="timeout")
+    charges = FailureCounts(crashes=1, items={"3": 2}, code="timeout")
     assert charges.verdict(3, crash_tries_max=3, losses_max=20) == Failure(ItemCode.TIMEOUT)
     assert charges.verdict(2, crash_tries_max=3, losses_max=20) is None

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ModelPackageError
-from jobs.model_manifest import Manifest, card_from_json, name_of, natural
+from jobs.model_manifest import Manifest, card_from_json, name_of, natural_sort_key
 from jobs.model_packages import check_package, pinned_cards, read_manifest
 
 PACKAGE = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
@@ -102,8 +102,10 @@ def test_a_card_of_a_newer_version_is_still_read() -> None:
 
 def test_versions_are_in_the_order_of_their_numbers() -> None:
     versions = ["m@1", "m@1.2", "m@1.10", "m@2", "m@9", "m@10", "m@10-rc1", "m@a1", "m@a12", "m@b"]
-    assert sorted(set(versions), key=natural) == versions
-    assert sorted(["m@1²2", "m@10", "m@1"], key=natural) == ["m@1", "m@1²2", "m@10"], "what is a digit, but no number"
+    assert sorted(set(versions), key=natural_sort_key) == versions
+    assert sorted(["m@1²2", "m@10", "m@1"], key=natural_sort_key) == ["m@1", "m@1²2", "m@10"], (
+        "what is a digit, but no number"
+    )
 
 
 def test_a_name_is_what_is_before_the_version() -> None:

@@ -10,7 +10,7 @@ from worker.inference.images.gray_png import draw_plain_gray, plain_gray_size
 from worker.inference.images.preprocess import Mode
 
 
-class Sheet:
+class ImageBatch:
     def __init__(self, mode: Mode, wanted: Input, pictures_max: int) -> None:
         self._mode = mode
         self._wanted = wanted

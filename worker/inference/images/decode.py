@@ -24,7 +24,7 @@ _PILLOW_FORMATS = {
 _START_OF_SCAN = (0xFF, 0xDA)  # within a scan, a byte 0xff is followed by other bytes alone
 
 
-class BadImage(Exception):
+class DecodeError(Exception):
     def __init__(self, code: ItemCode) -> None:
         super().__init__(code)
         self.code = code
@@ -48,10 +48,10 @@ def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
     """Raises BadImage where width and height are too large."""
     width, height = size
     if width * height > limits.pixels_max or max(size) > limits.side_pixels_max:
-        raise BadImage(ItemCode.TOO_MANY_PIXELS)
+        raise DecodeError(ItemCode.TOO_MANY_PIXELS)
 
 
-class Needed(NamedTuple):
+class DecodeHints(NamedTuple):
     """What is needed of a picture."""
 
     width: int
@@ -63,7 +63,7 @@ class Needed(NamedTuple):
     """Upright, as its EXIF data says, and on white where it is transparent; else as it is stored."""
 
 
-def decode(upload: bytes | memoryview, limits: ImageLimits, needed: Needed | None = None) -> Image.Image:
+def decode(upload: bytes | memoryview, limits: ImageLimits, needed: DecodeHints | None = None) -> Image.Image:
     """The first frame, decoded, 8 bits a channel. `needed` is None where every pixel is, in its colours, as stored.
 
     Raises:
@@ -71,7 +71,7 @@ def decode(upload: bytes | memoryview, limits: ImageLimits, needed: Needed | Non
         MemoryError: there is not enough to decode it.
     """
     if not upload:
-        raise BadImage(ItemCode.EMPTY_UPLOAD)
+        raise DecodeError(ItemCode.EMPTY_UPLOAD)
     size = plain_gray_size(upload)
     if size is not None:
         check_size(size, limits)
@@ -80,32 +80,32 @@ def decode(upload: bytes | memoryview, limits: ImageLimits, needed: Needed | Non
             return image
     media_type = sniff(upload)
     if media_type is None:
-        raise BadImage(ItemCode.NOT_AN_IMAGE)
+        raise DecodeError(ItemCode.NOT_AN_IMAGE)
     if media_type not in _PILLOW_FORMATS:
-        raise BadImage(ItemCode.UNSUPPORTED_FORMAT)
+        raise DecodeError(ItemCode.UNSUPPORTED_FORMAT)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what damage looks like: every upload could fill the log
             return _load(upload, media_type, limits, needed)
-    except BadImage:
+    except DecodeError:
         raise
     except Image.DecompressionBombError:
-        raise BadImage(ItemCode.TOO_MANY_PIXELS) from None
+        raise DecodeError(ItemCode.TOO_MANY_PIXELS) from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError …
         if is_out_of_memory(error):
             raise MemoryError from error
-        raise BadImage(ItemCode.CORRUPT_IMAGE) from error
+        raise DecodeError(ItemCode.CORRUPT_IMAGE) from error
 
 
-def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits, needed: Needed | None) -> Image.Image:
+def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits, needed: DecodeHints | None) -> Image.Image:
     # Pillow's own check, at twice that: it fills memory for a GIF's first frame before the size can be seen here.
     Image.MAX_IMAGE_PIXELS = limits.pixels_max
     image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
     check_size(image.size, limits)
     if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
-        raise BadImage(ItemCode.TOO_MANY_FRAMES)
+        raise DecodeError(ItemCode.TOO_MANY_FRAMES)
     if media_type == "image/jpeg":
         if _scans(upload) > limits.scans_max:
-            raise BadImage(ItemCode.TOO_MANY_SCANS)
+            raise DecodeError(ItemCode.TOO_MANY_SCANS)
         if needed is not None and needed.width:
             _reduce(image, needed)
     image.load()
@@ -122,7 +122,7 @@ def _scans(upload: bytes | memoryview) -> int:
     return int(np.count_nonzero((data[:-1] == first) & (data[1:] == second)))
 
 
-def _reduce(image: Image.Image, needed: Needed) -> None:
+def _reduce(image: Image.Image, needed: DecodeHints) -> None:
     """Have a JPEG that is at least twice as large as needed decoded smaller."""
     if min(image.width // needed.width, image.height // needed.height) >= 2:
         # Gray is the JPEG's own brightness then. Where nothing is reduced, the colours are decoded and converted

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.model_manifest import Input, Preprocessing
-from worker.inference.images.decode import Needed
+from worker.inference.images.decode import DecodeHints
 from worker.inference.images.fashion_mnist import product_shot
 
 REDUCED_MIN = 3  # times the input's size: from there on, Pillow's documentation calls a reduction indistinguishable
@@ -37,9 +37,9 @@ class Mode:
     as_shown: bool = True
     """Upright as its EXIF data says, and on white where it is transparent; else as it is stored."""
 
-    def needed(self, wanted: Input) -> Needed:
+    def needed(self, wanted: Input) -> DecodeHints:
         """What the decoder has to deliver."""
-        return Needed(
+        return DecodeHints(
             self.reduced_min * max(wanted.width, self.shorter_side),
             self.reduced_min * max(wanted.height, self.shorter_side),
             colours=self.sees_colours or wanted.channels > 1,
@@ -72,7 +72,7 @@ FMNIST = Mode(product_shot, _shares, reduced_min=TRIMMED_MIN, sees_colours=True)
 """As the makers of Fashion-MNIST did it: see `worker/inference/images/fashion_mnist.py`. In [0, 1]."""
 
 
-def mode_of(preprocessing: Preprocessing, wanted: Input) -> Mode:
+def preprocessor_for(preprocessing: Preprocessing, wanted: Input) -> Mode:
     """What a manifest asks for."""
     shorter = 0
     match preprocessing.mode:

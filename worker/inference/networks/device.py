@@ -16,7 +16,7 @@ CALM_FORWARDS = 100  # after so many in smaller batches, larger ones are tried a
 
 
 @dataclass(frozen=True, slots=True)
-class Compute:
+class Device:
     device: torch.device
     half: bool
     """Convolutions and products in bfloat16, the rest in float32; on a processor only where that is faster."""
@@ -50,16 +50,16 @@ class Compute:
         return f"the processor, in {precision}{' where that is faster' if self.half else ''}"
 
 
-FULL = Compute(torch.device("cpu"), half=False)
+FULL = Device(torch.device("cpu"), half=False)
 
 
 class Placed(nn.Module):
     """A network on a device, which takes and gives float32 of the processor's memory."""
 
-    def __init__(self, network: nn.Module, compute: Compute) -> None:
+    def __init__(self, network: nn.Module, device: Device) -> None:
         super().__init__()
-        self._network = network.to(compute.device)
-        self._compute = compute
+        self._network = network.to(device.device)
+        self._compute = device
         self._most: int | None = None  # images at a time, where memory was short
         self._calm = 0  # forwards since then
 

@@ -37,7 +37,9 @@ _CONVOLUTIONS = 4  # the dimensions of their weights
 _PACKED_FOR = 16  # the batch that the packing is best for; it is good for any but 1
 
 
-def fastest(network: nn.Module, wanted: Input, confidences: _Confidences, *, half: bool = False) -> nn.Module:
+def fastest_equivalent(
+    network: nn.Module, wanted: Input, confidences: _Confidences, *, half: bool = False
+) -> nn.Module:
     """The network, or one that gives the same confidences within a tolerance in clearly less CPU time of one thread.
 
     `confidences`: of what it puts out, N × so many. `half`: it may compute in bfloat16. It takes float32,
@@ -98,7 +100,7 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self._weight, self._bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-        # No public part of torch: where a release has these no more, `fastest` goes on without.
+        # No public part of torch: where a release has these no more, `fastest_equivalent` goes on without.
         self._packed = _OPERATORS._reorder_linear_weight(self._weight, _PACKED_FOR)  # noqa: SLF001 - see above
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from jobs.errors import ModelPackageError, one_line
-from jobs.model_manifest import Manifest, natural
+from jobs.model_manifest import Manifest, natural_sort_key
 from jobs.model_packages import MANIFEST, check_package
 from worker.inference.classifier import Classifier
 from worker.inference.head import Head
 from worker.inference.images.decode import ImageLimits
-from worker.inference.images.preprocess import mode_of
+from worker.inference.images.preprocess import preprocessor_for
 from worker.inference.networks.architectures import ARCHITECTURES
-from worker.inference.networks.device import FULL, Compute, Placed
-from worker.inference.networks.optimize import fastest
+from worker.inference.networks.device import FULL, Device, Placed
+from worker.inference.networks.optimize import fastest_equivalent
 from worker.inference.packages.exported_program import load_exported
 
 GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
@@ -28,23 +28,23 @@ _ROUNDED = 1e-2  # above or below, a confidence is only rounded
 KEYS_NAMED = 8  # of a file that is no state dict
 
 
-def load_package(folder: Path, limits: ImageLimits, compute: Compute = FULL) -> Classifier:
+def load_package(folder: Path, limits: ImageLimits, device: Device = FULL) -> Classifier:
     """A model that is ready to serve: weights loaded, golden images classified.
 
     Raises:
         ModelPackageError: one line that says what is wrong.
     """
     manifest, card = check_package(folder)
-    network = _load_network(folder, manifest, compute.device)
-    mode = mode_of(manifest.preprocessing, card.input)
+    network = _load_network(folder, manifest, device.device)
+    mode = preprocessor_for(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
-    if compute.device.type != "cpu":
-        network = Placed(network, compute)
+    if device.device.type != "cpu":
+        network = Placed(network, device)
     _check_outputs(network, manifest, head, folder)
-    if compute.device.type == "cpu":
-        network = fastest(network, card.input, head.confidences, half=compute.half)
+    if device.device.type == "cpu":
+        network = fastest_equivalent(network, card.input, head.confidences, half=device.half)
     classifier = Classifier(network, card, mode, head, limits, manifest.second_look)
-    _check_golden(classifier, manifest, folder, HALF_TOLERANCE if compute.half else GOLDEN_TOLERANCE)
+    _check_golden(classifier, manifest, folder, HALF_TOLERANCE if device.half else GOLDEN_TOLERANCE)
     return classifier
 
 
@@ -118,7 +118,7 @@ def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
     """Load by name, or by order where only the numbering differs, as with an `nn.Flatten` in front."""
     own = network.state_dict()
     if own.keys() != state.keys():
-        names, given = sorted(own, key=natural), sorted(state, key=natural)
+        names, given = sorted(own, key=natural_sort_key), sorted(state, key=natural_sort_key)
         if [name.rpartition(".")[2] for name in names] != [name.rpartition(".")[2] for name in given]:
             raise ModelPackageError(f"{path}: has {', '.join(state) or 'nothing'}; the network has {', '.join(own)}")
         state = {name: state[other] for name, other in zip(names, given, strict=True)}

@@ -5,7 +5,7 @@ from signal import SIGCONT
 import pytest
 
 from jobs.settings import StoreSettings
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from tests.support.processes import Valkey
 
 TIMEOUT_SECONDS = 0.3
@@ -21,15 +21,15 @@ def server(tmp_path: Path) -> Iterator[Valkey]:
 
 
 @pytest.fixture
-async def short_link(server: Valkey) -> AsyncIterator[StoreLink]:
+async def short_client(server: Valkey) -> AsyncIterator[StoreClient]:
     """A link to it that waits for `TIMEOUT_SECONDS`."""
-    link = StoreLink(
+    store_client = StoreClient(
         StoreSettings(redis_url=server.url),
         timeout_seconds=TIMEOUT_SECONDS,
         group_submits_max=64,
         group_bytes_max=1 << 20,
     )
-    link.start()
-    await link.greeted()
-    yield link
-    await link.close()
+    store_client.start()
+    await store_client.ready()
+    yield store_client
+    await store_client.close()

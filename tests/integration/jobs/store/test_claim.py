@@ -88,7 +88,7 @@ async def test_each_lane_has_its_own_number_of_items(store: Store) -> None:
 
 async def test_where_no_bulk_is_wanted_neither_bulk_nor_suspects_are_taken(store: Store) -> None:
     await store.submit(b"suspect")
-    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     await store.submit(b"bulk", lane=Lane.BULK)
 
     assert [claim(store, turn, items=64, bulk_items=0, turn=turn).chunks for turn in range(8)] == [[]] * 8
@@ -100,7 +100,7 @@ async def test_where_no_bulk_is_wanted_neither_bulk_nor_suspects_are_taken(store
 
 async def test_a_suspect_is_of_no_lane(store: Store) -> None:
     await store.submit(b"suspect", lane=Lane.BULK)
-    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
 
     lease = store.claim("boot|task|1|1", turn=1)
     assert (lease.suspect, lease.bulk) == (True, False)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from jobs.records import Entry, Lane
+from jobs.records import ChunkRef, Lane
 from jobs.store import keys
 from jobs.store.leases import Lease
 from tests.support.batches import counting_calls, together
@@ -30,7 +30,7 @@ def taken(lease: Lease) -> list[bytes]:
 
 def waiting(store: Store, owner: str = OWNER) -> list[bytes]:
     entries = store.redis.lrange(f"{keys.READY}{MODEL}:i:{owner}", 0, -1)
-    return [Entry.unpack(entry).job_id for entry in entries]
+    return [ChunkRef.unpack(entry).job_id for entry in entries]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.codec import pack_kept, pack_outcomes, unpack_kept
+from jobs.codec import pack_outcomes, pack_retained, unpack_retained
 from jobs.errors import JobExpired
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, JobState
@@ -21,8 +21,8 @@ async def test_a_finish_gives_results_and_ends_the_job(store: Store) -> None:
 
     job = await store.get(job_id)
     assert (job.state, job.succeeded, job.unfinished) == (JobState.COMPLETED, 1, 0)
-    assert job.only_item is not None
-    assert (job.only_item.state, job.only_item.outcome, job.only_item.model_ref) == (
+    assert job.single_item is not None
+    assert (job.single_item.state, job.single_item.outcome, job.single_item.model_ref) == (
         ItemState.SUCCEEDED,
         COAT,
         "fmnist-mlp@1",
@@ -75,7 +75,7 @@ async def test_a_second_finish_changes_nothing(store: Store) -> None:
 async def test_a_finish_after_the_lease_lapsed_is_refused(store: Store) -> None:
     job_id = await store.submit(b"one")
     late = store.claim()
-    store.leases.lapse(late.token, "worker_lost")
+    store.leases.release(late.token, "worker_lost")
     again = store.claim("boot|task|2|0")
 
     assert store.finish(late, Failure(ItemCode.CORRUPT_IMAGE)) == 0
@@ -105,8 +105,8 @@ async def test_a_finish_after_a_cancel_changes_nothing(store: Store) -> None:
 
     job = await store.get(job_id)
     assert (job.state, job.succeeded) == (JobState.CANCELED, 0)
-    assert job.only_item is not None
-    assert job.only_item.state is ItemState.CANCELED
+    assert job.single_item is not None
+    assert job.single_item.state is ItemState.CANCELED
     assert store.stat("transitions") == 1
 
 
@@ -164,7 +164,7 @@ async def test_what_drained_is_counted_for_good(store: Store) -> None:
 
 def failed_but_kept(lease: Lease, image: bytes) -> list[FinishedChunk]:
     results = pack_outcomes("fmnist-mlp@1", [CRASHED])
-    return [FinishedChunk(claimed.entry, 0, results, pack_kept([(0, image)])) for claimed in lease.chunks]
+    return [FinishedChunk(claimed.entry, 0, results, pack_retained([(0, image)])) for claimed in lease.chunks]
 
 
 async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_job(store: Store) -> None:
@@ -177,7 +177,7 @@ async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_jo
 
     kept = store.redis.hget(job_key(job_id), "b0")
     assert kept is not None
-    assert unpack_kept(kept) == {0: image}
+    assert unpack_retained(kept) == {0: image}
     assert store.stat("records") >= before + len(image)
     assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z") or 0)
     await store.jobs.delete(job_id, OWNER)
@@ -189,18 +189,18 @@ async def test_images_beyond_the_room_for_retries_are_dropped(store: Store, valk
     image = b"image" * 1000
     jobs = [await store.submit(image) for _ in range(4)]
     lease = store.claim()
-    room = store.stat("records") + 14_000
+    upload_budget = store.stat("records") + 14_000
     settings = StoreSettings(
-        redis_url=valkey.url, redis_maxmemory_bytes=room * 5, records_budget_fraction=0.4, retry_fraction=0.5
+        redis_url=valkey.url, redis_maxmemory_bytes=upload_budget * 5, records_budget_fraction=0.4, retry_fraction=0.5
     )
-    assert settings.retry_budget_bytes == room
+    assert settings.retry_budget_bytes == upload_budget
     leases = LeaseStore(settings, lease_seconds=4, timeout_seconds=5)
 
     leases.finish(lease.token, failed_but_kept(lease, image))
     leases.close()
 
     assert [store.redis.hexists(job_key(job_id), "b0") for job_id in jobs] == [True, True, False, False]
-    assert store.stat("records") <= room
+    assert store.stat("records") <= upload_budget
     assert {(await store.get(job_id)).state for job_id in jobs} == {JobState.FAILED}
 
 

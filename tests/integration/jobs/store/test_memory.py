@@ -17,8 +17,8 @@ def used_memory(store: Store) -> int:
 async def cost(store: Store, *, items: int, top_k: int, name: str | None, chunk_items: int) -> tuple[float, float]:
     """Bytes that an ended job takes, all that stands around it included, and what is counted for it."""
     store.redis.execute_command("FLUSHALL", "SYNC")
-    store.link.secret = b""
-    await store.link.greeted()
+    store.store_client.secret = b""
+    await store.store_client.ready()
     before = used_memory(store)
     rounds = 40 // (1 + items // 16)
     for _ in range(rounds):
@@ -61,7 +61,7 @@ async def test_an_ended_job_costs_not_more_than_is_counted(
 async def test_waiting_uploads_cost_not_more_than_is_counted(store: Store) -> None:
     for size in (10, 600, 64_000):
         store.redis.execute_command("FLUSHALL", "SYNC")
-        store.link.secret = b""
+        store.store_client.secret = b""
         before = used_memory(store)
         count = min(2_000, 20_000_000 // size)
         for _ in range(count):

@@ -18,9 +18,9 @@ from jobs.errors import (
 )
 from jobs.records import ItemState, JobState, Lane
 from jobs.store import keys
-from jobs.store.client import StoreLink
-from jobs.store.open_job_parts import Limits, OpenJobs, Part
-from jobs.store.submit import Earlier
+from jobs.store.client import StoreClient
+from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
+from jobs.store.submit import ExistingJob
 from tests.support.store import LIMITS, MODEL, OWNER, Store, finished, make_chunk
 from tests.support.waiting import eventually
 
@@ -124,9 +124,9 @@ async def test_a_job_takes_parts_from_its_owner_while_it_is_open(store: Store) -
     ("limits", "refusal"), [({"owner_pending_items_max": 2}, QuotaExceeded), ({"job_items_max": 2}, UploadTooLarge)]
 )
 async def test_an_open_job_keeps_to_its_limits(
-    store: Store, link: StoreLink, limits: dict[str, int], refusal: type[Exception]
+    store: Store, store_client: StoreClient, limits: dict[str, int], refusal: type[Exception]
 ) -> None:
-    open_jobs = OpenJobs(link, store.room, dataclasses.replace(LIMITS, **limits))
+    open_jobs = OpenJobParts(store_client, store.upload_budget, dataclasses.replace(LIMITS, **limits))
     part = await store.open()
     await open_jobs.add(part, make_chunk([b"image"] * 2, 0), DIGEST)
     with pytest.raises(refusal):
@@ -140,9 +140,9 @@ LARGE = make_chunk([bytes(1500)], 0)
 
 async def fill(store: Store) -> Part:
     """An open job whose next large chunk finds no room among bulk jobs, and is held here, as an upload would."""
-    store.room._bulk_bytes = 2000
+    store.upload_budget._bulk_bytes = 2000
     part = await store.open()
-    store.room.take(LARGE.upload_bytes)
+    store.upload_budget.take(LARGE.upload_bytes)
     await store.open_jobs.add(part, LARGE, DIGEST)
     return part
 
@@ -157,11 +157,11 @@ async def test_an_add_waits_for_room_and_goes_on(store: Store) -> None:
     assert (await store.get(part.job_id)).total == 2
 
 
-async def test_an_add_that_finds_no_room_for_too_long_is_refused(store: Store, link: StoreLink) -> None:
-    limits = Limits(owner_pending_items_max=10, job_items_max=10, room_wait_seconds_max=0.2, hold_seconds=9)
+async def test_an_add_that_finds_no_room_for_too_long_is_refused(store: Store, store_client: StoreClient) -> None:
+    limits = OpenJobLimits(owner_pending_items_max=10, job_items_max=10, room_wait_seconds_max=0.2, hold_seconds=9)
     part = await fill(store)
     with pytest.raises(QueueFull):
-        await OpenJobs(link, store.room, limits).add(part, LARGE, DIGEST)
+        await OpenJobParts(store_client, store.upload_budget, limits).add(part, LARGE, DIGEST)
 
 
 async def test_bulk_jobs_leave_room_for_single_uploads(store: Store) -> None:
@@ -206,7 +206,7 @@ async def test_every_add_puts_the_deadline_off(store: Store) -> None:
 
 
 async def test_an_open_job_that_is_deleted_leaves_nothing(store: Store) -> None:
-    await store.link.greeted()
+    await store.store_client.ready()
     before = store.keys()
     part = await store.open()
     for at in range(3):
@@ -229,7 +229,7 @@ async def test_the_same_key_makes_one_job(store: Store) -> None:
     first.fingerprint = second.fingerprint = DIGEST
     await store.submitter.enqueue(first)
 
-    assert await store.submitter.enqueue(second) == Earlier(first.id, DIGEST)
+    assert await store.submitter.enqueue(second) == ExistingJob(first.id, DIGEST)
     assert len(store.redis.keys(f"{keys.JOB}*")) == len(store.redis.keys(f"{keys.UPLOAD}*")) == 1
 
     second.fingerprint = DIGEST[::-1]
@@ -249,12 +249,12 @@ async def test_the_key_of_an_open_stream_is_taken_until_that_ends_unsealed(store
     second.fingerprint = DIGEST
     with pytest.raises(IdempotencyInProgress):
         await store.submitter.enqueue(second)
-    assert await store.jobs.keyed(OWNER, first.key) == await store.get(first.id)
+    assert await store.jobs.by_idempotency_key(OWNER, first.key) == await store.get(first.id)
 
     await store.jobs.cancel(first.id, OWNER)
     assert isinstance(await store.submitter.enqueue(second), int), "a broken stream may be sent again"
     await store.jobs.delete(first.id, OWNER)
-    assert await store.jobs.keyed(OWNER, first.key) == await store.get(second.id), "the key is the second job's now"
+    assert await store.jobs.by_idempotency_key(OWNER, first.key) == await store.get(second.id), "the key is the second job's now"
     await store.jobs.delete(second.id, OWNER)
     assert not store.redis.keys(f"{keys.KEYED}*")
 

@@ -8,19 +8,19 @@ import pytest
 
 from jobs.errors import StoreUnavailable
 from jobs.records import JobState, Lane
-from jobs.store.client import StoreLink
-from jobs.store.job_reader import JobStore
-from jobs.store.pipeline import GroupConnection, NotSent, OutcomeUnknown
+from jobs.store.client import StoreClient
+from jobs.store.job_reader import JobReader
+from jobs.store.pipeline import NotSent, OutcomeUnknown, PipelinedConnection
 from jobs.store.redis_url import address_of
 from jobs.store.submit import Chunk, Submission, Submitter
 from tests.integration.jobs.store.conftest import TIMEOUT_SECONDS
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store, make_room
+from tests.support.store import MODEL, OWNER, Store, make_upload_budget
 
 
 @pytest.fixture
-async def connection(server: Valkey) -> AsyncIterator[GroupConnection]:
-    connection = GroupConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS)
+async def connection(server: Valkey) -> AsyncIterator[PipelinedConnection]:
+    connection = PipelinedConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS)
     connection.start()
     yield connection
     await connection.close()
@@ -30,7 +30,7 @@ def submission(job_id: bytes) -> Submission:
     return Submission(job_id, OWNER, MODEL, Lane.INTERACTIVE, 5, Chunk([None], 9, b"\x05\x00\x00\x00image"))
 
 
-async def test_callers_get_their_own_replies(connection: GroupConnection) -> None:
+async def test_callers_get_their_own_replies(connection: PipelinedConnection) -> None:
     await connection.execute(("SET", "counter", 0))
     replies = await asyncio.gather(*(connection.execute(("ECHO", n), ("INCR", "counter")) for n in range(200)))
 
@@ -39,7 +39,7 @@ async def test_callers_get_their_own_replies(connection: GroupConnection) -> Non
 
 
 async def test_callers_that_come_while_a_group_is_in_flight_share_the_next(
-    connection: GroupConnection, server: Valkey
+    connection: PipelinedConnection, server: Valkey
 ) -> None:
     await connection.execute(("PING",))
     with server.client as client:
@@ -49,7 +49,7 @@ async def test_callers_that_come_while_a_group_is_in_flight_share_the_next(
     assert reads <= 4, "64 callers, one or two reads of the server, and two for INFO"
 
 
-async def test_a_caller_that_went_away_is_left_out_of_the_next_group(connection: GroupConnection) -> None:
+async def test_a_caller_that_went_away_is_left_out_of_the_next_group(connection: PipelinedConnection) -> None:
     await connection.execute(("PING",))
     gone = asyncio.create_task(connection.execute(("SET", "gone", 1)))
     asyncio.get_running_loop().call_soon(gone.cancel)
@@ -61,14 +61,14 @@ async def test_a_caller_that_went_away_is_left_out_of_the_next_group(connection:
     assert await connection.execute(("MGET", "gone", "here0", "here1", "here2")) == [[None, b"1", b"1", b"1"]]
 
 
-async def test_errors_of_the_server_are_replies(connection: GroupConnection) -> None:
+async def test_errors_of_the_server_are_replies(connection: PipelinedConnection) -> None:
     error, pong = await connection.execute(("NO-SUCH-COMMAND",), ("PING",))
     assert "unknown command" in str(error)
     assert pong == "PONG" or pong == b"PONG"
 
 
 async def test_without_a_server_nothing_is_sent_and_the_next_caller_gets_a_new_connection(
-    connection: GroupConnection, server: Valkey
+    connection: PipelinedConnection, server: Valkey
 ) -> None:
     await connection.execute(("PING",))
     server.kill()
@@ -82,7 +82,7 @@ async def test_without_a_server_nothing_is_sent_and_the_next_caller_gets_a_new_c
 
 
 async def test_a_server_that_gives_no_answer_leaves_the_outcome_unknown(
-    connection: GroupConnection, server: Valkey
+    connection: PipelinedConnection, server: Valkey
 ) -> None:
     await connection.execute(("PING",))
     server.signal(signal.SIGSTOP)
@@ -93,7 +93,7 @@ async def test_a_server_that_gives_no_answer_leaves_the_outcome_unknown(
 
 
 async def test_nobody_queues_up_behind_a_server_that_does_not_answer(
-    connection: GroupConnection, server: Valkey, caplog: pytest.LogCaptureFixture
+    connection: PipelinedConnection, server: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     await connection.execute(("PING",))
     server.signal(signal.SIGSTOP)
@@ -107,7 +107,7 @@ async def test_nobody_queues_up_behind_a_server_that_does_not_answer(
 
 
 async def test_callers_are_told_when_the_connection_is_closed(server: Valkey) -> None:
-    connection = GroupConnection(address_of(server.url), timeout_seconds=5)
+    connection = PipelinedConnection(address_of(server.url), timeout_seconds=5)
     waiting = asyncio.create_task(connection.execute(("PING",)))
     await asyncio.sleep(0)
     await connection.close()
@@ -115,8 +115,8 @@ async def test_callers_are_told_when_the_connection_is_closed(server: Valkey) ->
         await waiting
 
 
-async def test_a_cut_connection_does_not_lose_a_later_submit(short_link: StoreLink, server: Valkey) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+async def test_a_cut_connection_does_not_lose_a_later_submit(short_client: StoreClient, server: Valkey) -> None:
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     with server.client as client:
         client.client_kill_filter(_type="normal", skipme=True)
     for _ in range(2):
@@ -125,15 +125,15 @@ async def test_a_cut_connection_does_not_lose_a_later_submit(short_link: StoreLi
             break
         except StoreUnavailable:
             continue
-    jobs, _ = await JobStore(short_link).list(OWNER, before=None, limit=10, state=None)
+    jobs, _ = await JobReader(short_client).list(OWNER, before=None, limit=10, state=None)
     assert [job.state for job in jobs] == [JobState.QUEUED]
 
 
-async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_link: StoreLink, server: Valkey) -> None:
+async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_client: StoreClient, server: Valkey) -> None:
     """The connection dies after the script has run and before its answer is read."""
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
-    execute = short_link.commits.execute
+    execute = short_client.commits.execute
     calls = 0
 
     async def lose_the_first_answer(*commands: object) -> object:
@@ -144,29 +144,29 @@ async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_link: St
             raise OutcomeUnknown
         return replies
 
-    short_link.commits.execute = lose_the_first_answer
+    short_client.commits.execute = lose_the_first_answer
     accepted_ms = await submitter.enqueue(job)
 
-    found = await JobStore(short_link).get(job.id, OWNER)
+    found = await JobReader(short_client).get(job.id, OWNER)
     assert found.accepted_ms == accepted_ms
 
 
-async def test_a_submit_that_never_ran_is_known_not_to_stand(short_link: StoreLink, server: Valkey) -> None:
+async def test_a_submit_that_never_ran_is_known_not_to_stand(short_client: StoreClient, server: Valkey) -> None:
     """The commands were lost on their way; past the deadline they cannot run any more."""
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
 
     async def lose_them(_: object) -> object:
         raise OutcomeUnknown
 
-    short_link.commits.execute_batch = lose_them
+    short_client.commits.execute_batch = lose_them
     with pytest.raises(StoreUnavailable) as raised:
         await submitter.enqueue(job)
     assert raised.value.extensions == {}
 
 
-async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_link: StoreLink, server: Valkey) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_client: StoreClient, server: Valkey) -> None:
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
     server.signal(signal.SIGSTOP)
 
@@ -176,7 +176,7 @@ async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_link: Stor
     assert raised.value.extensions["job_id"]
 
     server.signal(signal.SIGCONT)
-    jobs, _ = await JobStore(short_link).list(OWNER, before=None, limit=10, state=None)
+    jobs, _ = await JobReader(short_client).list(OWNER, before=None, limit=10, state=None)
     assert jobs == [], "past its deadline the script refuses"
     with server.client as client:
         assert client.dbsize() == 1, "the signing key alone"
@@ -185,7 +185,7 @@ async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_link: Stor
 async def test_a_wrong_password_is_no_endless_wait(server: Valkey, store: Store) -> None:
     with server.client as client:
         client.config_set("requirepass", "right")
-        wrong = GroupConnection(address_of(f"{server.url}&password=wrong"), timeout_seconds=TIMEOUT_SECONDS)
+        wrong = PipelinedConnection(address_of(f"{server.url}&password=wrong"), timeout_seconds=TIMEOUT_SECONDS)
         wrong.start()
         with pytest.raises(NotSent):
             await wrong.execute(("PING",))
@@ -195,10 +195,10 @@ async def test_a_wrong_password_is_no_endless_wait(server: Valkey, store: Store)
 async def test_a_greeting_that_is_cut_off_leaves_no_complaint_of_asyncio(
     server: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def greet(execute: Callable[..., Awaitable[list[Any]]]) -> None:
+    async def on_connect(execute: Callable[..., Awaitable[list[Any]]]) -> None:
         await execute(("PING",))
 
-    connection = GroupConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS, greet=greet)
+    connection = PipelinedConnection(address_of(server.url), timeout_seconds=TIMEOUT_SECONDS, on_connect=on_connect)
     connection.start()
     server.signal(signal.SIGSTOP)
     with pytest.raises(NotSent):

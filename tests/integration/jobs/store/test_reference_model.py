@@ -15,7 +15,7 @@ import uvloop
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from jobs.codec import pack_kept, pack_outcomes
+from jobs.codec import pack_outcomes, pack_retained
 from jobs.errors import (
     DarkroomError,
     IdempotencyInProgress,
@@ -29,15 +29,15 @@ from jobs.errors import (
     UploadTooLarge,
 )
 from jobs.item_codes import ItemCode
-from jobs.records import LANE_CODE, Entry, Failure, ItemState, Job, JobState, Lane, Outcome, Prediction
+from jobs.records import LANE_CODE, ChunkRef, Failure, ItemState, Job, JobState, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreLink
-from jobs.store.job_hash import job_key, keyed_key, upload_key
-from jobs.store.leases import RETURNED, WORKER_LOST, Claimed, FinishedChunk, LeaseStore
-from jobs.store.open_job_parts import Limits, OpenJobs, Part
-from jobs.store.submit import Earlier, Submission, Submitter
-from tests.conftest import open_link
+from jobs.store.client import StoreClient
+from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
+from jobs.store.leases import RETURNED, WORKER_LOST, ClaimedChunk, FinishedChunk, LeaseStore
+from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
+from jobs.store.submit import ExistingJob, Submission, Submitter
+from tests.conftest import open_store_client
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.reference_model import SUSPECTS, Model, ModelChunk, ModelJob, ModelLease, Shown, ready
 from tests.support.store import MODEL, Store
@@ -145,7 +145,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert bool(chunks) == any(bulk if it.place == SUSPECTS else wanted[it.job.lane] for it in waiting)
         assert waiting >= set(chunks)
         assert lease.more or waiting == set(chunks)
-        assert lease.chunks == [Claimed(it.entry, 5, it.charges, it.progress, it.upload) for it in chunks]
+        assert lease.chunks == [ClaimedChunk(it.entry, 5, it.charges, it.progress, it.upload) for it in chunks]
         if lease.suspect:
             assert [chunk.place for chunk in chunks] == [SUSPECTS]
             self.seen["suspect run"] += 1
@@ -187,7 +187,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def give_back_or_crash(self, *, pick: int, late: bool, why: str) -> None:
         lease = self.lease(pick, late=late)
-        assert self.store.leases.lapse(lease.token, why) == self.model.lapse(lease, why)
+        assert self.store.leases.release(lease.token, why) == self.model.release(lease, why)
 
     @precondition(lambda self: self.model.waiting())
     @rule(pick=PICK, renewed=st.booleans())
@@ -199,9 +199,9 @@ class StoreMachine(RuleBasedStateMachine):
         if renewed:
             self.seen["renewed in time"] += 1
             assert self.store.leases.renew(token)
-            assert self.store.leases.lapse(token, WORKER_LOST, seen=end) == 0
+            assert self.store.leases.release(token, WORKER_LOST, seen=end) == 0
         else:
-            assert self.store.leases.lapse(token, WORKER_LOST, seen=end) == self.model.lapse(lease, WORKER_LOST)
+            assert self.store.leases.release(token, WORKER_LOST, seen=end) == self.model.release(lease, WORKER_LOST)
 
     # -- ends of jobs
 
@@ -251,7 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.sweep_store()
         if late:
             self.seen["queue deadline"] += 1
-            job.gave_up = ItemCode.DEADLINE_EXCEEDED
+            job.failure_code = ItemCode.DEADLINE_EXCEEDED
             self.model.end(job)
         else:
             self.redis.hincrby(job_key(job.id), "a", OVER_MS)
@@ -278,7 +278,7 @@ class StoreMachine(RuleBasedStateMachine):
             if found is not None:
                 succeeded, failed = job.count(ItemState.SUCCEEDED), job.count(ItemState.FAILED)
                 assert (found.state, found.total, found.chunks) == (job.state, job.total, len(job.chunks))
-                assert (found.succeeded, found.failed, found.gave_up) == (succeeded, failed, job.gave_up)
+                assert (found.succeeded, found.failed, found.failure_code) == (succeeded, failed, job.failure_code)
                 assert items == job.shown()
 
     def each_chunk_that_waits_stands_in_one_place(self) -> None:
@@ -293,7 +293,7 @@ class StoreMachine(RuleBasedStateMachine):
             ask.smembers(name)
         interactive, bulk, *replies = ask.execute()
         found = [
-            (Entry.unpack(entry), name.decode())
+            (ChunkRef.unpack(entry), name.decode())
             for name, entries in zip(queues + sets, replies, strict=True)
             for entry in entries
         ]
@@ -344,7 +344,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert owned == [[job.id for job in there if job.owner == owner] for owner in OWNERS]
         assert ended == [job.id for job in self.model.ended]
         assert reached == {it.token.encode(): b"%d" % it.reached for it in held if it.reached is not None}
-        assert set(keyed) == {keyed_key(owner, key) for owner, key in self.model.keyed}
+        assert set(keyed) == {idempotency_key_name(owner, key) for owner, key in self.model.keyed}
 
     def teardown(self) -> None:
         """When all is drained and its time is over, nothing is left."""
@@ -354,7 +354,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.pass_open_deadline(job)
         self.sweep()
         for lease in self.model.held():
-            assert self.store.leases.lapse(lease.token, RETURNED) == self.model.lapse(lease, RETURNED)
+            assert self.store.leases.release(lease.token, RETURNED) == self.model.release(lease, RETURNED)
         while self.model.waiting():
             self.claim(turn=0, items=8, bulk=8, size=1 << 20)
             self.finish_chunks(self.model.leases[-1], self.model.leases[-1].chunks)
@@ -386,7 +386,7 @@ class StoreMachine(RuleBasedStateMachine):
         if first is not None and first.fingerprint:
             if job.fingerprint in {b"", first.fingerprint}:
                 self.seen["earlier job"] += 1
-                assert self.run(enqueue) == Earlier(first.id, first.fingerprint)
+                assert self.run(enqueue) == ExistingJob(first.id, first.fingerprint)
             else:
                 self.ask(enqueue, IdempotencyKeyReused)
             return
@@ -408,7 +408,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for at in range(chunk.entry.items)
             ]
             succeeded = sum(good[: chunk.entry.items])
-            images = pack_kept([(0, kept)]) if kept and not good[0] else b""
+            images = pack_retained([(0, kept)]) if kept and not good[0] else b""
             done.append(FinishedChunk(chunk.entry, succeeded, pack_outcomes(f"{MODEL}@1", outcomes), images))
             self.seen["refused finish"] += chunk.waits and chunk not in lease.held
             expected += self.model.finish(lease, chunk, outcomes)
@@ -443,7 +443,7 @@ class StoreMachine(RuleBasedStateMachine):
     def heads(self) -> Iterator[ModelChunk]:
         """The next chunk of each queue."""
         for name in [SUSPECTS.encode(), *self.redis.keys(keys.READY + "*")]:
-            chunks = (self.model.chunk(Entry.unpack(entry)) for entry in self.redis.lrange(name, 0, -1))
+            chunks = (self.model.chunk(ChunkRef.unpack(entry)) for entry in self.redis.lrange(name, 0, -1))
             yield from itertools.islice((chunk for chunk in chunks if chunk.waits), 1)
 
     async def read_all(self) -> list[tuple[Job | None, list[Shown]]]:
@@ -478,18 +478,20 @@ def own_store(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Store]:
         client.config_set("appendonly", "no")
         settings = StoreSettings(redis_url=server.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
         with closing(LeaseStore(settings, lease_seconds=3600, timeout_seconds=5)) as leases:
-            link = runner.run(opened(settings))
-            store = Store(link, leases, client)
-            store.submitter = Submitter(link, store.room, owner_pending_items_max=QUOTA)
-            store.open_jobs = OpenJobs(link, store.room, Limits(QUOTA, JOB_ITEMS_MAX, 1, 30))
+            store_client = runner.run(opened(settings))
+            store = Store(store_client, leases, client)
+            store.submitter = Submitter(store_client, store.upload_budget, owner_pending_items_max=QUOTA)
+            store.open_jobs = OpenJobParts(
+                store_client, store.upload_budget, OpenJobLimits(QUOTA, JOB_ITEMS_MAX, 1, 30)
+            )
             yield store
-            runner.run(link.close())
+            runner.run(store_client.close())
 
 
-async def opened(settings: StoreSettings) -> StoreLink:
-    link = open_link(settings)
-    await link.greeted()
-    return link
+async def opened(settings: StoreSettings) -> StoreClient:
+    store_client = open_store_client(settings)
+    await store_client.ready()
+    return store_client
 
 
 def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Runner) -> None:

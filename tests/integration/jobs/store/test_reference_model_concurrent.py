@@ -16,10 +16,10 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, Item, ItemState, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.job_hash import job_key
 from jobs.store.leases import RETURNED, WORKER_LOST, FinishedChunk, Lease, LeaseStore
-from tests.conftest import open_link
+from tests.conftest import open_store_client
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, Store, make_chunk
 
@@ -59,12 +59,12 @@ class World:
         """For one thread. Its leases last until somebody ends them."""
         leases = LeaseStore(self.settings, lease_seconds=3600, timeout_seconds=5)
         with asyncio.Runner() as runner, closing(leases), self.valkey.client as client:
-            link = runner.run(self._link())
-            yield Store(link, leases, client), runner
-            runner.run(link.close())
+            store_client = runner.run(self._link())
+            yield Store(store_client, leases, client), runner
+            runner.run(store_client.close())
 
-    async def _link(self) -> StoreLink:
-        return open_link(self.settings)
+    async def _link(self) -> StoreClient:
+        return open_store_client(self.settings)
 
     # -- those who work, each with a random generator of its own
 
@@ -119,7 +119,7 @@ class World:
             case 0:
                 store.leases.renew(lease.token, at_item=rng.choice([None, -1, 0]))
             case 1:
-                self.lapse(store, lease.token, rng.choice([RETURNED, ItemCode.WORKER_CRASHED]))
+                self.release(store, lease.token, rng.choice([RETURNED, ItemCode.WORKER_CRASHED]))
             case _:
                 self.finish(store, rng, lease)
 
@@ -137,8 +137,8 @@ class World:
             else:
                 self.told.refused += 1
 
-    def lapse(self, store: Store, token: str, why: str, *, seen: str = "") -> None:
-        if store.leases.lapse(token, why, seen=seen):
+    def release(self, store: Store, token: str, why: str, *, seen: str = "") -> None:
+        if store.leases.release(token, why, seen=seen):
             self.told.lapsed.add(token)
 
     def reap(self, rng: random.Random) -> None:
@@ -149,7 +149,7 @@ class World:
                     if rng.random() < 0.2:
                         store.redis.zadd(keys.LEASES, {token: 1}, xx=True)
                 for token, end in store.leases.overdue(100).items():
-                    self.lapse(store, token, WORKER_LOST, seen=end)
+                    self.release(store, token, WORKER_LOST, seen=end)
                 store.leases.sweep([MODEL], seconds=0.01)
 
     def meddle(self, rng: random.Random) -> None:
@@ -192,7 +192,7 @@ class World:
 
     def drain(self, store: Store) -> None:
         for token in store.leases.tokens("boot|"):
-            store.leases.lapse(token, RETURNED)
+            store.leases.release(token, RETURNED)
         for number in itertools.count():
             lease = store.claim(f"last|0|{number}|0")
             self.finish(store, random.Random(number), lease)

@@ -19,7 +19,7 @@ async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(s
     lease = store.claim()
     second = await store.submit(b"two")
 
-    assert store.leases.lapse(lease.token, RETURNED) == 1
+    assert store.leases.release(lease.token, RETURNED) == 1
 
     again = store.claim("boot|task|2|0")
     assert [c.entry.job_id for c in again.chunks] == [first, second]
@@ -34,7 +34,7 @@ async def test_a_lapse_of_another_end_than_was_seen_does_nothing(store: Store) -
     ((token, end),) = store.leases.overdue(100).items()
     store.leases.renew(token)
 
-    assert store.leases.lapse(token, WORKER_LOST, seen=end) == 0
+    assert store.leases.release(token, WORKER_LOST, seen=end) == 0
     assert store.leases.overdue(100) == {}
     assert store.finish(lease) == 1
 
@@ -44,7 +44,7 @@ async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
     store.lapse_now(store.claim())
     ((token, end),) = store.leases.overdue(100).items()
 
-    assert [store.leases.lapse(token, WORKER_LOST, seen=end) for _ in range(2)] == [1, 0]
+    assert [store.leases.release(token, WORKER_LOST, seen=end) for _ in range(2)] == [1, 0]
     assert len(store.claim("boot|task|2|0").chunks) == 1
 
 
@@ -66,7 +66,7 @@ async def test_lost_workers_charge_losses_up_to_a_cap(store: Store) -> None:
         lease = store.claim()
         assert not lease.suspect
         assert verdict(lease) is None
-        store.leases.lapse(lease.token, WORKER_LOST)
+        store.leases.release(lease.token, WORKER_LOST)
 
     assert verdict(store.claim()) == Failure(ItemCode.WORKER_LOST)
 
@@ -74,7 +74,7 @@ async def test_lost_workers_charge_losses_up_to_a_cap(store: Store) -> None:
 async def test_after_a_crash_each_chunk_runs_alone_on_every_second_claim(store: Store) -> None:
     suspects = {await store.submit(b"one"), await store.submit(b"two")}
     lease = store.claim()
-    store.leases.lapse(lease.token, CRASHED)
+    store.leases.release(lease.token, CRASHED)
     healthy = await store.submit(b"three")
 
     first = store.claim("boot|task|2|0", turn=SUSPECT_TURN)
@@ -87,19 +87,19 @@ async def test_after_a_crash_each_chunk_runs_alone_on_every_second_claim(store: 
 
 async def test_suspects_are_taken_on_other_turns_when_nothing_else_is_ready(store: Store) -> None:
     await store.submit(b"one")
-    store.leases.lapse(store.claim().token, CRASHED)
+    store.leases.release(store.claim().token, CRASHED)
     assert store.claim("boot|task|2|0", turn=OTHER_TURN).suspect
 
 
 async def test_only_the_item_that_a_suspect_run_had_reached_is_charged(store: Store) -> None:
     await store.submit(*[b"image"] * 4)
-    store.leases.lapse(store.claim().token, CRASHED)
+    store.leases.release(store.claim().token, CRASHED)
     for attempt in range(2):
         lease = store.claim(f"boot|task|2|{attempt}", turn=SUSPECT_TURN)
         assert verdict(lease, 2) is None
         for item in range(3):
             store.leases.renew(lease.token, at_item=item)
-        store.leases.lapse(lease.token, CRASHED)
+        store.leases.release(lease.token, CRASHED)
 
     lease = store.claim("boot|task|3|0", turn=SUSPECT_TURN)
     assert [verdict(lease, item) for item in range(4)] == [None, None, Failure(CRASHED), None]
@@ -110,15 +110,15 @@ async def test_the_last_crash_names_the_failure(store: Store, why: ItemCode) -> 
     await store.submit(b"one")
     for attempt in range(3):
         lease = store.claim(f"boot|task|{attempt}|0", turn=SUSPECT_TURN)
-        store.leases.lapse(lease.token, why)
+        store.leases.release(lease.token, why)
 
     assert verdict(store.claim(turn=SUSPECT_TURN)) == Failure(why)
 
 
 async def test_a_suspect_that_is_lost_stays_a_suspect(store: Store) -> None:
     await store.submit(b"one")
-    store.leases.lapse(store.claim().token, CRASHED)
-    store.leases.lapse(store.claim("boot|task|2|0", turn=SUSPECT_TURN).token, WORKER_LOST)
+    store.leases.release(store.claim().token, CRASHED)
+    store.leases.release(store.claim("boot|task|2|0", turn=SUSPECT_TURN).token, WORKER_LOST)
 
     lease = store.claim("boot|task|3|0", turn=SUSPECT_TURN)
     assert lease.suspect
@@ -130,7 +130,7 @@ async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store:
     lease = store.claim()
     await store.jobs.cancel(job_id, OWNER)
 
-    assert store.leases.lapse(lease.token, WORKER_LOST) == 0
+    assert store.leases.release(lease.token, WORKER_LOST) == 0
     assert store.claim().chunks == []
     assert store.redis.keys(keys.UPLOAD + "*") == []
     assert (await store.get(job_id)).state is JobState.CANCELED
@@ -148,5 +148,5 @@ async def test_a_lapse_rings(store: Store) -> None:
     await store.submit(b"one")
     lease = store.claim()
     store.redis.delete(keys.QUEUE + MODEL)
-    store.leases.lapse(lease.token, WORKER_LOST)
+    store.leases.release(lease.token, WORKER_LOST)
     assert store.redis.llen(keys.QUEUE + MODEL) == 1

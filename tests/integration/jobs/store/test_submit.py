@@ -6,12 +6,12 @@ from jobs.errors import QueueFull, QuotaExceeded, StoreUnavailable
 from jobs.records import JobState, Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.leases import LeaseStore
 from jobs.store.submit import Submitter
-from tests.conftest import open_link
+from tests.conftest import open_store_client
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store, chunk_of, make_room
+from tests.support.store import MODEL, OWNER, Store, chunk_of, make_upload_budget
 
 BASE_KEYS = {keys.SIGNING.encode()}
 
@@ -45,18 +45,22 @@ async def test_upload_bytes_vanish_on_their_own_until_their_job_is_accepted(stor
 async def test_a_job_over_a_budget_is_refused_and_leaves_nothing(
     store: Store, valkey: Valkey, settings: dict[str, float], refusal: type[Exception]
 ) -> None:
-    link = open_link(StoreSettings(redis_url=valkey.url, **settings))
+    store_client = open_store_client(StoreSettings(redis_url=valkey.url, **settings))
     submission = await store.submission(b"x" * 1000)
 
     with pytest.raises(refusal):
-        await Submitter(link, make_room(link.settings), owner_pending_items_max=10).enqueue(submission)
-    await link.close()
+        await Submitter(store_client, make_upload_budget(store_client.settings), owner_pending_items_max=10).enqueue(
+            submission
+        )
+    await store_client.close()
 
     assert store.keys() == BASE_KEYS
 
 
-async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(store: Store, link: StoreLink) -> None:
-    submitter = Submitter(link, store.room, owner_pending_items_max=2)
+async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(
+    store: Store, store_client: StoreClient
+) -> None:
+    submitter = Submitter(store_client, store.upload_budget, owner_pending_items_max=2)
     await store.submit(b"one")
     before = store.keys()
 
@@ -76,9 +80,11 @@ async def test_a_submit_whose_bytes_are_gone_is_refused(store: Store) -> None:
     assert store.keys() == BASE_KEYS
 
 
-async def test_a_submit_past_its_deadline_is_refused_and_leaves_nothing(store: Store, link: StoreLink) -> None:
+async def test_a_submit_past_its_deadline_is_refused_and_leaves_nothing(
+    store: Store, store_client: StoreClient
+) -> None:
     await store.submitter.new_id(OWNER)
-    link._clock_offset_ms -= 10_000
+    store_client._clock_offset_ms -= 10_000
 
     with pytest.raises(StoreUnavailable):
         await store.submitter.enqueue(await store.submission(b"one"))
@@ -129,15 +135,15 @@ async def test_the_doorbell_is_rung_while_few_wait(store: Store, leases: LeaseSt
     assert len(bells) == 2, "no more than doorbells_max"
     assert len(set(bells)) == 2, "each has an id of its own"
     for process in range(4):
-        leases.show_presence(MODEL, "fmnist-mlp@1", f"boot|{process}", seconds=5)
+        leases.heartbeat(MODEL, "fmnist-mlp@1", f"boot|{process}", seconds=5)
     for _ in range(5):
         await store.submit(b"one")
     assert store.redis.llen(keys.QUEUE + MODEL) == 4, "one for each process that serves"
 
 
-async def test_submits_go_on_after_the_servers_clock_was_stepped(store: Store, link: StoreLink) -> None:
-    await link.greeted()
-    link._clock_offset_ms -= 3_600_000
+async def test_submits_go_on_after_the_servers_clock_was_stepped(store: Store, store_client: StoreClient) -> None:
+    await store_client.ready()
+    store_client._clock_offset_ms -= 3_600_000
 
     with pytest.raises(StoreUnavailable):
         await store.submit(b"one")

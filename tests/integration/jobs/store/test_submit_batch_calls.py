@@ -10,21 +10,21 @@ from jobs.ids import to_text
 from jobs.records import Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreLink
+from jobs.store.client import StoreClient
 from jobs.store.job_hash import job_key
-from jobs.store.job_reader import JobStore
+from jobs.store.job_reader import JobReader
 from jobs.store.pipeline import Batch, NotSent, OutcomeUnknown
 from jobs.store.submit import BATCH_SUBMITS_MAX, Submission, Submitter
 from tests.support.batches import counting_calls, holding_up, together
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store, make_chunk, make_room
+from tests.support.store import MODEL, OWNER, Store, make_chunk, make_upload_budget
 from tests.support.waiting import eventually
 
 
 async def test_submits_that_come_while_the_connection_is_busy_share_a_call(store: Store) -> None:
     submissions = [await store.submission() for _ in range(BATCH_SUBMITS_MAX)]
     with counting_calls(store.redis) as counted:
-        async with holding_up(store.link, store.redis):
+        async with holding_up(store.store_client, store.redis):
             tasks = list[asyncio.Task[object]]()
             for it in submissions:
                 tasks.append(asyncio.create_task(store.submitter.enqueue(it)))
@@ -55,15 +55,15 @@ async def test_a_call_is_for_so_many_submits_at_most(store: Store) -> None:
 async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
     store_settings: StoreSettings, store: Store
 ) -> None:
-    link = StoreLink(store_settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=10_000)
-    link.start()
-    submitter = Submitter(link, make_room(store_settings), owner_pending_items_max=100)
+    store_client = StoreClient(store_settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=10_000)
+    store_client.start()
+    submitter = Submitter(store_client, make_upload_budget(store_settings), owner_pending_items_max=100)
     submissions = [await store.submission(bytes(size)) for size in (4000, 4000, 4000, 4000, 20_000, 4000, 4000)]
-    await link.greeted()
+    await store_client.ready()
 
     with counting_calls(store.redis) as counted:
         outcomes = await together(submitter, submissions)
-    await link.close()
+    await store_client.close()
 
     assert counted.calls == 4, "twice two, the large one alone, two"
     assert {type(outcome) for outcome in outcomes} == {int}
@@ -74,14 +74,16 @@ async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
 async def test_a_call_is_for_no_more_submits_than_the_setting_says(
     store_settings: StoreSettings, store: Store, submits_max: int
 ) -> None:
-    link = StoreLink(store_settings, timeout_seconds=2, group_submits_max=submits_max, group_bytes_max=1 << 20)
-    link.start()
-    submitter = Submitter(link, make_room(store_settings), owner_pending_items_max=100)
-    await link.greeted()
+    store_client = StoreClient(
+        store_settings, timeout_seconds=2, group_submits_max=submits_max, group_bytes_max=1 << 20
+    )
+    store_client.start()
+    submitter = Submitter(store_client, make_upload_budget(store_settings), owner_pending_items_max=100)
+    await store_client.ready()
 
     with counting_calls(store.redis) as counted:
         outcomes = await together(submitter, [await store.submission() for _ in range(10)])
-    await link.close()
+    await store_client.close()
 
     assert counted.calls == 10 / submits_max
     assert {type(outcome) for outcome in outcomes} == {int}
@@ -102,7 +104,7 @@ async def test_a_whole_batch_is_sent_again_after_the_script_cache_was_emptied(st
 
 
 async def test_a_refusal_stays_one_after_the_script_cache_was_emptied(store: Store) -> None:
-    submitter = Submitter(store.link, store.room, owner_pending_items_max=2)
+    submitter = Submitter(store.store_client, store.upload_budget, owner_pending_items_max=2)
     submissions = [await store.submission() for _ in range(4)]
     store.redis.script_flush()
 
@@ -134,9 +136,9 @@ async def submissions_of(submitter: Submitter, count: int) -> list[Submission]:
 
 @pytest.mark.parametrize("loss", ["frozen", "killed"])
 async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_unknown(
-    short_link: StoreLink, server: Valkey, loss: str
+    short_client: StoreClient, server: Valkey, loss: str
 ) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     submissions = await submissions_of(submitter, 5)
     server.signal(signal.SIGSTOP)
     asking = asyncio.create_task(together(submitter, submissions))
@@ -152,35 +154,35 @@ async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_
 
 
 async def test_those_of_a_batch_whose_answer_was_lost_find_out_what_stands(
-    short_link: StoreLink, server: Valkey, monkeypatch: pytest.MonkeyPatch
+    short_client: StoreClient, server: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=3)
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=3)
     submissions = await submissions_of(submitter, 5)
-    execute_batch = short_link.commits.execute_batch
+    execute_batch = short_client.commits.execute_batch
 
     async def lose_the_answer(batch: Batch) -> None:
         await execute_batch(batch)
         raise OutcomeUnknown
 
-    monkeypatch.setattr(short_link.commits, "execute_batch", lose_the_answer)
+    monkeypatch.setattr(short_client.commits, "execute_batch", lose_the_answer)
     outcomes = await together(submitter, submissions)
 
-    store = JobStore(short_link)
+    store = JobReader(short_client)
     assert outcomes[:3] == [(await store.get(it.id, OWNER)).accepted_ms for it in submissions[:3]]
     for outcome in outcomes[3:]:
         assert isinstance(outcome, StoreUnavailable)
         assert outcome.extensions == {}, "it is known not to stand"
 
 
-async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_link: StoreLink, server: Valkey) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_client: StoreClient, server: Valkey) -> None:
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     submissions = await submissions_of(submitter, 5)
     server.signal(signal.SIGSTOP)
     await together(submitter, submissions)
     server.signal(signal.SIGCONT)
 
-    await short_link.greeted()
-    jobs, _ = await JobStore(short_link).list(OWNER, before=None, limit=10, state=None)
+    await short_client.ready()
+    jobs, _ = await JobReader(short_client).list(OWNER, before=None, limit=10, state=None)
 
     assert jobs == []
     with server.client as client:
@@ -189,9 +191,9 @@ async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_link: S
 
 
 async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
-    short_link: StoreLink, server: Valkey
+    short_client: StoreClient, server: Valkey
 ) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=1000)
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=1000)
     submissions = await submissions_of(submitter, 4 * BATCH_SUBMITS_MAX)
     server.signal(signal.SIGSTOP)
 
@@ -202,16 +204,16 @@ async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
     assert unknown == [True] * 64 + [False] * 64, "a round trip is for 64"
 
 
-async def test_nobody_joins_a_batch_that_was_never_sent(short_link: StoreLink, server: Valkey) -> None:
-    submitter = Submitter(short_link, make_room(short_link.settings), owner_pending_items_max=10)
+async def test_nobody_joins_a_batch_that_was_never_sent(short_client: StoreClient, server: Valkey) -> None:
+    submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     ids = [await submitter.new_id(OWNER) for _ in range(2)]
 
     async def away(_: object) -> object:
         raise NotSent
 
-    send, short_link.commits.execute_batch = short_link.commits.execute_batch, away
+    send, short_client.commits.execute_batch = short_client.commits.execute_batch, away
     with pytest.raises(StoreUnavailable):
         await submitter.enqueue(Submission(ids[0], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))
-    short_link.commits.execute_batch = send
+    short_client.commits.execute_batch = send
     async with asyncio.timeout(10):
         assert await submitter.enqueue(Submission(ids[1], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))

@@ -7,11 +7,11 @@ import pytest
 
 from jobs.errors import IdempotencyInProgress, IdempotencyKeyReused, QueueFull, QuotaExceeded, StoreUnavailable
 from jobs.ids import to_text
-from jobs.records import LANE_CODE, Entry, Lane
+from jobs.records import LANE_CODE, ChunkRef, Lane
 from jobs.store import keys
-from jobs.store.client import StoreLink
-from jobs.store.job_hash import job_key, keyed_key, upload_key
-from jobs.store.submit import Earlier, Submission, Submitter
+from jobs.store.client import StoreClient
+from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
+from jobs.store.submit import ExistingJob, Submission, Submitter
 from jobs.store.wire import Command
 from tests.support.batches import counting_calls, holding_up, together
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_chunk
@@ -36,9 +36,9 @@ def stored(store: Store) -> tuple[set[bytes], set[bytes]]:
 
 
 async def test_of_forty_submits_at_once_a_quota_of_twenty_five_lets_in_the_first_twenty_five(
-    store: Store, link: StoreLink
+    store: Store, store_client: StoreClient
 ) -> None:
-    submitter = Submitter(link, store.room, owner_pending_items_max=25)
+    submitter = Submitter(store_client, store.upload_budget, owner_pending_items_max=25)
     submissions = [await store.submission() for _ in range(40)]
 
     outcomes = await together(submitter, submissions)
@@ -52,8 +52,8 @@ async def test_of_forty_submits_at_once_a_quota_of_twenty_five_lets_in_the_first
     assert store.stat("records") == sum(int(store.redis.hget(job_key(job_id), "z") or 0) for job_id in accepted)
 
 
-async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Store, link: StoreLink) -> None:
-    submitter = Submitter(link, store.room, owner_pending_items_max=3)
+async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Store, store_client: StoreClient) -> None:
+    submitter = Submitter(store_client, store.upload_budget, owner_pending_items_max=3)
     submissions = [await store.submission(*[b"image"] * items) for items in (2, 2, 1, 1)]
     submissions.append(await store.submission(owner="another"))
 
@@ -64,9 +64,9 @@ async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Sto
 
 
 async def test_a_submit_for_whose_bytes_there_is_no_room_is_refused_alone(store: Store) -> None:
-    room = store.link.settings.uploads_budget_bytes
+    upload_budget = store.store_client.settings.uploads_budget_bytes
     submissions = [await store.submission(image) for image in (b"small", bytes(100_000), b"small")]
-    store.room.open_bytes = room - 50_000  # as if uploads were coming in
+    store.upload_budget.open_bytes = upload_budget - 50_000  # as if uploads were coming in
 
     first, second, third = await together(store.submitter, submissions)
 
@@ -118,9 +118,9 @@ async def test_of_two_submits_with_one_key_in_a_batch_the_second_is_told_of_the_
 
     assert counted.calls == 1
     assert isinstance(outcomes[0], int)
-    assert outcomes[1] == Earlier(first.id, FINGERPRINT)
+    assert outcomes[1] == ExistingJob(first.id, FINGERPRINT)
     assert stored(store) == ({first.id}, {first.id})
-    assert store.redis.get(keyed_key(OWNER, KEY)) == first.id
+    assert store.redis.get(idempotency_key_name(OWNER, KEY)) == first.id
     assert store.stat(f"pending:{OWNER}") == 1
 
 
@@ -174,7 +174,7 @@ async def test_submits_of_a_batch_land_in_their_own_queues_in_order(store: Store
 
     assert counted.calls == 1
     queues = {queue.decode(): store.redis.lrange(queue, 0, -1) for queue in store.redis.keys(f"{keys.READY}*")}
-    found = {queue: [Entry.unpack(entry).job_id for entry in entries] for queue, entries in queues.items()}
+    found = {queue: [ChunkRef.unpack(entry).job_id for entry in entries] for queue, entries in queues.items()}
     assert found == expected
     for model in (MODEL, "other"):
         for lane in LANE_CODE.values():
@@ -219,7 +219,7 @@ async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:
 
 async def test_a_submitter_that_went_away_before_its_batch_was_sent_leaves_nothing(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
-    async with holding_up(store.link, store.redis):
+    async with holding_up(store.store_client, store.redis):
         tasks = [asyncio.create_task(store.submitter.enqueue(it)) for it in submissions]
         await asyncio.sleep(0)
         tasks[1].cancel()
@@ -235,13 +235,13 @@ async def test_a_submitter_that_went_away_before_its_batch_was_sent_leaves_nothi
 async def test_a_batch_whose_submitters_all_went_away_is_not_sent(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
     with counting_calls(store.redis) as counted:
-        async with holding_up(store.link, store.redis):
+        async with holding_up(store.store_client, store.redis):
             tasks = [asyncio.create_task(store.submitter.enqueue(it)) for it in submissions]
             await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await store.link.check_writes()  # behind them on the same connection
+        await store.store_client.check_writes()  # behind them on the same connection
 
     assert counted.calls == 0
     assert stored(store) == (set(), set())

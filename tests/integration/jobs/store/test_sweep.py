@@ -5,18 +5,18 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, JobState
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.job_hash import job_key, keyed_key
-from jobs.store.job_reader import JobStore
-from tests.conftest import open_link
+from jobs.store.job_hash import idempotency_key_name, job_key
+from jobs.store.job_reader import JobReader
+from tests.conftest import open_store_client
 from tests.support.batches import together
 from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, OWNER, Store
 
 
 async def sweep(valkey: Valkey, **settings: float) -> None:
-    link = open_link(StoreSettings(redis_url=valkey.url, **settings))
-    await JobStore(link).sweep([MODEL])
-    await link.close()
+    store_client = open_store_client(StoreSettings(redis_url=valkey.url, **settings))
+    await JobReader(store_client).sweep([MODEL])
+    await store_client.close()
 
 
 def age(store: Store, job_id: bytes, seconds: float) -> None:
@@ -41,7 +41,7 @@ async def test_ended_jobs_go_when_their_time_is_over_and_only_then(store: Store,
 
 
 async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, valkey: Valkey) -> None:
-    await store.link.greeted()
+    await store.store_client.ready()
     before = store.keys()
     jobs = [await store.submit(*[b"image"] * 3, chunk_items=2) for _ in range(50)]
     for number in range(50):
@@ -61,7 +61,7 @@ async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, val
 async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_to_them(
     store: Store, valkey: Valkey
 ) -> None:
-    await store.link.greeted()
+    await store.store_client.ready()
     owners, before = ("a", "b", "c"), store.keys()
     submissions = [await store.submission(b"image", owner=owners[n % 3]) for n in range(100)]
     for n, submission in enumerate(submissions):
@@ -98,7 +98,7 @@ async def test_a_key_that_has_made_another_job_since_is_left_to_it(store: Store,
 
     with pytest.raises(JobExpired):
         await store.get(first.id)
-    assert store.redis.get(keyed_key(OWNER, first.key)) == second.id
+    assert store.redis.get(idempotency_key_name(OWNER, first.key)) == second.id
 
 
 async def test_those_whose_time_is_not_over_stay_though_forty_before_them_go(store: Store, valkey: Valkey) -> None:
@@ -164,7 +164,7 @@ async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, val
 
 async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
     late, in_time = await store.submit(b"one"), await store.submit(b"two")
-    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     age(store, late, 61)
     suspects = keys.SUSPECTS + MODEL
     while not (store.redis.lindex(suspects, 0) or b"").startswith(late):
@@ -173,14 +173,14 @@ async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store,
     await sweep(valkey, queue_deadline_seconds=60)
 
     job = await store.get(late)
-    assert (job.state, job.gave_up) == (JobState.FAILED, ItemCode.DEADLINE_EXCEEDED)
+    assert (job.state, job.failure_code) == (JobState.FAILED, ItemCode.DEADLINE_EXCEEDED)
     assert store.stat(f"pending:{OWNER}") == 1
     assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
 
 
 async def test_suspects_of_ended_jobs_are_dropped(store: Store) -> None:
     jobs = [await store.submit(b"one") for _ in range(3)]
-    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     for job_id in jobs:
         await store.jobs.cancel(job_id, OWNER)
 
@@ -256,7 +256,7 @@ async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store)
 
 
 async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Store) -> None:
-    store.leases.show_presence(MODEL, "fmnist-mlp@1", "boot|1", seconds=30)
+    store.leases.heartbeat(MODEL, "fmnist-mlp@1", "boot|1", seconds=30)
     store.redis.zadd(keys.SERVING + MODEL, {"fmnist-mlp@1|boot|2": 1})
 
     await store.jobs.sweep([MODEL])

@@ -22,7 +22,7 @@ def tokens(store: Store, model: str = MODEL) -> int:
 
 
 def linger(store: Store) -> None:
-    with closing(LeaseStore(store.link.settings, lease_seconds=4, timeout_seconds=180)) as leases:
+    with closing(LeaseStore(store.store_client.settings, lease_seconds=4, timeout_seconds=180)) as leases:
         leases.await_work([MODEL], LONG_SECONDS)
 
 
@@ -108,7 +108,7 @@ async def test_a_lease_that_is_given_back_wakes_a_child_that_lingers(store: Stor
     await store.submit(b"one")
     lease = store.claim()
     waiting = await lingering(store)
-    store.leases.lapse(lease.token, RETURNED)
+    store.leases.release(lease.token, RETURNED)
     await woken(waiting)
 
 

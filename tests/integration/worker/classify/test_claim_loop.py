@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from jobs.codec import pack_upload, unpack_kept
+from jobs.codec import pack_upload, unpack_retained
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
@@ -20,20 +20,20 @@ from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of
 from tests.support.waiting import eventually
 from worker import process_state as notes
-from worker.classify.claim_loop import Child
+from worker.classify.claim_loop import ClaimLoop
 from worker.inference.classifier import Classifier
-from worker.inference.images.batch import Sheet
-from worker.lease_renewer import Keeper
+from worker.inference.images.batch import ImageBatch
+from worker.lease_renewer import LeaseRenewer
 from worker.settings import WorkerSettings
 
-MakeChild = Callable[..., Child]
+MakeChild = Callable[..., ClaimLoop]
 
 
 @pytest.fixture
 def make_child(valkey: Valkey, classifier: Classifier) -> MakeChild:
-    def make(**settings: float) -> Child:
+    def make(**settings: float) -> ClaimLoop:
         values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES, "linger_seconds": 0}
-        return Child(WorkerSettings(**values | settings), classifier, "boot")
+        return ClaimLoop(WorkerSettings(**values | settings), classifier, "boot")
 
     return make
 
@@ -48,7 +48,7 @@ def bag() -> bytes:
     return samples()["0018-bag.png"]
 
 
-def begin_with_bulk(child: Child) -> Child:
+def begin_with_bulk(child: ClaimLoop) -> ClaimLoop:
     child._turn = itertools.count(BULK_FIRST)
     return child
 
@@ -56,13 +56,13 @@ def begin_with_bulk(child: Child) -> Child:
 def watch(monkeypatch: pytest.MonkeyPatch, before: Callable[[bytes], None]) -> None:
     """Have every upload seen before it is decoded."""
 
-    add = Sheet.add
+    add = ImageBatch.add
 
-    def see(sheet: Sheet, upload: memoryview, *args: Any) -> None:
+    def see(sheet: ImageBatch, upload: memoryview, *args: Any) -> None:
         before(bytes(upload))
         add(sheet, upload, *args)
 
-    monkeypatch.setattr(Sheet, "add", see)
+    monkeypatch.setattr(ImageBatch, "add", see)
 
 
 async def outcomes_of(store: Store, job_id: bytes) -> list[object]:
@@ -77,9 +77,9 @@ async def test_a_slice_classifies_what_is_ready(store: Store, make_child: MakeCh
     for job_id in jobs:
         job = await store.get(job_id)
         assert job.state is JobState.COMPLETED
-        assert job.only_item is not None
-        assert isinstance(job.only_item.outcome, list)
-        assert job.only_item.outcome[0].class_index == 6
+        assert job.single_item is not None
+        assert isinstance(job.single_item.outcome, list)
+        assert job.single_item.outcome[0].class_index == 6
     assert store.redis.exists(keys.LEASES) == 0
     assert store.stat("uploads") == 0
 
@@ -129,7 +129,7 @@ async def test_a_suspect_runs_image_by_image_and_notes_which(
     store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt, shirt, shirt)
-    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     child = make_child()
     noted, batches = [], []
     classify = child._work._classifier.classify
@@ -201,11 +201,11 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
     store: Store, make_child: MakeChild, shirt: bytes
 ) -> None:
     job_id = await store.submit(shirt, shirt, shirt)
-    store.leases.lapse(store.claim().token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     for attempt in range(2):
         lease = store.claim(f"boot|task|2|{attempt}", turn=1)
         store.leases.renew(lease.token, at_item=1)
-        store.leases.lapse(lease.token, ItemCode.WORKER_CRASHED)
+        store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
 
     make_child().serve("task", MODEL)
 
@@ -235,8 +235,8 @@ async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
 
     job = await store.get(job_id)
     assert tries == 3
-    assert job.only_item is not None
-    assert job.only_item.outcome == Failure(ItemCode.WORKER_CRASHED)
+    assert job.single_item is not None
+    assert job.single_item.outcome == Failure(ItemCode.WORKER_CRASHED)
 
 
 async def test_when_redis_goes_away_in_the_middle_the_lease_is_given_back_uncharged(
@@ -500,7 +500,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
             tokens = store.leases.tokens("boot|task|")
             held.append(len(tokens))
             for token in tokens:  # as the reaper does
-                store.leases.lapse(token, ItemCode.WORKER_CRASHED)
+                store.leases.release(token, ItemCode.WORKER_CRASHED)
 
     assert held == [2, 1, 1]
     assert seen.count(b"poison") == 3
@@ -531,7 +531,7 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
     assert (passing, lasting) == (Failure(ItemCode.WORKER_CRASHED), Failure(ItemCode.NOT_AN_IMAGE))
     kept = store.redis.hget(job_key(job_id), "b0")
     assert kept is not None
-    assert unpack_kept(kept) == {1: b"poison"}
+    assert unpack_retained(kept) == {1: b"poison"}
 
 
 async def test_two_leases_are_kept_at_once(store: Store, valkey: Valkey) -> None:
@@ -539,13 +539,13 @@ async def test_two_leases_are_kept_at_once(store: Store, valkey: Valkey) -> None
         await store.submit(b"x")
     settings = WorkerSettings(redis_url=valkey.url, renew_seconds=0.1)
     tokens = [store.claim(f"boot|task|1|{number}", items=1).token for number in range(2)]
-    keeper = Keeper(settings, MODEL, f"{MODEL}@1", "boot|1")
+    keeper = LeaseRenewer(settings, MODEL, f"{MODEL}@1", "boot|1")
 
     def earliest_end() -> float:
         return min(end for _, end in store.redis.zrange(keys.LEASES, 0, -1, withscores=True))
 
     before = earliest_end()
-    with keeper.keeping(tokens[0]), keeper.keeping(tokens[1]):
+    with keeper.renewing(tokens[0]), keeper.renewing(tokens[1]):
         keeper.start()
         await eventually(lambda: earliest_end() > before + 1000, what="a second of renewals")
     keeper.stop()
@@ -556,11 +556,11 @@ async def test_a_worker_that_is_ending_keeps_its_leases_and_shows_no_presence(
 ) -> None:
     await store.submit(b"x")
     monkeypatch.setenv(notes._FOLDER, str(tmp_path))
-    notes.note_ending()
+    notes.write_stopping()
     token = store.claim("boot|task|1|0").token
-    keeper = Keeper(WorkerSettings(redis_url=valkey.url, renew_seconds=0.1), MODEL, f"{MODEL}@1", "boot|1")
+    keeper = LeaseRenewer(WorkerSettings(redis_url=valkey.url, renew_seconds=0.1), MODEL, f"{MODEL}@1", "boot|1")
     before = store.redis.zscore(keys.LEASES, token) or 0
-    with keeper.keeping(token):
+    with keeper.renewing(token):
         keeper.start()
         await eventually(
             lambda: (store.redis.zscore(keys.LEASES, token) or 0) > before + 500, what="half a second of renewals"
@@ -573,9 +573,9 @@ async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store
     await store.submit(b"x")
     settings = WorkerSettings(redis_url=valkey.url, lease_seconds=1, renew_seconds=0.1)
     token = store.leases.claim(MODEL, "boot|task|1|0", items_max=64, bytes_max=1 << 26, turn=0).token
-    keeper = Keeper(settings, MODEL, f"{MODEL}@1", "boot|1")
+    keeper = LeaseRenewer(settings, MODEL, f"{MODEL}@1", "boot|1")
     store.redis.config_set("maxmemory", 1)
-    with keeper.keeping(token):
+    with keeper.renewing(token):
         keeper.start()
         shown = await eventually(lambda: store.redis.zscore(keys.SERVING + MODEL, f"{MODEL}@1|boot|1"), what="presence")
         end = store.redis.zscore(keys.LEASES, token) or 0

@@ -14,7 +14,7 @@ from jobs.store import keys
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, Store
 from tests.support.waiting import eventually
-from worker.classify.claim_loop import Child
+from worker.classify.claim_loop import ClaimLoop
 from worker.inference.classifier import Classifier
 from worker.settings import WorkerSettings
 
@@ -23,9 +23,9 @@ SOON_SECONDS = 30
 Lingering = Callable[..., AbstractAsyncContextManager[None]]
 
 
-def make_child(valkey: Valkey, classifier: Classifier, **settings: float) -> Child:
+def make_child(valkey: Valkey, classifier: Classifier, **settings: float) -> ClaimLoop:
     checked = WorkerSettings(redis_url=valkey.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
-    return Child(checked.model_copy(update=settings), classifier, "boot")
+    return ClaimLoop(checked.model_copy(update=settings), classifier, "boot")
 
 
 def blocked(store: Store) -> int:
@@ -112,7 +112,7 @@ async def test_a_suspect_that_is_given_back_is_begun(lingering: Lingering, store
     await store.submit(shirt)
     lease = store.claim()
     async with lingering():
-        store.leases.lapse(lease.token, ItemCode.WORKER_CRASHED)
+        store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
         await ended(store, 1)
 
 

@@ -42,7 +42,7 @@ def serving(api: Api) -> dict[str, int]:
     return {model["name"]: model["serving"]["processes"] for model in models}
 
 
-def faults(api: Api) -> dict[str, tuple[str, int]]:
+def load_errors(api: Api) -> dict[str, tuple[str, int]]:
     found = httpx.get(f"{api.url}/v1/models").json()["faults"]
     return {fault["model"]: (fault["detail"], fault["workers"]) for fault in found}
 
@@ -56,15 +56,15 @@ def test_each_model_of_a_worker_answers_for_itself(stack: Stack, packages: Path,
     for model, ref in (("first", "first@1"), ("second", "second@7"), ("first", "first@1")):
         assert classified(api, SHIRT, model)["result"]["model"] == ref
     assert serving(api) == {"first": 2, "second": 2, "broken": 0}
-    assert faults(api) == {}
+    assert load_errors(api) == {}
 
 
 def test_a_model_that_cannot_be_served_takes_no_work_and_says_why(stack: Stack, packages: Path, api: Api) -> None:
     worker = start(stack, packages, "first,broken,unread")
-    wait_until(lambda: faults(api).keys() == {"broken@1", "unread"}, what="what is told of the two")
-    assert "gives Bag at" in faults(api)["broken@1"][0]
-    assert "colour: Extra inputs are not permitted" in faults(api)["unread"][0]
-    assert {count for _, count in faults(api).values()} == {1}
+    wait_until(lambda: load_errors(api).keys() == {"broken@1", "unread"}, what="what is told of the two")
+    assert "gives Bag at" in load_errors(api)["broken@1"][0]
+    assert "colour: Extra inputs are not permitted" in load_errors(api)["unread"][0]
+    assert {count for _, count in load_errors(api).values()} == {1}
     assert serving(api) == {"first": 2, "second": 0, "broken": 0}
     log = worker.output()
     assert "broken@1 is not served: " in log
@@ -82,9 +82,9 @@ def test_a_model_that_cannot_be_served_takes_no_work_and_says_why(stack: Stack, 
     start(stack, packages, "broken", children=1)
     ended = httpx.get(f"{api.url}/v1/jobs/{waiting['id']}?wait=20", timeout=40).json()
     assert ended["status"] == "completed"
-    assert faults(api)["broken@1"][1] == 1, "of the worker that cannot"
+    assert load_errors(api)["broken@1"][1] == 1, "of the worker that cannot"
     worker.stop()
-    assert faults(api) == {}
+    assert load_errors(api) == {}
 
 
 def test_a_worker_none_of_whose_models_can_be_served_ends_and_says_why(stack: Stack, packages: Path) -> None:
@@ -107,15 +107,15 @@ if __name__ == "__main__":
     run()
 else:  # a child
     import worker.classify.process
-    of = worker.classify.process.Compute.of
+    of = worker.classify.process.Device.of
 
-    class Counted(worker.classify.process.Compute):
+    class Counted(worker.classify.process.Device):
         @classmethod
         def of(cls, *names, child):
             print("computes as child", child, flush=True)
             return of(*names, child=child)
 
-    worker.classify.process.Compute = Counted
+    worker.classify.process.Device = Counted
 """
 
 

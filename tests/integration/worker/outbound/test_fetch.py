@@ -13,7 +13,7 @@ from jobs.item_codes import ItemCode
 from tests.support.web import Hosts, Site, forever, serving_site
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import FetchSettings
-from worker.outbound.web import Web
+from worker.outbound.web import CheckedHttp
 
 MakeFetcher = Callable[..., Fetcher]
 LOCAL = ["127.0.0.0/8"]
@@ -28,12 +28,12 @@ async def site() -> AsyncIterator[Site]:
 @pytest.fixture
 async def make_fetcher() -> AsyncIterator[MakeFetcher]:
     async with AsyncExitStack() as stack:
-        made: list[Web] = []
+        made: list[CheckedHttp] = []
 
         def make(hosts: Hosts | None = None, **settings: Any) -> Fetcher:
             values = {"fetch_allow_networks": LOCAL, "fetch_retry_seconds": 0.01} | settings
             checked = FetchSettings(**values)
-            made.append(Web(checked, hosts))
+            made.append(CheckedHttp(checked, hosts))
             stack.push_async_exit(made[-1])
             return Fetcher(checked, made[-1])
 

@@ -26,7 +26,7 @@ from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, OWNER, Store
 from tests.support.waiting import eventually
 from tests.support.web import Site, forever, serving_site
-from worker.outbound.process import OutboundChild
+from worker.outbound.process import OutboundProcess
 from worker.outbound.settings import OutboundSettings
 
 SECRET = "whsec_" + b64encode(b"0123456789abcdef01234567").decode()
@@ -40,10 +40,10 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def make_child(valkey: Valkey) -> Iterator[Callable[..., OutboundChild]]:
-    made = list[OutboundChild]()
+def make_child(valkey: Valkey) -> Iterator[Callable[..., OutboundProcess]]:
+    made = list[OutboundProcess]()
 
-    def make(**settings: Any) -> OutboundChild:
+    def make(**settings: Any) -> OutboundProcess:
         values: dict[str, Any] = {
             "redis_url": valkey.url,
             "redis_maxmemory_bytes": MAXMEMORY_BYTES,
@@ -52,7 +52,7 @@ def make_child(valkey: Valkey) -> Iterator[Callable[..., OutboundChild]]:
             "fetch_retry_seconds": 0.01,
             "webhook_secrets": {OWNER: SECRET},
         }
-        made.append(OutboundChild(OutboundSettings(**values | settings), "boot"))
+        made.append(OutboundProcess(OutboundSettings(**values | settings), "boot"))
         return made[-1]
 
     yield make
@@ -61,7 +61,7 @@ def make_child(valkey: Valkey) -> Iterator[Callable[..., OutboundChild]]:
 
 
 @pytest.fixture
-def serve(make_child: Callable[..., OutboundChild]) -> Iterator[Serve]:
+def serve(make_child: Callable[..., OutboundProcess]) -> Iterator[Serve]:
     """Runs one task of a child, as its process would, while this event loop serves what is fetched."""
     with ThreadPoolExecutor(1) as thread:
 
@@ -78,7 +78,7 @@ def serve(make_child: Callable[..., OutboundChild]) -> Iterator[Serve]:
 
 @pytest.fixture
 def outbound(store: Store) -> Iterator[OutboundStore]:
-    opened = OutboundStore(store.link.settings, lease_seconds=4, timeout_seconds=5)
+    opened = OutboundStore(store.store_client.settings, lease_seconds=4, timeout_seconds=5)
     yield opened
     opened.close()
 
@@ -130,7 +130,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, serv
 
 
 async def test_a_slow_server_holds_up_its_own_chunk_alone(
-    store: Store, make_child: Callable[..., OutboundChild], site: Site
+    store: Store, make_child: Callable[..., OutboundProcess], site: Site
 ) -> None:
     released = asyncio.Event()
 
@@ -259,7 +259,7 @@ async def test_a_full_redis_is_no_room(store: Store, outbound: OutboundStore) ->
 async def test_what_comes_after_its_lease_has_lapsed_is_not_taken(store: Store, outbound: OutboundStore) -> None:
     await submit(store, "http://example.com/a.png")
     lease = store.claim(model=FETCH)
-    store.leases.lapse(lease.token, "returned")
+    store.leases.release(lease.token, "returned")
     before = store.keys()
     assert outbound.deliver(lease.token, lease.chunks[0].entry, b"late") is Verdict.LOST
     assert store.keys() == before
@@ -274,12 +274,12 @@ async def test_a_url_that_has_killed_thrice_fails_unfetched_and_its_neighbours_a
 ) -> None:
     urls = [site.answers(f"/{n}.png", body=b"image %d" % n) for n in range(3)]
     await submit(store, *urls)
-    store.leases.lapse(store.claim(model=FETCH).token, ItemCode.WORKER_CRASHED)
+    store.leases.release(store.claim(model=FETCH).token, ItemCode.WORKER_CRASHED)
     for attempt in range(2):
         lease = store.claim(f"boot|task|2|{attempt}", turn=1, model=FETCH)
         assert lease.suspect
         store.leases.renew(lease.token, at_item=1)
-        store.leases.lapse(lease.token, ItemCode.WORKER_CRASHED)
+        store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
     await serve()
     assert images(store) == [b"image 0", ItemCode.WORKER_CRASHED, b"image 2"]
     assert site.asked("/1.png") == 0
@@ -319,7 +319,7 @@ async def test_a_webhook_is_called_signed_and_says_what_became_of_the_job(
     assert said["data"]["id"] == request.headers["webhook-id"] == to_text(job_id)
     assert said["data"]["counts"] == {"total": 1, "succeeded": 1, "failed": 0, "canceled": 0}
     assert said["data"]["links"]["self"] == f"/v1/jobs/{to_text(job_id)}"
-    webhook = await read_webhook(store.link, job)
+    webhook = await read_webhook(store.store_client, job)
     assert (webhook.state, webhook.next_ms) == (WebhookState.DELIVERED, None)
     assert [attempt.outcome for attempt in webhook.attempts] == [204]
 
@@ -341,12 +341,12 @@ async def test_a_webhook_that_fails_is_called_again_with_the_same_words(store: S
     job_id = await ended(store, site.at("/hook", fail_twice))
     await serve(webhook_backoff_seconds=[0.01])
     assert site.asked("/hook") == 1
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert webhook.state is WebhookState.PENDING
     assert webhook.next_ms is not None
     while site.asked("/hook") < 3:
         await serve(webhook_backoff_seconds=[0.01])
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert [attempt.outcome for attempt in webhook.attempts] == [500, 500, 200]
     assert webhook.state is WebhookState.DELIVERED
     assert len(set(site.bodies)) == 1
@@ -376,7 +376,7 @@ async def test_what_is_no_success_is_listed_as_what_it_was(
     site.at("/broken", break_off)
     job_id = await ended(store, site.url + path)
     await serve(webhook_seconds_max=0.2)
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert [attempt.outcome for attempt in webhook.attempts] == [outcome]
     assert webhook.state is WebhookState.PENDING
     assert site.asked("/there") == 0
@@ -388,7 +388,7 @@ async def test_what_is_no_success_is_listed_as_what_it_was(
 async def test_a_webhook_has_no_forbidden_address(store: Store, serve: Serve, site: Site, url: str) -> None:
     job_id = await ended(store, url.format(port=site.port))
     await serve(fetch_allow_networks=[])
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert [attempt.outcome for attempt in webhook.attempts] == ["forbidden_address"]
     assert site.requests == []
 
@@ -396,14 +396,14 @@ async def test_a_webhook_has_no_forbidden_address(store: Store, serve: Serve, si
 async def test_a_webhook_that_is_gone_is_not_called_again(store: Store, serve: Serve, site: Site) -> None:
     job_id = await ended(store, site.answers("/hook", 410))
     await serve()
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert (webhook.state, webhook.next_ms) == (WebhookState.GAVE_UP, None)
 
 
 async def test_a_webhook_is_given_up_in_the_end(store: Store, serve: Serve, site: Site) -> None:
     job_id = await ended(store, site.answers("/hook", 500))
     await serve(webhook_backoff_seconds=[30], webhook_give_up_seconds=29)
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert webhook.state is WebhookState.GAVE_UP
     assert store.redis.zcard(keys.HOOKS) == 0
 
@@ -414,7 +414,7 @@ async def test_the_secret_of_an_owner_may_come_back(store: Store, serve: Serve, 
     assert site.requests == []
     store.redis.zadd(keys.HOOKS, {job_id: 1})
     await serve()
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert [attempt.outcome for attempt in webhook.attempts] == ["no_secret", 200]
 
 
@@ -438,7 +438,7 @@ async def test_the_last_twenty_attempts_are_kept_and_their_room_is_counted(
     for _ in range(22):
         store.redis.zadd(keys.HOOKS, {job_id: 1})
         await serve()
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert len(webhook.attempts) == 20
     size = len(store.redis.hget(job_key(job_id), "ha"))
     assert size <= store.stat("records") - before <= size * 1.2 + 1
@@ -451,13 +451,13 @@ async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
     (due,) = outbound.take_webhooks(10, seconds=30)
     await store.jobs.delete(job_id, OWNER)
     before = store.keys()
-    outbound.note_attempt(due.job.id, Attempt(1, 500, 1), again_seconds=5)
+    outbound.record_attempt(due.job.id, Attempt(1, 500, 1), again_seconds=5)
     assert store.keys() == before
     assert store.redis.zcard(keys.HOOKS) == 0
 
 
 async def test_webhooks_that_hang_do_not_keep_images_waiting(
-    store: Store, make_child: Callable[..., OutboundChild], site: Site
+    store: Store, make_child: Callable[..., OutboundProcess], site: Site
 ) -> None:
     for number in range(8):
         await ended(store, site.at(f"/hang{number}", forever))
@@ -474,7 +474,7 @@ async def test_webhooks_that_hang_do_not_keep_images_waiting(
 async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
     job_id = await store.submit()
     store.finish(store.claim())
-    webhook = await read_webhook(store.link, await store.get(job_id))
+    webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert (webhook.url, webhook.state, webhook.attempts) == (None, WebhookState.NONE, [])
 
 

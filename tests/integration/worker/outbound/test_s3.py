@@ -11,7 +11,7 @@ from tests.support.waiting import POLL_SECONDS
 from tests.support.web import forever, serving_site
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import FetchSettings
-from worker.outbound.web import Web
+from worker.outbound.web import CheckedHttp
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def s3() -> Iterator[S3]:
 
 async def fetch(s3: S3, url: str, **settings: Any) -> bytes | ItemCode:
     checked = FetchSettings(**s3.settings | settings)
-    async with Web(checked) as web:
+    async with CheckedHttp(checked) as web:
         return await Fetcher(checked, web).fetch(url)
 
 

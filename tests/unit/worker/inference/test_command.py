@@ -25,7 +25,7 @@ from worker.inference import __main__ as models
 from worker.inference.__main__ import main, schema
 from worker.inference.classifier import Classifier
 from worker.inference.images.decode import ImageLimits
-from worker.inference.networks.device import Compute
+from worker.inference.networks.device import Device
 from worker.inference.packages.export import export
 from worker.inference.packages.load import load_package
 
@@ -346,10 +346,10 @@ def test_check_measures_cpu_time_on_a_processor(
 def test_check_computes_on_the_device_and_measures_the_time_that_passes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = list[Compute]()
+    asked = list[Device]()
 
-    def load_on(folder: Path, limits: ImageLimits, compute: Compute) -> Classifier:
-        asked.append(compute)
+    def load_on(folder: Path, limits: ImageLimits, device: Device) -> Classifier:
+        asked.append(device)
         return load_package(folder, limits)
 
     monkeypatch.setattr(models, "load_package", load_on)
@@ -359,7 +359,7 @@ def test_check_computes_on_the_device_and_measures_the_time_that_passes(
     monkeypatch.setattr(time, "process_time", time.monotonic_ns)
     monkeypatch.setenv("DEVICE", "cuda:1")
     run(monkeypatch, "check", ROOT / "weights" / "fmnist-mlp", "--precision", "float32")
-    assert asked == [Compute(torch.device("cuda:1"), half=False)]
+    assert asked == [Device(torch.device("cuda:1"), half=False)]
     *_, last = capsys.readouterr().out.splitlines()
     measured = re.fullmatch(r"forward of 64: (\S+) ms an image, on a GPU, cuda:1, in float32", last)
     assert measured is not None, last

@@ -7,7 +7,7 @@ from jobs.model_manifest import Output, SecondLook
 from worker.inference.head import Head
 from worker.inference.second_look import looked_twice
 
-Rows = NDArray[np.float32]
+StoredChunks = NDArray[np.float32]
 HEAD = Head(Output(), 2)
 SURE = 9.0
 
@@ -16,15 +16,15 @@ class Network:
     """Tells of an image how bright its left column is, and its middle one; one with a bright corner it is sure of."""
 
     def __init__(self) -> None:
-        self.seen = list[Rows]()
+        self.seen = list[StoredChunks]()
 
-    def __call__(self, inputs: Rows) -> Rows:
+    def __call__(self, inputs: StoredChunks) -> StoredChunks:
         self.seen.append(inputs)
         outputs = np.stack([inputs[:, 0, :, 0].mean(axis=1), inputs[:, 0, :, 1].mean(axis=1)], axis=1)
         return np.where(inputs[:, 0, :1, :1].max(axis=2) == SURE, np.float32([[SURE, 0]]), outputs)
 
 
-def pictures(count: int) -> Rows:
+def pictures(count: int) -> StoredChunks:
     return np.random.default_rng(3).random((count, 1, 4, 3), np.float32)
 
 
@@ -64,7 +64,7 @@ def test_an_image_gets_the_same_alone_and_in_a_batch_and_no_batch_is_larger(look
 
 
 def test_nothing_is_looked_at_again_where_the_network_has_failed_or_is_sure() -> None:
-    def failed(inputs: Rows) -> Rows:
+    def failed(inputs: StoredChunks) -> StoredChunks:
         assert len(inputs) == 3
         return np.full((3, 2), np.nan, np.float32)
 

@@ -13,8 +13,8 @@ from jobs.model_manifest import Input
 from tests.support.hostile import damaged, repair_png
 from tests.support.pictures import LIMITS, bad_pictures, good_pictures, png, samples
 from worker.inference.images import batch as module
-from worker.inference.images.batch import Sheet
-from worker.inference.images.decode import BadImage, decode
+from worker.inference.images.batch import ImageBatch
+from worker.inference.images.decode import DecodeError, decode
 from worker.inference.images.preprocess import BOOK, Mode
 
 WANTED = Input(channels=1, height=28, width=28)
@@ -31,13 +31,13 @@ def outcome(call: Callable[[], Any]) -> Any:
     """What a call gives, or the code that the item gets."""
     try:
         return call()
-    except BadImage as error:
+    except DecodeError as error:
         return error.code
 
 
 def test_each_picture_of_a_batch_is_what_it_is_alone() -> None:
     uploads = [*samples().values(), *good_pictures(SHIRT).values()]
-    sheet = Sheet(BOOK, WANTED, len(uploads) + 3)
+    sheet = ImageBatch(BOOK, WANTED, len(uploads) + 3)
     for upload in uploads:
         sheet.add(upload, LIMITS)
     inputs = sheet.inputs()
@@ -48,8 +48,8 @@ def test_each_picture_of_a_batch_is_what_it_is_alone() -> None:
 @pytest.mark.parametrize("kind", bad_pictures(SHIRT))
 def test_a_bad_picture_has_its_code_and_takes_no_place(kind: str) -> None:
     upload, code = bad_pictures(SHIRT)[kind]
-    sheet = Sheet(BOOK, WANTED, 2)
-    with pytest.raises(BadImage) as raised:
+    sheet = ImageBatch(BOOK, WANTED, 2)
+    with pytest.raises(DecodeError) as raised:
         sheet.add(upload, LIMITS)
     assert raised.value.code == code
     sheet.add(SHIRT, LIMITS)
@@ -61,9 +61,9 @@ def test_a_picture_shows_nothing_of_a_damaged_one_before_it() -> None:
     whole = png(28, 28, white)
     cut = png(28, 28, white[:-40])
     short = png(28, 28, zlib.compress(bytes((0, *[7] * 28)) * 3))  # the stream ends early: for Pillow all else is black
-    sheet = Sheet(BOOK, WANTED, 2)
+    sheet = ImageBatch(BOOK, WANTED, 2)
     sheet.add(whole, LIMITS)
-    with pytest.raises(BadImage):
+    with pytest.raises(DecodeError):
         sheet.add(cut, LIMITS)
     sheet.add(short, LIMITS)
     np.testing.assert_array_equal(sheet.inputs(), [book_alone(whole), book_alone(short)])
@@ -71,7 +71,7 @@ def test_a_picture_shows_nothing_of_a_damaged_one_before_it() -> None:
 
 def test_damaged_pictures_of_any_kind_are_what_they_are_alone() -> None:
     random, wholes = Random(5), list(samples().values())
-    sheet, expected = Sheet(BOOK, WANTED, 500), list[np.ndarray]()
+    sheet, expected = ImageBatch(BOOK, WANTED, 500), list[np.ndarray]()
     for number in range(500):
         data = bytearray(random.choice(wholes)) if number % 4 == 0 else damaged(random, random.choice(wholes), wholes)
         repair_png(data)
@@ -89,9 +89,9 @@ def test_a_plain_picture_is_drawn_without_a_detour_but_not_before_its_limits_are
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(module, "decode")
-    sheet = Sheet(BOOK, WANTED, 1)
+    sheet = ImageBatch(BOOK, WANTED, 1)
     for limits in (replace(LIMITS, pixels_max=783), replace(LIMITS, side_pixels_max=27)):
-        with pytest.raises(BadImage) as raised:
+        with pytest.raises(DecodeError) as raised:
             sheet.add(SHIRT, limits)
         assert raised.value.code == "too_many_pixels"
     sheet.add(SHIRT, LIMITS)
@@ -106,7 +106,7 @@ def test_a_mode_of_another_kind_gets_its_pictures_in_its_own_way() -> None:
     inverted = Mode(lambda image, _: image.point(lambda value: 255 - value), lambda pixels: pixels.astype(np.float32))
     colour, gray = Input(channels=3, height=20, width=30), WANTED
 
-    sheet = Sheet(colours, colour, 2)
+    sheet = ImageBatch(colours, colour, 2)
     sheet.add(SHIRT, LIMITS)
     sheet.add(good_pictures(SHIRT)["RGB PNG"], LIMITS)
     inputs = sheet.inputs()
@@ -114,6 +114,6 @@ def test_a_mode_of_another_kind_gets_its_pictures_in_its_own_way() -> None:
     seen = decode(good_pictures(SHIRT)["RGB PNG"], LIMITS).resize((30, 20))
     np.testing.assert_allclose(inputs[1], np.asarray(seen).transpose(2, 0, 1) / 255, rtol=0, atol=1e-6)
 
-    sheet = Sheet(inverted, gray, 1)
+    sheet = ImageBatch(inverted, gray, 1)
     sheet.add(SHIRT, LIMITS)
     np.testing.assert_array_equal(sheet.inputs()[0, 0], 255 - np.asarray(decode(SHIRT, LIMITS)).astype(np.float32))

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from tests.support.hostile import damaged, repair_png
 from tests.support.pictures import LIMITS, encode, good_pictures, photo, png, png_chunk, samples
 from worker.inference.images import decode as images
-from worker.inference.images.decode import BadImage, decode
+from worker.inference.images.decode import DecodeError, decode
 from worker.inference.images.gray_png import draw_plain_gray, plain_gray_size
 
 SHIRT = samples()["0007-shirt.png"]
@@ -87,13 +87,13 @@ def test_a_png_that_is_gray_and_more_is_not_plain() -> None:
 @pytest.mark.parametrize("limits", [replace(LIMITS, pixels_max=783), replace(LIMITS, side_pixels_max=27)])
 def test_its_size_is_looked_at_before_its_pixels(monkeypatch: pytest.MonkeyPatch, limits: images.ImageLimits) -> None:
     monkeypatch.delattr(images, "draw_plain_gray")
-    with pytest.raises(BadImage) as raised:
+    with pytest.raises(DecodeError) as raised:
         decode(SHIRT, limits)
     assert raised.value.code == "too_many_pixels"
 
 
 def test_a_header_that_claims_too_much_costs_nothing() -> None:
-    with pytest.raises(BadImage) as raised:
+    with pytest.raises(DecodeError) as raised:
         decode(png(50_000, 50_000, zlib.compress(bytes(1000))), LIMITS)
     assert raised.value.code == "too_many_pixels"
 
@@ -147,5 +147,5 @@ def outcome(upload: bytes) -> bytes | str:
     """The pixels, or the code that the item gets."""
     try:
         return decode(upload, LIMITS).tobytes()
-    except BadImage as error:
+    except DecodeError as error:
         return error.code

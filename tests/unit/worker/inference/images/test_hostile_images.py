@@ -14,7 +14,7 @@ from tests.support.hostile import damaged_picture, pictures
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import BadImage, decode
+from worker.inference.images.decode import DecodeError, decode
 from worker.inference.packages.load import load_package
 
 EACH = 1000
@@ -32,7 +32,7 @@ def test_a_damaged_picture_is_decoded_or_is_a_bad_image(name: str) -> None:
     for _ in range(EACH):
         try:
             image = decode(damaged_picture(random, name), LIMITS)
-        except BadImage as error:
+        except DecodeError as error:
             outcomes[ItemCode(error.code)] += 1
         else:
             assert image.width * image.height <= LIMITS.pixels_max

@@ -9,8 +9,8 @@ from PIL import Image
 
 from jobs.model_manifest import Input, Preprocessing
 from tests.support.pictures import LIMITS, bad_pictures, encode, good_pictures, photo, samples
-from worker.inference.images.decode import BadImage, Needed, decode
-from worker.inference.images.preprocess import BOOK, FMNIST, mode_of
+from worker.inference.images.decode import DecodeError, DecodeHints, decode
+from worker.inference.images.preprocess import BOOK, FMNIST, preprocessor_for
 
 WANTED = Input(channels=1, height=28, width=28)
 SHIRT = samples()["0007-shirt.png"]
@@ -52,7 +52,7 @@ def test_a_transparent_level_of_sixteen_bits_is_white_and_no_other_is() -> None:
 @pytest.mark.parametrize("kind", bad_pictures(SHIRT))
 def test_a_bad_picture_has_its_code(kind: str) -> None:
     upload, code = bad_pictures(SHIRT)[kind]
-    with pytest.raises(BadImage) as raised:
+    with pytest.raises(DecodeError) as raised:
         decode(upload, LIMITS)
     assert raised.value.code == code
 
@@ -61,7 +61,7 @@ def test_pixels_are_counted_before_they_are_decoded() -> None:
     upload = good_pictures(SHIRT)["RGB PNG"]
     width, height = photo(SHIRT).size
     assert decode(upload, replace(LIMITS, pixels_max=width * height)).size == (width, height)
-    with pytest.raises(BadImage):
+    with pytest.raises(DecodeError):
         decode(upload, replace(LIMITS, pixels_max=width * height - 1))
 
 
@@ -87,7 +87,7 @@ def test_a_gif_whose_frame_is_larger_than_its_screen_takes_no_memory_for_it() ->
     upload = gif_whose_first_frame_is(20_000, 20_000)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is told from here on
     before = resident_bytes("VmRSS")
-    with pytest.raises(BadImage) as raised:
+    with pytest.raises(DecodeError) as raised:
         decode(upload, LIMITS)
     assert raised.value.code == "too_many_pixels"
     assert resident_bytes("VmHWM") - before < 20 << 20
@@ -95,7 +95,7 @@ def test_a_gif_whose_frame_is_larger_than_its_screen_takes_no_memory_for_it() ->
 
 @pytest.mark.parametrize("pixels_max", [5_000, 7_999])
 def test_pixels_beyond_the_limit_and_within_twice_of_it_have_their_code(pixels_max: int) -> None:
-    with pytest.raises(BadImage) as raised:
+    with pytest.raises(DecodeError) as raised:
         decode(gif_whose_first_frame_is(100, 80), replace(LIMITS, pixels_max=pixels_max))
     assert raised.value.code == "too_many_pixels"
 
@@ -149,14 +149,14 @@ def test_a_jpeg_less_than_six_times_the_inputs_size_is_decoded_as_ever(size: tup
 
 def test_a_mode_that_sees_colours_keeps_them_at_a_reduced_scale() -> None:
     upload = encode(photo(SHIRT), "JPEG")
-    reduced = decode(upload, LIMITS, Needed(84, 84, colours=True, as_shown=False))
+    reduced = decode(upload, LIMITS, DecodeHints(84, 84, colours=True, as_shown=False))
     assert (reduced.mode, reduced.size) == ("RGB", (160, 120))
 
 
 def test_the_limits_are_those_of_the_whole_jpeg_not_of_the_reduced_one() -> None:
     upload = encode(photo(SHIRT), "JPEG")
     for limits in (replace(LIMITS, pixels_max=320 * 240 - 1), replace(LIMITS, side_pixels_max=319)):
-        with pytest.raises(BadImage) as raised:
+        with pytest.raises(DecodeError) as raised:
             decode(upload, limits, BOOK.needed(WANTED))
         assert raised.value.code == "too_many_pixels"
 
@@ -164,7 +164,7 @@ def test_the_limits_are_those_of_the_whole_jpeg_not_of_the_reduced_one() -> None
 @pytest.mark.parametrize("kind", ["truncated JPEG", "JPEG with many scans"])
 def test_a_bad_jpeg_is_as_bad_at_a_reduced_scale(kind: str) -> None:
     upload, code = bad_pictures(SHIRT)[kind]
-    with pytest.raises(BadImage) as raised:
+    with pytest.raises(DecodeError) as raised:
         decode(upload, LIMITS, BOOK.needed(WANTED))
     assert raised.value.code == code
 
@@ -172,7 +172,7 @@ def test_a_bad_jpeg_is_as_bad_at_a_reduced_scale(kind: str) -> None:
 @pytest.mark.parametrize("size", [(1, 65_535), (65_535, 1), (3, 30_000)])
 def test_the_center_of_a_very_long_picture_takes_no_memory_for_its_ends(size: tuple[int, int]) -> None:
     wanted = Input(channels=3, height=224, width=224)
-    mode = mode_of(Preprocessing(mode="center_crop", shorter_side=256), wanted)
+    mode = preprocessor_for(Preprocessing(mode="center_crop", shorter_side=256), wanted)
     picture = Image.new("RGB", size, (200, 100, 50))
     Path("/proc/self/clear_refs").write_text("5")  # the peak is told from here on
     before = resident_bytes("VmRSS")
@@ -185,7 +185,7 @@ def test_the_center_of_a_very_long_picture_takes_no_memory_for_its_ends(size: tu
 @pytest.mark.parametrize(("shorter_side", "is_reduced"), [(1400, False), (224, True), (None, True)])
 def test_a_jpeg_is_not_decoded_smaller_than_it_is_resized_to(shorter_side: int | None, *, is_reduced: bool) -> None:
     wanted = Input(channels=3, height=224, width=224)
-    mode = mode_of(Preprocessing(mode="center_crop", shorter_side=shorter_side), wanted)
+    mode = preprocessor_for(Preprocessing(mode="center_crop", shorter_side=shorter_side), wanted)
     checkered = Image.fromarray(np.indices((1400, 1400)).sum(axis=0).astype(np.uint8) % 2 * 255).convert("RGB")
     image = decode(encode(checkered, "JPEG", quality=95), LIMITS, mode.needed(wanted))
     assert (image.width < 1400) == is_reduced

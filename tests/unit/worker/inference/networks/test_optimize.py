@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from jobs.model_manifest import Input, Output
 from worker.inference.head import Head
 from worker.inference.networks import optimize as forward
-from worker.inference.networks.optimize import PackedLinear, fastest
+from worker.inference.networks.optimize import PackedLinear, fastest_equivalent
 
 INPUT = Input(channels=1, height=28, width=28)
 SOFTMAX = Head(Output(), 10).confidences
@@ -35,7 +35,7 @@ def took(monkeypatch: pytest.MonkeyPatch, *, plain: float, packed: float) -> Non
 def test_packed_weights_give_what_the_network_gives(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     plain = network()
     took(monkeypatch, plain=1, packed=0.5)
-    packed = fastest(plain, INPUT, SOFTMAX)
+    packed = fastest_equivalent(plain, INPUT, SOFTMAX)
     inputs = torch.rand(batch, 1, 28, 28)
     with torch.inference_mode():
         torch.testing.assert_close(packed(inputs).softmax(1), plain(inputs).softmax(1), rtol=0, atol=1e-6)
@@ -50,7 +50,7 @@ def test_only_a_clear_gain_is_taken_and_one_line_says_so(
     caplog.set_level(logging.INFO)
     took(monkeypatch, plain=1, packed=packed_seconds)
     plain = network()
-    assert (fastest(plain, INPUT, SOFTMAX) is not plain) == is_chosen
+    assert (fastest_equivalent(plain, INPUT, SOFTMAX) is not plain) == is_chosen
     (line,) = caplog.messages
     assert ("forward is with packed weights" in line) == is_chosen
 
@@ -66,7 +66,7 @@ def test_one_thread_is_measured_and_as_many_as_before_compute() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        fastest(nn.Sequential(Counting(), nn.Linear(784, 10)), INPUT, SOFTMAX)
+        fastest_equivalent(nn.Sequential(Counting(), nn.Linear(784, 10)), INPUT, SOFTMAX)
         assert (threads, torch.get_num_threads()) == ({1}, 2)
     finally:
         torch.set_num_threads(before)
@@ -77,7 +77,7 @@ def test_one_that_says_something_else_is_not_taken(monkeypatch: pytest.MonkeyPat
     plain = network()
     for wrong in (1.001, float("nan")):
         monkeypatch.setattr(PackedLinear, "forward", lambda self, inputs, by=wrong: by * inputs @ self._weight.T)
-        assert fastest(plain, INPUT, SOFTMAX) is plain
+        assert fastest_equivalent(plain, INPUT, SOFTMAX) is plain
 
 
 def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed(
@@ -89,7 +89,7 @@ def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(PackedLinear, "__init__", refuse)
     plain = network()
-    assert fastest(plain, INPUT, SOFTMAX) is plain
+    assert fastest_equivalent(plain, INPUT, SOFTMAX) is plain
     assert "no such operator" in caplog.text
 
 
@@ -97,7 +97,7 @@ def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed
 def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.MonkeyPatch, *, half: bool) -> None:
     monkeypatch.setattr(forward, "_seconds", lambda networks, _: [4, 3, 2, 1][: len(networks)])
     plain = convolutional()
-    changed = fastest(plain, INPUT, SOFTMAX, half=half)
+    changed = fastest_equivalent(plain, INPUT, SOFTMAX, half=half)
     inputs = torch.rand(64, 1, 28, 28)
     with torch.inference_mode():
         outputs = changed(inputs)
@@ -115,7 +115,7 @@ def test_what_is_exempt_from_bfloat16_is_so_by_torchscript_too(monkeypatch: pyte
 
     half_alone(monkeypatch)
     plain, inputs = Exempt(convolutional()).eval(), torch.rand(64, 1, 28, 28)
-    changed = fastest(plain, INPUT, SOFTMAX, half=True)
+    changed = fastest_equivalent(plain, INPUT, SOFTMAX, half=True)
     assert changed is not plain
     with torch.inference_mode():
         torch.testing.assert_close(changed(inputs), plain(inputs), rtol=0, atol=1e-5)
@@ -138,9 +138,9 @@ def test_bfloat16_is_not_taken_where_it_says_something_else(
     caplog.set_level(logging.INFO)
     half_alone(monkeypatch)
     plain = convolutional()
-    assert fastest(plain, INPUT, SOFTMAX, half=True) is not plain
+    assert fastest_equivalent(plain, INPUT, SOFTMAX, half=True) is not plain
     wild = nn.Sequential(plain, OfLastDigits()).eval()
-    assert fastest(wild, INPUT, SOFTMAX, half=True) is wild
+    assert fastest_equivalent(wild, INPUT, SOFTMAX, half=True) is wild
     assert "a way to compute the forward differs by" in caplog.text
 
 
@@ -148,7 +148,7 @@ def test_one_number_is_compared_as_the_confidence_that_it_becomes(monkeypatch: p
     half_alone(monkeypatch)
     wild = nn.Sequential(convolutional(), nn.Linear(10, 1), OfLastDigits()).eval()
     sigmoid = Head(Output(activation="sigmoid"), 2).confidences
-    assert fastest(wild, INPUT, sigmoid, half=True) is wild
+    assert fastest_equivalent(wild, INPUT, sigmoid, half=True) is wild
 
 
 def test_a_slow_network_is_compared_in_batches_of_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_slow_network_is_compared_in_batches_of_more_than_one(monkeypatch: pyt
     plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, bias=False)).eval()
     with torch.no_grad():
         plain[1].weight.copy_(torch.eye(10, 784))
-    assert fastest(plain, INPUT, SOFTMAX) is plain
+    assert fastest_equivalent(plain, INPUT, SOFTMAX) is plain
 
 
 def test_the_measurement_is_short() -> None:
@@ -178,7 +178,7 @@ def test_the_measurement_is_short() -> None:
             seen.append(len(inputs))
             return inputs
 
-    fastest(Slow(), INPUT, SOFTMAX)
+    fastest_equivalent(Slow(), INPUT, SOFTMAX)
     runs = 2 * len(forward.BATCHES)  # of both: once for the difference, and in each round
     assert runs <= len(seen) <= 2 + runs * (1 + forward.ROUNDS)
 
@@ -186,7 +186,7 @@ def test_the_measurement_is_short() -> None:
 def test_batches_of_all_sizes_reach_the_network_in_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN keeps a kernel for each size that it has met."""
     took(monkeypatch, plain=1, packed=0.5)
-    packed, seen = fastest(network(), INPUT, SOFTMAX), set[int]()
+    packed, seen = fastest_equivalent(network(), INPUT, SOFTMAX), set[int]()
     next(module for module in packed.modules() if isinstance(module, PackedLinear)).register_forward_hook(
         lambda _, inputs, __: seen.add(len(inputs[0]))
     )
