@@ -117,7 +117,7 @@ class ModelLease:
         return self.lease.token
 
 
-class Model:
+class ReferenceModel:
     def __init__(self) -> None:
         self.jobs = list[ModelJob]()
         self.keyed = dict[tuple[str, bytes], ModelJob]()

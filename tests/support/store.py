@@ -103,7 +103,7 @@ class Store:
     def keys(self) -> set[bytes]:
         return set(self.redis.keys())
 
-    def lapse_now(self, lease: Lease) -> None:
+    def expire_lease(self, lease: Lease) -> None:
         """Let the lease's end lie in the past."""
         self.redis.zadd(keys.LEASES, {lease.token: 1})
 

@@ -10,15 +10,15 @@ import uvicorn
 from api.app import create_app
 from api.asgi.uvicorn_protocol import SingleWriteProtocol
 from api.settings import ApiSettings
+from tests.support.completions import ObservedCompletions
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
 from tests.support.store import MODEL
-from tests.support.waits import SeenWaiters
 
 StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
 
 
 @asynccontextmanager
-async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """The API on a port of its own, in this process, and a client for it."""
     port = free_port()
     values = {
@@ -45,9 +45,9 @@ async def serving(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncC
 
 
 @pytest.fixture
-def waiters(monkeypatch: pytest.MonkeyPatch) -> SeenWaiters:
+def observed_completions(monkeypatch: pytest.MonkeyPatch) -> ObservedCompletions:
     """Who waits in the APIs that are started after this."""
-    return SeenWaiters(monkeypatch)
+    return ObservedCompletions(monkeypatch)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def start_api(valkey: Valkey) -> AsyncIterator[StartApi]:
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> httpx.AsyncClient:
-            return await stack.enter_async_context(serving(valkey, **settings))
+            return await stack.enter_async_context(running_api(valkey, **settings))
 
         yield start
 

@@ -8,7 +8,7 @@ from api.schemas import ItemPage, ItemResult, JobPage, JobResource
 from jobs.item_codes import ItemCode
 from jobs.records import Failure
 from jobs.store import keys
-from tests.integration.api.conftest import StartApi, serving
+from tests.integration.api.conftest import StartApi, running_api
 from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, Store
 from tests.support.waiting import eventually
@@ -143,7 +143,7 @@ async def test_a_long_poll_is_woken_by_a_cancel_and_a_delete(
 async def test_a_client_that_leaves_its_long_poll_frees_it(
     valkey: Valkey, shirt: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(valkey) as api:
+    async with running_api(valkey) as api:
         job_id = await submit(api, shirt)
         with pytest.raises(httpx.ReadTimeout):
             await api.get(f"/v1/jobs/{job_id}?wait=20", timeout=0.2)

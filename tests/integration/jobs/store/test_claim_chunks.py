@@ -9,14 +9,14 @@ import pytest
 from jobs.records import ChunkRef, Lane
 from jobs.store import keys
 from jobs.store.leases import Lease
-from tests.support.batches import counting_calls, together
+from tests.support.concurrent_submits import counting_script_calls, submit_concurrently
 from tests.support.store import MODEL, OWNER, Store
 
 
 async def queue(store: Store, *chunks: int, owner: str = OWNER, lane: Lane = Lane.INTERACTIVE) -> list[bytes]:
     """Jobs of one chunk of so many items each, in order."""
     submissions = [await store.submission(*[b"image"] * items, owner=owner, lane=lane) for items in chunks]
-    await together(store.submitter, submissions)
+    await submit_concurrently(store.submitter, submissions)
     return [submission.id for submission in submissions]
 
 
@@ -73,7 +73,7 @@ async def test_the_bytes_of_a_claim_have_their_bound_and_the_rest_its_place(
     store: Store, sizes: list[int], took: int
 ) -> None:
     submissions = [await store.submission(bytes(size)) for size in sizes]
-    await together(store.submitter, submissions)
+    await submit_concurrently(store.submitter, submissions)
     jobs = [submission.id for submission in submissions]
 
     assert taken(claim(store, 0, items=64, bytes_max=1000)) == jobs[:took]
@@ -168,7 +168,7 @@ async def test_a_large_chunk_for_which_there_was_no_room_comes_first_in_the_next
 
 async def test_many_single_images_are_claimed_in_one_call(store: Store) -> None:
     jobs = await queue(store, *[1] * 64)
-    with counting_calls(store.redis) as counted:
+    with counting_script_calls(store.redis) as counted:
         assert taken(claim(store, 0, items=64)) == jobs
     assert counted.calls <= 2, "of the first, the server may not know the script"
     assert store.redis.info("commandstats")["cmdstat_lpop"]["calls"] <= 6, "not one for each"

@@ -254,7 +254,9 @@ async def test_the_key_of_an_open_stream_is_taken_until_that_ends_unsealed(store
     await store.jobs.cancel(first.id, OWNER)
     assert isinstance(await store.submitter.enqueue(second), int), "a broken stream may be sent again"
     await store.jobs.delete(first.id, OWNER)
-    assert await store.jobs.by_idempotency_key(OWNER, first.key) == await store.get(second.id), "the key is the second job's now"
+    assert await store.jobs.by_idempotency_key(OWNER, first.key) == await store.get(second.id), (
+        "the key is the second job's now"
+    )
     await store.jobs.delete(second.id, OWNER)
     assert not store.redis.keys(f"{keys.KEYED}*")
 

@@ -39,7 +39,7 @@ from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
 from jobs.store.submit import ExistingJob, Submission, Submitter
 from tests.conftest import open_store_client
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.reference_model import SUSPECTS, Model, ModelChunk, ModelJob, ModelLease, Shown, ready
+from tests.support.reference_model import SUSPECTS, ModelChunk, ModelJob, ModelLease, ReferenceModel, Shown, ready
 from tests.support.store import MODEL, Store
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self, store: Store, runner: asyncio.Runner, seen: Counter[str]) -> None:
         super().__init__()
         self.store, self.redis, self.run, self.seen = store, store.redis, runner.run, seen
-        self.model = Model()
+        self.model = ReferenceModel()
         self.numbers = itertools.count(1)
         seen["steps"] -= 3  # looks before the first step and after the last
         store.redis.flushall()
@@ -193,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pick=PICK, renewed=st.booleans())
     def lose(self, *, pick: int, renewed: bool) -> None:
         lease = self.lease(pick)
-        self.store.lapse_now(lease.lease)
+        self.store.expire_lease(lease.lease)
         ((token, end),) = self.store.leases.overdue(100).items()
         assert token == lease.token
         if renewed:

@@ -30,7 +30,7 @@ async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(s
 async def test_a_lapse_of_another_end_than_was_seen_does_nothing(store: Store) -> None:
     await store.submit(b"one")
     lease = store.claim()
-    store.lapse_now(lease)
+    store.expire_lease(lease)
     ((token, end),) = store.leases.overdue(100).items()
     store.leases.renew(token)
 
@@ -41,7 +41,7 @@ async def test_a_lapse_of_another_end_than_was_seen_does_nothing(store: Store) -
 
 async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
     await store.submit(b"one")
-    store.lapse_now(store.claim())
+    store.expire_lease(store.claim())
     ((token, end),) = store.leases.overdue(100).items()
 
     assert [store.leases.release(token, WORKER_LOST, seen=end) for _ in range(2)] == [1, 0]

@@ -15,7 +15,7 @@ from jobs.store.job_hash import job_key
 from jobs.store.job_reader import JobReader
 from jobs.store.pipeline import Batch, NotSent, OutcomeUnknown
 from jobs.store.submit import BATCH_SUBMITS_MAX, Submission, Submitter
-from tests.support.batches import counting_calls, holding_up, together
+from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, make_chunk, make_upload_budget
 from tests.support.waiting import eventually
@@ -23,8 +23,8 @@ from tests.support.waiting import eventually
 
 async def test_submits_that_come_while_the_connection_is_busy_share_a_call(store: Store) -> None:
     submissions = [await store.submission() for _ in range(BATCH_SUBMITS_MAX)]
-    with counting_calls(store.redis) as counted:
-        async with holding_up(store.store_client, store.redis):
+    with counting_script_calls(store.redis) as counted:
+        async with blocking_commits(store.store_client, store.redis):
             tasks = list[asyncio.Task[object]]()
             for it in submissions:
                 tasks.append(asyncio.create_task(store.submitter.enqueue(it)))
@@ -36,16 +36,16 @@ async def test_submits_that_come_while_the_connection_is_busy_share_a_call(store
 
 
 async def test_a_lone_submit_waits_for_nobody(store: Store) -> None:
-    with counting_calls(store.redis) as counted:
+    with counting_script_calls(store.redis) as counted:
         for _ in range(3):
-            await together(store.submitter, [await store.submission()])
+            await submit_concurrently(store.submitter, [await store.submission()])
     assert counted.calls == 3
 
 
 async def test_a_call_is_for_so_many_submits_at_most(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3 * BATCH_SUBMITS_MAX + 1)]
-    with counting_calls(store.redis) as counted:
-        outcomes = await together(store.submitter, submissions)
+    with counting_script_calls(store.redis) as counted:
+        outcomes = await submit_concurrently(store.submitter, submissions)
 
     assert counted.calls == 4
     assert {type(outcome) for outcome in outcomes} == {int}
@@ -61,8 +61,8 @@ async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
     submissions = [await store.submission(bytes(size)) for size in (4000, 4000, 4000, 4000, 20_000, 4000, 4000)]
     await store_client.ready()
 
-    with counting_calls(store.redis) as counted:
-        outcomes = await together(submitter, submissions)
+    with counting_script_calls(store.redis) as counted:
+        outcomes = await submit_concurrently(submitter, submissions)
     await store_client.close()
 
     assert counted.calls == 4, "twice two, the large one alone, two"
@@ -81,8 +81,8 @@ async def test_a_call_is_for_no_more_submits_than_the_setting_says(
     submitter = Submitter(store_client, make_upload_budget(store_settings), owner_pending_items_max=100)
     await store_client.ready()
 
-    with counting_calls(store.redis) as counted:
-        outcomes = await together(submitter, [await store.submission() for _ in range(10)])
+    with counting_script_calls(store.redis) as counted:
+        outcomes = await submit_concurrently(submitter, [await store.submission() for _ in range(10)])
     await store_client.close()
 
     assert counted.calls == 10 / submits_max
@@ -93,8 +93,8 @@ async def test_a_whole_batch_is_sent_again_after_the_script_cache_was_emptied(st
     submissions = [await store.submission(b"image %d" % n) for n in range(20)]
     store.redis.script_flush()
 
-    with counting_calls(store.redis) as counted:
-        outcomes = await together(store.submitter, submissions)
+    with counting_script_calls(store.redis) as counted:
+        outcomes = await submit_concurrently(store.submitter, submissions)
 
     assert counted.calls == 2
     assert {type(outcome) for outcome in outcomes} == {int}
@@ -108,7 +108,7 @@ async def test_a_refusal_stays_one_after_the_script_cache_was_emptied(store: Sto
     submissions = [await store.submission() for _ in range(4)]
     store.redis.script_flush()
 
-    outcomes = await together(submitter, submissions)
+    outcomes = await submit_concurrently(submitter, submissions)
 
     assert [type(outcome) for outcome in outcomes] == [int, int, QuotaExceeded, QuotaExceeded]
     assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 2
@@ -122,7 +122,7 @@ async def test_a_submit_that_cannot_be_sent_fails_with_its_batch_and_the_next_go
         outcomes = await asyncio.gather(*map(store.submitter.enqueue, submissions), return_exceptions=True)
 
     assert all(isinstance(outcome, Exception) for outcome in outcomes), "nobody hangs"
-    (outcome,) = await together(store.submitter, [await store.submission()])
+    (outcome,) = await submit_concurrently(store.submitter, [await store.submission()])
     assert isinstance(outcome, int)
 
 
@@ -141,7 +141,7 @@ async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     submissions = await submissions_of(submitter, 5)
     server.signal(signal.SIGSTOP)
-    asking = asyncio.create_task(together(submitter, submissions))
+    asking = asyncio.create_task(submit_concurrently(submitter, submissions))
     if loss == "killed":
         await eventually(lambda: submitter._batch is not None and submitter._batch.closed, what="a batch that is sent")
         server.kill()
@@ -165,7 +165,7 @@ async def test_those_of_a_batch_whose_answer_was_lost_find_out_what_stands(
         raise OutcomeUnknown
 
     monkeypatch.setattr(short_client.commits, "execute_batch", lose_the_answer)
-    outcomes = await together(submitter, submissions)
+    outcomes = await submit_concurrently(submitter, submissions)
 
     store = JobReader(short_client)
     assert outcomes[:3] == [(await store.get(it.id, OWNER)).accepted_ms for it in submissions[:3]]
@@ -178,7 +178,7 @@ async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_client:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     submissions = await submissions_of(submitter, 5)
     server.signal(signal.SIGSTOP)
-    await together(submitter, submissions)
+    await submit_concurrently(submitter, submissions)
     server.signal(signal.SIGCONT)
 
     await short_client.ready()
@@ -197,7 +197,7 @@ async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
     submissions = await submissions_of(submitter, 4 * BATCH_SUBMITS_MAX)
     server.signal(signal.SIGSTOP)
 
-    outcomes = await together(submitter, submissions)
+    outcomes = await submit_concurrently(submitter, submissions)
 
     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
     unknown = [isinstance(it, StoreUnavailable) and "outcome" in it.extensions for it in outcomes]

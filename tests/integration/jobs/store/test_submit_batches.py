@@ -13,7 +13,7 @@ from jobs.store.client import StoreClient
 from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
 from jobs.store.submit import ExistingJob, Submission, Submitter
 from jobs.store.wire import Command
-from tests.support.batches import counting_calls, holding_up, together
+from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_chunk
 
 KEY, FINGERPRINT = b"k" * 16, b"f" * 16
@@ -41,7 +41,7 @@ async def test_of_forty_submits_at_once_a_quota_of_twenty_five_lets_in_the_first
     submitter = Submitter(store_client, store.upload_budget, owner_pending_items_max=25)
     submissions = [await store.submission() for _ in range(40)]
 
-    outcomes = await together(submitter, submissions)
+    outcomes = await submit_concurrently(submitter, submissions)
 
     assert [type(outcome) for outcome in outcomes] == [int] * 25 + [QuotaExceeded] * 15
     accepted = {submission.id for submission in submissions[:25]}
@@ -57,7 +57,7 @@ async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Sto
     submissions = [await store.submission(*[b"image"] * items) for items in (2, 2, 1, 1)]
     submissions.append(await store.submission(owner="another"))
 
-    outcomes = await together(submitter, submissions)
+    outcomes = await submit_concurrently(submitter, submissions)
 
     assert [type(outcome) for outcome in outcomes] == [int, QuotaExceeded, int, QuotaExceeded, int]
     assert (store.stat(f"pending:{OWNER}"), store.stat("pending:another")) == (3, 1)
@@ -68,7 +68,7 @@ async def test_a_submit_for_whose_bytes_there_is_no_room_is_refused_alone(store:
     submissions = [await store.submission(image) for image in (b"small", bytes(100_000), b"small")]
     store.upload_budget.open_bytes = upload_budget - 50_000  # as if uploads were coming in
 
-    first, second, third = await together(store.submitter, submissions)
+    first, second, third = await submit_concurrently(store.submitter, submissions)
 
     assert isinstance(second, QueueFull)
     assert 50_000 < second.over_bytes < 51_000, "what has to drain first"
@@ -81,7 +81,7 @@ async def test_a_submit_whose_bytes_are_gone_is_refused_alone(store: Store) -> N
     submissions = [await store.submission() for _ in range(3)]
     chunk_of(submissions[1]).data = None  # as if written ahead, and lost since
 
-    outcomes = await together(store.submitter, submissions)
+    outcomes = await submit_concurrently(store.submitter, submissions)
 
     assert [type(outcome) for outcome in outcomes] == [int, StoreUnavailable, int]
     accepted = {submissions[0].id, submissions[2].id}
@@ -100,7 +100,7 @@ async def test_a_submit_whose_bytes_the_server_does_not_take_is_refused_alone(
         return (*command[:-1], 0) if job_id == spoiled.id else command  # no time to live: the server calls it an error
 
     monkeypatch.setattr(store.submitter, "_set_upload", spoil)
-    outcomes = await together(store.submitter, [ahead, first, spoiled, last])
+    outcomes = await submit_concurrently(store.submitter, [ahead, first, spoiled, last])
 
     assert [type(outcome) for outcome in outcomes] == [int, int, StoreUnavailable, int]
     accepted = {ahead.id, first.id, last.id}
@@ -113,8 +113,8 @@ async def test_a_submit_whose_bytes_the_server_does_not_take_is_refused_alone(
 async def test_of_two_submits_with_one_key_in_a_batch_the_second_is_told_of_the_first(store: Store) -> None:
     first, second = await keyed(store), await keyed(store)
 
-    with counting_calls(store.redis) as counted:
-        outcomes = await together(store.submitter, [first, second])
+    with counting_script_calls(store.redis) as counted:
+        outcomes = await submit_concurrently(store.submitter, [first, second])
 
     assert counted.calls == 1
     assert isinstance(outcomes[0], int)
@@ -127,7 +127,7 @@ async def test_of_two_submits_with_one_key_in_a_batch_the_second_is_told_of_the_
 async def test_a_key_that_is_used_for_something_else_in_its_batch_is_refused(store: Store) -> None:
     first, other = await keyed(store), await keyed(store, b"g" * 16)
 
-    outcomes = await together(store.submitter, [first, other])
+    outcomes = await submit_concurrently(store.submitter, [first, other])
 
     assert [type(outcome) for outcome in outcomes] == [int, IdempotencyKeyReused]
     assert stored(store) == ({first.id}, {first.id})
@@ -137,7 +137,7 @@ async def test_a_key_whose_job_is_opened_in_the_same_batch_is_in_progress(store:
     opened, other = await keyed(store, b""), await keyed(store)
     opened.chunk = None
 
-    outcomes = await together(store.submitter, [opened, other], open_seconds=60)
+    outcomes = await submit_concurrently(store.submitter, [opened, other], open_seconds=60)
 
     assert isinstance(outcomes[0], int)
     assert isinstance(outcomes[1], IdempotencyInProgress)
@@ -149,7 +149,7 @@ async def test_a_key_is_an_owners_own_also_in_a_batch(store: Store) -> None:
     submissions = [await keyed(store), await keyed(store)]
     submissions[1].owner = "another"
 
-    outcomes = await together(store.submitter, submissions)
+    outcomes = await submit_concurrently(store.submitter, submissions)
 
     assert [type(outcome) for outcome in outcomes] == [int, int]
 
@@ -169,8 +169,8 @@ async def test_submits_of_a_batch_land_in_their_own_queues_in_order(store: Store
     for it in submissions:
         expected[f"{keys.READY}{it.model}:{LANE_CODE[it.lane].decode()}:{it.owner}"].append(it.id)
 
-    with counting_calls(store.redis) as counted:
-        await together(store.submitter, submissions)
+    with counting_script_calls(store.redis) as counted:
+        await submit_concurrently(store.submitter, submissions)
 
     assert counted.calls == 1
     queues = {queue.decode(): store.redis.lrange(queue, 0, -1) for queue in store.redis.keys(f"{keys.READY}*")}
@@ -185,7 +185,7 @@ async def test_submits_of_a_batch_land_in_their_own_queues_in_order(store: Store
 async def test_jobs_of_a_batch_are_listed_newest_first(store: Store) -> None:
     submissions = [await store.submission(owner=("a", "b")[n % 2]) for n in range(20)]
 
-    await together(store.submitter, submissions)
+    await submit_concurrently(store.submitter, submissions)
 
     for owner in ("a", "b"):
         listed, _ = await store.jobs.list(owner, before=None, limit=100, state=None)
@@ -196,7 +196,7 @@ async def test_open_jobs_and_jobs_with_bytes_share_a_batch(store: Store) -> None
     submissions = [await store.submission() for _ in range(4)]
     submissions[0].chunk = submissions[2].chunk = None
 
-    await together(store.submitter, submissions, open_seconds=60)
+    await submit_concurrently(store.submitter, submissions, open_seconds=60)
 
     assert store.redis.zcard(keys.OPEN) == 2
     whole = {submissions[1].id, submissions[3].id}
@@ -208,7 +208,7 @@ async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:
     for n in (3, 11):  # written ahead: they are no part of the batch's writes
         await store.submitter.write_upload(submissions[n].id, chunk_of(submissions[n]))
 
-    await together(store.submitter, submissions)
+    await submit_concurrently(store.submitter, submissions)
 
     for n, it in enumerate(submissions):
         assert store.redis.get(upload_key(it.id, 0)) == make_chunk([b"image %d" % n]).data
@@ -219,7 +219,7 @@ async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:
 
 async def test_a_submitter_that_went_away_before_its_batch_was_sent_leaves_nothing(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
-    async with holding_up(store.store_client, store.redis):
+    async with blocking_commits(store.store_client, store.redis):
         tasks = [asyncio.create_task(store.submitter.enqueue(it)) for it in submissions]
         await asyncio.sleep(0)
         tasks[1].cancel()
@@ -234,8 +234,8 @@ async def test_a_submitter_that_went_away_before_its_batch_was_sent_leaves_nothi
 
 async def test_a_batch_whose_submitters_all_went_away_is_not_sent(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
-    with counting_calls(store.redis) as counted:
-        async with holding_up(store.store_client, store.redis):
+    with counting_script_calls(store.redis) as counted:
+        async with blocking_commits(store.store_client, store.redis):
             tasks = [asyncio.create_task(store.submitter.enqueue(it)) for it in submissions]
             await asyncio.sleep(0)
             for task in tasks:
@@ -245,5 +245,5 @@ async def test_a_batch_whose_submitters_all_went_away_is_not_sent(store: Store) 
 
     assert counted.calls == 0
     assert stored(store) == (set(), set())
-    (outcome,) = await together(store.submitter, [await store.submission()])
+    (outcome,) = await submit_concurrently(store.submitter, [await store.submission()])
     assert isinstance(outcome, int)

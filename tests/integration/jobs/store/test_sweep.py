@@ -8,7 +8,7 @@ from jobs.store import keys
 from jobs.store.job_hash import idempotency_key_name, job_key
 from jobs.store.job_reader import JobReader
 from tests.conftest import open_store_client
-from tests.support.batches import together
+from tests.support.concurrent_submits import submit_concurrently
 from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, OWNER, Store
 
@@ -67,7 +67,7 @@ async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_
     for n, submission in enumerate(submissions):
         submission.key = n.to_bytes(16, "big") if n % 2 else b""
         submission.webhook_url = "https://example.org/hook" if n % 5 < 3 else ""
-    await together(store.submitter, submissions)
+    await submit_concurrently(store.submitter, submissions)
     number = 0
     while (lease := store.claim(f"boot|task|1|{number}")).chunks:
         store.finish(lease, Failure(ItemCode.NOT_AN_IMAGE) if number else COAT)

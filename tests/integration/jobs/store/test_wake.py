@@ -8,7 +8,7 @@ import pytest
 
 from jobs.store import keys
 from jobs.store.leases import RETURNED, LeaseStore
-from tests.support.batches import together
+from tests.support.concurrent_submits import submit_concurrently
 from tests.support.store import MODEL, OWNER, Store, make_chunk
 from tests.support.waiting import eventually
 
@@ -43,7 +43,7 @@ async def test_submits_while_nobody_lingers_leave_one_token_however_many_they_ar
     for _ in range(3):
         await store.submit(b"one")
     assert tokens(store) == 1
-    await together(store.submitter, [await store.submission() for _ in range(20)])
+    await submit_concurrently(store.submitter, [await store.submission() for _ in range(20)])
     assert tokens(store) == 1
 
 

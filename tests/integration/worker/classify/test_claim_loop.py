@@ -26,11 +26,11 @@ from worker.inference.images.batch import ImageBatch
 from worker.lease_renewer import LeaseRenewer
 from worker.settings import WorkerSettings
 
-MakeChild = Callable[..., ClaimLoop]
+MakeClaimLoop = Callable[..., ClaimLoop]
 
 
 @pytest.fixture
-def make_child(valkey: Valkey, classifier: Classifier) -> MakeChild:
+def make_claim_loop(valkey: Valkey, classifier: Classifier) -> MakeClaimLoop:
     def make(**settings: float) -> ClaimLoop:
         values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES, "linger_seconds": 0}
         return ClaimLoop(WorkerSettings(**values | settings), classifier, "boot")
@@ -69,10 +69,10 @@ async def outcomes_of(store: Store, job_id: bytes) -> list[object]:
     return [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
 
 
-async def test_a_slice_classifies_what_is_ready(store: Store, make_child: MakeChild, shirt: bytes) -> None:
+async def test_a_slice_classifies_what_is_ready(store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes) -> None:
     jobs = [await store.submit(shirt) for _ in range(100)]
 
-    make_child(slice_seconds=5).serve("task", MODEL)
+    make_claim_loop(slice_seconds=5).serve("task", MODEL)
 
     for job_id in jobs:
         job = await store.get(job_id)
@@ -84,12 +84,12 @@ async def test_a_slice_classifies_what_is_ready(store: Store, make_child: MakeCh
     assert store.stat("uploads") == 0
 
 
-async def test_bad_pictures_fail_alone(store: Store, make_child: MakeChild, shirt: bytes) -> None:
+async def test_bad_pictures_fail_alone(store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes) -> None:
     good, bad = good_pictures(shirt), bad_pictures(shirt)
     uploads = [*good.values(), *(upload for upload, _ in bad.values())]
     job_id = await store.submit(*uploads)
 
-    make_child().serve("task", MODEL)
+    make_claim_loop().serve("task", MODEL)
 
     job = await store.get(job_id)
     assert (job.state, job.succeeded, job.failed) == (JobState.COMPLETED, len(good), len(bad))
@@ -99,13 +99,13 @@ async def test_bad_pictures_fail_alone(store: Store, make_child: MakeChild, shir
 
 
 async def test_an_item_that_the_api_refused_to_keep_fails_as_too_large(
-    store: Store, make_child: MakeChild, shirt: bytes
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes
 ) -> None:
     submission = await store.submission(shirt, shirt)
     chunk_of(submission).data = pack_upload([ItemCode.ITEM_TOO_LARGE, shirt])
     await store.submitter.enqueue(submission)
 
-    make_child().serve("task", MODEL)
+    make_claim_loop().serve("task", MODEL)
 
     outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(submission.id))]
     assert outcomes[0] == Failure(ItemCode.ITEM_TOO_LARGE)
@@ -113,24 +113,24 @@ async def test_an_item_that_the_api_refused_to_keep_fails_as_too_large(
 
 
 async def test_a_slice_ends_in_time_and_rings_for_what_is_left(
-    store: Store, make_child: MakeChild, shirt: bytes
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes
 ) -> None:
     for _ in range(10):
         await store.submit(shirt)
     store.redis.set(keys.BELL + MODEL, "ring BELLID")
 
-    make_child(slice_seconds=1e-6, batch_items=4).serve("task", MODEL)
+    make_claim_loop(slice_seconds=1e-6, batch_items=4).serve("task", MODEL)
 
     assert store.stat("transitions") == 4
     assert store.redis.llen(keys.QUEUE + MODEL) == 1
 
 
 async def test_a_suspect_runs_image_by_image_and_notes_which(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt, shirt, shirt)
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
-    child = make_child()
+    child = make_claim_loop()
     noted, batches = [], []
     classify = child._work._classifier.classify
     monkeypatch.setattr(child, "_note", lambda token, item, _: noted.append(item))
@@ -147,10 +147,10 @@ async def test_a_suspect_runs_image_by_image_and_notes_which(
 
 
 async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one_is_charged(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt, b"no image", shirt, shirt)
-    child = make_child(slice_seconds=1e-6, task_time_limit_seconds=100)
+    child = make_claim_loop(slice_seconds=1e-6, task_time_limit_seconds=100)
     clock = 0.0
 
     def take_long(_: bytes) -> None:
@@ -173,10 +173,10 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one
 
 
 async def test_a_poison_does_not_undo_what_was_done_before_it(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt, shirt, b"poison", shirt)
-    child = make_child()
+    child = make_claim_loop()
     seen = list[bytes]()
 
     def die_of_poison(upload: bytes) -> None:
@@ -198,7 +198,7 @@ async def test_a_poison_does_not_undo_what_was_done_before_it(
 
 
 async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbours_succeed(
-    store: Store, make_child: MakeChild, shirt: bytes
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes
 ) -> None:
     job_id = await store.submit(shirt, shirt, shirt)
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
@@ -207,7 +207,7 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
         store.leases.renew(lease.token, at_item=1)
         store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
 
-    make_child().serve("task", MODEL)
+    make_claim_loop().serve("task", MODEL)
 
     outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
     assert outcomes[1] == Failure(ItemCode.WORKER_CRASHED)
@@ -216,10 +216,10 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
 
 
 async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt)
-    child = make_child()
+    child = make_claim_loop()
     tries = 0
 
     def fail(*_: object, **__: object) -> None:
@@ -240,10 +240,10 @@ async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
 
 
 async def test_when_redis_goes_away_in_the_middle_the_lease_is_given_back_uncharged(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(shirt)
-    child = make_child()
+    child = make_claim_loop()
 
     def lose_redis(*_: object) -> None:
         raise redis.exceptions.ConnectionError("gone")
@@ -258,10 +258,10 @@ async def test_when_redis_goes_away_in_the_middle_the_lease_is_given_back_unchar
 
 
 async def test_a_finish_whose_answer_is_lost_is_repeated_and_counts_once(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(shirt)
-    child = make_child(slice_seconds=1e-6)
+    child = make_claim_loop(slice_seconds=1e-6)
     finish = child._store.finish
     calls = 0
 
@@ -281,10 +281,10 @@ async def test_a_finish_whose_answer_is_lost_is_repeated_and_counts_once(
 
 
 async def test_a_claim_whose_answer_is_lost_is_given_back(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(shirt)
-    child = make_child()
+    child = make_claim_loop()
     claim = child._store.claim
 
     def lose_the_answer(*args: object, **options: object) -> None:
@@ -299,10 +299,10 @@ async def test_a_claim_whose_answer_is_lost_is_given_back(
 
 
 async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt)
-    child = make_child()
+    child = make_claim_loop()
     run = child._work.run
 
     def cancel_first(*args: object) -> object:
@@ -319,7 +319,7 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
 
 @pytest.mark.parametrize("change", ["cancel", "delete"])
 async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch, change: str
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     monkeypatch.setattr("worker.classify.claim_loop.CANCELED_LOOK_SECONDS", 0)
     job_id = await store.submit(*[shirt] * 64, lane=Lane.BULK)
@@ -332,7 +332,7 @@ async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
             asyncio.run_coroutine_threadsafe(getattr(store.jobs, change)(job_id, OWNER), loop).result(10)
 
     watch(monkeypatch, change_at_the_tenth)
-    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task", MODEL)
+    await asyncio.to_thread(make_claim_loop(bulk_slice_seconds=SMALLEST).serve, "task", MODEL)
 
     assert len(seen) == 10
     assert store.redis.exists(keys.LEASES) == 0
@@ -340,14 +340,14 @@ async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
 
 
 async def test_interactive_work_is_served_between_the_slices_of_a_bulk_lease(
-    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bulk = await store.submit(*[shirt] * 5, lane=Lane.BULK)
     interactive = [await store.submit(bag) for _ in range(3)]
     seen = list[bytes]()
     watch(monkeypatch, seen.append)
 
-    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST)).serve("task", MODEL)
+    begin_with_bulk(make_claim_loop(bulk_slice_seconds=SMALLEST)).serve("task", MODEL)
 
     assert seen == [shirt, *[bag] * 3, *[shirt] * 4]
     for job_id in (bulk, *interactive):
@@ -357,7 +357,7 @@ async def test_interactive_work_is_served_between_the_slices_of_a_bulk_lease(
 
 
 async def test_interactive_work_that_comes_during_a_bulk_lease_waits_for_one_slice(
-    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(*[shirt] * 64, lane=Lane.BULK)
     seen = list[bytes]()
@@ -369,14 +369,14 @@ async def test_interactive_work_that_comes_during_a_bulk_lease_waits_for_one_sli
             asyncio.run_coroutine_threadsafe(store.submit(bag), loop).result(10)
 
     watch(monkeypatch, submit_at_the_tenth)
-    await asyncio.to_thread(make_child(bulk_slice_seconds=SMALLEST).serve, "task", MODEL)
+    await asyncio.to_thread(make_claim_loop(bulk_slice_seconds=SMALLEST).serve, "task", MODEL)
 
     assert seen.index(bag) == 10
     assert len(seen) == 65
 
 
 async def test_interactive_work_without_end_leaves_bulk_every_eighth_turn(
-    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(*[shirt] * 3, lane=Lane.BULK)
     for _ in range(20):
@@ -384,17 +384,17 @@ async def test_interactive_work_without_end_leaves_bulk_every_eighth_turn(
     seen = list[bytes]()
     watch(monkeypatch, seen.append)
 
-    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, batch_items=1, slice_seconds=5)).serve("task", MODEL)
+    begin_with_bulk(make_claim_loop(bulk_slice_seconds=SMALLEST, batch_items=1, slice_seconds=5)).serve("task", MODEL)
 
     assert [at for at, upload in enumerate(seen) if upload == shirt] == [0, 8, 16]
     assert len(seen) == 23
 
 
 async def test_where_images_are_cheap_a_bulk_claim_takes_more_of_them(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(*[shirt] * 320, lane=Lane.BULK)
-    child = make_child(bulk_slice_seconds=10, slice_seconds=10)
+    child = make_claim_loop(bulk_slice_seconds=10, slice_seconds=10)
     classify, batches = child._work._classifier.classify, list[int]()
 
     def count(images: Any, top_ks: Any, until: float) -> Any:
@@ -408,10 +408,10 @@ async def test_where_images_are_cheap_a_bulk_claim_takes_more_of_them(
 
 
 async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(*[shirt] * 3, lane=Lane.BULK)
-    child = make_child(slice_seconds=1e-6, task_time_limit_seconds=100)
+    child = make_claim_loop(slice_seconds=1e-6, task_time_limit_seconds=100)
     clock, leases = 0.0, 0
 
     def take_long(_: bytes) -> None:
@@ -432,7 +432,7 @@ async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
 
 
 async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
-    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bulk = await store.submit(*[shirt] * 3, lane=Lane.BULK)
     await store.submit(bag)
@@ -442,7 +442,7 @@ async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
             raise ValueError("a fault of ours")
 
     watch(monkeypatch, fail)
-    begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, slice_seconds=1e-6)).serve("task", MODEL)
+    begin_with_bulk(make_claim_loop(bulk_slice_seconds=SMALLEST, slice_seconds=1e-6)).serve("task", MODEL)
 
     assert (await store.get(bulk)).state is JobState.COMPLETED
     assert not store.redis.hexists(job_key(bulk), "x0")
@@ -451,10 +451,10 @@ async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
 
 
 async def test_when_redis_goes_away_between_two_slices_both_leases_are_given_back_uncharged(
-    store: Store, make_child: MakeChild, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = {await store.submit(*[shirt] * 3, lane=Lane.BULK), await store.submit(bag)}
-    child = begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST))
+    child = begin_with_bulk(make_claim_loop(bulk_slice_seconds=SMALLEST))
     claim = child._store.claim
 
     def lose_the_second_answer(*args: Any, **options: Any) -> Any:
@@ -474,7 +474,7 @@ async def test_when_redis_goes_away_between_two_slices_both_leases_are_given_bac
 
 
 async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Death(BaseException):
         """Ends the child at once, as a signal does."""
@@ -489,7 +489,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
             raise Death
 
     watch(monkeypatch, die)
-    child = begin_with_bulk(make_child(bulk_slice_seconds=SMALLEST, slice_seconds=5))
+    child = begin_with_bulk(make_claim_loop(bulk_slice_seconds=SMALLEST, slice_seconds=5))
     held = list[int]()
     while True:
         try:
@@ -512,7 +512,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
 
 
 async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
-    store: Store, make_child: MakeChild, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt, b"poison", b"no image")
 
@@ -521,7 +521,7 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
             raise RuntimeError("dead")
 
     watch(monkeypatch, fail)
-    child = make_child()
+    child = make_claim_loop()
     for _ in range(3):
         with pytest.raises(RuntimeError):
             child.serve("task", MODEL)

@@ -23,7 +23,7 @@ SOON_SECONDS = 30
 Lingering = Callable[..., AbstractAsyncContextManager[None]]
 
 
-def make_child(valkey: Valkey, classifier: Classifier, **settings: float) -> ClaimLoop:
+def make_claim_loop(valkey: Valkey, classifier: Classifier, **settings: float) -> ClaimLoop:
     checked = WorkerSettings(redis_url=valkey.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
     return ClaimLoop(checked.model_copy(update=settings), classifier, "boot")
 
@@ -39,7 +39,7 @@ def lingering(valkey: Valkey, classifier: Classifier, store: Store) -> Lingering
     @asynccontextmanager
     async def linger(**settings: float) -> AsyncIterator[None]:
         times = {"linger_seconds": LINGER_SECONDS, "slice_seconds": LINGER_SECONDS, "store_timeout_seconds": 180}
-        child = make_child(valkey, classifier, **times | settings)
+        child = make_claim_loop(valkey, classifier, **times | settings)
         serving = asyncio.create_task(asyncio.to_thread(child.serve, "task", MODEL))
         await eventually(lambda: blocked(store) == 1, what="a child that lingers")
         try:
@@ -120,7 +120,9 @@ async def test_a_child_that_does_not_linger_returns_at_once(
     valkey: Valkey, classifier: Classifier, store: Store
 ) -> None:
     store.redis.config_resetstat()
-    await asyncio.to_thread(make_child(valkey, classifier, linger_seconds=0, slice_seconds=30).serve, "task", MODEL)
+    await asyncio.to_thread(
+        make_claim_loop(valkey, classifier, linger_seconds=0, slice_seconds=30).serve, "task", MODEL
+    )
     commands = store.redis.info("commandstats")
     assert "cmdstat_blpop" not in commands
     assert commands["cmdstat_evalsha"]["calls"] <= 2, "one claim; of the first, the server may not know the script"
@@ -129,7 +131,7 @@ async def test_a_child_that_does_not_linger_returns_at_once(
 async def test_a_child_that_lingers_in_vain_looks_no_more_often_than_at_its_ends(
     valkey: Valkey, classifier: Classifier, store: Store
 ) -> None:
-    child = make_child(valkey, classifier, linger_seconds=0.3)
+    child = make_claim_loop(valkey, classifier, linger_seconds=0.3)
     store.claim("boot|task|9|9")  # so that the server knows the script
     store.redis.config_resetstat()
     await asyncio.to_thread(child.serve, "task", MODEL)
@@ -139,6 +141,8 @@ async def test_a_child_that_lingers_in_vain_looks_no_more_often_than_at_its_ends
 
 
 async def test_a_child_does_not_linger_beyond_its_slice(valkey: Valkey, classifier: Classifier, store: Store) -> None:
-    child = make_child(valkey, classifier, linger_seconds=LINGER_SECONDS, slice_seconds=0.1, store_timeout_seconds=180)
+    child = make_claim_loop(
+        valkey, classifier, linger_seconds=LINGER_SECONDS, slice_seconds=0.1, store_timeout_seconds=180
+    )
     async with asyncio.timeout(SOON_SECONDS):
         await asyncio.to_thread(child.serve, "task", MODEL)

@@ -40,7 +40,7 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def make_child(valkey: Valkey) -> Iterator[Callable[..., OutboundProcess]]:
+def make_outbound_process(valkey: Valkey) -> Iterator[Callable[..., OutboundProcess]]:
     made = list[OutboundProcess]()
 
     def make(**settings: Any) -> OutboundProcess:
@@ -61,13 +61,13 @@ def make_child(valkey: Valkey) -> Iterator[Callable[..., OutboundProcess]]:
 
 
 @pytest.fixture
-def serve(make_child: Callable[..., OutboundProcess]) -> Iterator[Serve]:
+def serve(make_outbound_process: Callable[..., OutboundProcess]) -> Iterator[Serve]:
     """Runs one task of a child, as its process would, while this event loop serves what is fetched."""
     with ThreadPoolExecutor(1) as thread:
 
         async def run(**settings: Any) -> None:
             def task() -> None:
-                child = make_child(**settings)
+                child = make_outbound_process(**settings)
                 child.start()
                 child.serve("task")
 
@@ -130,7 +130,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, serv
 
 
 async def test_a_slow_server_holds_up_its_own_chunk_alone(
-    store: Store, make_child: Callable[..., OutboundProcess], site: Site
+    store: Store, make_outbound_process: Callable[..., OutboundProcess], site: Site
 ) -> None:
     released = asyncio.Event()
 
@@ -142,7 +142,7 @@ async def test_a_slow_server_holds_up_its_own_chunk_alone(
     await submit(store, *[site.answers(f"/{n}.png", body=b"quick") for n in range(20)], chunk_items=1)
     with ThreadPoolExecutor(1) as thread:
         task = asyncio.get_running_loop().run_in_executor(
-            thread, lambda: make_child(fetch_concurrency=2, fetch_seconds_max=10).serve("task")
+            thread, lambda: make_outbound_process(fetch_concurrency=2, fetch_seconds_max=10).serve("task")
         )
         queue = f"{keys.READY}{MODEL}:i:{OWNER}"
         await eventually(lambda: store.redis.llen(queue) == 20, seconds=5, what="the quick ones")
@@ -457,14 +457,14 @@ async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
 
 
 async def test_webhooks_that_hang_do_not_keep_images_waiting(
-    store: Store, make_child: Callable[..., OutboundProcess], site: Site
+    store: Store, make_outbound_process: Callable[..., OutboundProcess], site: Site
 ) -> None:
     for number in range(8):
         await ended(store, site.at(f"/hang{number}", forever))
     await submit(store, *[site.answers(f"/{n}.png", body=b"quick") for n in range(10)], chunk_items=1)
     with ThreadPoolExecutor(1) as thread:
         task = asyncio.get_running_loop().run_in_executor(
-            thread, lambda: make_child(fetch_concurrency=4, webhook_seconds_max=5).serve("task")
+            thread, lambda: make_outbound_process(fetch_concurrency=4, webhook_seconds_max=5).serve("task")
         )
         queue = f"{keys.READY}{MODEL}:i:{OWNER}"
         await eventually(lambda: store.redis.llen(queue) == 10, seconds=4, what="the images, before any hook gives up")

@@ -71,8 +71,8 @@ def test_a_network_of_a_thousand_classes_answers_as_it_does_in_torch(thousand: P
 def test_a_batch_of_any_size_gives_what_each_image_gives_alone(thousand: Path) -> None:
     classifier = load_package(thousand, LIMITS)
     uploads = [encode(PHOTO.rotate(7 * number), "PNG") for number in range(5)]
-    together = classifier.classify(uploads, [3] * 5)
-    for upload, outcome in zip(uploads, together, strict=True):
+    submit_concurrently = classifier.classify(uploads, [3] * 5)
+    for upload, outcome in zip(uploads, submit_concurrently, strict=True):
         (alone,) = classifier.classify([upload], [3])
         assert isinstance(outcome, list)
         assert isinstance(alone, list)

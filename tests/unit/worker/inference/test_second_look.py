@@ -57,10 +57,10 @@ def test_shifts_are_to_four_sides_and_each_is_mirrored_too() -> None:
 @pytest.mark.parametrize("look", [SecondLook(below=0.6), SecondLook(below=0.6, mirrored=False, shift_pixels=1)])
 def test_an_image_gets_the_same_alone_and_in_a_batch_and_no_batch_is_larger(look: SecondLook) -> None:
     inputs, network = pictures(20), Network()
-    together = looked_twice(network, inputs, HEAD, look)
+    submit_concurrently = looked_twice(network, inputs, HEAD, look)
     assert max(map(len, network.seen)) <= 20
     alone = [looked_twice(Network(), inputs[at : at + 1], HEAD, look)[0] for at in range(20)]
-    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    np.testing.assert_allclose(submit_concurrently, alone, rtol=1e-6)
 
 
 def test_nothing_is_looked_at_again_where_the_network_has_failed_or_is_sure() -> None:

@@ -138,8 +138,8 @@ def test_a_missing_golden_image_is_named(tmp_path: Path) -> None:
 
 def test_an_image_gets_the_same_classes_alone_and_in_a_batch(shipped: Classifier) -> None:
     uploads = list(samples().values())
-    together = shipped.classify(uploads, [10] * 30)
-    for upload, outcome in zip(uploads, together, strict=True):
+    submit_concurrently = shipped.classify(uploads, [10] * 30)
+    for upload, outcome in zip(uploads, submit_concurrently, strict=True):
         (alone,) = shipped.classify([upload], [10])
         assert isinstance(alone, list)
         assert isinstance(outcome, list)

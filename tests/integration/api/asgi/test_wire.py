@@ -56,7 +56,7 @@ def to_the_end(connection: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
-def parted(answer: bytes) -> tuple[bytes, dict[str, str], bytes]:
+def split_response(answer: bytes) -> tuple[bytes, dict[str, str], bytes]:
     """Status line, headers, body."""
     head, blank, body = answer.partition(b"\r\n\r\n")
     assert blank
@@ -64,10 +64,10 @@ def parted(answer: bytes) -> tuple[bytes, dict[str, str], bytes]:
     return status.encode(), {name.lower(): value for name, _, value in (it.partition(": ") for it in lines)}, body
 
 
-def next_answer(stream: BinaryIO, *, with_body: bool = True) -> tuple[bytes, dict[str, str], bytes]:
-    """`parted`, for the next one of several answers on a connection."""
+def read_response(stream: BinaryIO, *, with_body: bool = True) -> tuple[bytes, dict[str, str], bytes]:
+    """`split_response`, for the next one of several answers on a connection."""
     head = b"".join(iter(stream.readline, b"\r\n"))
-    status, headers, _ = parted(head + b"\r\n")
+    status, headers, _ = split_response(head + b"\r\n")
     return status, headers, stream.read(int(headers["content-length"])) if with_body else b""
 
 
@@ -86,7 +86,7 @@ def test_an_answer_comes_in_one_piece(valkey: Valkey, process: Api, path: str) -
     with connected(process) as connection:
         for _ in range(TRIES):
             connection.sendall(request(path))
-            _, headers, body = parted(first_piece(connection))
+            _, headers, body = split_response(first_piece(connection))
             assert len(body) == int(headers["content-length"]) > 0
             json.loads(body)
 
@@ -96,7 +96,7 @@ def test_the_answer_to_a_submit_comes_in_one_piece(valkey: Valkey, process: Api,
     with connected(process) as connection:
         for _ in range(TRIES):
             connection.sendall(head + shirt)
-            status, headers, body = parted(first_piece(connection))
+            status, headers, body = split_response(first_piece(connection))
             assert status == b"HTTP/1.1 202 Accepted"
             assert headers["location"] == json.loads(body)["links"]["self"]
 
@@ -111,7 +111,7 @@ async def test_the_answer_to_a_wait_comes_in_one_piece(store: Store, process: Ap
             lease = await store.claimed()
             store.finish(lease)
             await eventually(lambda: select.select([connection], [], [], 0)[0], what="the answer")
-            status, headers, body = parted(connection.recv(65_536))
+            status, headers, body = split_response(connection.recv(65_536))
             assert (status, len(body)) == (b"HTTP/1.1 200 OK", int(headers["content-length"]))
             assert json.loads(body)["status"] == "completed"
 
@@ -119,9 +119,9 @@ async def test_the_answer_to_a_wait_comes_in_one_piece(store: Store, process: Ap
 def test_the_head_of_an_answer_comes_without_its_body(valkey: Valkey, process: Api) -> None:
     with connected(process) as connection, connection.makefile("rb") as stream:
         connection.sendall(request("/v1/jobs", method="HEAD") + request("/livez"))
-        status, headers, _ = next_answer(stream, with_body=False)
+        status, headers, _ = read_response(stream, with_body=False)
         assert (status, int(headers["content-length"]) > 0) == (b"HTTP/1.1 200 OK", True)
-        status, _, body = next_answer(stream)
+        status, _, body = read_response(stream)
         assert (status, json.loads(body)) == (b"HTTP/1.1 200 OK", {"status": "ok"}), "what follows is the next answer"
 
 
@@ -131,7 +131,7 @@ def test_a_connection_is_closed_after_the_whole_answer_where_that_was_asked_for(
 ) -> None:
     with connected(process) as connection:
         connection.sendall(request(path, "Connection: close"))
-        _, headers, body = parted(to_the_end(connection))
+        _, headers, body = split_response(to_the_end(connection))
     assert headers["connection"] == "close"
     assert len(body) == int(headers["content-length"]) > 0
 
@@ -141,7 +141,7 @@ def test_a_connection_is_closed_after_the_whole_head_where_that_was_all_that_was
 ) -> None:
     with connected(process) as connection:
         connection.sendall(request("/v1/models", "Connection: close", method="HEAD"))
-        status, headers, body = parted(to_the_end(connection))
+        status, headers, body = split_response(to_the_end(connection))
     assert (status, body) == (b"HTTP/1.1 200 OK", b"")
     assert int(headers["content-length"]) > 0
 
@@ -150,7 +150,7 @@ async def test_a_large_answer_comes_whole_and_behind_its_head(store: Store, proc
     path = await ended(store, 1000)
     with connected(process) as connection:
         connection.sendall(request(f"{path}/results?limit=1000", "Connection: close"))
-        status, headers, body = parted(to_the_end(connection))
+        status, headers, body = split_response(to_the_end(connection))
     assert status == b"HTTP/1.1 200 OK"
     assert len(body) == int(headers["content-length"]) > 100_000
     assert [item["index"] for item in json.loads(body)["items"]] == list(range(1000))
@@ -198,7 +198,7 @@ def test_requests_of_one_packet_are_answered_in_order(valkey: Valkey, process: A
     paths = ["/livez", "/v1/jobs/not-an-id", "/v1/jobs", "/livez"]
     with connected(process) as connection, connection.makefile("rb") as stream:
         connection.sendall(b"".join(request(path, f"X-Request-Id: {n}") for n, path in enumerate(paths)))
-        answers = [next_answer(stream) for _ in paths]
+        answers = [read_response(stream) for _ in paths]
     assert [(headers["x-request-id"], status.split()[1], bool(body)) for status, headers, body in answers] == [
         ("0", b"200", True),
         ("1", b"404", True),
@@ -213,7 +213,7 @@ def test_requests_of_one_packet_are_answered_in_order(valkey: Valkey, process: A
 def test_what_is_no_request_is_told_so_and_the_connection_closed(valkey: Valkey, process: Api, garbage: bytes) -> None:
     with connected(process) as connection:
         connection.sendall(garbage)
-        status, _, body = parted(to_the_end(connection))
+        status, _, body = split_response(to_the_end(connection))
     assert status == b"HTTP/1.1 400 Bad Request"
     assert body == b"Invalid HTTP request received."
 
@@ -226,7 +226,7 @@ def test_a_client_that_asks_whether_to_go_on_is_told_before_it_sends(
         connection.sendall(request("/v1/jobs", *headers, method="POST"))
         assert first_piece(connection) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(shirt)
-        status, _, _ = parted(first_piece(connection))
+        status, _, _ = split_response(first_piece(connection))
     assert status == b"HTTP/1.1 202 Accepted"
 
 

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 _GATE = "gate"
 
 
-async def together(
+async def submit_concurrently(
     submitter: Submitter, submissions: Sequence[Submission], *, open_seconds: float = 0
 ) -> list[int | ExistingJob | DarkroomError]:
     """What came of each of the submissions, which were all made in one turn of the loop."""
@@ -31,7 +31,7 @@ async def together(
 
 
 @asynccontextmanager
-async def holding_up(store_client: StoreClient, client: "redis.Redis[bytes]") -> AsyncIterator[None]:
+async def blocking_commits(store_client: StoreClient, client: "redis.Redis[bytes]") -> AsyncIterator[None]:
     """Keep a pipeline in flight on the connection for submits: what comes meanwhile waits for the next one."""
     held = asyncio.create_task(store_client.commits.execute(("BLPOP", _GATE, 0)))
     await eventually(lambda: client.info("clients")["blocked_clients"], what="a connection that is busy")
@@ -43,14 +43,14 @@ async def holding_up(store_client: StoreClient, client: "redis.Redis[bytes]") ->
 
 
 @dataclass
-class Counted:
+class ScriptCalls:
     calls: int = -1
 
 
 @contextmanager
-def counting_calls(client: "redis.Redis[bytes]") -> Iterator[Counted]:
+def counting_script_calls(client: "redis.Redis[bytes]") -> Iterator[ScriptCalls]:
     """How often scripts are called in here; told at its end."""
     client.config_resetstat()
-    counted = Counted()
+    counted = ScriptCalls()
     yield counted
     counted.calls = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]

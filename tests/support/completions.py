@@ -7,7 +7,7 @@ import pytest
 from api.results.completion import JobCompletions
 
 
-class SeenWaiters:
+class ObservedCompletions:
     """Those of every API that is started after this was made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:

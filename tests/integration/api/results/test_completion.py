@@ -18,9 +18,9 @@ from jobs.store.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
 from jobs.store.leases import FinishedChunk, Lease
 from tests.integration.api.conftest import StartApi
+from tests.support.completions import ObservedCompletions, raw_id
 from tests.support.store import OWNER, Store
 from tests.support.waiting import eventually
-from tests.support.waits import SeenWaiters, raw_id
 
 PNG = {"Content-Type": "image/png"}
 WAIT = {"Prefer": "wait=30"}  # three times what the client waits: an answer in time is no wait that ran out
@@ -29,7 +29,7 @@ TOP_KS = (1, 10)
 
 
 @pytest.fixture
-async def api(start_api: StartApi, waiters: SeenWaiters) -> httpx.AsyncClient:
+async def api(start_api: StartApi, observed_completions: ObservedCompletions) -> httpx.AsyncClient:
     """An API whose held answers are woken by notices alone: it does not look by itself."""
     return await start_api(reread_seconds=3600)
 
@@ -55,10 +55,12 @@ async def submitted(api: httpx.AsyncClient, shirt: bytes, top_k: int = 5) -> str
     return str(answer.headers["Location"])
 
 
-async def held(api: httpx.AsyncClient, path: str, waiters: SeenWaiters) -> asyncio.Task[httpx.Response]:
+async def held(
+    api: httpx.AsyncClient, path: str, observed_completions: ObservedCompletions
+) -> asyncio.Task[httpx.Response]:
     """A long poll that is being held."""
     poll = asyncio.create_task(api.get(f"{path}?wait=30"))
-    await eventually(lambda: waiters.count() == 1, what="the poll")
+    await eventually(lambda: observed_completions.count() == 1, what="the poll")
     return poll
 
 
@@ -88,9 +90,9 @@ async def test_a_submit_that_waited_says_what_a_read_says(
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["1 class", "10 classes", "failed"])
 async def test_a_long_poll_says_what_a_read_says(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes, outcome: Outcome
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes, outcome: Outcome
 ) -> None:
-    poll = await held(api, await submitted(api, shirt), waiters)
+    poll = await held(api, await submitted(api, shirt), observed_completions)
     end(store, await store.claimed(), outcome)
 
     job = await assert_as_read(api, await poll)
@@ -98,11 +100,11 @@ async def test_a_long_poll_says_what_a_read_says(
 
 
 async def test_a_long_poll_that_comes_once_the_job_runs_says_what_a_read_says(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes
 ) -> None:
     path = await submitted(api, shirt)
     lease = await store.claimed()
-    poll = await held(api, path, waiters)
+    poll = await held(api, path, observed_completions)
     end(store, lease, classes(5))
 
     assert (await assert_as_read(api, await poll))["status"] == "completed"
@@ -121,12 +123,16 @@ async def test_the_only_image_of_a_form_keeps_its_name(
 
 
 async def test_the_result_of_one_image_is_not_read_again(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient,
+    observed_completions: ObservedCompletions,
+    store: Store,
+    shirt: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The notice has it."""
     asking = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | WAIT))
     lease = await store.claimed()
-    await eventually(lambda: waiters.count() == 1, what="the submit that waits")
+    await eventually(lambda: observed_completions.count() == 1, what="the submit that waits")
     reads = list[bytes]()
     get = JobReader.get
 
@@ -166,10 +172,10 @@ async def test_a_wait_for_a_job_of_two_images_says_what_a_read_says(
 
 
 async def test_a_job_that_is_canceled_while_it_is_awaited_is_shown_so(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes
 ) -> None:
     path = await submitted(api, shirt)
-    poll = await held(api, path, waiters)
+    poll = await held(api, path, observed_completions)
     await store.jobs.cancel(raw_id(path), OWNER)
 
     job = await assert_as_read(api, await poll)
@@ -178,11 +184,11 @@ async def test_a_job_that_is_canceled_while_it_is_awaited_is_shown_so(
 
 @pytest.mark.parametrize("sealed_first", [True, False])
 async def test_an_open_job_that_is_sealed_with_one_image_while_it_is_awaited_has_its_result(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes, *, sealed_first: bool
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes, *, sealed_first: bool
 ) -> None:
     path = (await api.post("/v1/jobs?open=true")).headers["Location"]
     await api.post(f"{path}/items", files=[("files", ("a.png", shirt))])
-    poll = await held(api, path, waiters)
+    poll = await held(api, path, observed_completions)
     if sealed_first:
         await api.post(f"{path}/seal")
         end(store, await store.claimed(), classes(5))
@@ -195,13 +201,15 @@ async def test_an_open_job_that_is_sealed_with_one_image_while_it_is_awaited_has
 
 
 async def test_jobs_that_end_in_one_call_wake_each_its_own_waiter(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes
 ) -> None:
     asked = [
         asyncio.create_task(api.post("/v1/jobs", files=[("files", (f"{n}.png", shirt))], headers=WAIT))
         for n in range(20)
     ]
-    await eventually(lambda: waiters.count() == 20 and store.stat("accepted") == 20, what="twenty that wait")
+    await eventually(
+        lambda: observed_completions.count() == 20 and store.stat("accepted") == 20, what="twenty that wait"
+    )
     lease = store.claim()
     done = []
     for n, claimed in enumerate(lease.chunks):
@@ -219,9 +227,9 @@ async def test_jobs_that_end_in_one_call_wake_each_its_own_waiter(
 
 @pytest.mark.parametrize("garbage", [b"x", b"", b"longer than the head of a notice", b"\xff" * 18])
 async def test_a_notice_that_cannot_be_understood_does_not_end_the_subscription(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes, garbage: bytes
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes, garbage: bytes
 ) -> None:
-    poll = await held(api, await submitted(api, shirt), waiters)
+    poll = await held(api, await submitted(api, shirt), observed_completions)
     assert store.redis.publish(CHANNEL, garbage) == 1
     end(store, await store.claimed(), classes(5))
 
@@ -240,10 +248,10 @@ async def test_a_notice_that_cannot_be_understood_does_not_end_the_subscription(
     ids=["too short", "without a result", "of no state", "cut off", "of no time"],
 )
 async def test_a_notice_whose_result_cannot_be_understood_has_the_job_read(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes, told: bytes
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes, told: bytes
 ) -> None:
     path = await submitted(api, shirt)
-    poll = await held(api, path, waiters)
+    poll = await held(api, path, observed_completions)
     store.redis.publish(CHANNEL, raw_id(path) + len(told).to_bytes(2, "big") + told)
 
     answer = await poll
@@ -251,10 +259,10 @@ async def test_a_notice_whose_result_cannot_be_understood_has_the_job_read(
 
 
 async def test_a_notice_of_a_job_that_nobody_awaits_is_passed_over(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, store: Store, shirt: bytes
 ) -> None:
     path = await submitted(api, shirt)
-    poll = await held(api, path, waiters)
+    poll = await held(api, path, observed_completions)
     await store.submit(b"another")
     for claimed in store.claim(items=2).chunks:  # both, each by itself
         packed = pack_outcomes("fmnist-mlp@1", [classes(1)])
@@ -269,7 +277,7 @@ async def test_a_notice_of_a_job_that_nobody_awaits_is_passed_over(
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/predict"])
 async def test_one_whose_upload_takes_longer_than_a_look_at_all_who_wait_waits_all_the_same(
-    start_api: StartApi, waiters: SeenWaiters, store: Store, shirt: bytes, path: str
+    start_api: StartApi, observed_completions: ObservedCompletions, store: Store, shirt: bytes, path: str
 ) -> None:
     """Its job is not in the store yet, which is not the same as gone."""
     api = await start_api(reread_seconds=0.05)
@@ -278,9 +286,9 @@ async def test_one_whose_upload_takes_longer_than_a_look_at_all_who_wait_waits_a
 
     async def slow() -> AsyncIterator[bytes]:
         yield form[:200]
-        await eventually(lambda: waiters.count() == 1, what="one who waits")
-        before = waiters.rereads
-        await eventually(lambda: waiters.rereads >= before + 2, what="looks at all who wait")
+        await eventually(lambda: observed_completions.count() == 1, what="one who waits")
+        before = observed_completions.rereads
+        await eventually(lambda: observed_completions.rereads >= before + 2, what="looks at all who wait")
         yield form[200:]
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"} | WAIT
@@ -295,7 +303,7 @@ async def test_one_whose_upload_takes_longer_than_a_look_at_all_who_wait_waits_a
 @pytest.mark.parametrize("seconds", [0.2, 1])
 @pytest.mark.parametrize("what", ["submit", "long poll"])
 async def test_a_client_that_goes_away_is_no_longer_waited_for(
-    api: httpx.AsyncClient, waiters: SeenWaiters, shirt: bytes, what: str, seconds: float
+    api: httpx.AsyncClient, observed_completions: ObservedCompletions, shirt: bytes, what: str, seconds: float
 ) -> None:
     if what == "submit":
         asking = api.post("/v1/jobs", content=shirt, headers=PNG | WAIT, timeout=seconds)
@@ -303,11 +311,15 @@ async def test_a_client_that_goes_away_is_no_longer_waited_for(
         asking = api.get(f"{await submitted(api, shirt)}?wait=30", timeout=seconds)
     with pytest.raises(httpx.ReadTimeout):
         await asking
-    await eventually(lambda: waiters.count() == 0, seconds=10, what="the waiter's end")
+    await eventually(lambda: observed_completions.count() == 0, seconds=10, what="the waiter's end")
 
 
 async def test_a_client_that_stays_is_waited_for_longer_than_it_takes_to_look_for_it(
-    api: httpx.AsyncClient, waiters: SeenWaiters, store: Store, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient,
+    observed_completions: ObservedCompletions,
+    store: Store,
+    shirt: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looking, disconnect = asyncio.Event(), waits._disconnect
 
@@ -316,7 +328,7 @@ async def test_a_client_that_stays_is_waited_for_longer_than_it_takes_to_look_fo
         await disconnect(receive)
 
     monkeypatch.setattr(waits, "_disconnect", look)
-    poll = await held(api, await submitted(api, shirt), waiters)
+    poll = await held(api, await submitted(api, shirt), observed_completions)
     await looking.wait()
     assert not poll.done()
     end(store, await store.claimed(), classes(5))
