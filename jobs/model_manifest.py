@@ -90,34 +90,6 @@ class Output(_Part):
         return self
 
 
-class SecondLook(_Part):
-    """What becomes of an image that the network is unsure of: of variations of it and itself the mean counts."""
-
-    below: Annotated[float, Field(gt=0, le=1)] = Field(description="The highest confidence of an image that is unsure.")
-    fully_below: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description="From `below` to here the mean counts the more the less sure it is, so that a hair's breadth "
-        "decides nothing; from here on it counts alone. None: from `below` on.",
-    )
-    mirrored: bool = Field(True, description="A picture and its mirror image are of the same class.")
-    shift_pixels: Annotated[int, Field(ge=0, le=64)] = Field(
-        0, description="By how many pixels of the input it is shifted to each of four sides; 0: it is not."
-    )
-
-    @property
-    def views(self) -> int:
-        """How many variations there are."""
-        return (2 if self.mirrored else 1) * (5 if self.shift_pixels else 1) - 1
-
-    @model_validator(mode="after")
-    def _there_is_something_to_look_at(self) -> Self:
-        if not self.views:
-            raise ValueError("mirrored: nothing would be looked at")
-        if self.fully_below is not None and self.fully_below > self.below:
-            raise ValueError("fully_below: is above `below`")
-        return self
-
-
 class GoldenImage(_Part):
     """An image whose class is known: the worker classifies it before it takes work."""
 
@@ -136,7 +108,7 @@ class Manifest(_Part):
         "what else it has by the alphabet. None: the first eight digits of the weights' sha256.",
     )
     description: str = ""
-    architecture: Literal["fmnist-mlp", "fmnist-cnn", "fmnist-cnn-2"] | None = Field(
+    architecture: Literal["fmnist-mlp", "fmnist-cnn-2"] | None = Field(
         None, description="The network that the weights are of; none, where they are an exported program."
     )
     weights: Weights
@@ -146,7 +118,6 @@ class Manifest(_Part):
     input: Input
     preprocessing: Preprocessing
     output: Output = Output()
-    second_look: SecondLook | None = None
     golden: list[GoldenImage] = []
     seed: int | None = None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from jobs.errors import ModelPackageError
 from jobs.model_manifest import Manifest, ModelCard, name_of
@@ -13,6 +14,7 @@ from jobs.model_manifest import Manifest, ModelCard, name_of
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+UNKNOWN_FIELD = "unknown field: misspelled, or of another version of Darkroom"
 
 
 def read_manifest(package: Path) -> Manifest:
@@ -27,8 +29,13 @@ def read_manifest(package: Path) -> Manifest:
     except OSError as error:
         raise ModelPackageError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
-        raise ModelPackageError(f"{path}: {'; '.join(problems)}") from None
+        raise ModelPackageError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from None
+
+
+def _problem(error: ErrorDetails) -> str:
+    message = UNKNOWN_FIELD if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+    field = ".".join(map(str, error["loc"]))
+    return f"{field}: {message}" if field else message
 
 
 def check_package(folder: Path) -> tuple[Manifest, ModelCard]:

@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jobs.model_manifest import ModelCard, SecondLook
+from jobs.model_manifest import ModelCard
 from jobs.records import Failure, Outcome
 from worker.inference.head import Head
 from worker.inference.images.batch import ImageBatch
 from worker.inference.images.decode import DecodeError, ImageLimits
 from worker.inference.images.preprocess import Mode
 from worker.inference.out_of_memory import is_out_of_memory
-from worker.inference.second_look import looked_twice
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +31,12 @@ class Classifier:
         mode: Mode,
         head: Head,
         limits: ImageLimits,
-        second_look: SecondLook | None = None,
     ) -> None:
         self.card = card
         self._network = network
         self._limits = limits
         self._mode = mode
         self.head = head
-        self._second_look = second_look
         self._has_failed = False  # the first failure is logged with all that is known
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
@@ -68,13 +65,10 @@ class Classifier:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the model says. Inputs: float32, N × channels × height × width; returns float32, N × `head.width`."""
-        if self._second_look is None:
-            return self.forward(inputs)
-        return looked_twice(self.forward, inputs, self.head, self._second_look)
+        """One forward of the network.
 
-    def forward(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One forward of the network, as `outputs` has it where there is no second look."""
+        Inputs: float32, N × channels × height × width; returns float32, N × `head.width`.
+        """
         with torch.inference_mode():
             outputs: NDArray[np.float32] = self._network(torch.from_numpy(inputs)).float().numpy()
             return outputs

@@ -31,8 +31,11 @@ def test_the_shipped_package_is_what_its_manifest_says() -> None:
     ("changes", "line"),
     [
         ({"classes": ...}, "classes: Field required"),
-        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
-        ({"classes": ["a", "a"]}, "classes: a name stands twice"),
+        ({"colour": "red"}, "manifest.json: colour: unknown field: misspelled, or of another version of Darkroom"),
+        ({"second_look": {"below": 0.6}}, "manifest.json: second_look: unknown field: "),
+        ({"preprocessing": {"mode": "book", "size": 28}}, "manifest.json: preprocessing.size: unknown field: "),
+        ({"architecture": "fmnist-cnn"}, "architecture: Input should be 'fmnist-mlp' or 'fmnist-cnn-2'"),
+        ({"classes": ["a", "a"]}, "manifest.json: classes: a name stands twice"),
         ({"classes": ["a"]}, "classes: "),
         ({"architecture": "resnet"}, "architecture: "),
         ({"preprocessing": {"mode": "guess"}}, "preprocessing.mode: "),

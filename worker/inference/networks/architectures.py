@@ -12,11 +12,6 @@ def fmnist_mlp(classes: int) -> nn.Module:
     return _Flat(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, classes))
 
 
-def fmnist_cnn_1(classes: int) -> nn.Module:
-    """Version 1: 377 thousand parameters, 35 million multiplications an image."""
-    return _residual_network(classes, 16, 16, 48, 48, 96, 96)
-
-
 def fmnist_cnn_2(classes: int) -> nn.Module:
     """Version 2: 653 thousand parameters, 53 million multiplications an image."""
     return _residual_network(classes, 16, 64, 64, 128, 128)
@@ -88,6 +83,5 @@ def _convolution(channels_in: int, channels: int, size: int, stride: int = 1) ->
 
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "fmnist-mlp": fmnist_mlp,
-    "fmnist-cnn": fmnist_cnn_1,
     "fmnist-cnn-2": fmnist_cnn_2,
 }

@@ -43,7 +43,7 @@ def load_package(folder: Path, limits: ImageLimits, device: Device = FULL) -> Cl
     _check_outputs(network, manifest, head, folder)
     if device.device.type == "cpu":
         network = fastest_equivalent(network, card.input, head.confidences, half=device.half)
-    classifier = Classifier(network, card, mode, head, limits, manifest.second_look)
+    classifier = Classifier(network, card, mode, head, limits)
     _check_golden(classifier, manifest, folder, HALF_TOLERANCE if device.half else GOLDEN_TOLERANCE)
     return classifier
 

@@ -424,7 +424,7 @@ def test_what_is_no_program_is_told(thousand: Path, data: bytes) -> None:
             {"input": {"channels": 3, "height": 1, "width": 1}, "classes": ["a", "b"]},
             "input: the network does not take",
         ),
-        ({"architecture": "fmnist-cnn"}, "architecture: is in an exported program, and not to be named"),
+        ({"architecture": "fmnist-cnn-2"}, "architecture: is in an exported program, and not to be named"),
         ({"output": {"activation": "sigmoid"}}, "the activation 'sigmoid' is of two classes, here are 1000"),
     ],
 )
