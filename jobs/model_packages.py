@@ -1,4 +1,4 @@
-"""Model packages on the disk: folders with `manifest.json` and weights. Nothing here loads the weights."""
+"""Model packages on disk: folders with `manifest.json` and weights. This module never loads the weights."""
 
 import hashlib
 import logging
@@ -18,10 +18,10 @@ UNKNOWN_FIELD = "unknown field: misspelled, or of another version of Darkroom"
 
 
 def read_manifest(package: Path) -> Manifest:
-    """The manifest of a package folder.
+    """Read the manifest of a package folder.
 
     Raises:
-        ModelPackageError: it is missing or wrong; names the field.
+        ModelPackageError: the manifest is missing or invalid; names the field.
     """
     path = package / MANIFEST
     try:
@@ -42,7 +42,7 @@ def check_package(folder: Path) -> tuple[Manifest, ModelCard]:
     """Read the manifest and hash the weights, without loading them.
 
     Raises:
-        ModelPackageError: one line that says what is wrong.
+        ModelPackageError: the manifest is invalid, the weights are missing or not those of the manifest.
     """
     manifest = read_manifest(folder)
     path = folder / manifest.weights.file
@@ -52,45 +52,46 @@ def check_package(folder: Path) -> tuple[Manifest, ModelCard]:
     except OSError as error:
         raise ModelPackageError(f"{path}: {error.strerror}") from None
     if manifest.weights.sha256 not in (None, sha256):
-        raise ModelPackageError(f"{path}: its sha256 is {sha256}, the manifest says {manifest.weights.sha256}")
+        raise ModelPackageError(f"{path}: the sha256 is {sha256}, but the manifest says {manifest.weights.sha256}")
     return manifest, manifest.card(sha256)
 
 
 def package_folder(models_dir: Path, ref: str) -> Path:
-    """Where a package is: in a folder that is named like it, with its version or without."""
+    """The folder of a package: `name@version` if there is such a folder, else `name`."""
     folder = models_dir / ref
     return folder if folder.exists() else models_dir / name_of(ref)
 
 
 def check_packages(models_dir: Path, refs: Iterable[str]) -> tuple[list[ModelCard], dict[str, str]]:
-    """The cards of some packages, and of those that cannot be served the reasons, each by what it was asked for."""
-    cards, faults = dict[str, ModelCard](), dict[str, str]()
+    """Check several packages. Returns the cards of the valid ones, and the errors of the others by their ref."""
+    cards, load_errors = dict[str, ModelCard](), dict[str, str]()
     for ref in refs:
         folder = package_folder(models_dir, ref)
         try:
             _, card = check_package(folder)
             check_ref(folder, card, ref)
         except ModelPackageError as error:
-            faults[ref] = str(error)
+            load_errors[ref] = str(error)
         else:
             cards[card.ref] = card
-    return list(cards.values()), faults
+    return list(cards.values()), load_errors
 
 
 def check_ref(folder: Path, card: ModelCard, ref: str) -> None:
-    """A package is served as what it is, and not as what its folder is named.
+    """Check that a package is what its folder's name says: a model is never served under another name or version.
 
     Raises:
-        ModelPackageError: it is of another model, or of another version.
+        ModelPackageError: the manifest is of another model or version.
     """
     if ref not in (card.name, card.ref):
-        raise ModelPackageError(f"{folder / MANIFEST}: is of {card.ref}, and not of {ref}")
+        raise ModelPackageError(f"{folder / MANIFEST}: describes {card.ref}, not {ref}")
 
 
 def pinned_cards(models_dir: Path) -> Iterator[ModelCard]:
-    """The cards that can be told from manifests alone, so that the API knows its models before a worker is up.
+    """The cards of all packages whose manifest has the weights' sha256.
 
-    A wrong manifest is logged and passed over: a model that cannot be served must not keep the others down.
+    They let the API know its models before a worker has started. An invalid manifest is logged and skipped, so that it
+    does not affect other models.
     """
     for path in sorted(models_dir.glob(f"*/{MANIFEST}")):
         try:
@@ -100,6 +101,6 @@ def pinned_cards(models_dir: Path) -> Iterator[ModelCard]:
             card = manifest.card(manifest.weights.sha256)
             check_ref(path.parent, card, path.parent.name)
         except ModelPackageError as error:
-            log.warning("a model is passed over: %s", error)
+            log.warning("skipping a model package: %s", error)
         else:
             yield card

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
 
 
 def write(folder: Path, **changes: object) -> Path:
-    """The shipped manifest with some fields changed, or left out (...), beside some bytes as weights."""
+    """A package of the shipped manifest, with some fields changed or left out (...), and arbitrary bytes as weights."""
     folder.mkdir(exist_ok=True)
     manifest = json.loads((PACKAGE / "manifest.json").read_text()) | changes
     (folder / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if v is not ...}))
@@ -35,7 +35,7 @@ def test_the_shipped_package_is_what_its_manifest_says() -> None:
         ({"second_look": {"below": 0.6}}, "manifest.json: second_look: unknown field: "),
         ({"preprocessing": {"mode": "book", "size": 28}}, "manifest.json: preprocessing.size: unknown field: "),
         ({"architecture": "fmnist-cnn"}, "architecture: Input should be 'fmnist-mlp' or 'fmnist-cnn-2'"),
-        ({"classes": ["a", "a"]}, "manifest.json: classes: a name stands twice"),
+        ({"classes": ["a", "a"]}, "manifest.json: classes: duplicate name"),
         ({"classes": ["a"]}, "classes: "),
         ({"architecture": "resnet"}, "architecture: "),
         ({"preprocessing": {"mode": "guess"}}, "preprocessing.mode: "),
@@ -44,7 +44,7 @@ def test_the_shipped_package_is_what_its_manifest_says() -> None:
         ({"weights": {"file": "../../etc/passwd", "format": "safetensors"}}, "weights.file: "),
         ({"weights": {"file": "/etc/passwd", "format": "safetensors"}}, "weights.file: "),
         ({"name": "Big Model"}, "name: "),
-        ({"golden": [{"file": "a.png", "class_name": "Hat", "confidence": 1}]}, "'Hat', which is no class"),
+        ({"golden": [{"file": "a.png", "class_name": "Hat", "confidence": 1}]}, "'Hat', which is not in `classes`"),
         ({"test_accuracy": 89.9}, "test_accuracy: "),
     ],
 )
@@ -63,7 +63,7 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
 
 
 def test_other_weights_than_the_manifest_pins_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelPackageError, match="the manifest says"):
+    with pytest.raises(ModelPackageError, match="but the manifest says"):
         check_package(write(tmp_path))
 
 
@@ -80,7 +80,9 @@ def test_unpinned_weights_are_a_version_of_their_own(tmp_path: Path) -> None:
     assert card.version == card.sha256[:8]
     (package / "fmnist-mlp.safetensors").write_bytes(b"other weights")
     assert check_package(package)[1].ref != card.ref
-    assert list(pinned_cards(tmp_path)) == [], "its version is known to those alone who hold the weights"
+    assert list(pinned_cards(tmp_path)) == [], (
+        "the version of unpinned weights depends on their bytes, which this does not read"
+    )
 
 
 def test_a_wrong_manifest_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_versions_are_in_the_order_of_their_numbers() -> None:
     versions = ["m@1", "m@1.2", "m@1.10", "m@2", "m@9", "m@10", "m@10-rc1", "m@a1", "m@a12", "m@b"]
     assert sorted(set(versions), key=natural_sort_key) == versions
     assert sorted(["m@1²2", "m@10", "m@1"], key=natural_sort_key) == ["m@1", "m@1²2", "m@10"], (
-        "what is a digit, but no number"
+        "² is a digit, but not a decimal number"
     )
 
 

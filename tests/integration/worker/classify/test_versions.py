@@ -168,6 +168,6 @@ def test_a_version_that_does_not_exist_is_refused(stack: Stack, api: Api) -> Non
 def test_a_folder_of_another_version_is_no_package_of_this_one(stack: Stack, packages: Path) -> None:
     (packages / "clothes@10").rename(packages / "clothes")
     worker = Worker(stack.valkey.url, packages / "log", MODELS="clothes@12", MODELS_DIR=str(packages))
-    with pytest.raises(AssertionError, match="is of clothes@10, and not of clothes@12"):
+    with pytest.raises(AssertionError, match="describes clothes@10, not clothes@12"):
         worker.start()
     worker.stop()

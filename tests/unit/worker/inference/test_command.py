@@ -128,7 +128,7 @@ def test_check_says_what_is_wrong_in_one_line(
     run(monkeypatch, "check", ROOT / "weights" / "fmnist-mlp")
     assert "3 golden images: as the manifest says" in capsys.readouterr().out
     (thousand / "program.pt2").write_bytes(b"damaged")
-    with pytest.raises(SystemExit, match=r"^darkroom models: .*program.pt2: its sha256 is .*, the manifest says"):
+    with pytest.raises(SystemExit, match=r"^darkroom models: .*program.pt2: the sha256 is .*, but the manifest says"):
         run(monkeypatch, "check", thousand)
 
 
@@ -199,7 +199,7 @@ def test_a_wrong_number_of_threads_is_told(monkeypatch: pytest.MonkeyPatch, thre
         (("--golden", ROOT / "LICENSE"), "LICENSE: not_an_image"),
         (("--classes", "a,b,c"), r"darkroom models: manifest.json: classes: for 3 classes .* it has \(1, 2\)"),
         (("--classes", "a"), "--classes: a: neither a list with commas nor a file"),
-        (("--classes", "a,a"), "classes: a name stands twice"),
+        (("--classes", "a,a"), "classes: duplicate name"),
         (("--input", "2x8x8"), "manifest.json: input.channels: "),
         (("--mode", "stretch"), "manifest.json: preprocessing.mode: "),
         (("--version", "1/2"), "manifest.json: version: "),
@@ -325,7 +325,7 @@ def test_check_refuses_a_folder_that_a_worker_would_refuse(
     (tmp_path / "mine@2").rename(tmp_path / folder)
     (fault,) = check_packages(tmp_path, [folder])[1].values()
     assert refused(monkeypatch, "check", tmp_path / folder) == f"darkroom models: {fault}"
-    assert fault.endswith(f"manifest.json: is of mine@2, and not of {folder}")
+    assert fault.endswith(f"manifest.json: describes mine@2, not {folder}")
 
 
 def test_a_package_is_checked_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,8 +424,8 @@ def test_what_is_no_program_is_told(thousand: Path, data: bytes) -> None:
             {"input": {"channels": 3, "height": 1, "width": 1}, "classes": ["a", "b"]},
             "input: the network does not take",
         ),
-        ({"architecture": "fmnist-cnn-2"}, "architecture: is in an exported program, and not to be named"),
-        ({"output": {"activation": "sigmoid"}}, "the activation 'sigmoid' is of two classes, here are 1000"),
+        ({"architecture": "fmnist-cnn-2"}, "architecture: not allowed: the program has its own"),
+        ({"output": {"activation": "sigmoid"}}, "activation 'sigmoid' needs two classes, not 1000"),
     ],
 )
 def test_a_manifest_that_does_not_fit_its_program_is_told(
