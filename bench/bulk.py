@@ -25,7 +25,7 @@ import orjson
 from bench.servers import Servers
 from bench.services import GIB, Darkroom, darkroom
 from training.data import load_fashion_mnist
-from training.fmnist_mlp import product_shot
+from training.fmnist_mlp import png_on_white
 
 RESULTS = Path("bench/results/bulk.json")
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -37,7 +37,7 @@ Case = Callable[[list[bytes]], Coroutine[Any, Any, dict[str, Any]]]
 
 def images() -> list[bytes]:
     """The 10,000 test images of Fashion-MNIST, each a PNG of about 600 B."""
-    return [product_shot(image) for image in load_fashion_mnist(Path("data/training")).test.images]
+    return [png_on_white(image) for image in load_fashion_mnist(Path("data/training")).test.images]
 
 
 def tar_of(pngs: list[bytes], first: int = 0) -> bytes:

@@ -24,7 +24,7 @@ from chaos.report import Report
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training.data import load_fashion_mnist
-from training.fmnist_mlp import product_shot
+from training.fmnist_mlp import png_on_white
 from worker.inference.packages.load import load_package
 
 SAMPLES = 1000
@@ -44,7 +44,7 @@ SETTINGS = {  # as short as the run needs them; all else as it is shipped
 
 def samples() -> list[tuple[bytes, str]]:
     """Pictures, and the class that the model, called in this process, gives each."""
-    images = [product_shot(image) for image in load_fashion_mnist(ROOT / "data/training").test.images[:SAMPLES]]
+    images = [png_on_white(image) for image in load_fashion_mnist(ROOT / "data/training").test.images[:SAMPLES]]
     classifier = load_package(ROOT / "weights/fmnist-mlp", LIMITS)
     outcomes = classifier.classify(images, [1] * len(images))
     names = [classifier.card.classes[outcome[0].class_index] for outcome in outcomes if isinstance(outcome, list)]

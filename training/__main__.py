@@ -1,6 +1,7 @@
 """`python -m training MODEL`: train a model package and write it to `weights/`.
 
-It goes on where it was stopped, and a training that has ended is not repeated: remove its checkpoint to begin anew.
+A training that was stopped is resumed from its checkpoint, and a finished one is not repeated. To start again, remove
+the checkpoint.
 """
 
 import argparse
@@ -20,25 +21,27 @@ RECIPES: dict[str, Callable[[Path, Path, Path, Device], Manifest]] = {
 }
 
 
-def _compute(device: str) -> Device:
-    """In bfloat16 where the device has instructions for it: training is not a promise about digits."""
-    auto = Device.of(device)
-    half = auto.half or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return replace(auto, half=half)
+def training_device(name: str) -> Device:
+    """A device by name. In bfloat16 if it has instructions for it: training has no need for exact digits."""
+    device = Device.of(name)
+    half = device.half or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return replace(device, half=half)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training")
     parser.add_argument("model", choices=RECIPES)
     parser.add_argument("--models-dir", type=Path, default=Path("weights"))
-    parser.add_argument("--cache", type=Path, default=Path("data/training"), help="for downloads, logs and checkpoints")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="for pictures")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU, if there is one")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("data/training"), help="folder for downloads, logs and checkpoints"
+    )
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for plots")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU if there is one")
     arguments = parser.parse_args()
     arguments.docs.mkdir(parents=True, exist_ok=True)
     package = arguments.models_dir / arguments.model
-    manifest = RECIPES[arguments.model](package, arguments.cache, arguments.docs, _compute(arguments.device))
-    print(f"{manifest.test_accuracy:.2%} right of {manifest.test_set}; the package is in {package}")
+    manifest = RECIPES[arguments.model](package, arguments.cache, arguments.docs, training_device(arguments.device))
+    print(f"accuracy {manifest.test_accuracy:.2%} on {manifest.test_set}; the package is in {package}")
 
 
 if __name__ == "__main__":

@@ -14,29 +14,29 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from worker.inference.networks.device import FULL, Device
+from worker.inference.networks.device import CPU_FLOAT32, Device
 
 Augment = Callable[[Tensor, Generator], Tensor]
-_EVALUATED = 1000  # images at a time
-_FOR_STATISTICS = 2048  # images that tell an average of networks its means and variances
+_EVALUATION_BATCH = 1000
+_STATISTICS_IMAGES = 2048  # for the means and variances of the batch norms of averaged weights
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     epochs: int
     batch_size: int
-    learning_rate: float  # at its highest
+    learning_rate: float  # the highest
     weight_decay: float
     label_smoothing: float
     seed: int
-    momentum: float = 0  # of SGD, with Nesterov's; 0: AdamW
-    falling_epochs: int = 0  # the rate holds, then falls to 0 in a line over so many; 0: a cosine, from the start
-    late_epochs: int = 0  # the last ones, which have an augmentation of their own
-    averaged_steps: int = 0  # what is kept is a moving average over about so many; 0: the network of the last one
+    momentum: float = 0  # of SGD with Nesterov momentum; 0: AdamW
+    falling_epochs: int = 0  # the rate is constant, then falls linearly to 0 in these; 0: one cycle with a cosine
+    late_epochs: int = 0  # the last epochs, which have their own augmentation
+    averaged_steps: int = 0  # the result is a moving average of the weights over about this many; 0: the last weights
 
 
-class Reached(NamedTuple):
-    """An epoch's row in the log."""
+class EpochResult(NamedTuple):
+    """A row of the log."""
 
     epoch: int
     train_loss: float
@@ -51,77 +51,80 @@ def fit(
     recipe: Recipe,
     log: Path,
     *,
-    device: Device = FULL,
+    device: Device = CPU_FLOAT32,
     augment: Augment | None = None,
     late_augment: Augment | None = None,
+    after_checkpoint: Callable[[int], None] = lambda _: None,
 ) -> nn.Module:
-    """Train, and return what is to be kept. Inputs: float32, N × channels × …; labels: int64, N.
+    """Train a network. Inputs: float32, N × channels × …; labels: int64, N.
 
-    The labels to learn may be probabilities as well: float32, N × classes.
+    The labels to train with may also be probabilities: float32, N × classes.
 
-    `augment` may have more channels to choose from than the network has, the first of them the image itself;
-    `late_augment` takes its place in the recipe's late epochs.
+    `augment`: the training images may have more channels than the network, for it to choose from; the first channel is
+    the image itself. `late_augment` replaces it in the recipe's late epochs.
+    `after_checkpoint`: called with the number of epochs that the checkpoint just written has.
 
-    Writes a CSV row an epoch to `log`, and beside it a checkpoint, from which the same training goes on where it was
-    stopped, or has ended.
+    Writes a row per epoch to the CSV file `log`, and a checkpoint beside it, from which a training that was stopped is
+    resumed.
     """
-    run = _Run(network.to(device.device), recipe, device, train)
+    run = _Run(network.to(device.torch_device), recipe, device, train)
     checkpoint = log.with_suffix(".checkpoint.pt")
     log.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         run.resume(checkpoint)
-    done = len(run.reached) * run.steps
+    done = len(run.results) * run.steps
     with tqdm(total=recipe.epochs * run.steps, initial=done, unit="batch") as progress:
-        while len(run.reached) < recipe.epochs:
-            late = len(run.reached) >= recipe.epochs - recipe.late_epochs
+        while len(run.results) < recipe.epochs:
+            late = len(run.results) >= recipe.epochs - recipe.late_epochs
             run.epoch(held_out, late_augment if late else augment, progress)
             run.save(checkpoint)
-            _write(log, run.reached)
-            progress.set_postfix(epoch=len(run.reached), held_out=f"{run.reached[-1].held_out_accuracy:.4f}")
-    return run.kept
+            after_checkpoint(len(run.results))
+            _write_log(log, run.results)
+            progress.set_postfix(epoch=len(run.results), held_out=f"{run.results[-1].held_out_accuracy:.4f}")
+    return run.trained
 
 
 class _Run:
-    """A training as it stands."""
+    """The state of a training."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: Device, train: tuple[Tensor, Tensor]) -> None:
         self.steps = math.ceil(len(train[0]) / recipe.batch_size)
-        self.reached = list[Reached]()
+        self.results = list[EpochResult]()
         self._network = network
         self._recipe = recipe
         self._train = train
-        self._learned_from = _digest(train)
-        self._compute = device
+        self._train_sha256 = _digest(train)
+        self._device = device
         self._generator = Generator().manual_seed(recipe.seed)
         self._optimizer = _optimizer(network, recipe)
         self._schedule = _schedule(self._optimizer, recipe, self.steps)
         self._average: AveragedModel | None = None
         if recipe.averaged_steps:
-            average = get_ema_multi_avg_fn(1 - 1 / recipe.averaged_steps)  # type: ignore[no-untyped-call]  # torch gives no types
-            self._average = AveragedModel(network, multi_avg_fn=average)
+            averaging = get_ema_multi_avg_fn(1 - 1 / recipe.averaged_steps)  # type: ignore[no-untyped-call]  # torch gives no types
+            self._average = AveragedModel(network, multi_avg_fn=averaging)
 
     @property
-    def kept(self) -> nn.Module:
+    def trained(self) -> nn.Module:
         return self._network if self._average is None else self._average.module
 
     def epoch(self, held_out: tuple[Tensor, Tensor], augment: Augment | None, progress: "tqdm[Any]") -> None:
-        """Show every image once, in another order each time; then look how good it is."""
+        """Train with each image once, in random order, then evaluate on the held-out images."""
         inputs, labels = self._train
         self._network.train()
         total = 0.0
         for batch in torch.split(torch.randperm(len(inputs), generator=self._generator), self._recipe.batch_size):
-            shown = inputs[batch] if augment is None else augment(inputs[batch], self._generator)
-            total += self._step(shown, labels[batch]) * len(batch)
+            augmented = inputs[batch] if augment is None else augment(inputs[batch], self._generator)
+            total += self._step(augmented, labels[batch]) * len(batch)
             progress.update()
         if self._average is not None:
-            known = torch.split(inputs[:_FOR_STATISTICS, : held_out[0].shape[1]], self._recipe.batch_size)
-            update_bn(known, self.kept, self._compute.device)
-        reached = evaluate(self.kept, *held_out, self._compute)
-        self.reached.append(Reached(len(self.reached) + 1, total / len(inputs), *reached))
+            batches = torch.split(inputs[:_STATISTICS_IMAGES, : held_out[0].shape[1]], self._recipe.batch_size)
+            update_bn(batches, self.trained, self._device.torch_device)
+        evaluated = evaluate(self.trained, *held_out, self._device)
+        self.results.append(EpochResult(len(self.results) + 1, total / len(inputs), *evaluated))
 
     def _step(self, inputs: Tensor, labels: Tensor) -> float:
-        device = self._compute.device
-        with self._compute.precision():
+        device = self._device.torch_device
+        with self._device.autocast():
             outputs = self._network(inputs.to(device))
         smoothing = self._recipe.label_smoothing
         loss = functional.cross_entropy(outputs.float(), labels.to(device), label_smoothing=smoothing)
@@ -134,36 +137,36 @@ class _Run:
         return loss.item()
 
     def save(self, path: Path) -> None:
-        """All of it, in one step: a training that is killed meanwhile finds the epoch before."""
+        """Write a checkpoint atomically: a training killed meanwhile resumes from the epoch before."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {
+        state |= {  # under the keys that existing checkpoints have
             "recipe": asdict(self._recipe),
-            "learned_from": self._learned_from,
+            "learned_from": self._train_sha256,
             "generator": self._generator.get_state(),
-            "reached": list(map(tuple, self.reached)),
+            "reached": list(map(tuple, self.results)),
         }
         new = path.with_suffix(".new")
         torch.save(state, new)
         new.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Raises ValueError where the checkpoint is of another recipe, or of other images or labels.
+        """Raises ValueError if the checkpoint is of another recipe, or of other images or labels.
 
-        As long as the rate holds, its epochs may become more or fewer: nothing that was done depended on them.
+        The number of epochs may still change while the learning rate is constant: no step so far depended on it.
         """
-        state = torch.load(path, map_location=self._compute.device, weights_only=True)
+        state = torch.load(path, map_location=self._device.torch_device, weights_only=True)
         epochs = min(self._recipe.epochs, state["recipe"]["epochs"])
         last = max(self._recipe.falling_epochs or epochs, self._recipe.late_epochs)
         if len(state["reached"]) <= epochs - last:
             state["recipe"]["epochs"] = self._recipe.epochs
         if state["recipe"] != asdict(self._recipe):
-            raise ValueError(f"{path} is of a training with another recipe; remove it to begin anew")
-        if state["learned_from"] != self._learned_from:
-            raise ValueError(f"{path} is of a training with other images or labels; remove it to begin anew")
+            raise ValueError(f"{path} is of a training with another recipe; remove it to start again")
+        if state["learned_from"] != self._train_sha256:
+            raise ValueError(f"{path} is of a training with other images or labels; remove it to start again")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._generator.set_state(state["generator"].cpu())
-        self.reached = [Reached(*row) for row in state["reached"]]
+        self.results = [EpochResult(*row) for row in state["reached"]]
 
     def _parts(self) -> dict[str, Any]:
         parts = {"network": self._network, "optimizer": self._optimizer, "schedule": self._schedule}
@@ -171,25 +174,27 @@ class _Run:
 
 
 @torch.inference_mode()
-def logits(network: nn.Module, inputs: Tensor, device: Device = FULL) -> Tensor:
+def logits(network: nn.Module, inputs: Tensor, device: Device = CPU_FLOAT32) -> Tensor:
     """float32, N × classes, on the CPU."""
     network.eval()
-    with device.precision():
-        return torch.cat([network(part.to(device.device)).float().cpu() for part in torch.split(inputs, _EVALUATED)])
+    with device.autocast():
+        return torch.cat(
+            [network(part.to(device.torch_device)).float().cpu() for part in torch.split(inputs, _EVALUATION_BATCH)]
+        )
 
 
-def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor, device: Device = FULL) -> tuple[float, float]:
-    """The mean cross entropy, and the share of inputs whose highest logit is the label's."""
-    found = logits(network, inputs, device)
-    right = (found.argmax(1) == labels).float().mean()
-    return float(functional.cross_entropy(found, labels)), float(right)
+def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor, device: Device = CPU_FLOAT32) -> tuple[float, float]:
+    """The mean cross entropy and the accuracy."""
+    outputs = logits(network, inputs, device)
+    accuracy = (outputs.argmax(1) == labels).float().mean()
+    return float(functional.cross_entropy(outputs, labels)), float(accuracy)
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for tensor in tensors:
-        told.update(tensor.numpy().data)
-    return told.hexdigest()
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -205,7 +210,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """Of the rate, over an epoch of so many `steps`."""
+    """The schedule of the learning rate. `steps`: per epoch."""
     if not recipe.falling_epochs:
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -214,14 +219,14 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> t
             pct_start=0.1,
             cycle_momentum=not recipe.momentum,
         )
-    total, falling, rising = (steps * it for it in (recipe.epochs, recipe.falling_epochs, 1))
+    total, falling, rising = (steps * epochs for epochs in (recipe.epochs, recipe.falling_epochs, 1))
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / rising, max(0, total - step) / falling)
     )
 
 
-def _write(log: Path, reached: list[Reached]) -> None:
+def _write_log(log: Path, results: list[EpochResult]) -> None:
     with log.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(Reached._fields)
-        rows.writerows((it.epoch, *(f"{value:.5f}" for value in it[1:])) for it in reached)
+        rows.writerow(EpochResult._fields)
+        rows.writerows((result.epoch, *(f"{value:.5f}" for value in result[1:])) for result in results)

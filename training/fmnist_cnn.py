@@ -1,4 +1,4 @@
-"""`weights/fmnist-cnn`: a small residual network, trained on Fashion-MNIST, for pictures as people upload them."""
+"""`weights/fmnist-cnn`: a small residual network, trained on Fashion-MNIST, for images as people upload them."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from jobs.model_manifest import Input, Manifest, Output, Preprocessing
 from training.augment import augment, augment_late
-from training.calibration import best_temperature, calibration_error, familiar_from
+from training.calibration import best_temperature, calibration_error, familiarity_threshold
 from training.data import CLASSES, HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
 from training.fit import Recipe, fit, logits
 from training.packaging import write_package
-from training.pictures import confusion_matrix, learning_curve
+from training.plots import confusion_matrix, learning_curve
 from training.renditions import on_colours, png
 from training.rounding import rounded
 from training.soft_labels import soft_labels
@@ -25,8 +25,8 @@ VERSION = "2"
 ARCHITECTURE = "fmnist-cnn-2"
 INPUT = Input(channels=1, height=28, width=28)
 SOFT_LABELS = Path(__file__).with_name("soft_labels.npz")
-"""By three earlier trainings, which held out 5,000 (`python -m training.soft_labels`, docs/decisions/0031)."""
-SOFTENED = 0.5
+"""Of three earlier trainings, which held out 5,000 (`python -m training.soft_labels`, decision 31)."""
+SOFT_SHARE = 0.5
 # Chosen on the held-out images.
 RECIPE = Recipe(
     epochs=122,
@@ -43,13 +43,13 @@ RECIPE = Recipe(
 
 
 def softened(labels: Tensor) -> Tensor:
-    """What is learned of the training images: half the label, half what earlier versions say. float32, N × classes."""
+    """The targets of training: half the label, half the soft label. float32, N × classes."""
     hard = functional.one_hot(labels, len(CLASSES)).float()
-    return (1 - SOFTENED) * hard + SOFTENED * soft_labels(SOFT_LABELS)
+    return (1 - SOFT_SHARE) * hard + SOFT_SHARE * soft_labels(SOFT_LABELS)
 
 
 def train(package: Path, cache: Path, docs: Path, device: Device) -> Manifest:
-    """Train, calibrate on the held-out images, measure on the test images once, and write package and pictures."""
+    """Train, calibrate on the held-out images, measure on the test images once, and write the package and its plots."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache, HELD_OUT_TO_THE_END)
     network = fmnist_cnn_2(len(CLASSES))
@@ -59,22 +59,22 @@ def train(package: Path, cache: Path, docs: Path, device: Device) -> Manifest:
     images, labels = tensors(data.train)
     on_colour = torch.from_numpy(on_colours(data.train, INPUT, cache)).unsqueeze(1) / 255
     train = torch.cat([images, on_colour], dim=1), softened(labels)
-    kept = fit(network, train, held_out, RECIPE, log, device=device, augment=augment, late_augment=augment_late)
-    kept = rounded(kept.cpu())
+    trained = fit(network, train, held_out, RECIPE, log, device=device, augment=augment, late_augment=augment_late)
+    trained = rounded(trained.cpu())
 
-    output = Output(temperature=best_temperature(logits(kept, held_out[0]), held_out[1]))
+    output = Output(temperature=best_temperature(logits(trained, held_out[0]), held_out[1]))
     head = Head(output, len(CLASSES))
-    least = familiar_from(head.familiarity(logits(kept, held_out[0]).numpy()))
+    familiar_min = familiarity_threshold(head.familiarity(logits(trained, held_out[0]).numpy()))
 
     inputs, labels = tensors(data.test)
-    found = logits(kept, inputs).numpy()
-    confidences, answers = head.confidences(found), found.argmax(axis=1)
-    alarms = float((head.familiarity(found) < least).mean())
+    test_logits = logits(trained, inputs).numpy()
+    confidences, predicted = head.confidences(test_logits), test_logits.argmax(axis=1)
+    false_alarms = float((head.familiarity(test_logits) < familiar_min).mean())
     learning_curve(log, docs / f"{NAME}-learning.svg")
-    confusion_matrix(labels.numpy(), answers, docs / f"{NAME}-confusion.svg")
+    confusion_matrix(labels.numpy(), predicted, docs / f"{NAME}-confusion.svg")
     return write_package(
         package,
-        kept,
+        trained,
         data.held_out,
         png,
         name=NAME,
@@ -83,8 +83,8 @@ def train(package: Path, cache: Path, docs: Path, device: Device) -> Manifest:
         architecture=ARCHITECTURE,
         input=INPUT,
         preprocessing=Preprocessing(mode="fmnist"),
-        output=output.model_copy(update={"familiar_min": least, "false_alarms": alarms}),
+        output=output.model_copy(update={"familiar_min": familiar_min, "false_alarms": false_alarms}),
         seed=RECIPE.seed,
-        test_accuracy=float((answers == labels.numpy()).mean()),
+        test_accuracy=float((predicted == labels.numpy()).mean()),
         calibration_error=round(calibration_error(confidences, labels.numpy()), 5),
     )

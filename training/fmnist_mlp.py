@@ -21,17 +21,17 @@ VERSION = "1"
 RECIPE = Recipe(epochs=20, batch_size=256, learning_rate=1e-3, weight_decay=0.3, label_smoothing=0.0, seed=20261123)
 
 
-def train(package: Path, cache: Path, _docs: Path, _compute: Device) -> Manifest:
-    """Train, measure on the test images once, write the package, and return its manifest."""
+def train(package: Path, cache: Path, _docs: Path, _device: Device) -> Manifest:
+    """Train, measure on the test images once, and write the package. Returns its manifest."""
     torch.manual_seed(RECIPE.seed)
     data = load_fashion_mnist(cache)
     network = fmnist_mlp(len(CLASSES))
-    kept = fit(network, tensors(data.train), tensors(data.held_out), RECIPE, cache / f"{NAME}.csv")
+    trained = fit(network, tensors(data.train), tensors(data.held_out), RECIPE, cache / f"{NAME}.csv")
     return write_package(
         package,
-        kept,
+        trained,
         data.held_out,
-        product_shot,
+        png_on_white,
         name=NAME,
         version=VERSION,
         description="The book's 784-1000-10 network. Expects a dark object on a white background.",
@@ -39,12 +39,12 @@ def train(package: Path, cache: Path, _docs: Path, _compute: Device) -> Manifest
         input=Input(channels=1, height=28, width=28),
         preprocessing=Preprocessing(mode="book"),
         seed=RECIPE.seed,
-        test_accuracy=evaluate(kept, *tensors(data.test))[1],
+        test_accuracy=evaluate(trained, *tensors(data.test))[1],
     )
 
 
-def product_shot(image: NDArray[np.uint8]) -> bytes:
-    """A Fashion-MNIST image (uint8, 28 × 28) as a PNG on white, which is what the book's preprocessing expects."""
+def png_on_white(image: NDArray[np.uint8]) -> bytes:
+    """A Fashion-MNIST image (uint8, 28 × 28) as a PNG, dark on white, as the book's preprocessing expects."""
     file = BytesIO()
     Image.fromarray(255 - image).save(file, "PNG", optimize=True)
     return file.getvalue()

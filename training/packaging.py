@@ -1,4 +1,4 @@
-"""From a trained network to a model package."""
+"""Writes a trained network as a model package."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from training.data import CLASSES, LIMITS, Split
 from worker.inference.packages.load import load_package
 
 Render = Callable[[NDArray[np.uint8]], bytes]
-"""From an image of the data set (uint8, 28 × 28) to an upload."""
+"""From an image of the data set (uint8, 28 × 28) to the bytes of an image file."""
 
-_GOLDEN_LABELS = (1, 5, 8)  # classes that no two networks disagree about: trouser, sandal, bag
+_GOLDEN_LABELS = (1, 5, 8)  # trouser, sandal, bag: classes that networks do not confuse
 
 
 def write_package(folder: Path, network: nn.Module, held_out: Split, render: Render, **fields: Any) -> Manifest:
-    """Write weights, golden images and the manifest with these `fields`; return the manifest."""
+    """Write weights, golden images and a manifest with these `fields`. Returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{fields['name']}.safetensors"
     state = {name: value.contiguous() for name, value in network.eval().state_dict().items()}
@@ -35,14 +35,14 @@ def write_package(folder: Path, network: nn.Module, held_out: Split, render: Ren
         test_set="Fashion-MNIST, 10,000 test images",
         **fields,
     )
-    _write(folder, manifest)
-    manifest = manifest.model_copy(update={"golden": _golden(folder, held_out, render)})
-    _write(folder, manifest)
+    _write_manifest(folder, manifest)
+    manifest = manifest.model_copy(update={"golden": _golden_images(folder, held_out, render)})
+    _write_manifest(folder, manifest)
     return manifest
 
 
-def _golden(folder: Path, held_out: Split, render: Render) -> list[GoldenImage]:
-    """The first held-out image of a few plain classes, with what the package just written says of it."""
+def _golden_images(folder: Path, held_out: Split, render: Render) -> list[GoldenImage]:
+    """The first held-out image of a few classes, with the results of the package just written."""
     classifier = load_package(folder, LIMITS)
     golden = list[GoldenImage]()
     for label in _GOLDEN_LABELS:
@@ -58,5 +58,5 @@ def _golden(folder: Path, held_out: Split, render: Render) -> list[GoldenImage]:
     return golden
 
 
-def _write(folder: Path, manifest: Manifest) -> None:
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_defaults=True) + "\n")

@@ -1,4 +1,4 @@
-"""A trained network for bfloat16: its weights are rounded once, here, instead of in each worker that computes in it."""
+"""Rounds the weights of a trained network to bfloat16 once, instead of in each worker that computes in bfloat16."""
 
 import copy
 from itertools import pairwise
@@ -9,10 +9,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def rounded(network: nn.Module) -> nn.Module:
-    """The same network, with weights that bfloat16 can tell exactly, so that float32 says nearly the same.
+    """A copy of a network whose weights bfloat16 represents exactly, so that it nearly agrees with float32.
 
-    Of a convolution and the batch norm after it, in an `nn.Sequential`, the product counts: it becomes the
-    convolution's weights, and the norm only adds its bias.
+    In an `nn.Sequential`, a batch norm after a convolution is folded into the convolution's weights before these are
+    rounded; the batch norm then only adds its bias.
     """
     network = copy.deepcopy(network)
     for module in network.modules():

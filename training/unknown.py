@@ -1,8 +1,8 @@
-"""Pictures of nothing that Fashion-MNIST has.
+"""Images of objects that Fashion-MNIST does not have.
 
     python -m training.unknown fmnist-cnn
 
-prints how many of them a package warns of, and of 2,000 test images.
+prints for how many of them, and of 2,000 test images, a package gives the warning `unfamiliar`.
 """
 
 import argparse
@@ -24,11 +24,11 @@ _LETTERS = "0123456789ABCDEFGHJKMNPQRSTUVWXYZ"
 
 
 def _letter(draw: Generator) -> Image.Image:
-    """A character, dark on white, anywhere and of any size."""
+    """A character, dark on white, at a random place and size."""
     picture = Image.new("L", (_SIDE, _SIDE), 255)
     font = ImageFont.load_default(float(draw.uniform(40, 100)))
-    at = float(draw.uniform(5, 30)), float(draw.uniform(5, 30))
-    ImageDraw.Draw(picture).text(at, _LETTERS[draw.integers(len(_LETTERS))], int(draw.integers(0, 120)), font)
+    position = float(draw.uniform(5, 30)), float(draw.uniform(5, 30))
+    ImageDraw.Draw(picture).text(position, _LETTERS[draw.integers(len(_LETTERS))], int(draw.integers(0, 120)), font)
     return picture
 
 
@@ -38,7 +38,7 @@ def _noise(draw: Generator) -> Image.Image:
 
 
 def _shapes(draw: Generator) -> Image.Image:
-    """Circles and rectangles on top of each other."""
+    """Overlapping circles and rectangles."""
     picture = Image.new("L", (_SIDE, _SIDE), int(draw.integers(0, 256)))
     for _ in range(draw.integers(2, 9)):
         first, second = np.sort(draw.integers(0, _SIDE, (2, 2)), axis=0).tolist()
@@ -67,9 +67,9 @@ def upload(kind: str, draw: Generator) -> bytes:
     return png(pixels)
 
 
-def warned(classifier: Classifier, uploads: Sequence[bytes]) -> float:
-    """The share of uploads with a warning."""
-    outcomes = [classifier.classify([it], [1])[0] for it in uploads]
+def warned_share(classifier: Classifier, uploads: Sequence[bytes]) -> float:
+    """The share of uploads that get the warning."""
+    outcomes = [classifier.classify([image], [1])[0] for image in uploads]
     return sum(isinstance(outcome, Unfamiliar) for outcome in outcomes) / len(uploads)
 
 
@@ -78,16 +78,16 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--models-dir", type=Path, default=Path("weights"))
     parser.add_argument("--cache", type=Path, default=Path("data/training"))
-    parser.add_argument("--pictures", type=int, default=500, help="of each kind")
+    parser.add_argument("--pictures", type=int, default=500, help="how many of each kind")
     options = parser.parse_args()
     classifier = load_package(options.models_dir / options.model, LIMITS)
-    print("| pictures | warned of |\n|---|---|")
+    print("| images | with the warning |\n|---|---|")
     test = load_fashion_mnist(options.cache).test
-    print(f"| test images | {warned(classifier, list(map(png, test.images[:IMAGES]))):.1%} |", flush=True)
+    print(f"| test images | {warned_share(classifier, list(map(png, test.images[:IMAGES]))):.1%} |", flush=True)
     for kind in UNKNOWN:
         draw = np.random.default_rng(SEED)
         uploads = [upload(kind, draw) for _ in range(options.pictures)]
-        print(f"| {kind} | {warned(classifier, uploads):.1%} |", flush=True)
+        print(f"| {kind} | {warned_share(classifier, uploads):.1%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def test_weights_that_cannot_be_loaded_stop_it_all_with_one_last_line(
         clone, PORT=str(free_port()), MODEL="book", MODELS_DIR=str(package.parent), DATA_DIR=str(data)
     )
     assert line.startswith("darkroom worker: the model cannot be served: ")
-    assert line.endswith("cannot be read as state_dict: it is no file of torch.save(), or it is damaged")
+    assert line.endswith("cannot be read as state_dict: not written by torch.save(), or damaged")
     assert not [line for line in processes_in(clone) if str(data) in line]
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.processes import ROOT
 from tests.support.stack import Stack
 from training.data import FashionMnist, load_fashion_mnist
-from training.fmnist_mlp import product_shot
+from training.fmnist_mlp import png_on_white
 
 
 @pytest.fixture
@@ -25,4 +25,4 @@ def fashion_mnist() -> FashionMnist:
 @pytest.fixture(scope="session")
 def test_images(fashion_mnist: FashionMnist) -> list[bytes]:
     """The first 2,000 test images as PNG on white."""
-    return [product_shot(image) for image in fashion_mnist.test.images[:2000]]
+    return [png_on_white(image) for image in fashion_mnist.test.images[:2000]]

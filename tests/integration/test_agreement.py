@@ -1,4 +1,4 @@
-"""The model through the HTTP API says what it says when it is called in this process."""
+"""Through the HTTP API, a model gives the same results as when it is called in this process."""
 
 from pathlib import Path
 
@@ -25,21 +25,21 @@ async def test_a_thousand_test_images_get_the_same_classes_and_confidences(
 
     results = await results_of(api.url, await submit_all(api.url, images))
 
-    difference, right = 0.0, 0
+    difference, correct = 0.0, 0
     for result, outcome, label in zip(results, expected, fashion_mnist.test.labels, strict=False):
         assert isinstance(outcome, list)
         assert result["class"] == classifier.card.classes[outcome[0].class_index]
         difference = max(difference, abs(result["confidence"] - outcome[0].confidence))
-        right += result["class"] == classifier.card.classes[label]
-    print(f"largest difference in confidence: {difference:.1e}; right: {right} of {IMAGES}")
+        correct += result["class"] == classifier.card.classes[label]
+    print(f"largest difference in confidence: {difference:.1e}; correct: {correct} of {IMAGES}")
     assert difference <= 1e-5
-    assert right >= 0.87 * IMAGES
+    assert correct >= 0.87 * IMAGES
 
 
 async def test_files_of_many_formats_in_one_upload_each_get_their_own_outcome(
     stack: Stack, shirt: bytes, tmp_path: Path
 ) -> None:
-    """Good and bad pictures through the whole stack; the worker's processes survive all of them."""
+    """Valid and invalid images through the whole stack; the worker's processes survive all of them."""
     api, worker = stack.api(), stack.worker()
     children = worker.children()
     good, bad = good_pictures(shirt), bad_pictures(shirt)
@@ -63,7 +63,7 @@ async def test_files_of_many_formats_in_one_upload_each_get_their_own_outcome(
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 100])
-async def test_as_many_classes_as_were_asked_for(stack: Stack, shirt: bytes, top_k: int) -> None:
+async def test_a_result_has_the_top_k_classes(stack: Stack, shirt: bytes, top_k: int) -> None:
     api = stack.api()
     stack.worker(children=1)
     async with aiohttp.ClientSession(api.url) as client:

@@ -1,11 +1,11 @@
-"""Networks that are not ours in kind, for packages made of them."""
+"""Networks unlike the built-in ones, to be exported as packages."""
 
 import torch
 from torch import Tensor, nn
 
 
 def thousand_classes() -> nn.Module:
-    """Of colour pictures, 224 × 224, with what such networks have: residuals, groups, attention by pooling."""
+    """For colour images of 224 × 224, with residual, grouped and attention layers as such networks have."""
     torch.manual_seed(5)
     return _Thousand().eval()
 
@@ -18,8 +18,8 @@ class _Thousand(nn.Module):
         self.squeeze = nn.Linear(16, 16)
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 1000))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features = self.stem(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
         features = features + self.grouped(features)
         features = features * torch.sigmoid(self.squeeze(features.mean(dim=(2, 3))))[:, :, None, None]
         outputs: Tensor = self.head(nn.functional.adaptive_max_pool2d(features, 1).flatten(1))
@@ -27,7 +27,7 @@ class _Thousand(nn.Module):
 
 
 def is_bright() -> nn.Module:
-    """One number for a gray picture of 32 × 32: above 0 where it is brighter than half."""
+    """One logit for a gray image of 32 × 32: above 0 if its mean brightness is above one half."""
     return _IsBright().eval()
 
 
@@ -36,8 +36,8 @@ class _IsBright(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(8.0))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.scale * (pictures.mean(dim=(1, 2, 3)) - 0.5).unsqueeze(1)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * (images.mean(dim=(1, 2, 3)) - 0.5).unsqueeze(1)
 
 
 def no_network() -> str:
@@ -45,16 +45,17 @@ def no_network() -> str:
 
 
 def one_at_a_time() -> nn.Module:
-    """Of one gray picture of 8 × 8, and of no batch."""
+    """For one gray image of 8 × 8; accepts no batches."""
     return nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (1, 64)), nn.Linear(64, 2))
 
 
 def two_at_a_time() -> nn.Module:
+    """For batches of two gray images of 8 × 8."""
     return nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 64)), nn.Linear(64, 2))
 
 
 def of_classes(classes: int) -> nn.Module:
-    """Of gray pictures of 8 × 8."""
+    """For gray images of 8 × 8."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 
 
@@ -64,11 +65,11 @@ def two_classes() -> nn.Module:
 
 
 def branches() -> nn.Module:
-    """It goes another way for other pictures, which no graph can."""
+    """Its code branches on the pixels, which a graph cannot represent."""
     return _Branches().eval()
 
 
 class _Branches(nn.Module):
-    def forward(self, pictures: Tensor) -> Tensor:
-        means = pictures.mean(dim=(1, 2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        means = images.mean(dim=(1, 2, 3))
         return torch.stack([means, -means] if means.sum() > 0 else [-means, means], dim=1)

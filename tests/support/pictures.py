@@ -1,4 +1,4 @@
-"""Pictures for tests, made from real Fashion-MNIST images."""
+"""Images for tests, made from Fashion-MNIST images."""
 
 import struct
 import zlib
@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 from worker.inference.images.decode import ImageLimits
-from worker.settings import WorkerSettings
+from worker.inference.settings import InferenceSettings
 
-LIMITS = ImageLimits.of(WorkerSettings())  # those of a worker as it is shipped
+LIMITS = ImageLimits.of(InferenceSettings())  # the defaults of a worker
 DATA = Path(__file__).parents[1] / "data"
 
 
 def samples() -> dict[str, bytes]:
-    """The pictures under tests/data: 30 test images of Fashion-MNIST, on white."""
+    """The images under tests/data: 30 test images of Fashion-MNIST, dark on white."""
     return {path.name: path.read_bytes() for path in sorted(DATA.glob("*.png"))}
 
 
@@ -28,7 +28,7 @@ def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def photo(png: bytes, *, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A photo-like rendition: large, tinted, a little noisy, its object in the middle of a white scene."""
+    """A photo-like rendition: large, tinted, slightly noisy, the object centred on white."""
     small = Image.open(BytesIO(png)).convert("L")
     side = min(size)
     large = small.resize((side, side), Image.Resampling.BICUBIC)
@@ -41,7 +41,7 @@ def photo(png: bytes, *, size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 
 def png(width: int, height: int, data: bytes, *, kind: tuple[int, ...] = (8, 0, 0, 0, 0), more: bytes = b"") -> bytes:
-    """A PNG of a header with these sizes and five bytes, more chunks, one chunk of data, and the end."""
+    """A PNG of a header with this size and these five bytes, more chunks, one data chunk, and the end."""
     header = png_chunk(b"IHDR", struct.pack(">II5B", width, height, *kind))
     return b"\x89PNG\r\n\x1a\n" + header + more + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
 
@@ -51,20 +51,20 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of a few kB whose header, truly, is of so many pixels: its rows are all white and compress to nothing."""
+    """A PNG of a few kB whose header gives this size: its rows, at most 300, are white and compress well."""
     rows = zlib.compress((b"\x00" + b"\xff" * ((width + 7) // 8)) * min(height, 300), 9)
     return png(width, height, rows, kind=(1, 0, 0, 0, 0))
 
 
 def jpeg_of_many_scans(image: Image.Image) -> bytes:
-    """A progressive JPEG that says its last scan a hundred times over."""
+    """A progressive JPEG that repeats its last scan a hundred times."""
     jpeg = encode(image, "JPEG", progressive=True)
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     return jpeg[:-2] + last * 100 + jpeg[-2:]
 
 
 def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
-    """Uploads that are no good picture, each with the code that its item gets."""
+    """Uploads that cannot be classified, each with the code for its item."""
     frames = [Image.new("L", (28, 28), shade) for shade in range(0, 250, 5)]
     huge = png_that_claims(50_000, 50_000)
     assert len(huge) < 20_000
@@ -99,7 +99,7 @@ def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
 
 
 def good_pictures(shirt: bytes) -> dict[str, bytes]:
-    """The shirt in other formats; all are classified."""
+    """The shirt in other formats, all of which can be classified."""
     gray = Image.open(BytesIO(shirt)).convert("L")
     colour = photo(shirt)
     return {

@@ -1,1 +1,1 @@
-"""Pictures to classes: torch, numpy and Pillow. It knows no Redis, no Celery and nothing else of the worker."""
+"""Classification of images: bytes in, classes out. Knows no Redis, no Celery and no other part of the worker."""

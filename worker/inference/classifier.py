@@ -1,4 +1,4 @@
-"""A loaded model: images in, the best classes out, one forward for all of them."""
+"""A loaded model: images in, their best classes out, with one forward pass for all of them."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from jobs.records import Failure, Outcome
 from worker.inference.head import Head
 from worker.inference.images.batch import ImageBatch
 from worker.inference.images.decode import DecodeError, ImageLimits
-from worker.inference.images.preprocess import Mode
+from worker.inference.images.preprocess import Preprocessor
 from worker.inference.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -25,59 +25,52 @@ Upload = bytes | memoryview
 
 class Classifier:
     def __init__(
-        self,
-        network: nn.Module,
-        card: ModelCard,
-        mode: Mode,
-        head: Head,
-        limits: ImageLimits,
+        self, network: nn.Module, card: ModelCard, preprocessor: Preprocessor, head: Head, limits: ImageLimits
     ) -> None:
         self.card = card
-        self._network = network
-        self._limits = limits
-        self._mode = mode
         self.head = head
-        self._has_failed = False  # the first failure is logged with all that is known
+        self.network = network
+        self._limits = limits
+        self._preprocessor = preprocessor
+        self._has_failed = False  # only the first failure is logged with its traceback
 
     def classify(self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf) -> list[Outcome]:
-        """Each image's classes, best first, or why it has none. A bad image fails alone.
+        """Each image's best classes, or why it has none. One bad image does not affect the others.
 
-        What is not decoded at `until`, a time of the monotonic clock, is left out at the end; the first image never is.
+        `until`: a time of the monotonic clock. Images not yet decoded at this time are left out, except the first one:
+        the result may have fewer outcomes than there are uploads.
 
         Raises:
-            MemoryError: there is not enough for these images; the fault may be another's, which has leaked.
+            MemoryError: there is not enough memory for these images, which may be due to other code that leaks.
         """
         outcomes: list[Outcome | None] = [None] * len(uploads)
-        sheet, places = ImageBatch(self._mode, self.card.input, len(uploads)), list[int]()
-        for place, upload in enumerate(uploads):
-            if place and time.monotonic() > until:
+        batch, decoded = ImageBatch(self._preprocessor, self.card.input, len(uploads)), list[int]()
+        for index, upload in enumerate(uploads):
+            if index and time.monotonic() > until:
                 break
             try:
-                sheet.add(upload, self._limits)
-                places.append(place)
+                batch.add(upload, self._limits)
+                decoded.append(index)
             except DecodeError as error:
-                outcomes[place] = Failure(error.code)
-        if places:
-            outputs = self._outputs(sheet.inputs())
-            found = self.head.outcomes(outputs, [top_ks[place] for place in places])
-            for place, outcome in zip(places, found, strict=True):
-                outcomes[place] = outcome
+                outcomes[index] = Failure(error.code)
+        if decoded:
+            outputs = self._outputs_or_nan(batch.inputs())
+            found = self.head.outcomes(outputs, [top_ks[index] for index in decoded])
+            for index, outcome in zip(decoded, found, strict=True):
+                outcomes[index] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One forward of the network.
-
-        Inputs: float32, N × channels × height × width; returns float32, N × `head.width`.
-        """
+        """One forward pass. Inputs: float32, N × channels × height × width; returns float32, N × `head.width`."""
         with torch.inference_mode():
-            outputs: NDArray[np.float32] = self._network(torch.from_numpy(inputs)).float().numpy()
+            outputs: NDArray[np.float32] = self.network(torch.from_numpy(inputs)).float().numpy()
             return outputs
 
-    def _outputs(self, inputs: NDArray[np.float32], *, first: bool = True) -> NDArray[np.float32]:
-        """As `outputs`, but NaN where the model fails on an image.
+    def _outputs_or_nan(self, inputs: NDArray[np.float32], *, first_try: bool = True) -> NDArray[np.float32]:
+        """As `outputs`, but NaN for images on which the network raises an error.
 
-        All at once first; then in parts; then those parts that failed image by image. So no image is tried more than
-        three times, and one that fails among 64 costs 16 more forwards.
+        Tries the whole batch; then parts of it; then the failed parts image by image. So an image is tried at most
+        three times, and one that fails among 64 costs 16 more forward passes.
         """
         try:
             return self.outputs(inputs)
@@ -88,6 +81,6 @@ class Classifier:
                 log.warning("the model failed on an image: %r", error, exc_info=not self._has_failed)
                 self._has_failed = True
                 return np.full((1, self.head.width), np.nan, np.float32)
-        part = math.isqrt(len(inputs)) if first else 1
-        parts = (inputs[at : at + part] for at in range(0, len(inputs), part))
-        return np.concatenate([self._outputs(some, first=False) for some in parts])
+        size = math.isqrt(len(inputs)) if first_try else 1
+        parts = (inputs[start : start + size] for start in range(0, len(inputs), size))
+        return np.concatenate([self._outputs_or_nan(part, first_try=False) for part in parts])

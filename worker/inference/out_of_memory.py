@@ -1,13 +1,9 @@
-"""Whether an error means that memory has run out."""
+"""Recognizes errors that mean that memory has run out."""
 
-_SAYINGS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "bad_alloc",
-)  # CUDA's, torch's, Pillow's, C++'s
+# In the messages of CUDA, torch, Pillow and C++.
+_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Libraries have errors of their own for it, and tell it in words."""
-    return isinstance(error, MemoryError) or any(saying in str(error).lower() for saying in _SAYINGS)
+    """Whether an error is a MemoryError, or a library's own error whose message says the same."""
+    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in _PHRASES)

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from worker.inference.out_of_memory import is_out_of_memory
 from worker.oom import oom_kills
 
 
@@ -19,17 +18,3 @@ def test_kills_are_counted_by_either_version_of_the_controller(tmp_path: Path, t
     file = tmp_path / "memory.events"
     file.write_text(text)
     assert oom_kills(tmp_path / "not there", file) == count
-
-
-@pytest.mark.parametrize(
-    ("error", "out_of_memory"),
-    [
-        (MemoryError(), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (OSError("-9: out of memory"), True),
-        (OSError("image file is truncated"), False),
-    ],
-)
-def test_libraries_say_it_in_words(error: Exception, *, out_of_memory: bool) -> None:
-    assert is_out_of_memory(error) == out_of_memory

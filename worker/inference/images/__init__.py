@@ -1,1 +1,1 @@
-"""From the bytes of a picture to the input of a network."""
+"""From the bytes of an uploaded image to the input of a network."""

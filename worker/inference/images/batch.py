@@ -1,4 +1,4 @@
-"""The pictures of a batch, below each other on one image: an array of each would cost as much as its decoding."""
+"""A batch of images, decoded below each other into one: an array for each would take as long as decoding it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,44 +7,46 @@ from PIL import Image
 from jobs.model_manifest import Input
 from worker.inference.images.decode import ImageLimits, check_size, decode
 from worker.inference.images.gray_png import draw_plain_gray, plain_gray_size
-from worker.inference.images.preprocess import Mode
+from worker.inference.images.preprocess import Preprocessor
 
 
 class ImageBatch:
-    def __init__(self, mode: Mode, wanted: Input, pictures_max: int) -> None:
-        self._mode = mode
-        self._wanted = wanted
-        self._needed = mode.needed(wanted)
-        self._size = wanted.width, wanted.height
-        self._plain = self._size if mode.keeps_gray and wanted.channels == 1 else None
-        self._image = Image.new("L" if wanted.channels == 1 else "RGB", (wanted.width, wanted.height * pictures_max))
-        self._pictures = 0
+    def __init__(self, preprocessor: Preprocessor, input_spec: Input, images_max: int) -> None:
+        self._preprocessor = preprocessor
+        self._input_spec = input_spec
+        self._hints = preprocessor.decode_hints(input_spec)
+        self._size = input_spec.width, input_spec.height
+        self._plain_size = self._size if preprocessor.keeps_gray and input_spec.channels == 1 else None
+        mode = "L" if input_spec.channels == 1 else "RGB"
+        self._pixels = Image.new(mode, (input_spec.width, input_spec.height * images_max))
+        self._images = 0
 
     def add(self, upload: bytes | memoryview, limits: ImageLimits) -> None:
-        """Decode an upload and draw what the network is to see of it.
+        """Decode an upload, bring it to the input size and append it.
 
         Raises:
-            BadImage: with the code for the item; nothing was added.
-            MemoryError: there is not enough to decode it.
+            DecodeError: with the code for the item; nothing was added.
+            MemoryError: there is not enough memory to decode the image.
         """
-        top = self._pictures * self._wanted.height
-        if not self._is_drawn(upload, limits, (0, top, self._wanted.width, top + self._wanted.height)):
-            image = decode(upload, limits, self._needed)
-            self._image.paste(self._mode.picture(image, self._wanted), (0, top))
-        self._pictures += 1
+        width, height = self._size
+        top = self._images * height
+        if not self._draw_plain_gray(upload, limits, (0, top, width, top + height)):
+            image = decode(upload, limits, self._hints)
+            self._pixels.paste(self._preprocessor.to_input_size(image, self._input_spec), (0, top))
+        self._images += 1
 
     def inputs(self) -> NDArray[np.float32]:
-        """What the network takes, of all that was added: float32, N × channels × height × width."""
+        """The network's input for all images added: float32, N × channels × height × width."""
         width, height = self._size
-        pixels = np.asarray(self._image)[: self._pictures * height]
-        return self._mode.values(pixels.reshape(self._pictures, height, width, -1)).transpose(0, 3, 1, 2)
+        pixels = np.asarray(self._pixels)[: self._images * height]
+        return self._preprocessor.to_floats(pixels.reshape(self._images, height, width, -1)).transpose(0, 3, 1, 2)
 
-    def _is_drawn(self, upload: bytes | memoryview, limits: ImageLimits, box: tuple[int, int, int, int]) -> bool:
-        """Draw a picture that needs nothing but its decoding; False: it needs more, or is damaged."""
-        if self._plain is None or plain_gray_size(upload) != self._plain:
+    def _draw_plain_gray(self, upload: bytes | memoryview, limits: ImageLimits, box: tuple[int, int, int, int]) -> bool:
+        """Draw an image that needs nothing but decoding. Returns False if it needs more, or is damaged."""
+        if self._plain_size is None or plain_gray_size(upload) != self._plain_size:
             return False
-        check_size(self._plain, limits)
-        if draw_plain_gray(upload, self._image, box):
+        check_size(self._plain_size, limits)
+        if draw_plain_gray(upload, self._pixels, box):
             return True
-        self._image.paste(0, box)  # the next picture in this place must not show rows of this one
+        self._pixels.paste(0, box)  # the next image in this box must not show rows of this one
         return False

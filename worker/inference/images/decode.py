@@ -1,4 +1,4 @@
-"""From upload bytes to a decoded image: what it is and how large is told from its header, before any pixel."""
+"""From the bytes of an upload to a decoded image. Format and size are read from the header before any pixel."""
 
 import warnings
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ _PILLOW_FORMATS = {
     "image/bmp": ("BMP",),
     "image/webp": ("WEBP",),
 }
-_START_OF_SCAN = (0xFF, 0xDA)  # within a scan, a byte 0xff is followed by other bytes alone
+_START_OF_SCAN = (0xFF, 0xDA)  # cannot occur within a scan, where 0xff is followed by 0x00 or a restart marker
 
 
 class DecodeError(Exception):
+    """An upload cannot be decoded, or exceeds a limit. `code` is the code for the item."""
+
     def __init__(self, code: ItemCode) -> None:
         super().__init__(code)
         self.code = code
@@ -45,30 +47,30 @@ class ImageLimits:
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    """Raises BadImage where width and height are too large."""
+    """Raises DecodeError if an image of this width and height is too large."""
     width, height = size
     if width * height > limits.pixels_max or max(size) > limits.side_pixels_max:
         raise DecodeError(ItemCode.TOO_MANY_PIXELS)
 
 
 class DecodeHints(NamedTuple):
-    """What is needed of a picture."""
+    """What a network needs of an image, so that the decoder can skip the rest."""
 
-    width: int
-    height: int
-    """Pixels, at least: a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size (decision 21). 0: all that it has."""
+    width_min: int
+    height_min: int
+    """Pixels: a JPEG of twice this size or more is decoded at 1/2, 1/4 or 1/8 scale (decision 21). 0: at full scale."""
     colours: bool
-    """False: gray will do, and is what comes where a JPEG's size was reduced."""
-    as_shown: bool
-    """Upright, as its EXIF data says, and on white where it is transparent; else as it is stored."""
+    """False: grayscale is enough, and a JPEG at a reduced scale is decoded to it."""
+    as_displayed: bool
+    """Rotate as the EXIF data says, and put transparent images on white. False: keep the pixels as stored."""
 
 
-def decode(upload: bytes | memoryview, limits: ImageLimits, needed: DecodeHints | None = None) -> Image.Image:
-    """The first frame, decoded, 8 bits a channel. `needed` is None where every pixel is, in its colours, as stored.
+def decode(upload: bytes | memoryview, limits: ImageLimits, hints: DecodeHints | None = None) -> Image.Image:
+    """Decode the first frame, 8 bits per channel. Without hints: at full scale, in colour, as stored.
 
     Raises:
-        BadImage: with the code for the item.
-        MemoryError: there is not enough to decode it.
+        DecodeError: with the code for the item.
+        MemoryError: there is not enough memory to decode the image.
     """
     if not upload:
         raise DecodeError(ItemCode.EMPTY_UPLOAD)
@@ -84,8 +86,8 @@ def decode(upload: bytes | memoryview, limits: ImageLimits, needed: DecodeHints 
     if media_type not in _PILLOW_FORMATS:
         raise DecodeError(ItemCode.UNSUPPORTED_FORMAT)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what damage looks like: every upload could fill the log
-            return _load(upload, media_type, limits, needed)
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns of damaged images: uploads could fill the log
+            return _decode_with_pillow(upload, media_type, limits, hints)
     except DecodeError:
         raise
     except Image.DecompressionBombError:
@@ -96,55 +98,57 @@ def decode(upload: bytes | memoryview, limits: ImageLimits, needed: DecodeHints 
         raise DecodeError(ItemCode.CORRUPT_IMAGE) from error
 
 
-def _load(upload: bytes | memoryview, media_type: str, limits: ImageLimits, needed: DecodeHints | None) -> Image.Image:
-    # Pillow's own check, at twice that: it fills memory for a GIF's first frame before the size can be seen here.
+def _decode_with_pillow(
+    upload: bytes | memoryview, media_type: str, limits: ImageLimits, hints: DecodeHints | None
+) -> Image.Image:
+    # Pillow raises at twice this. `check_size` is too late for a GIF: Pillow allocates its first frame on opening it.
     Image.MAX_IMAGE_PIXELS = limits.pixels_max
     image: Image.Image = Image.open(BytesIO(upload), formats=_PILLOW_FORMATS[media_type])
     check_size(image.size, limits)
     if getattr(image, "is_animated", False) and getattr(image, "n_frames", 1) > limits.frames_max:
         raise DecodeError(ItemCode.TOO_MANY_FRAMES)
     if media_type == "image/jpeg":
-        if _scans(upload) > limits.scans_max:
+        if _count_scans(upload) > limits.scans_max:
             raise DecodeError(ItemCode.TOO_MANY_SCANS)
-        if needed is not None and needed.width:
-            _reduce(image, needed)
+        if hints is not None and hints.width_min:
+            _request_reduced_scale(image, hints)
     image.load()
-    if needed is not None and needed.as_shown:
+    if hints is not None and hints.as_displayed:
         image = _on_white(ImageOps.exif_transpose(image))
-    image.info.pop("transparency", None)  # without a palette or with an alpha for each colour, convert() trips over it
+    # convert() fails on transparency without a palette, or with one alpha value per colour
+    image.info.pop("transparency", None)
     return _eight_bits(image)
 
 
-def _scans(upload: bytes | memoryview) -> int:
-    """How many scans a JPEG has at most. In numpy: `bytes.count` stops at each 0xff, of which pixels are full."""
+def _count_scans(upload: bytes | memoryview) -> int:
+    """The largest number of scans that a JPEG can have. numpy, because `bytes.count` is slow with many 0xff bytes."""
     data = np.frombuffer(upload, np.uint8)
     first, second = _START_OF_SCAN
     return int(np.count_nonzero((data[:-1] == first) & (data[1:] == second)))
 
 
-def _reduce(image: Image.Image, needed: DecodeHints) -> None:
-    """Have a JPEG that is at least twice as large as needed decoded smaller."""
-    if min(image.width // needed.width, image.height // needed.height) >= 2:
-        # Gray is the JPEG's own brightness then. Where nothing is reduced, the colours are decoded and converted
-        # as the book has it.
-        image.draft(None if needed.colours else "L", (needed.width, needed.height))
+def _request_reduced_scale(image: Image.Image, hints: DecodeHints) -> None:
+    """Have Pillow decode a JPEG at a reduced scale if it is at least twice as large as needed."""
+    if min(image.width // hints.width_min, image.height // hints.height_min) >= 2:
+        # Gray is then the JPEG's own luminance. At full scale, colours are decoded and converted as in the book.
+        image.draft(None if hints.colours else "L", (hints.width_min, hints.height_min))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Without transparency, as viewers show it."""
+    """Replace transparency by white, as image viewers do."""
     if not image.has_transparency_data:
         return image
-    if image.mode.startswith("I"):  # one level is transparent; convert("RGBA") would clip all of them first
+    if image.mode.startswith("I"):  # one level is transparent; convert("RGBA") would clip all levels first
         transparent = np.asarray(image) == image.info["transparency"]
         image = _eight_bits(image)
         image.paste("white", mask=Image.fromarray(transparent))
         return image
     image = image.convert("RGBA")
-    image.paste("white", mask=ImageChops.invert(image.getchannel("A")))  # in place: a large one takes much memory
+    image.paste("white", mask=ImageChops.invert(image.getchannel("A")))  # in place: a copy of 50 megapixels is 200 MB
     return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own convert("L") would clip everything above 255 to white
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow's convert("L") would clip all levels above 255 to white
         return image.point(lambda value: value / 257).convert("L")
     return image

@@ -1,6 +1,6 @@
-"""The plainest PNGs, 8 bits of gray in one piece, told and decoded without what surrounds Pillow's decoder.
+"""A fast path for the plainest PNGs (8-bit gray, one data chunk), which skips all of Pillow but its decoder.
 
-For a picture of 28 × 28, Pillow's search for a plugin, its files and its chunks take twice as long as the pixels.
+For an image of 28 × 28, Pillow's plugin search and parsing of chunks take twice as long as decoding the pixels.
 """
 
 import struct
@@ -19,7 +19,7 @@ _AFTER_DATA = 4 + len(_END)
 
 
 def plain_gray_size(upload: bytes | memoryview) -> tuple[int, int] | None:
-    """Width and height of a PNG that is its header, one chunk of 8-bit gray pixels and its end; else None."""
+    """Width and height of a PNG that consists of its header, one chunk of 8-bit gray pixels and its end; else None."""
     if len(upload) < _DATA_AT + _AFTER_DATA or upload[-len(_END) :] != _END:
         return None
     if _CHUNK.unpack_from(upload, _HEADER.size) != (len(upload) - _DATA_AT - _AFTER_DATA, b"IDAT"):
@@ -28,20 +28,22 @@ def plain_gray_size(upload: bytes | memoryview) -> tuple[int, int] | None:
 
 
 def draw_plain_gray(upload: bytes | memoryview, onto: Image.Image, box: tuple[int, int, int, int]) -> bool:
-    """Decode its pixels into a box of its size (left, top, right, bottom) on an image of mode L; False: it is damaged.
+    """Decode such a PNG into a box of its size (left, top, right, bottom) of an image of mode L.
 
-    What rows a stream that ends early leaves out stay as they were, so the box has to be black before. By the very
-    decoder that `Image.open` comes to. `Image.frombytes` offers it publicly, but for a new image each time, which
-    takes as long as the decoding.
+    Returns False if the PNG is damaged. Rows that a truncated stream lacks keep their old pixels, so the box has to be
+    black before.
+
+    This is the decoder that `Image.open` uses. Its public interface, `Image.frombytes`, makes a new image for each
+    call, which takes as long as decoding.
     """
     decoder = _imaging.zip_decoder("L", "L")
     decoder.setimage(onto.im, box)
     used, error = decoder.decode(upload[_DATA_AT:-_AFTER_DATA])
     decoder.cleanup()
-    return bool(used < 0 and not error)  # used up without an end: pixels are missing
+    return bool(used < 0 and not error)  # used >= 0: the data ended before the image was complete
 
 
-@lru_cache(maxsize=64)  # pictures that come together are of few sizes
+@lru_cache(maxsize=64)  # images of one upload tend to have few different sizes
 def _size(header: bytes) -> tuple[int, int] | None:
     signature, length, name, width, height, *kind, crc = _HEADER.unpack(header)
     plain = (signature, length, name, tuple(kind)) == (_SIGNATURE, 13, b"IHDR", _EIGHT_BITS_OF_GRAY)

@@ -1,1 +1,1 @@
-"""The networks that are built in, and how a device computes a network."""
+"""The built-in networks, and how a network is computed on a device."""

@@ -1,6 +1,7 @@
-"""The networks that a manifest may name."""
+"""The built-in networks, by the name that a manifest gives as its `architecture`."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -8,44 +9,40 @@ from torch.nn import functional
 
 
 def fmnist_mlp(classes: int) -> nn.Module:
-    """The book's network: 784-1000-classes, for N × 1 × 28 × 28."""
-    return _Flat(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, classes))
+    """The book's 784-1000-classes network, for N × 1 × 28 × 28."""
+    return _FlattenedInputs(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, classes))
 
 
 def fmnist_cnn_2(classes: int) -> nn.Module:
-    """Version 2: 653 thousand parameters, 53 million multiplications an image."""
-    return _residual_network(classes, 16, 64, 64, 128, 128)
+    """A residual network (He et al. 2016) for N × 1 × 28 × 28.
 
-
-def _residual_network(classes: int, *channels: int) -> nn.Module:
-    """A residual network (He et al. 2016) with a block for each of `channels`, for N × 1 × 28 × 28.
-
-    Where there are more channels than before, there are half as many rows and columns.
+    With ten classes, 653 thousand parameters and 53 million multiplications an image. A block with more channels than
+    the one before has half as many rows and columns.
     """
-    before = (channels[0], *channels)
-    return _Mixed(
+    channels = (16, 16, 64, 64, 128, 128)  # of the first convolution, then of each block
+    return _MixedPrecision(
         *_convolution(1, channels[0], 3),
         nn.ReLU(),
-        *(_Residual(less, more, stride=1 if less == more else 2) for less, more in zip(before, channels, strict=False)),
+        *(_ResidualBlock(before, after, stride=1 if before == after else 2) for before, after in pairwise(channels)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(channels[-1], classes),
     )
 
 
-class _Mixed(nn.Sequential):
-    """A residual network of which only the blocks after the first compute in half precision, where any may.
+class _MixedPrecision(nn.Sequential):
+    """A residual network that allows half precision only in the blocks after the first.
 
-    bfloat16 cannot tell the levels of gray apart, and rounds a class's number of 10 to a sixteenth. What is exempt for
-    that is 7% of the work (docs/decisions/0033).
+    bfloat16 cannot distinguish all gray levels, and rounds a logit of 10 to a sixteenth. The layers that stay in
+    float32 for that are 7% of the work (decision 33).
     """
 
-    _BEFORE, _AFTER = 4, 3  # a convolution and a block; the mean of rows and columns, and the linear layer
+    _FLOAT32_FIRST, _FLOAT32_LAST = 4, 3  # a convolution and a block; the pooling and the linear layer
 
     def forward(self, inputs: Tensor) -> Tensor:
-        half = range(self._BEFORE, len(self) - self._AFTER)
+        half_precision = range(self._FLOAT32_FIRST, len(self) - self._FLOAT32_LAST)
         for number, layer in enumerate(self):
-            if number in half:
+            if number in half_precision:
                 inputs = layer(inputs)
             else:
                 with torch.autocast(inputs.device.type, enabled=False):
@@ -53,16 +50,16 @@ class _Mixed(nn.Sequential):
         return inputs
 
 
-class _Flat(nn.Sequential):
-    """Layers that know nothing of rows and columns. `nn.Flatten` would do as well, but shift the names of weights."""
+class _FlattenedInputs(nn.Sequential):
+    """Layers over flattened images. Not an `nn.Flatten`: that would shift the numbers in the names of the weights."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = super().forward(inputs.flatten(1))  # type: ignore[no-untyped-call]  # torch gives no types
         return outputs
 
 
-class _Residual(nn.Module):
-    """Two 3 × 3 convolutions, and a way around them."""
+class _ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut around them."""
 
     def __init__(self, channels_in: int, channels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -81,7 +78,4 @@ def _convolution(channels_in: int, channels: int, size: int, stride: int = 1) ->
     return convolution, nn.BatchNorm2d(channels)
 
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
-    "fmnist-mlp": fmnist_mlp,
-    "fmnist-cnn-2": fmnist_cnn_2,
-}
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"fmnist-mlp": fmnist_mlp, "fmnist-cnn-2": fmnist_cnn_2}

@@ -1,4 +1,4 @@
-"""What a network computes on: this processor or a GPU, in full or half precision, in batches that fit its memory."""
+"""The device that computes a network (CPU or GPU), its precision, and batches that fit its memory."""
 
 import logging
 from contextlib import AbstractContextManager
@@ -12,18 +12,21 @@ from jobs.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-CALM_FORWARDS = 100  # after so many in smaller batches, larger ones are tried again
+FORWARDS_BEFORE_LARGER = 100  # in smaller batches, before larger ones are tried again
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    device: torch.device
+    torch_device: torch.device
     half: bool
-    """Convolutions and products in bfloat16, the rest in float32; on a processor only where that is faster."""
+    """Convolutions and matrix products in bfloat16, the rest in float32; on a CPU only if that is faster."""
 
     @classmethod
     def of(cls, device: str = "auto", precision: str = "auto", *, child: int = 0) -> Self:
-        """`auto`: a GPU, if there is one; and half on a GPU alone. Of several GPUs a worker's children take turns.
+        """The device of the settings DEVICE and PRECISION, for the worker's child of this number.
+
+        With `auto` or `cuda`, the children of a worker are spread over all GPUs. `auto` is the CPU if there is no GPU.
+        Precision `auto` is bfloat16 on a GPU and float32 on a CPU.
 
         Raises:
             SettingsError: there is no such device.
@@ -33,62 +36,68 @@ class Device:
             device = "cuda" if gpus else "cpu"
         if device == "cuda" and gpus:
             device = f"cuda:{child % gpus}"
-        place = torch.device(device)
-        if place.type == "cuda" and (place.index or 0) >= gpus:
+        torch_device = torch.device(device)
+        is_gpu = torch_device.type == "cuda"
+        if is_gpu and (torch_device.index or 0) >= gpus:
             raise SettingsError(f"DEVICE is {device}, but torch {torch.__version__} finds {gpus or 'no'} GPUs here")
-        half = precision == "bfloat16" or (precision == "auto" and place.type == "cuda")
-        return cls(place, half)
+        return cls(torch_device, half=precision == "bfloat16" or (precision == "auto" and is_gpu))
 
-    def precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+    @property
+    def is_gpu(self) -> bool:
+        return self.torch_device.type == "cuda"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.half)
 
     @property
     def name(self) -> str:
+        """For logs."""
         precision = "bfloat16" if self.half else "float32"
-        if self.device.type == "cuda":
-            return f"{torch.cuda.get_device_name(self.device)}, in {precision}"
-        return f"the processor, in {precision}{' where that is faster' if self.half else ''}"
+        if self.is_gpu:
+            return f"{torch.cuda.get_device_name(self.torch_device)}, in {precision}"
+        return f"the CPU, in {precision}{' if that is faster' if self.half else ''}"
 
 
-FULL = Device(torch.device("cpu"), half=False)
+CPU_FLOAT32 = Device(torch.device("cpu"), half=False)
 
 
-class Placed(nn.Module):
-    """A network on a device, which takes and gives float32 of the processor's memory."""
+class OnDevice(nn.Module):
+    """A network on a device. Inputs and outputs are float32 in the memory of the CPU."""
 
     def __init__(self, network: nn.Module, device: Device) -> None:
         super().__init__()
-        self._network = network.to(device.device)
-        self._compute = device
-        self._most: int | None = None  # images at a time, where memory was short
-        self._calm = 0  # forwards since then
+        self._network = network.to(device.torch_device)
+        self._device = device
+        self._batch_max: int | None = None  # images, after the device's memory was too small for a batch
+        self._forwards = 0  # with this limit
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Halves what does not fit the device's memory, and tries more again after a while.
+        """Halves batches that do not fit the device's memory, and tries larger ones again after a while.
 
         Raises:
-            torch.OutOfMemoryError: one image does not fit.
+            torch.OutOfMemoryError: a single image does not fit.
         """
-        if self._most is not None:
-            self._calm += 1
-            if self._calm > CALM_FORWARDS:
-                self._most, self._calm = 2 * self._most, 0
+        if self._batch_max is not None:
+            self._forwards += 1
+            if self._forwards > FORWARDS_BEFORE_LARGER:
+                self._batch_max, self._forwards = 2 * self._batch_max, 0
         while True:
             try:
-                parts = torch.split(inputs, self._most or len(inputs))
-                return torch.cat([self._part(part) for part in parts])
+                parts = torch.split(inputs, self._batch_max or len(inputs))
+                return torch.cat([self._compute(part) for part in parts])
             except torch.OutOfMemoryError:
-                tried = min(len(inputs), self._most or len(inputs))
+                tried = min(len(inputs), self._batch_max or len(inputs))
                 if tried == 1:
                     raise
-            self._most, self._calm = tried // 2, 0  # not while the error holds what was computed
-            if self._compute.device.type == "cuda":
+            # outside of the except block: the exception keeps the outputs computed so far alive
+            self._batch_max, self._forwards = tried // 2, 0
+            if self._device.is_gpu:
                 torch.cuda.empty_cache()
-            log.warning("%s images do not fit the device's memory; %s at a time from here on", tried, self._most)
+            log.warning("%s images exceed the device's memory; from here on at most %s at a time", tried, tried // 2)
 
-    def _part(self, inputs: Tensor) -> Tensor:
-        if self._compute.device.type == "cuda":
-            inputs = inputs.pin_memory().to(self._compute.device, non_blocking=True)
-        with self._compute.precision():
+    def _compute(self, inputs: Tensor) -> Tensor:
+        if self._device.is_gpu:
+            inputs = inputs.pin_memory().to(self._device.torch_device, non_blocking=True)
+        with self._device.autocast():
             outputs: Tensor = self._network(inputs)
         return outputs.float().cpu()

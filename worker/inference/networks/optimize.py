@@ -1,16 +1,16 @@
-"""How a network's forward is computed: by torch as ever, or in another way where that was measured to be faster.
+"""Faster variants of a network on the CPU: used only if they are measured to be faster and give the same results.
 
-MKL packs a linear layer's weights anew at each forward, which for a batch of 4 is a third of its time. oneDNN, which is
-in torch, too, packs them once. TorchScript folds what follows a convolution into it, and lays weights out for oneDNN.
-In bfloat16, where a processor has instructions for it, a convolution takes little more than half the time.
+MKL packs the weights of a linear layer anew in each forward pass, which takes a third of the time for a batch of 4;
+oneDNN, a part of torch, packs them once. TorchScript fuses a convolution with the layers after it, and lays out weights
+for oneDNN. A CPU with instructions for bfloat16 computes a convolution in little more than half the time.
 """
 
 import copy
 import logging
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,97 +23,155 @@ from jobs.model_manifest import Input
 
 log = logging.getLogger(__name__)
 
-TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2  # of a confidence; and in bfloat16
-WINS_BY = 0.95  # another way's CPU time by the plain one's, at most: what is no clear gain is not worth a difference
+FloatArray = NDArray[np.float32]
+
+TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2  # of a confidence, in float32 and in bfloat16
+TIME_RATIO_MAX = 0.95  # of a variant's CPU time to the network's own: a smaller gain is not worth other last digits
 BATCHES = (16, 64)
 ROUNDS = 5
-SECONDS_MAX = 0.15  # for all rounds; the first one is always run to its end
-SLOW_SECONDS = 0.01  # of one image: a network that takes so long gains nothing from being measured in such batches
+SECONDS_MAX = 0.15  # for all rounds; the first round always completes
+SLOW_SECONDS = 0.01  # of one image: so slow a network is measured in small batches, as larger ones gain nothing
 SLOW_BATCHES = (1, 2)
 _OPERATORS = torch.ops.mkldnn
-_Change = Callable[[nn.Module, Tensor], nn.Module]
-_Confidences = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-_CONVOLUTIONS = 4  # the dimensions of their weights
-_PACKED_FOR = 16  # the batch that the packing is best for; it is good for any but 1
+_CONVOLUTION_DIMENSIONS = 4  # of its weights
+_PACKED_FOR_BATCH = 16  # the packing is best for this batch size, and good for all but 1
+_UNCHANGED = "unchanged"
+
+
+class Variant(NamedTuple):
+    """Another way to compute a network."""
+
+    name: str
+    build: Callable[[nn.Module, Tensor], nn.Module]
+    """Makes it of the network and example inputs. Raises any error if that is not possible."""
+    tolerance: float
+    """By how much a confidence may differ."""
+    half: bool = False
+    """Whether it computes in bfloat16."""
+
+
+Measure = Callable[[Sequence[nn.Module], Sequence[Tensor]], Sequence[float]]
+"""From networks and batches of inputs to a time for each network."""
+
+
+def cpu_seconds(networks: Sequence[nn.Module], batches: Sequence[Tensor]) -> list[float]:
+    """CPU time of each network for all batches. The networks take turns; the fastest of several rounds counts."""
+    rounds, deadline = list[list[float]](), time.monotonic() + SECONDS_MAX
+    while not rounds or (len(rounds) < ROUNDS and time.monotonic() < deadline):
+        rounds.append([_cpu_seconds_once(network, batches) for network in networks])
+    return [min(of_network) for of_network in zip(*rounds, strict=True)]
+
+
+def _packed_weights(network: nn.Module, _: Tensor) -> nn.Module:
+    if not any(type(module) is nn.Linear for module in network.modules()):
+        raise ValueError("the network has no linear layers")
+    return _pack_linear_layers(copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()}))
+
+
+def _torchscript(network: nn.Module, inputs: Tensor) -> nn.Module:
+    return _optimize(_trace(network, inputs))
+
+
+def _torchscript_in_half(network: nn.Module, inputs: Tensor) -> nn.Module:
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        traced = _trace(network, inputs)
+    return _optimize(traced)  # outside of autocast, which would apply again, also to the layers that are exempt
+
+
+VARIANTS = (
+    Variant("packed weights", _packed_weights, TOLERANCE),
+    Variant("TorchScript", _torchscript, TOLERANCE),
+    Variant("TorchScript in bfloat16", _torchscript_in_half, HALF_TOLERANCE, half=True),
+)
 
 
 def fastest_equivalent(
-    network: nn.Module, wanted: Input, confidences: _Confidences, *, half: bool = False
+    network: nn.Module,
+    input_spec: Input,
+    to_confidences: Callable[[FloatArray], FloatArray],
+    *,
+    half: bool = False,
+    variants: Sequence[Variant] = VARIANTS,
+    measure: Measure = cpu_seconds,
 ) -> nn.Module:
-    """The network, or one that gives the same confidences within a tolerance in clearly less CPU time of one thread.
+    """The network, or a variant that is clearly faster on one thread and gives the same confidences within a tolerance.
 
-    `confidences`: of what it puts out, N × so many. `half`: it may compute in bfloat16. It takes float32,
-    N × channels × height × width.
+    `to_confidences`: from the network's output to confidences, N × any number each.
+    `half`: whether variants that compute in bfloat16 are allowed. Inputs and outputs are float32 in any case.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several spin while one waits for a core, and that is CPU time, too
+    torch.set_num_threads(1)  # several threads spin while they wait for a core, which counts as CPU time
     try:
-        return _fastest(network, wanted, confidences, _WAYS | _HALF_WAYS if half else _WAYS)
+        return _fastest(network, input_spec, to_confidences, [it for it in variants if half or not it.half], measure)
     finally:
         torch.set_num_threads(threads)
 
 
 def _fastest(
-    network: nn.Module, wanted: Input, confidences: _Confidences, ways: dict[str, tuple[_Change, float]]
+    network: nn.Module,
+    input_spec: Input,
+    to_confidences: Callable[[FloatArray], FloatArray],
+    variants: Sequence[Variant],
+    measure: Measure,
 ) -> nn.Module:
-    draw = torch.Generator().manual_seed(0)  # so that a start does not choose otherwise than the one before
-    size = wanted.channels, wanted.height, wanted.width
-    one = torch.rand(1, *size, generator=draw)
+    generator = torch.Generator().manual_seed(0)  # the same inputs, and so the same choice, at each start
+    size = input_spec.channels, input_spec.height, input_spec.width
+    image = torch.rand(1, *size, generator=generator)
     with torch.inference_mode():
-        network(one)
-        slow = _once(network, [one]) > SLOW_SECONDS
-        inputs = [torch.rand(batch, *size, generator=draw) for batch in (SLOW_BATCHES if slow else BATCHES)]
-        candidates = {"torch's own": network}
-        for name, (change, tolerance) in ways.items():
-            changed = _changed(network, change, inputs, confidences, tolerance)
-            if changed is not None:
-                candidates[name] = changed
-        seconds = dict(zip(candidates, _seconds(list(candidates.values()), inputs), strict=True))
+        network(image)
+        is_slow = _cpu_seconds_once(network, [image]) > SLOW_SECONDS
+        batches = [torch.rand(batch, *size, generator=generator) for batch in (SLOW_BATCHES if is_slow else BATCHES)]
+        candidates = {_UNCHANGED: network}
+        for variant in variants:
+            built = _build(variant, network, batches, to_confidences)
+            if built is not None:
+                candidates[variant.name] = built
+        seconds = dict(zip(candidates, measure(list(candidates.values()), batches), strict=True))
     best = min(seconds, key=lambda name: seconds[name])
-    if seconds[best] > WINS_BY * seconds["torch's own"]:
-        best = "torch's own"
+    if seconds[best] > TIME_RATIO_MAX * seconds[_UNCHANGED]:
+        best = _UNCHANGED
     measured = ", ".join(f"{name} {1e3 * it:.1f} ms" for name, it in seconds.items())
-    log.info("the forward is %s; for %s images: %s", best, " and ".join(str(len(it)) for it in inputs), measured)
-    return candidates[best] if best == "torch's own" else _Padded(candidates[best])
+    log.info("network: %s; for %s images: %s", best, " and ".join(str(len(it)) for it in batches), measured)
+    return candidates[best] if best == _UNCHANGED else _PaddedBatches(candidates[best])
 
 
-def _changed(
-    network: nn.Module, change: _Change, inputs: list[Tensor], confidences: _Confidences, tolerance: float
+def _build(
+    variant: Variant, network: nn.Module, batches: Sequence[Tensor], to_confidences: Callable[[FloatArray], FloatArray]
 ) -> nn.Module | None:
-    """The network changed, where it can be, and gives the same."""
+    """The variant of a network. None if it cannot be built, or gives other confidences."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # TorchScript is not developed any further
-            changed = change(network, inputs[-1])
-        difference = max(_difference(network, changed, batch, confidences) for batch in inputs)
-    except Exception as error:  # no public part of torch, or not for every network, or not on every processor
-        log.info("a way to compute the forward is not for this network: %s", one_line(error))
+        with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
+            built = variant.build(network, batches[-1])
+        difference = max(_largest_difference(network, built, batch, to_confidences) for batch in batches)
+    except Exception as error:  # the variants use private parts of torch, or do not fit every network or every CPU
+        log.info("%s: not possible for this network: %s", variant.name, one_line(error))
         return None
-    if difference <= tolerance:
-        return changed
-    log.info("a way to compute the forward differs by %.0e", difference)
+    if difference <= variant.tolerance:
+        return built
+    log.info("%s: a confidence differs by %.0e", variant.name, difference)
     return None
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights were packed for oneDNN, by the same operators that torch's Inductor uses."""
+    """A linear layer with weights packed for oneDNN, by the operators that torch's Inductor uses."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self._weight, self._bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-        # No public part of torch: where a release has these no more, `fastest_equivalent` goes on without.
-        self._packed = _OPERATORS._reorder_linear_weight(self._weight, _PACKED_FOR)  # noqa: SLF001 - see above
+        # A private part of torch: if a release lacks these operators, `fastest_equivalent` skips the variant.
+        self._packed = _OPERATORS._reorder_linear_weight(self._weight, _PACKED_FOR_BATCH)  # noqa: SLF001 - see above
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if len(inputs) == 1:  # reading the weights is all of the work then, and MKL reads them faster
+        if len(inputs) == 1:  # limited by the reading of the weights, which MKL does faster
             return functional.linear(inputs, self._weight, self._bias)
         outputs: Tensor = _OPERATORS._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")  # noqa: SLF001 - the same
         return outputs
 
 
-class _Padded(nn.Module):
-    """A network whose batches are padded to a few sizes.
+class _PaddedBatches(nn.Module):
+    """Pads batches, so that a network sees only a few batch sizes.
 
-    oneDNN compiles a kernel for each size and keeps it: 1.5 ms and 80 KB for each of up to 256.
+    oneDNN compiles and caches a kernel for each size: 1.5 ms and 80 KB for each of up to 256.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -121,79 +179,47 @@ class _Padded(nn.Module):
         self._network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        missing = -len(inputs) % _step(len(inputs))
+        missing = -len(inputs) % _size_step(len(inputs))
         outputs: Tensor = self._network(
             functional.pad(inputs, (0,) * (2 * inputs.dim() - 1) + (missing,)) if missing else inputs
         )
         return outputs[: len(inputs)].float()
 
 
-def _step(images: int) -> int:
-    """What a batch of so many is padded to a multiple of: an eighth of it, or less."""
+def _size_step(images: int) -> int:
+    """A batch of this many images is padded to a multiple of this: an eighth of the batch, or less."""
     return max(1, 1 << max(0, images.bit_length() - 4))
 
 
-def _packed(network: nn.Module, _: Tensor) -> nn.Module:
-    """With packed linear layers."""
-    if not any(type(module) is nn.Linear for module in network.modules()):
-        raise ValueError("it has no linear layers")
-    return _with_packed(copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()}))
-
-
-def _with_packed(module: nn.Module) -> nn.Module:
+def _pack_linear_layers(module: nn.Module) -> nn.Module:
     if type(module) is nn.Linear:
         return PackedLinear(module)
     for name, child in module.named_children():
-        setattr(module, name, _with_packed(child))
+        setattr(module, name, _pack_linear_layers(child))
     return module
 
 
-def _scripted(network: nn.Module, inputs: Tensor) -> nn.Module:
-    """By TorchScript, with its optimizations."""
-    return _optimized(_traced(network, inputs))
-
-
-def _scripted_in_half(network: nn.Module, inputs: Tensor) -> nn.Module:
-    """By TorchScript, with weights in bfloat16."""
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        traced = _traced(network, inputs)
-    return _optimized(traced)  # not under autocast, which would come a second time, also for what was exempt
-
-
-def _traced(network: nn.Module, inputs: Tensor) -> Any:
-    if not any(parameter.dim() == _CONVOLUTIONS for parameter in network.parameters()):
-        raise ValueError("it has no convolutions")
+def _trace(network: nn.Module, inputs: Tensor) -> Any:
+    if not any(parameter.dim() == _CONVOLUTION_DIMENSIONS for parameter in network.parameters()):
+        raise ValueError("the network has no convolutions")
     return torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]  # torch gives no types
 
 
-def _optimized(traced: Any) -> nn.Module:
-    scripted: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-    return scripted
+def _optimize(traced: Any) -> nn.Module:
+    optimized: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    return optimized
 
 
-_WAYS: dict[str, tuple[_Change, float]] = {
-    "with packed weights": (_packed, TOLERANCE),
-    "by TorchScript": (_scripted, TOLERANCE),
-}
-_HALF_WAYS: dict[str, tuple[_Change, float]] = {"by TorchScript in bfloat16": (_scripted_in_half, HALF_TOLERANCE)}
+def _largest_difference(
+    one: nn.Module, other: nn.Module, inputs: Tensor, to_confidences: Callable[[FloatArray], FloatArray]
+) -> float:
+    """The largest difference of a confidence; NaN if one of the confidences is NaN."""
+    ours, theirs = (to_confidences(network(inputs).float().numpy()) for network in (one, other))
+    return float(np.abs(ours - theirs).max())
 
 
-def _difference(one: nn.Module, other: nn.Module, inputs: Tensor, confidences: _Confidences) -> float:
-    """The largest difference of a confidence; NaN where one of them is no number."""
-    said, says = (confidences(network(inputs).float().numpy()) for network in (one, other))
-    return float(np.abs(said - says).max())
-
-
-def _seconds(networks: list[nn.Module], inputs: list[Tensor]) -> list[float]:
-    """CPU time of each network for all inputs, in turns: the least of some rounds."""
-    rounds, ends = list[list[float]](), time.monotonic() + SECONDS_MAX
-    while not rounds or (len(rounds) < ROUNDS and time.monotonic() < ends):
-        rounds.append([_once(network, inputs) for network in networks])
-    return [min(of_network) for of_network in zip(*rounds, strict=True)]
-
-
-def _once(network: nn.Module, inputs: list[Tensor]) -> float:
+def _cpu_seconds_once(network: nn.Module, batches: Sequence[Tensor]) -> float:
     started = time.process_time()
-    for batch in inputs:
+    for batch in batches:
         network(batch)
     return time.process_time() - started

@@ -1,1 +1,1 @@
-"""Model packages: loading and making them, and programs of torch.export."""
+"""Model packages: loading, checking and exporting them, and `torch.export` programs."""

@@ -1,4 +1,4 @@
-"""Making a package of anyone's network: in a folder beside its place, which it takes once all has succeeded."""
+"""Exports any network as a model package. The package is built in a temporary folder and then moved into place."""
 
 import hashlib
 import io
@@ -30,124 +30,124 @@ def export(
     *,
     golden: Sequence[Path] = (),
     limits: ImageLimits,
-    named: str = "the network",
+    network_name: str = "the network",
     **fields: Any,
 ) -> Manifest:
-    """Write a package of any network that `torch.export` can take. `fields` are those of the manifest, in its JSON.
+    """Write a package of any network that `torch.export` supports. `fields` are those of the manifest, as in its JSON.
 
-    The package is put in place once all of it has succeeded; one that was there is replaced as a whole.
+    The package replaces an older one as a whole, and only if all steps succeed.
 
-    `folder`: its name is the model's, or `name@version`.
-    `golden`: pictures that the worker is to classify before it takes work, as this very network does now.
-    `named`: what errors call the network.
+    `folder`: its name is the model's name, or `name@version`.
+    `golden`: images that a worker must classify as this network does now, before it takes work.
+    `network_name`: for error messages.
 
     Raises:
-        ModelPackageError: it cannot be served, or would replace what is no package; one line that says why.
-        OSError: a picture cannot be read, or the folder not be written.
+        ModelPackageError: the package could not be served, or `folder` has other files; one line with the reason.
+        OSError: an image cannot be read, or the folder cannot be written.
     """
     _check_replaceable(folder)
-    fields |= _ref(folder, fields.get("version"))
+    fields |= _name_and_version(folder, fields.get("version"))
     nearest = next(parent for parent in folder.absolute().parents if parent.is_dir())
     with TemporaryDirectory(dir=nearest, prefix=".export-") as temporary:
-        made = Path(temporary) / "package"  # a level too deep to be taken for a package while it is made
-        made.mkdir()
+        package = Path(temporary) / "package"  # one level deeper than packages are looked for
+        package.mkdir()
         try:
-            manifest = _make(network, made, golden, limits, named, fields)
+            manifest = _write_package(network, package, golden, limits, network_name, fields)
         except ModelPackageError as error:
-            raise ModelPackageError(str(error).removeprefix(f"{made}/")) from None
-        _put(made, folder, Path(temporary) / "replaced")
+            raise ModelPackageError(str(error).removeprefix(f"{package}/")) from None
+        _install(package, folder, Path(temporary) / "replaced")
     return manifest
 
 
 def _check_replaceable(folder: Path) -> None:
-    """What is no part of a package must not be lost with it."""
+    """Raises ModelPackageError if files that are not part of a package would be lost."""
     if folder.exists() and not folder.is_dir():
-        raise ModelPackageError(f"{folder}: is there, and is no folder")
+        raise ModelPackageError(f"{folder}: exists and is not a folder")
     try:
         manifest = read_manifest(folder)
         own = {MANIFEST, manifest.weights.file, *(image.file for image in manifest.golden)}
     except ModelPackageError:
         own = set()
     for path in folder.rglob("*"):
-        other = str(path.relative_to(folder))
-        if not path.is_dir() and other not in own:
+        file = str(path.relative_to(folder))
+        if not path.is_dir() and file not in own:
             raise ModelPackageError(
-                f"{folder}: holds {other}, which is no part of a package: move that away, or name another folder"
+                f"{folder}: contains {file}, which is not part of a package: move it away, or choose another folder"
             )
 
 
-def _ref(folder: Path, version: str | None) -> dict[str, str | None]:
-    name, at, own = folder.absolute().name.partition("@")
-    if at and version not in (None, own):
-        raise ModelPackageError(f"{folder}: is for version {own}, but --version is {version}")
-    return {"name": name, "version": own if at else version}
+def _name_and_version(folder: Path, version: str | None) -> dict[str, str | None]:
+    name, at, folder_version = folder.absolute().name.partition("@")
+    if at and version not in (None, folder_version):
+        raise ModelPackageError(f"{folder}: is for version {folder_version}, but --version is {version}")
+    return {"name": name, "version": folder_version if at else version}
 
 
-def _make(
+def _write_package(
     network: nn.Module,
     folder: Path,
     golden: Sequence[Path],
     limits: ImageLimits,
-    named: str,
+    network_name: str,
     fields: Mapping[str, Any],
 ) -> Manifest:
     weights = {"file": PROGRAM, "format": "exported"}
     (folder / MANIFEST).write_text(json.dumps({"weights": weights, **fields}))
-    manifest = read_manifest(folder)  # before the slow part, and with its line of what is wrong
-    _save_program(network, manifest.input, folder / PROGRAM, named)
+    manifest = read_manifest(folder)  # reports an invalid field before the slow part
+    _save_program(network, manifest.input, folder / PROGRAM, network_name)
     sha256 = hashlib.sha256((folder / PROGRAM).read_bytes()).hexdigest()
     manifest = manifest.model_copy(update={"weights": manifest.weights.model_copy(update={"sha256": sha256})})
-    _write(folder, manifest)
+    _write_manifest(folder, manifest)
     classifier = load_package(folder, limits)
-    images = [_golden(classifier, folder, path, number) for number, path in enumerate(golden, 1)]
+    images = [_golden_image(classifier, folder, path, number) for number, path in enumerate(golden, 1)]
     manifest = manifest.model_copy(update={"golden": images})
-    _write(folder, manifest)
+    _write_manifest(folder, manifest)
     return manifest
 
 
-def _save_program(network: nn.Module, wanted: Input, path: Path, named: str) -> None:
-    example = torch.zeros(2, wanted.channels, wanted.height, wanted.width)
-    size = f"{wanted.channels} × {wanted.height} × {wanted.width}"
+def _save_program(network: nn.Module, input_spec: Input, path: Path, network_name: str) -> None:
+    example = torch.zeros(2, input_spec.channels, input_spec.height, input_spec.width)
+    size = f"{input_spec.channels} × {input_spec.height} × {input_spec.width}"
     network.eval()
-    try:  # by itself first: what it says then is plainer than what torch.export makes of it
+    try:  # first without torch.export, whose errors are harder to understand
         with torch.no_grad():
             network(example)
-    except Exception as error:  # it is anyone's
-        raise ModelPackageError(f"{named}: does not take 2 images of {size}: {one_line(error)}") from None
+    except Exception as error:  # the network is the user's code
+        raise ModelPackageError(f"{network_name}: does not accept 2 images of {size}: {one_line(error)}") from None
     batch = torch.export.Dim("batch", min=1, max=BATCH_MAX)
     try:
-        with redirect_stderr(io.StringIO()):  # torch prints its graph of a network that it refuses
+        with redirect_stderr(io.StringIO()):  # torch prints the graph of a network that it cannot export
             program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
-    except Exception as error:  # torch has many kinds
-        raise ModelPackageError(f"{named}: torch.export does not take it: {one_line(error)}") from None
+    except Exception as error:  # torch.export raises errors of many types
+        raise ModelPackageError(f"{network_name}: torch.export does not support it: {one_line(error)}") from None
 
 
-def _golden(classifier: Classifier, folder: Path, path: Path, number: int) -> GoldenImage:
-    picture = path.read_bytes()
-    (outcome,) = classifier.classify([picture], [1])
+def _golden_image(classifier: Classifier, folder: Path, path: Path, number: int) -> GoldenImage:
+    upload = path.read_bytes()
+    (outcome,) = classifier.classify([upload], [1])
     if not isinstance(outcome, list):
         raise ModelPackageError(f"{path}: {outcome.code}: {outcome.detail}")
     suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]+", path.suffix) else ""
-    file = Path("golden") / f"{number}{suffix}"  # two may have one name, and a manifest does not take every name
+    file = Path("golden") / f"{number}{suffix}"  # numbered: names may repeat, or not be allowed in a manifest
     (folder / file).parent.mkdir(exist_ok=True)
-    (folder / file).write_bytes(picture)
+    (folder / file).write_bytes(upload)
     name = classifier.card.classes[outcome[0].class_index]
     return GoldenImage(file=str(file), class_name=name, confidence=round(outcome[0].confidence, 6))
 
 
-def _write(folder: Path, manifest: Manifest) -> None:
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_defaults=True) + "\n")
 
 
-def _put(made: Path, folder: Path, aside: Path) -> None:
-    """In place of what was there, which goes aside, and comes back if the new one cannot take its place."""
+def _install(package: Path, folder: Path, backup: Path) -> None:
+    """Move a package to its folder. An older package is moved to `backup`, and back again if the move fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
-        folder.rename(aside)
+        folder.rename(backup)
     try:
-        made.rename(folder)
+        package.rename(folder)
     except OSError:
-        if aside.exists():
-            aside.rename(folder)
+        if backup.exists():
+            backup.rename(folder)
         raise

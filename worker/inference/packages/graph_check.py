@@ -1,7 +1,7 @@
-"""What the graph of a `.pt2` may say: names, numbers, and operators of torch that compute.
+"""Checks that the graph of a `.pt2` contains only names, numbers, and operators of torch that do nothing but compute.
 
-torch evaluates expressions of sizes, looks its operators up by any name below `torch`, and writes Python of what has a
-name. So all of these are checked first, and what is there for people and debuggers alone is taken out.
+When torch loads a graph, it evaluates size expressions, looks up operators by any name below `torch`, and generates
+Python code that contains names. So all of these are checked first, and metadata for debuggers is removed.
 """
 
 import ast
@@ -14,8 +14,8 @@ from torch._ops import OpOverload
 
 from jobs.errors import ModelPackageError
 
-_NAME = re.compile(r"-?[A-Za-z0-9_.+]*")  # or -Infinity, which is a text to JSON
-_QUOTED_NAME = re.compile(r'[^"\\\x00-\x1f]*')  # what torch writes in quotes: a path of modules, a name of an output
+_NAME = re.compile(r"-?[A-Za-z0-9_.+]*")  # or -Infinity, which JSON has as a string
+_QUOTED_NAME = re.compile(r'[^"\\\x00-\x1f]*')  # torch quotes these in code: a module path, the name of an output
 _QUOTED = {"parameter_name", "buffer_name", "tensor_constant_name", "fqn", "out_spec"}
 _OPERATOR = re.compile(
     r"torch\.ops\.(?P<space>aten|prims)\.(?P<name>\w+)\.(?P<overload>[A-Za-z]\w*)"
@@ -24,7 +24,7 @@ _OPERATOR = re.compile(
     r"|_operator\.(add|and_|eq|floordiv|ge|getitem|gt|le|lt|mod|mul|ne|neg|not_|or_|pow|pos|sub|truediv)"
     r"|math\.(ceil|floor|sqrt|trunc)"
 )
-# Of torch's operators, those that do more than compute, and those that trust indices and strides as they are given.
+# Operators of torch that do more than compute, or that do not check indices and strides.
 _REFUSED = re.compile(
     r"from_file|save|_print|manual_seed|set_grad_enabled|set_?|resize.*"
     r"|_reshape_alias|.*_backward.*|.*sparse.*|.*_helper|_convert_indices.*"
@@ -34,20 +34,22 @@ _FUNCTION = re.compile(
     "|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|(Strict)?(Less|Greater)Than|And|Or|Not|Where|Identity"
     "|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv|CeilToInt|FloorToInt|TruncToInt|RoundToInt|ToFloat|TruncToFloat"
 )
-_SIZE = re.compile(r"[\w .,()+*/%<>='-]*", re.ASCII)  # no way to write a text otherwise than as it is read
+_SIZE = re.compile(
+    r"[\w .,()+*/%<>='-]*", re.ASCII
+)  # no backslash or line break: sympy reads a string as it is written
 _SYMBOL, _NUMBER = re.compile(r"[suz]f?\d+", re.ASCII), re.compile(r"[\d.e+-]+", re.ASCII)
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
 
 def checked_graph(data: bytes) -> bytes:
-    """The JSON of a graph, if it holds nothing that could be code.
+    """The JSON of a graph, without its metadata.
 
     Raises:
-        ModelPackageError: it does; one line that says what.
+        ModelPackageError: the graph contains something that could be code; one line that names it.
     """
     graph = json.loads(data)
-    if graph["guards_code"]:  # Python; torch writes none for a network of any batch
-        raise ModelPackageError(f"the network is for some sizes of a batch alone: {str(graph['guards_code'])[:200]}")
+    if graph["guards_code"]:  # Python code; torch writes none for a network that accepts every batch size
+        raise ModelPackageError(f"the network accepts only some batch sizes: {str(graph['guards_code'])[:200]}")
     return json.dumps(_checked(graph)).encode()
 
 
@@ -65,7 +67,7 @@ def _checked(value: Any, key: str = "") -> Any:
 
 def _check_text(text: str, key: str) -> None:
     match key:
-        case "as_string":  # an argument, which is quoted wherever it goes
+        case "as_string":  # an argument, which torch always quotes
             pass
         case "expr_str":
             _check_size(text)
@@ -79,7 +81,7 @@ def _check_text(text: str, key: str) -> None:
 
 def _check_name(text: str, key: str = "") -> None:
     if not (_QUOTED_NAME if key in _QUOTED else _NAME).fullmatch(text):
-        raise ModelPackageError(f"the graph has the name {text[:100]!r}, which could be code")
+        raise ModelPackageError(f"the graph contains the name {text[:100]!r}, which could be code")
 
 
 def _check_operator(text: str) -> None:
@@ -91,7 +93,7 @@ def _check_operator(text: str) -> None:
             return
     elif found:
         return
-    raise ModelPackageError(f"the graph calls {text[:100]!r}, which is no operator that may be called")
+    raise ModelPackageError(f"the graph calls {text[:100]!r}, which is not an allowed operator")
 
 
 def _check_size(text: str) -> None:
@@ -100,7 +102,7 @@ def _check_size(text: str) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         is_size = False
     if not is_size:
-        raise ModelPackageError(f"the graph has a size of {text[:100]!r}, which could be code")
+        raise ModelPackageError(f"the graph contains the size {text[:100]!r}, which could be code")
 
 
 def _is_size(part: ast.expr) -> bool:
@@ -127,17 +129,19 @@ def _is_size(part: ast.expr) -> bool:
 
 
 def _check_spec(spec: Any, key: str) -> None:
-    """How inputs or outputs are nested: JSON, in which the names of a dict are JSON once more."""
+    """Check how inputs or outputs are nested: JSON, in which the keys of a dict are JSON again."""
     if isinstance(spec, list):
         for part in spec:
             _check_spec(part, key)
     elif isinstance(spec, dict):
         if spec.keys() != {"type", "context", "children_spec"} or spec["type"] not in _CONTAINERS:
             kind = str(spec.get("type"))[:100]
-            raise ModelPackageError(f"the network takes or gives a {kind}; only tensors may be")
+            raise ModelPackageError(f"the network's input or output is a {kind}; only tensors are allowed")
         names = json.loads(spec["context"] or "null") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ModelPackageError(f"the network takes or gives what has the names {str(names)[:100]}")
+            raise ModelPackageError(
+                f"the network's input or output has the names {str(names)[:100]}, which could be code"
+            )
         for name in names:
             _check_name(name, key)
         _check_spec(spec["children_spec"], key)

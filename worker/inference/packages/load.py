@@ -1,6 +1,6 @@
-"""Loading a model package: a folder with `manifest.json` and weights."""
+"""Loads a model package: a folder with `manifest.json`, weights and golden images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -18,32 +18,40 @@ from worker.inference.head import Head
 from worker.inference.images.decode import ImageLimits
 from worker.inference.images.preprocess import preprocessor_for
 from worker.inference.networks.architectures import ARCHITECTURES
-from worker.inference.networks.device import FULL, Device, Placed
+from worker.inference.networks.device import CPU_FLOAT32, Device, OnDevice
 from worker.inference.networks.optimize import fastest_equivalent
 from worker.inference.packages.exported_program import load_exported
 
-GOLDEN_TOLERANCE = 1e-3  # confidences differ in the last digits between processors
-HALF_TOLERANCE = 1e-2  # and more in bfloat16
-_ROUNDED = 1e-2  # above or below, a confidence is only rounded
-KEYS_NAMED = 8  # of a file that is no state dict
+GOLDEN_TOLERANCE = 1e-3  # of a confidence: the last digits depend on the CPU
+HALF_TOLERANCE = 1e-2  # in bfloat16
+_ROUNDING = 1e-2  # by which a confidence may be below 0 or above 1
+KEYS_SHOWN = 8  # of a file that is not a state dict
 
 
-def load_package(folder: Path, limits: ImageLimits, device: Device = FULL) -> Classifier:
-    """A model that is ready to serve: weights loaded, golden images classified.
+def load_package(
+    folder: Path,
+    limits: ImageLimits,
+    device: Device = CPU_FLOAT32,
+    *,
+    optimize: Callable[..., nn.Module] = fastest_equivalent,
+) -> Classifier:
+    """A model ready to serve: its weights are loaded, and its golden images give what the manifest says.
+
+    `optimize`: replaces the network on a CPU; its parameters are those of `fastest_equivalent`.
 
     Raises:
-        ModelPackageError: one line that says what is wrong.
+        ModelPackageError: the package cannot be served; one line with the reason.
     """
     manifest, card = check_package(folder)
-    network = _load_network(folder, manifest, device.device)
-    mode = preprocessor_for(manifest.preprocessing, card.input)
+    network = _load_network(folder, manifest, device.torch_device)
+    preprocessor = preprocessor_for(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
-    if device.device.type != "cpu":
-        network = Placed(network, device)
+    if device.is_gpu:
+        network = OnDevice(network, device)
     _check_outputs(network, manifest, head, folder)
-    if device.device.type == "cpu":
-        network = fastest_equivalent(network, card.input, head.confidences, half=device.half)
-    classifier = Classifier(network, card, mode, head, limits)
+    if not device.is_gpu:
+        network = optimize(network, card.input, head.confidences, half=device.half)
+    classifier = Classifier(network, card, preprocessor, head, limits)
     _check_golden(classifier, manifest, folder, HALF_TOLERANCE if device.half else GOLDEN_TOLERANCE)
     return classifier
 
@@ -58,64 +66,69 @@ def _load_network(folder: Path, manifest: Manifest, device: torch.device) -> nn.
 
 
 def _check_outputs(network: nn.Module, manifest: Manifest, head: Head, folder: Path) -> None:
-    """Try the network on a few images of noise."""
-    wanted, draw = manifest.input, torch.Generator().manual_seed(0)
+    """Check shape and range of the outputs for a few random images."""
+    size, generator = manifest.input, torch.Generator().manual_seed(0)
     for images in (1, 3):
         try:
             with torch.inference_mode():
-                outputs = network(torch.rand(images, wanted.channels, wanted.height, wanted.width, generator=draw))
+                outputs = network(torch.rand(images, size.channels, size.height, size.width, generator=generator))
         except Exception as error:
             raise ModelPackageError(
-                f"{folder / MANIFEST}: input: the network does not take {images} × {wanted.channels} "
-                f"× {wanted.height} × {wanted.width}: {one_line(error)}"
+                f"{folder / MANIFEST}: input: the network does not accept {images} × {size.channels} "
+                f"× {size.height} × {size.width}: {one_line(error)}"
             ) from None
         shape = tuple(getattr(outputs, "shape", ()))
         if shape != (images, head.width):
             raise ModelPackageError(
-                f"{folder / MANIFEST}: classes: for {len(manifest.classes)} classes and the activation "
+                f"{folder / MANIFEST}: classes: for {len(manifest.classes)} classes and activation "
                 f"{manifest.output.activation!r}, the network's output for {images} images must have the shape "
-                f"{(images, head.width)}; it has {shape}"
+                f"{(images, head.width)}, but has {shape}"
             )
         confidences = head.confidences(outputs.float().numpy())
         if not np.isfinite(confidences).all():
-            raise ModelPackageError(f"{folder / manifest.weights.file}: the network puts out no numbers, but NaN")
-        if confidences.min() < -_ROUNDED or confidences.max() > 1 + _ROUNDED:
+            raise ModelPackageError(f"{folder / manifest.weights.file}: the network's output is NaN")
+        if confidences.min() < -_ROUNDING or confidences.max() > 1 + _ROUNDING:
             raise ModelPackageError(
-                f"{folder / MANIFEST}: output.activation: with {manifest.output.activation!r} the network must put out "
-                f"confidences, from 0 to 1; it has one of {confidences.flat[abs(confidences).argmax()]:.3g}"
+                f"{folder / MANIFEST}: output.activation: with {manifest.output.activation!r}, the network's output "
+                f"must be confidences from 0 to 1; one is {confidences.flat[abs(confidences).argmax()]:.3g}"
             )
 
 
 def read_weights(path: Path, file_format: str) -> Mapping[str, Tensor]:
+    """The tensors of a file, by name.
+
+    Raises:
+        ModelPackageError: the file is damaged, or has anything but tensors.
+    """
     try:
         if file_format == "safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own kinds; weights_only refuses what is no tensor
-        reason = _why_unsafe(path) if file_format == "state_dict" else one_line(error)
+    except Exception as error:  # each reader has its own types of errors; `weights_only` refuses all but tensors
+        reason = _why_refused(path) if file_format == "state_dict" else one_line(error)
         raise ModelPackageError(f"{path}: cannot be read as {file_format}: {reason}") from None
     if not isinstance(state, Mapping):
-        raise ModelPackageError(f"{path}: is no state dict, but a {type(state).__name__}")
+        raise ModelPackageError(f"{path}: not a state dict, but a {type(state).__name__}")
     if not all(isinstance(value, Tensor) for value in state.values()):
-        keys = ", ".join(map(str, islice(state, KEYS_NAMED)))
-        more = ", …" if len(state) > KEYS_NAMED else ""
-        raise ModelPackageError(f"{path}: is no state dict; it has the keys {keys}{more}")
+        keys = ", ".join(map(str, islice(state, KEYS_SHOWN)))
+        more = ", …" if len(state) > KEYS_SHOWN else ""
+        raise ModelPackageError(f"{path}: not a state dict; its keys are {keys}{more}")
     return state
 
 
-def _why_unsafe(path: Path) -> str:
-    """Why `torch.load` refused a file, told without running it: its own text is a page, with colours."""
+def _why_refused(path: Path) -> str:
+    """Why `torch.load` refused a file, found without running it. torch's own message fills a page, in colours."""
     try:
         needed = get_unsafe_globals_in_checkpoint(path)
     except Exception:
-        return "it is no file of torch.save(), or it is damaged"
+        return "not written by torch.save(), or damaged"
     if any(name.startswith("torch.nn.modules.") for name in needed):
-        return "it is a whole model; save model.state_dict()"
-    return f"it holds more than tensors: {', '.join(needed[:KEYS_NAMED])}" if needed else "it is damaged"
+        return "it is a whole model; save model.state_dict() instead"
+    return f"it contains more than tensors: {', '.join(needed[:KEYS_SHOWN])}" if needed else "it is damaged"
 
 
 def _load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load by name, or by order where only the numbering differs, as with an `nn.Flatten` in front."""
+    """Load weights by name; or by order if only numbers in the names differ, as after an `nn.Flatten` in front."""
     own = network.state_dict()
     if own.keys() != state.keys():
         names, given = sorted(own, key=natural_sort_key), sorted(state, key=natural_sort_key)
@@ -142,6 +155,6 @@ def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path, tole
         name = manifest.classes[outcome[0].class_index]
         if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > tolerance:
             raise ModelPackageError(
-                f"{folder / golden.file}: gives {name} at {outcome[0].confidence:.4f}; "
+                f"{folder / golden.file}: classified as {name} at {outcome[0].confidence:.4f}; "
                 f"the manifest expects {golden.class_name} at {golden.confidence:.4f}"
             )

@@ -11,46 +11,46 @@ from worker.inference.images.preprocess import BOOK
 from worker.inference.packages.load import load_package
 
 
-class Choosy(nn.Module):
-    """A network that raises where an image is among those of its forward that it cannot take."""
+class FailsOnImages(nn.Module):
+    """A network that raises an error if one of these images is in its batch."""
 
-    def __init__(self, network: nn.Module, refused: list[Tensor]) -> None:
+    def __init__(self, network: nn.Module, failing: list[Tensor]) -> None:
         super().__init__()
-        self.forwards = list[int]()
-        self.tries = [0] * len(refused)
+        self.batches = list[int]()
+        self.tries = [0] * len(failing)
         self._network = network
-        self._refused = refused
+        self._failing = failing
 
     def forward(self, inputs: Tensor) -> Tensor:
-        self.forwards.append(len(inputs))
-        found = [number for number, bad in enumerate(self._refused) if (inputs == bad).flatten(1).all(dim=1).any()]
-        for number in found:
+        self.batches.append(len(inputs))
+        failing = [number for number, bad in enumerate(self._failing) if (inputs == bad).flatten(1).all(dim=1).any()]
+        for number in failing:
             self.tries[number] += 1
-        if found:
-            raise ValueError("an image that the model cannot take")
+        if failing:
+            raise ValueError("an image on which the network fails")
         result: Tensor = self._network(inputs)
         return result
 
 
-def test_images_that_the_model_raises_on_fail_alone_in_three_tries_and_few_forwards() -> None:
-    sound = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
+def test_images_on_which_the_network_fails_do_not_affect_others_and_take_three_tries() -> None:
+    shipped = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     pictures = list(samples().values())
     images = [pictures[2 + number % (len(pictures) - 2)] for number in range(64)]
-    expected = sound.classify(images, [1] * 64)
+    expected = shipped.classify(images, [1] * 64)
     images[7], images[40] = pictures[:2]
-    seen = list[Tensor]()
-    sound._network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    sound.classify(pictures[:2], [1, 1])
-    network = Choosy(sound._network, list(seen[0]))
+    failing = list[Tensor]()
+    shipped.network.register_forward_pre_hook(lambda _, inputs: failing.append(inputs[0].clone()))
+    shipped.classify(pictures[:2], [1, 1])
+    network = FailsOnImages(shipped.network, list(failing[0]))
 
-    outcomes = Classifier(network, sound.card, BOOK, Head(Output(), 10), LIMITS).classify(images, [1] * 64)
+    outcomes = Classifier(network, shipped.card, BOOK, Head(Output(), 10), LIMITS).classify(images, [1] * 64)
 
     assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Failure)] == [7, 40]
     assert outcomes[7] == outcomes[40] == Failure(ItemCode.MODEL_FAILED)
-    for number, (outcome, wanted) in enumerate(zip(outcomes, expected, strict=True)):
+    for number, (outcome, expected_outcome) in enumerate(zip(outcomes, expected, strict=True)):
         if number not in (7, 40):
             assert isinstance(outcome, list)
-            assert isinstance(wanted, list)
-            assert outcome[0].class_index == wanted[0].class_index
+            assert isinstance(expected_outcome, list)
+            assert outcome[0].class_index == expected_outcome[0].class_index
     assert network.tries == [3, 3]
-    assert len(network.forwards) == 1 + 8 + 2 * 8
+    assert len(network.batches) == 1 + 8 + 2 * 8

@@ -1,6 +1,6 @@
-"""Damaged pictures in the worker: each is an image, or an error with a code, and nothing else.
+"""A damaged image is decoded, or fails with a code; it never crashes the worker and never affects other images.
 
-A warning is an error here, as in all of these tests; a decoder that crashes takes the tests with it.
+Warnings are errors, as in all tests; a crash of a decoder would end the test run.
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ from worker.inference.classifier import Classifier
 from worker.inference.images.decode import DecodeError, decode
 from worker.inference.packages.load import load_package
 
-EACH = 1000
-AT_ONCE = 50
+DAMAGED = 1000  # of each format
+BATCH = 50
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def classifier() -> Classifier:
 
 
 @pytest.mark.parametrize("name", pictures())
-def test_a_damaged_picture_is_decoded_or_is_a_bad_image(name: str) -> None:
+def test_a_damaged_image_is_decoded_or_fails_with_a_code(name: str) -> None:
     random, outcomes = Random(name), Counter[str]()
-    for _ in range(EACH):
+    for _ in range(DAMAGED):
         try:
             image = decode(damaged_picture(random, name), LIMITS)
         except DecodeError as error:
@@ -38,18 +38,20 @@ def test_a_damaged_picture_is_decoded_or_is_a_bad_image(name: str) -> None:
             assert image.width * image.height <= LIMITS.pixels_max
             outcomes["decoded"] += 1
     print(dict(outcomes))
-    assert min(outcomes["decoded"], outcomes[ItemCode.CORRUPT_IMAGE]) > EACH / 20, "damage of every depth is tried"
+    assert min(outcomes["decoded"], outcomes[ItemCode.CORRUPT_IMAGE]) > DAMAGED / 20, (
+        "both light and severe damage must occur"
+    )
 
 
 @pytest.mark.parametrize("name", pictures())
-def test_a_damaged_picture_is_classified_or_fails_alone(name: str, classifier: Classifier) -> None:
+def test_a_damaged_image_is_classified_or_fails_without_affecting_others(name: str, classifier: Classifier) -> None:
     random, whole = Random(f"classify {name}"), pictures()[name][0]
     (expected,) = classifier.classify([whole], [3])
     assert isinstance(expected, list)
-    for _ in range(EACH // AT_ONCE):
-        uploads = [damaged_picture(random, name) for _ in range(AT_ONCE)]
-        *outcomes, last = classifier.classify([*uploads, whole], [3] * (AT_ONCE + 1))
-        assert len(outcomes) == AT_ONCE
+    for _ in range(DAMAGED // BATCH):
+        uploads = [damaged_picture(random, name) for _ in range(BATCH)]
+        *outcomes, last = classifier.classify([*uploads, whole], [3] * (BATCH + 1))
+        assert len(outcomes) == BATCH
         assert isinstance(last, list)
         assert [best.class_index for best in last] == [best.class_index for best in expected]
         for outcome in outcomes:

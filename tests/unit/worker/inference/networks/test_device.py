@@ -1,6 +1,7 @@
 import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,200 +11,175 @@ from torch import Tensor, nn
 
 from jobs.errors import SettingsError
 from jobs.records import Outcome
-from jobs.settings import load
 from tests.support.pictures import LIMITS, samples
 from tests.support.processes import ROOT
 from training.data import HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
 from worker.inference.networks.architectures import ARCHITECTURES
-from worker.inference.networks.device import CALM_FORWARDS, FULL, Device, Placed
+from worker.inference.networks.device import CPU_FLOAT32, FORWARDS_BEFORE_LARGER, Device, OnDevice
+from worker.inference.networks.optimize import VARIANTS, fastest_equivalent
 from worker.inference.packages.load import load_package
-from worker.settings import WorkerSettings
 
-HALF = Device.of("cpu", "bfloat16")
+CPU_BFLOAT16 = Device.of("cpu", "bfloat16")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
 
 
-class Small(nn.Module):
-    """A network for whose batches there is memory up to a size."""
+class OutOfMemoryAbove(nn.Module):
+    """A network with enough memory for batches up to a size."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, batch_max: int) -> None:
         super().__init__()
-        self.room = room
-        self.seen = list[int]()
+        self.batch_max = batch_max
+        self.batches = list[int]()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        self.seen.append(len(inputs))
-        if len(inputs) > self.room:
+        self.batches.append(len(inputs))
+        if len(inputs) > self.batch_max:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return inputs.flatten(1)[:, :3] * 2
 
 
 def test_batches_are_halved_until_they_fit_and_grow_again(caplog: pytest.LogCaptureFixture) -> None:
-    network = Small(room=20)
-    placed, inputs = Placed(network, FULL), torch.rand(64, 1, 2, 2)
+    network = OutOfMemoryAbove(20)
+    on_device, inputs = OnDevice(network, CPU_FLOAT32), torch.rand(64, 1, 2, 2)
     with caplog.at_level(logging.WARNING):
-        torch.testing.assert_close(placed(inputs), inputs.flatten(1)[:, :3] * 2)
-    assert network.seen == [64, 32, 16, 16, 16, 16]
+        torch.testing.assert_close(on_device(inputs), inputs.flatten(1)[:, :3] * 2)
+    assert network.batches == [64, 32, 16, 16, 16, 16]
     assert len(caplog.messages) == 2
-    assert caplog.messages[-1] == "32 images do not fit the device's memory; 16 at a time from here on"
+    assert caplog.messages[-1] == "32 images exceed the device's memory; from here on at most 16 at a time"
 
-    network.seen.clear()
-    placed(inputs)
-    assert network.seen == [16] * 4, "it does not try again what has just failed"
-    network.room = 64
-    for _ in range(2 * CALM_FORWARDS + 2):
-        placed(inputs)
-    network.seen.clear()
-    placed(inputs)
-    assert network.seen == [64]
+    network.batches.clear()
+    on_device(inputs)
+    assert network.batches == [16] * 4, "it does not retry the larger batch at once"
+    network.batch_max = 64
+    for _ in range(2 * FORWARDS_BEFORE_LARGER + 2):
+        on_device(inputs)
+    network.batches.clear()
+    on_device(inputs)
+    assert network.batches == [64]
 
 
 def test_one_image_that_does_not_fit_is_out_of_memory() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        Placed(Small(room=0), FULL)(torch.rand(8, 1, 2, 2))
+        OnDevice(OutOfMemoryAbove(0), CPU_FLOAT32)(torch.rand(8, 1, 2, 2))
 
 
-def test_a_batch_smaller_than_what_fits_is_one() -> None:
-    network = Small(room=20)
-    placed = Placed(network, FULL)
-    placed(torch.rand(64, 1, 2, 2))
-    network.seen.clear()
-    assert placed(torch.rand(5, 1, 2, 2)).shape == (5, 3)
-    assert network.seen == [5]
+def test_a_batch_that_fits_is_not_split() -> None:
+    network = OutOfMemoryAbove(20)
+    on_device = OnDevice(network, CPU_FLOAT32)
+    on_device(torch.rand(64, 1, 2, 2))
+    network.batches.clear()
+    assert on_device(torch.rand(5, 1, 2, 2)).shape == (5, 3)
+    assert network.batches == [5]
 
 
 PACKAGES = pytest.mark.parametrize("package", sorted((ROOT / "weights").iterdir()), ids=lambda path: path.name)
 
 
 def largest_difference(one: list[Outcome], other: list[Outcome]) -> float:
-    """Of any confidence of the samples."""
+    """The largest difference of any confidence."""
     differences = list[float]()
-    for said, says in zip(one, other, strict=True):
-        assert isinstance(said, list)
-        assert isinstance(says, list)
-        of = dict(says)
-        differences += [abs(of[it.class_index] - it.confidence) for it in said]
+    for ours, theirs in zip(one, other, strict=True):
+        assert isinstance(ours, list)
+        assert isinstance(theirs, list)
+        confidences = dict(theirs)
+        differences += [abs(confidences[prediction.class_index] - prediction.confidence) for prediction in ours]
     return max(differences)
 
 
-def samples_by(package: Path, device: Device) -> list[Outcome]:
+def half_if_possible(networks: Sequence[nn.Module], _: Sequence[Tensor]) -> Sequence[float]:
+    """Measures that the last network, which is in bfloat16 if that is possible, is the fastest."""
+    return [1, 0.1][: len(networks)]
+
+
+choose_bfloat16 = partial(
+    fastest_equivalent, variants=[variant for variant in VARIANTS if variant.half], measure=half_if_possible
+)
+"""Chooses bfloat16 for every network that has convolutions."""
+
+
+def as_on_a_gpu(network: nn.Module, *_: object, **__: object) -> nn.Module:
+    """Computes a network in bfloat16 by torch's own operators, as on a GPU."""
+    return OnDevice(network, CPU_BFLOAT16)
+
+
+Optimize = Callable[..., nn.Module]
+
+
+def classify_samples(package: Path, device: Device, optimize: Optimize = fastest_equivalent) -> list[Outcome]:
     uploads = list(samples().values())
-    return load_package(package, LIMITS, device).classify(uploads, [10] * len(uploads))
+    return load_package(package, LIMITS, device, optimize=optimize).classify(uploads, [10] * len(uploads))
 
 
 @PACKAGES
-def test_bfloat16_on_a_processor_gives_nearly_the_same(monkeypatch: pytest.MonkeyPatch, package: Path) -> None:
-    """Of what has convolutions; what has none stays in float32."""
-    monkeypatch.setattr("worker.inference.networks.optimize._WAYS", {})
-    monkeypatch.setattr("worker.inference.networks.optimize._seconds", lambda networks, _: [1, 0.1][: len(networks)])
-    difference = largest_difference(samples_by(package, FULL), samples_by(package, HALF))
+def test_bfloat16_on_a_cpu_gives_nearly_the_same(package: Path) -> None:
+    """Networks without convolutions stay in float32."""
+    half = classify_samples(package, CPU_BFLOAT16, choose_bfloat16)
+    difference = largest_difference(classify_samples(package, CPU_FLOAT32, choose_bfloat16), half)
     if package.name == "fmnist-mlp":
         assert difference < 1e-6
     else:
         assert 1e-6 < difference < 1e-2
 
 
-@pytest.mark.parametrize("way", ["by TorchScript", "as a GPU does it"])
-def test_bfloat16_gives_nearly_the_same_for_images_that_were_not_learned(
-    monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    monkeypatch.setattr("worker.inference.networks.optimize._WAYS", {})
-    monkeypatch.setattr("worker.inference.networks.optimize._seconds", lambda networks, _: [1, 0.1][: len(networks)])
-    full = confidences_by(FULL)
-    if way == "as a GPU does it":
-        monkeypatch.setattr(
-            "worker.inference.packages.load.fastest_equivalent", lambda network, *_, **__: Placed(network, HALF)
-        )
-    assert 1e-6 < float(np.abs(full - confidences_by(HALF)).max()) < 1e-2
+@pytest.mark.parametrize("optimize", [choose_bfloat16, as_on_a_gpu], ids=["by TorchScript", "as a GPU does it"])
+def test_bfloat16_gives_nearly_the_same_for_images_that_were_not_trained_with(optimize: Optimize) -> None:
+    full = held_out_confidences(CPU_FLOAT32, choose_bfloat16)
+    half = held_out_confidences(CPU_BFLOAT16, optimize)
+    assert 1e-6 < float(np.abs(full - half).max()) < 1e-2
 
 
-def confidences_by(device: Device) -> NDArray[np.float32]:
+def held_out_confidences(device: Device, optimize: Optimize = fastest_equivalent) -> NDArray[np.float32]:
     """Of the images that the shipped network was not trained with: N × classes."""
-    classifier = load_package(ROOT / "weights" / "fmnist-cnn", LIMITS, device)
+    classifier = load_package(ROOT / "weights" / "fmnist-cnn", LIMITS, device, optimize=optimize)
     inputs, _ = tensors(load_fashion_mnist(ROOT / "data" / "training", HELD_OUT_TO_THE_END).held_out)
-    return np.concatenate([classifier.head.confidences(classifier.outputs(it.numpy())) for it in inputs.split(64)])
+    return np.concatenate(
+        [classifier.head.confidences(classifier.outputs(batch.numpy())) for batch in inputs.split(64)]
+    )
 
 
-def test_the_default_network_is_half_where_it_does_no_harm() -> None:
+def test_the_default_network_uses_half_precision_only_in_its_middle() -> None:
     network = ARCHITECTURES["fmnist-cnn-2"](10).eval()
     assert isinstance(network, nn.Sequential)
     dtypes = list[torch.dtype]()
     for layer in network:
         layer.register_forward_hook(lambda *arguments: dtypes.append(arguments[2].dtype))
-    with torch.inference_mode(), HALF.precision():
+    with torch.inference_mode(), CPU_BFLOAT16.autocast():
         network(torch.rand(2, 1, 28, 28))
     assert dtypes == [torch.float32] * 4 + [torch.bfloat16] * 4 + [torch.float32] * 3
 
 
-def test_what_is_placed_in_half_precision_computes_in_it() -> None:
+def test_a_network_on_a_device_with_half_precision_computes_in_it() -> None:
     torch.manual_seed(1)
     network, inputs = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval(), torch.rand(64, 1, 28, 28)
     with torch.inference_mode():
-        full, half = (Placed(network, device)(inputs) for device in (FULL, HALF))
+        full, half = (OnDevice(network, device)(inputs) for device in (CPU_FLOAT32, CPU_BFLOAT16))
     assert full.dtype == half.dtype == torch.float32
     assert 1e-5 < float((full.softmax(1) - half.softmax(1)).abs().max()) < 1e-2
 
 
-def test_a_device_and_its_precision_by_name() -> None:
-    assert Device.of("cpu") == Device.of("cpu", "float32") == FULL
-    assert Device.of("cpu", "bfloat16") == HALF
-    assert FULL.name == "the processor, in float32"
-    assert HALF.name == "the processor, in bfloat16 where that is faster"
+def test_devices_and_precisions_have_names() -> None:
+    assert Device.of("cpu") == Device.of("cpu", "float32") == CPU_FLOAT32
+    assert Device.of("cpu", "bfloat16") == CPU_BFLOAT16
+    assert CPU_FLOAT32.name == "the CPU, in float32"
+    assert CPU_BFLOAT16.name == "the CPU, in bfloat16 if that is faster"
 
 
-def test_children_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for device in ("auto", "cuda"):
-        places = [Device.of(device, child=child).device for child in range(4)]
-        assert [place.index for place in places] == [0, 1, 2, 0]
+        devices = [Device.of(device, child=child).torch_device for child in range(4)]
+        assert [torch_device.index for torch_device in devices] == [0, 1, 2, 0]
     assert Device.of("cuda:1", child=2) == Device(torch.device("cuda:1"), half=True)
     with pytest.raises(SettingsError, match=r"DEVICE is cuda:3, but torch .* finds 3 GPUs here"):
         Device.of("cuda:3")
 
 
-@pytest.mark.parametrize(
-    ("device", "visible", "with_cuda", "children"),
-    [
-        ("auto", None, True, 4),
-        ("cuda", "0, 2,3", True, 3),
-        ("cuda:1", None, True, 1),
-        ("cpu", None, True, 7),
-        ("auto", "-1", True, 7),
-        ("auto", "", True, 7),
-        ("auto", None, False, 7),
-    ],
-)
-def test_a_worker_has_one_child_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, visible: str | None, *, with_cuda: bool, children: int
-) -> None:
-    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia10", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / name).touch()
-    (tmp_path / "lib").mkdir()
-    if with_cuda:
-        (tmp_path / "lib" / "libtorch_cuda.so").touch()
-    monkeypatch.setattr("worker.gpu_count.DEVICES", tmp_path)
-    monkeypatch.setattr("worker.gpu_count.find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
-    monkeypatch.setattr("os.cpu_count", lambda: 7)
-    monkeypatch.delenv("WORKER_CHILDREN", raising=False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert WorkerSettings(device=device).worker_children == children
-
-
-def test_a_device_that_is_none_is_the_only_setting_that_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEVICE", "gpu")
-    monkeypatch.delenv("WORKER_CHILDREN", raising=False)
-    with pytest.raises(SettingsError, match=r"^DEVICE: String should match pattern [^;]* \(got 'gpu'\)$"):
-        load(WorkerSettings)
-
-
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
-def test_a_gpu_that_is_not_there_is_told(device: str) -> None:
-    assert Device.of("auto") == FULL
+def test_a_missing_gpu_is_reported(device: str) -> None:
+    assert Device.of("auto") == CPU_FLOAT32
     with pytest.raises(SettingsError, match=rf"^DEVICE is {device}, but torch .* finds no GPUs here$"):
         Device.of(device)
 
@@ -211,7 +187,7 @@ def test_a_gpu_that_is_not_there_is_told(device: str) -> None:
 @gpu
 @PACKAGES
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 1e-2)])
-def test_a_gpu_gives_what_the_processor_gives(package: Path, precision: str, tolerance: float) -> None:
-    there = Device.of("cuda", precision)
-    assert largest_difference(samples_by(package, FULL), samples_by(package, there)) < tolerance
-    assert float(np.abs(confidences_by(FULL) - confidences_by(there)).max()) < tolerance
+def test_a_gpu_gives_the_same_as_the_cpu(package: Path, precision: str, tolerance: float) -> None:
+    gpu_device = Device.of("cuda", precision)
+    assert largest_difference(classify_samples(package, CPU_FLOAT32), classify_samples(package, gpu_device)) < tolerance
+    assert float(np.abs(held_out_confidences(CPU_FLOAT32) - held_out_confidences(gpu_device)).max()) < tolerance

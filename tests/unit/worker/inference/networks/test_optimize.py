@@ -1,13 +1,15 @@
 import logging
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jobs.model_manifest import Input, Output
 from worker.inference.head import Head
-from worker.inference.networks import optimize as forward
-from worker.inference.networks.optimize import PackedLinear, fastest_equivalent
+from worker.inference.networks import optimize
+from worker.inference.networks.optimize import VARIANTS, Measure, PackedLinear, Variant, fastest_equivalent
 
 INPUT = Input(channels=1, height=28, width=28)
 SOFTMAX = Head(Output(), 10).confidences
@@ -25,17 +27,23 @@ def convolutional() -> nn.Module:
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
 
 
-def took(monkeypatch: pytest.MonkeyPatch, *, plain: float, packed: float) -> None:
-    """Have the two measured as so many seconds, and no other way be there."""
-    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [plain, packed][: len(networks)])
-    monkeypatch.delitem(forward._WAYS, "by TorchScript")
+PACKED = [variant for variant in VARIANTS if variant.name == "packed weights"]
+IN_HALF = [variant for variant in VARIANTS if variant.half]
+
+
+def measured(*seconds: float) -> Measure:
+    """A measurement with these results: for the unchanged network, then for each variant that is possible."""
+
+    def measure(networks: Sequence[nn.Module], _: Sequence[Tensor]) -> Sequence[float]:
+        return seconds[: len(networks)]
+
+    return measure
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16, 63, 64, 300])
-def test_packed_weights_give_what_the_network_gives(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+def test_packed_weights_give_the_same_as_the_network(batch: int) -> None:
     plain = network()
-    took(monkeypatch, plain=1, packed=0.5)
-    packed = fastest_equivalent(plain, INPUT, SOFTMAX)
+    packed = fastest_equivalent(plain, INPUT, SOFTMAX, variants=PACKED, measure=measured(1, 0.5))
     inputs = torch.rand(batch, 1, 28, 28)
     with torch.inference_mode():
         torch.testing.assert_close(packed(inputs).softmax(1), plain(inputs).softmax(1), rtol=0, atol=1e-6)
@@ -44,18 +52,18 @@ def test_packed_weights_give_what_the_network_gives(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("packed_seconds", "is_chosen"), [(0.94, True), (0.96, False), (3, False)])
-def test_only_a_clear_gain_is_taken_and_one_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, packed_seconds: float, *, is_chosen: bool
+def test_only_a_clearly_faster_variant_is_chosen_and_the_choice_is_logged(
+    caplog: pytest.LogCaptureFixture, packed_seconds: float, *, is_chosen: bool
 ) -> None:
     caplog.set_level(logging.INFO)
-    took(monkeypatch, plain=1, packed=packed_seconds)
     plain = network()
-    assert (fastest_equivalent(plain, INPUT, SOFTMAX) is not plain) == is_chosen
+    chosen = fastest_equivalent(plain, INPUT, SOFTMAX, variants=PACKED, measure=measured(1, packed_seconds))
+    assert (chosen is not plain) == is_chosen
     (line,) = caplog.messages
-    assert ("forward is with packed weights" in line) == is_chosen
+    assert line.startswith("network: packed weights; " if is_chosen else "network: unchanged; ")
 
 
-def test_one_thread_is_measured_and_as_many_as_before_compute() -> None:
+def test_the_measurement_uses_one_thread_and_restores_the_number_of_threads() -> None:
     threads = set[int]()
 
     class Counting(nn.Flatten):
@@ -72,15 +80,14 @@ def test_one_thread_is_measured_and_as_many_as_before_compute() -> None:
         torch.set_num_threads(before)
 
 
-def test_one_that_says_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    took(monkeypatch, plain=1, packed=0.1)
+def test_a_variant_with_other_confidences_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = network()
     for wrong in (1.001, float("nan")):
         monkeypatch.setattr(PackedLinear, "forward", lambda self, inputs, by=wrong: by * inputs @ self._weight.T)
-        assert fastest_equivalent(plain, INPUT, SOFTMAX) is plain
+        assert fastest_equivalent(plain, INPUT, SOFTMAX, variants=PACKED, measure=measured(1, 0.1)) is plain
 
 
-def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed(
+def test_the_network_is_unchanged_if_weights_cannot_be_packed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(_: Tensor, linear: nn.Linear) -> None:
@@ -94,10 +101,9 @@ def test_the_networks_own_forward_is_what_is_left_where_weights_cannot_be_packed
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.MonkeyPatch, *, half: bool) -> None:
-    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [4, 3, 2, 1][: len(networks)])
+def test_convolutions_are_in_bfloat16_only_if_it_is_allowed(*, half: bool) -> None:
     plain = convolutional()
-    changed = fastest_equivalent(plain, INPUT, SOFTMAX, half=half)
+    changed = fastest_equivalent(plain, INPUT, SOFTMAX, half=half, measure=measured(4, 3, 2, 1))
     inputs = torch.rand(64, 1, 28, 28)
     with torch.inference_mode():
         outputs = changed(inputs)
@@ -106,92 +112,84 @@ def test_convolutions_are_in_bfloat16_where_they_may_be(monkeypatch: pytest.Monk
     assert (1e-5 < difference < 1e-2) == half
 
 
-def test_what_is_exempt_from_bfloat16_is_so_by_torchscript_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_exempt_from_bfloat16_are_so_in_torchscript_too() -> None:
     class Exempt(nn.Sequential):
         def forward(self, inputs: Tensor) -> Tensor:
             with torch.autocast("cpu", enabled=False):
                 outputs: Tensor = super().forward(inputs)
             return outputs
 
-    half_alone(monkeypatch)
     plain, inputs = Exempt(convolutional()).eval(), torch.rand(64, 1, 28, 28)
-    changed = fastest_equivalent(plain, INPUT, SOFTMAX, half=True)
+    changed = bfloat16_if_equivalent(plain)
     assert changed is not plain
     with torch.inference_mode():
         torch.testing.assert_close(changed(inputs), plain(inputs), rtol=0, atol=1e-5)
 
 
-class OfLastDigits(nn.Module):
+class AmplifiesLastDigits(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.sin(1000 * inputs)
 
 
-def half_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have bfloat16 be the only other way, and ten times as fast."""
-    monkeypatch.setattr(forward, "_WAYS", {})
-    monkeypatch.setattr(forward, "_seconds", lambda networks, _: [1, 0.1][: len(networks)])
+def bfloat16_if_equivalent(
+    network: nn.Module, to_confidences: Callable[[np.ndarray], np.ndarray] = SOFTMAX
+) -> nn.Module:
+    """Measured as ten times faster than the network, the only variant."""
+    return fastest_equivalent(network, INPUT, to_confidences, half=True, variants=IN_HALF, measure=measured(1, 0.1))
 
 
-def test_bfloat16_is_not_taken_where_it_says_something_else(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bfloat16_is_not_chosen_if_confidences_differ(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    half_alone(monkeypatch)
     plain = convolutional()
-    assert fastest_equivalent(plain, INPUT, SOFTMAX, half=True) is not plain
-    wild = nn.Sequential(plain, OfLastDigits()).eval()
-    assert fastest_equivalent(wild, INPUT, SOFTMAX, half=True) is wild
-    assert "a way to compute the forward differs by" in caplog.text
+    assert bfloat16_if_equivalent(plain) is not plain
+    unstable = nn.Sequential(plain, AmplifiesLastDigits()).eval()
+    assert bfloat16_if_equivalent(unstable) is unstable
+    assert "TorchScript in bfloat16: a confidence differs by" in caplog.text
 
 
-def test_one_number_is_compared_as_the_confidence_that_it_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
-    half_alone(monkeypatch)
-    wild = nn.Sequential(convolutional(), nn.Linear(10, 1), OfLastDigits()).eval()
-    sigmoid = Head(Output(activation="sigmoid"), 2).confidences
-    assert fastest_equivalent(wild, INPUT, sigmoid, half=True) is wild
+def test_a_single_logit_is_compared_by_its_confidence() -> None:
+    unstable = nn.Sequential(convolutional(), nn.Linear(10, 1), AmplifiesLastDigits()).eval()
+    assert bfloat16_if_equivalent(unstable, Head(Output(activation="sigmoid"), 2).confidences) is unstable
 
 
 def test_a_slow_network_is_compared_in_batches_of_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trace that has learned the size of its batch by heart says something else for another."""
-    monkeypatch.setattr(forward, "SLOW_SECONDS", 0)
-    half_alone(monkeypatch)
+    """A trace can depend on the batch size that it was made with."""
+    monkeypatch.setattr(optimize, "SLOW_SECONDS", 0)
 
-    class OfOne(nn.Module):
+    class WrongInBatches(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
             return inputs.flatten(1)[:, :10] * (2 if len(inputs) > 1 else 1)
 
-    def first_alone(network: nn.Module, inputs: Tensor) -> nn.Module:
-        return OfOne()
-
-    monkeypatch.setattr(forward, "_WAYS", {"of one": (first_alone, 1e-5)})
+    variant = Variant("wrong in batches", lambda _network, _inputs: WrongInBatches(), 1e-5)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, bias=False)).eval()
     with torch.no_grad():
         plain[1].weight.copy_(torch.eye(10, 784))
-    assert fastest_equivalent(plain, INPUT, SOFTMAX) is plain
+    assert fastest_equivalent(plain, INPUT, SOFTMAX, variants=[variant], measure=measured(1, 0.1)) is plain
 
 
-def test_the_measurement_is_short() -> None:
-    seen = list[int]()
+def test_the_measurement_takes_few_rounds() -> None:
+    batches = list[int]()
 
-    class Slow(nn.Module):
+    class Counting(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
-            seen.append(len(inputs))
+            batches.append(len(inputs))
             return inputs
 
-    fastest_equivalent(Slow(), INPUT, SOFTMAX)
-    runs = 2 * len(forward.BATCHES)  # of both: once for the difference, and in each round
-    assert runs <= len(seen) <= 2 + runs * (1 + forward.ROUNDS)
+    unchanged = Variant("the same", lambda network, _: network, 1e-5)
+    fastest_equivalent(Counting(), INPUT, SOFTMAX, variants=[unchanged])
+    each = 2 * len(optimize.BATCHES)  # of both networks: once for the comparison, and in each round
+    assert 2 + 2 * each <= len(batches) <= 2 + each * (1 + optimize.ROUNDS)
 
 
-def test_batches_of_all_sizes_reach_the_network_in_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN keeps a kernel for each size that it has met."""
-    took(monkeypatch, plain=1, packed=0.5)
-    packed, seen = fastest_equivalent(network(), INPUT, SOFTMAX), set[int]()
+def test_batches_of_all_sizes_are_padded_to_a_few_sizes() -> None:
+    """oneDNN caches a kernel for each size."""
+    packed = fastest_equivalent(network(), INPUT, SOFTMAX, variants=PACKED, measure=measured(1, 0.5))
+    sizes = set[int]()
     next(module for module in packed.modules() if isinstance(module, PackedLinear)).register_forward_hook(
-        lambda _, inputs, __: seen.add(len(inputs[0]))
+        lambda _, inputs, __: sizes.add(len(inputs[0]))
     )
     with torch.inference_mode():
         for size in range(1, 257):
             assert packed(torch.rand(size, 1, 28, 28)).shape == (size, 10)
-    assert len(seen) < 50
-    assert max(seen) == 256
+    assert len(sizes) < 50
+    assert max(sizes) == 256

@@ -1,4 +1,4 @@
-"""Programs of torch.export: which networks are read, and that nothing in one is run but operators."""
+"""Programs of `torch.export`: which networks are loaded, and that nothing in a program runs except operators."""
 
 import io
 import json
@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 SIZE = (3, 32, 32)
 
 
-class Odd(nn.Module):
-    """With sizes that are computed, a tensor that is made, text as an argument, and a buffer."""
+class ComputedSizes(nn.Module):
+    """With computed sizes, a tensor that it creates, a string argument, and a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,15 +64,15 @@ class Conditional(nn.Module):
         return outputs
 
 
-def exported(network: nn.Module, path: Path, *, most: int | None = None) -> Path:
-    shapes = ({0: torch.export.Dim("batch", max=most)},)
+def exported(network: nn.Module, path: Path, *, batch_max: int | None = None) -> Path:
+    shapes = ({0: torch.export.Dim("batch", max=batch_max)},)
     network.requires_grad_(requires_grad=False)
     torch.export.save(torch.export.export(network, (torch.zeros(2, *SIZE),), dynamic_shapes=shapes), path)
     return path
 
 
-@pytest.mark.parametrize("kind", [Odd, Attentive, Conditional, thousand_classes])
-def test_a_program_gives_what_its_network_gives(tmp_path: Path, kind: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize("kind", [ComputedSizes, Attentive, Conditional, thousand_classes])
+def test_a_program_gives_the_same_as_its_network(tmp_path: Path, kind: Callable[[], nn.Module]) -> None:
     network = kind().eval()
     loaded = load_exported(exported(network, tmp_path / "program.pt2"), CPU)
     inputs = torch.rand(7, *SIZE)
@@ -80,62 +80,66 @@ def test_a_program_gives_what_its_network_gives(tmp_path: Path, kind: Callable[[
         torch.testing.assert_close(loaded(inputs), network(inputs))
 
 
-def test_what_tensors_a_program_makes_are_where_the_images_are(tmp_path: Path) -> None:
-    """Shown on a device that computes nothing, and is on every machine."""
-    loaded = load_exported(exported(Odd().eval(), tmp_path / "program.pt2"), torch.device("meta"))
+def test_a_program_creates_its_tensors_on_the_device(tmp_path: Path) -> None:
+    """On the device `meta`, which computes nothing and exists on every machine."""
+    loaded = load_exported(exported(ComputedSizes().eval(), tmp_path / "program.pt2"), torch.device("meta"))
     assert loaded(torch.rand(7, *SIZE, device="meta")).shape == (7, 5)
 
 
-@pytest.mark.parametrize(("most", "is_read"), [(32, False), (255, False), (256, True), (None, True)])
-def test_a_program_that_does_not_take_a_full_batch_is_told(tmp_path: Path, most: int | None, *, is_read: bool) -> None:
-    path = exported(Odd().eval(), tmp_path / "program.pt2", most=most)
-    if is_read:
+@pytest.mark.parametrize(("batch_max", "is_loaded"), [(32, False), (255, False), (256, True), (None, True)])
+def test_a_program_that_does_not_accept_a_full_batch_is_refused(
+    tmp_path: Path, batch_max: int | None, *, is_loaded: bool
+) -> None:
+    path = exported(ComputedSizes().eval(), tmp_path / "program.pt2", batch_max=batch_max)
+    if is_loaded:
         load_exported(path, CPU)
         return
-    with pytest.raises(ModelPackageError, match=rf"^{path}: takes at most {most} images at a time; export it for 256 "):
+    with pytest.raises(
+        ModelPackageError, match=rf"^{path}: accepts at most {batch_max} images at a time; export it for 256 "
+    ):
         load_exported(path, CPU)
 
 
 def with_graph(path: Path, graph: Any) -> Path:
-    """The program with another graph."""
-    given, packed = zipfile.ZipFile(io.BytesIO(path.read_bytes())), path.with_name("changed.pt2")
-    with zipfile.ZipFile(packed, "w") as written:
-        for name in given.namelist():
+    """A copy of a program with another graph."""
+    source, changed = zipfile.ZipFile(io.BytesIO(path.read_bytes())), path.with_name("changed.pt2")
+    with zipfile.ZipFile(changed, "w") as target:
+        for name in source.namelist():
             is_graph = name.endswith("models/model.json")
-            written.writestr(name, json.dumps(graph) if is_graph else given.read(name))
-    return packed
+            target.writestr(name, json.dumps(graph) if is_graph else source.read(name))
+    return changed
 
 
 def graph_of(path: Path) -> Any:
-    with zipfile.ZipFile(path) as packed:
-        (name,) = (name for name in packed.namelist() if name.endswith("models/model.json"))
-        return json.loads(packed.read(name))
+    with zipfile.ZipFile(path) as program:
+        (name,) = (name for name in program.namelist() if name.endswith("models/model.json"))
+        return json.loads(program.read(name))
 
 
-def texts(value: Any, key: str = "") -> Iterator[tuple[str, Callable[[str], None]]]:
-    """Each text below, by the name that it or its list has; and a way to put another in its place."""
+def strings(value: Any, key: str = "") -> Iterator[tuple[str, Callable[[str], None]]]:
+    """For each string within a value: the key that it or its list has, and a function that replaces it."""
     places = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for place, part in list(places):
         name = place if isinstance(place, str) else key
         if isinstance(part, str):
             yield name, partial(value.__setitem__, place)
-        yield from texts(part, name)
+        yield from strings(part, name)
 
 
-@pytest.mark.parametrize("kind_of_network", [Odd, Conditional])
-def test_no_text_in_a_graph_is_run(tmp_path: Path, kind_of_network: Callable[[], nn.Module]) -> None:
-    """Wherever code is put for a text, it is refused, or is no more than a text."""
+@pytest.mark.parametrize("kind_of_network", [ComputedSizes, Conditional])
+def test_no_string_in_a_graph_is_run(tmp_path: Path, kind_of_network: Callable[[], nn.Module]) -> None:
+    """Code in place of any string is refused, or stays a string."""
     path, mark = exported(kind_of_network().eval(), tmp_path / "program.pt2"), tmp_path / "mark"
     call = f"__import__('pathlib').Path({str(mark)!r}).touch()"
-    kinds = {name for name, _ in texts(graph_of(path))}
+    kinds = {name for name, _ in strings(graph_of(path))}
     refused = set[str]()
     for kind in sorted(kinds):
         for code in (call, f"a={call}", f"torch.{call}", f"a'); {call} #", f'a"); {call} #'):
             graph = graph_of(path)
-            for name, put in texts(graph):
+            for name, replace in strings(graph):
                 if name == kind:
-                    put(code)
-            with suppress(RuntimeError):  # as a text, it may be no argument that an operator takes
+                    replace(code)
+            with suppress(RuntimeError):  # as an argument, an operator may refuse the string
                 try:
                     load_exported(with_graph(path, graph), CPU)(torch.rand(2, *SIZE))
                 except ModelPackageError:
@@ -144,34 +148,34 @@ def test_no_text_in_a_graph_is_run(tmp_path: Path, kind_of_network: Callable[[],
     assert refused >= {"expr_str", "target", "name", "parameter_name", "in_spec", "out_spec"}
 
 
-def test_a_text_is_read_as_sympy_reads_it(tmp_path: Path) -> None:
-    """sympy joins lines first, so that a number after the end of one is a letter by its code."""
-    path, mark = exported(Odd().eval(), tmp_path / "program.pt2"), tmp_path / "mark"
+def test_a_size_is_parsed_as_sympy_parses_it(tmp_path: Path) -> None:
+    """sympy joins lines first, so that a number after a line break becomes an octal escape."""
+    path, mark = exported(ComputedSizes().eval(), tmp_path / "program.pt2"), tmp_path / "mark"
     code = f"s0==1 or __import__('pathlib').Path({str(mark)!r}).touch()"
     written = "'s" + "".join(f"\\\n{ord(letter):03o}" for letter in code[1:]) + "'"
     for size in (f"Abs({written})", f"Symbol({written})"):
         graph = graph_of(path)
-        for name, put in texts(graph):
+        for name, replace in strings(graph):
             if name == "expr_str":
-                put(size)
-        with pytest.raises(ModelPackageError, match="the graph has a size of"):
+                replace(size)
+        with pytest.raises(ModelPackageError, match="the graph contains the size"):
             load_exported(with_graph(path, graph), CPU)
         assert not mark.exists()
 
 
 @pytest.mark.parametrize("where", ["in_spec", "out_spec"])
 @pytest.mark.parametrize("wrapped", [lambda it: it, lambda it: [it], lambda it: {"metadata": it}])
-def test_names_of_what_goes_in_and_out_import_nothing(
+def test_names_of_inputs_and_outputs_import_nothing(
     tmp_path: Path, where: str, wrapped: Callable[[object], object]
 ) -> None:
-    """torch has a notation for an enum, which it imports."""
-    path = exported(Odd().eval(), tmp_path / "program.pt2")
+    """torch has a notation for enums, which it imports."""
+    path = exported(ComputedSizes().eval(), tmp_path / "program.pt2")
     graph, enum = graph_of(path), {"__enum__": True, "fqn": "antigravity:it", "name": "it"}
     spec = {"type": "builtins.dict", "context": json.dumps(wrapped(enum)), "children_spec": []}
-    for name, put in texts(graph):
+    for name, replace in strings(graph):
         if name == where:
-            put(json.dumps([1, spec]))
-    with pytest.raises(ModelPackageError, match="the network takes or gives what has the names"):
+            replace(json.dumps([1, spec]))
+    with pytest.raises(ModelPackageError, match="the network's input or output has the names"):
         load_exported(with_graph(path, graph), CPU)
     assert "antigravity" not in sys.modules
 
@@ -181,15 +185,15 @@ class Alternating(nn.Module):
         return pictures.mean((2, 3)) * (1 if pictures.shape[0] % 2 == 0 else 3)
 
 
-def test_a_network_for_some_sizes_of_a_batch_is_told(tmp_path: Path) -> None:
+def test_a_network_for_only_some_batch_sizes_is_refused(tmp_path: Path) -> None:
     path, shapes = tmp_path / "program.pt2", ({0: torch.export.Dim.AUTO},)
     torch.export.save(torch.export.export(Alternating(), (torch.zeros(2, *SIZE),), dynamic_shapes=shapes), path)
-    with pytest.raises(ModelPackageError, match=r"the network is for some sizes of a batch alone: .*\[0\] % 2\) == 0"):
+    with pytest.raises(ModelPackageError, match=r"the network accepts only some batch sizes: .*\[0\] % 2\) == 0"):
         load_exported(path, CPU)
 
 
-class Oddly(nn.Module):
-    """With names and sizes that are unusual, and are no code."""
+class UnusualNames(nn.Module):
+    """With names and sizes that are unusual but not code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +205,7 @@ class Oddly(nn.Module):
 
 
 def test_names_may_have_any_letters(tmp_path: Path) -> None:
-    network = Oddly()
+    network = UnusualNames()
     loaded = load_exported(exported(network, tmp_path / "program.pt2"), CPU)
     inputs = torch.rand(7, *SIZE)
     torch.testing.assert_close(loaded(inputs), network(inputs))
@@ -229,11 +233,11 @@ def test_names_may_have_any_letters(tmp_path: Path) -> None:
         "exec",
     ],
 )
-def test_what_is_no_operator_is_not_called(tmp_path: Path, operator: str) -> None:
-    path = exported(Odd().eval(), tmp_path / "program.pt2")
+def test_anything_but_an_operator_is_not_called(tmp_path: Path, operator: str) -> None:
+    path = exported(ComputedSizes().eval(), tmp_path / "program.pt2")
     graph = graph_of(path)
     graph["graph_module"]["graph"]["nodes"][0]["target"] = operator
-    with pytest.raises(ModelPackageError, match=f"the graph calls '{operator}', which is no operator that may be"):
+    with pytest.raises(ModelPackageError, match=f"the graph calls '{operator}', which is not an allowed operator"):
         load_exported(with_graph(path, graph), CPU)
 
 
@@ -250,21 +254,21 @@ def test_what_is_no_operator_is_not_called(tmp_path: Path, operator: str) -> Non
         "''",
     ],
 )
-def test_what_is_no_size_is_not_computed(tmp_path: Path, size: str) -> None:
-    path = exported(Odd().eval(), tmp_path / "program.pt2")
+def test_anything_but_a_size_is_not_evaluated(tmp_path: Path, size: str) -> None:
+    path = exported(ComputedSizes().eval(), tmp_path / "program.pt2")
     graph = graph_of(path)
-    for name, put in texts(graph):
+    for name, replace in strings(graph):
         if name == "expr_str":
-            put(size)
-    with pytest.raises(ModelPackageError, match=r"the graph has a size of .*, which could be code"):
+            replace(size)
+    with pytest.raises(ModelPackageError, match=r"the graph contains the size .*, which could be code"):
         load_exported(with_graph(path, graph), CPU)
 
 
 @pytest.mark.parametrize(
     "kind", ["collections.defaultdict", "torch.return_types.max", "collections.namedtuple", "anything"]
 )
-def test_only_tensors_go_in_and_out(tmp_path: Path, kind: str) -> None:
-    path = exported(Odd().eval(), tmp_path / "program.pt2")
+def test_inputs_and_outputs_are_only_tensors(tmp_path: Path, kind: str) -> None:
+    path = exported(ComputedSizes().eval(), tmp_path / "program.pt2")
     text = json.dumps(graph_of(path)).replace("builtins.dict", kind)
-    with pytest.raises(ModelPackageError, match=f"the network takes or gives a {kind}; only tensors may be"):
+    with pytest.raises(ModelPackageError, match=f"the network's input or output is a {kind}; only tensors are allowed"):
         load_exported(with_graph(path, json.loads(text)), CPU)

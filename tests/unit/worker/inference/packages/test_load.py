@@ -29,7 +29,7 @@ def shipped() -> Classifier:
 
 
 def package(folder: Path, weights: bytes, file_format: str, *, golden: bool = False) -> Path:
-    """A package of a reader's own: some weights beside a manifest."""
+    """A package named `mine` of these weights and the shipped manifest."""
     manifest = json.loads((SHIPPED / "manifest.json").read_text())
     manifest |= {"name": "mine", "version": None, "weights": {"file": "fmnist.weights.pth", "format": file_format}}
     if not golden:
@@ -44,12 +44,12 @@ def state_dict(tmp_path: Path, state: object) -> bytes:
     return (tmp_path / "state.pth").read_bytes()
 
 
-def weights_of_the_shipped() -> dict[str, torch.Tensor]:
+def shipped_weights() -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(SHIPPED / "fmnist-mlp.safetensors")
 
 
-def assert_says_the_same(one: Classifier, other: Classifier) -> None:
-    """But for the last digits of confidences: how each computes its forward was measured for itself."""
+def assert_same_results(one: Classifier, other: Classifier) -> None:
+    """Except for the last digits of confidences: each classifier chose its variant of the network by measuring."""
     uploads = list(samples().values())
     pairs = zip(one.classify(uploads, [10] * 30), other.classify(uploads, [10] * 30), strict=True)
     for outcome, expected in pairs:
@@ -59,32 +59,32 @@ def assert_says_the_same(one: Classifier, other: Classifier) -> None:
         np.testing.assert_allclose([p.confidence for p in outcome], [p.confidence for p in expected], atol=1e-6)
 
 
-def test_the_shipped_package_loads_and_knows_its_samples(shipped: Classifier) -> None:
+def test_the_shipped_package_loads_and_classifies_the_samples(shipped: Classifier) -> None:
     pictures = samples()
     outcomes = shipped.classify(list(pictures.values()), [1] * len(pictures))
-    right = 0
+    correct = 0
     for name, outcome in zip(pictures, outcomes, strict=True):
         assert isinstance(outcome, list)
         label = shipped.card.classes[outcome[0].class_index].lower().replace("/top", "").replace(" ", "-")
-        right += name.partition("-")[2] == f"{label}.png"
+        correct += name.partition("-")[2] == f"{label}.png"
     assert len(pictures) == 30
-    assert right >= 26
+    assert correct >= 26
 
 
-def test_a_readers_own_state_dict_is_served_as_the_same_network(tmp_path: Path, shipped: Classifier) -> None:
-    mine = load_package(package(tmp_path, state_dict(tmp_path, weights_of_the_shipped()), "state_dict"), LIMITS)
+def test_a_state_dict_is_loaded_as_the_same_network(tmp_path: Path, shipped: Classifier) -> None:
+    mine = load_package(package(tmp_path, state_dict(tmp_path, shipped_weights()), "state_dict"), LIMITS)
 
-    assert_says_the_same(mine, shipped)
+    assert_same_results(mine, shipped)
     assert mine.card.version == hashlib.sha256((tmp_path / "fmnist.weights.pth").read_bytes()).hexdigest()[:8]
 
 
-def test_a_state_dict_with_a_flatten_in_front_is_taken_too(tmp_path: Path, shipped: Classifier) -> None:
+def test_a_state_dict_of_a_network_with_a_flatten_in_front_is_loaded(tmp_path: Path, shipped: Classifier) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 10))
     renumbered = {"0": "1", "2": "3"}
-    shifted = {f"{renumbered[name[0]]}{name[1:]}": value for name, value in weights_of_the_shipped().items()}
+    shifted = {f"{renumbered[name[0]]}{name[1:]}": value for name, value in shipped_weights().items()}
     network.load_state_dict(shifted)
     mine = load_package(package(tmp_path, state_dict(tmp_path, network.state_dict()), "state_dict"), LIMITS)
-    assert_says_the_same(mine, shipped)
+    assert_same_results(mine, shipped)
 
 
 class _Bomb:
@@ -97,10 +97,10 @@ class _Bomb:
     [
         ({"weight": torch.zeros(2)}, "the network has 0.weight"),
         ({name: torch.zeros(3) for name in ("0.weight", "0.bias", "2.weight", "2.bias")}, "has the shape (3,)"),
-        ([1, 2, 3], "is no state dict, but a list"),
-        ({"epoch": 3, "model_state_dict": {}}, "is no state dict; it has the keys epoch, model_state_dict"),
-        (nn.Sequential(nn.Linear(784, 10)), "it is a whole model; save model.state_dict()"),
-        (_Bomb(), "cannot be read as state_dict: it holds more than tensors: builtins.exec"),
+        ([1, 2, 3], "not a state dict, but a list"),
+        ({"epoch": 3, "model_state_dict": {}}, "not a state dict; its keys are epoch, model_state_dict"),
+        (nn.Sequential(nn.Linear(784, 10)), "it is a whole model; save model.state_dict() instead"),
+        (_Bomb(), "cannot be read as state_dict: it contains more than tensors: builtins.exec"),
     ],
     ids=["other names", "other shapes", "a list", "a checkpoint", "a whole model", "a pickle that runs code"],
 )
@@ -113,33 +113,33 @@ def test_weights_of_another_kind_are_refused_in_one_line(tmp_path: Path, state: 
 
 @pytest.mark.parametrize("weights", [b"", b"no weights", bytes(range(256)), pickle.dumps(_Bomb())])
 @pytest.mark.parametrize("file_format", ["safetensors", "state_dict"])
-def test_files_that_are_no_weights_are_refused(tmp_path: Path, weights: bytes, file_format: str) -> None:
+def test_files_that_are_not_weights_are_refused(tmp_path: Path, weights: bytes, file_format: str) -> None:
     with pytest.raises(ModelPackageError, match=f"cannot be read as {file_format}: .") as raised:
         load_package(package(tmp_path, weights, file_format), LIMITS)
     assert str(raised.value).isprintable(), "one line, no colours"
     assert len(str(raised.value)) < len(str(tmp_path)) + 150
 
 
-def test_a_package_that_gets_its_golden_images_wrong_is_refused(tmp_path: Path) -> None:
-    weights = {name: -value for name, value in weights_of_the_shipped().items()}
+def test_a_package_with_other_results_for_its_golden_images_is_refused(tmp_path: Path) -> None:
+    weights = {name: -value for name, value in shipped_weights().items()}
     folder = package(tmp_path, safetensors.torch.save(weights), "safetensors", golden=True)
     (folder / "golden").mkdir()
     for image in (SHIPPED / "golden").iterdir():
         (folder / "golden" / image.name).write_bytes(image.read_bytes())
-    with pytest.raises(ModelPackageError, match="the manifest expects"):
+    with pytest.raises(ModelPackageError, match=r"classified as .*; the manifest expects"):
         load_package(folder, LIMITS)
 
 
 def test_a_missing_golden_image_is_named(tmp_path: Path) -> None:
-    folder = package(tmp_path, safetensors.torch.save(weights_of_the_shipped()), "safetensors", golden=True)
+    folder = package(tmp_path, safetensors.torch.save(shipped_weights()), "safetensors", golden=True)
     with pytest.raises(ModelPackageError, match=r"golden/trouser\.png: No such file"):
         load_package(folder, LIMITS)
 
 
 def test_an_image_gets_the_same_classes_alone_and_in_a_batch(shipped: Classifier) -> None:
     uploads = list(samples().values())
-    submit_concurrently = shipped.classify(uploads, [10] * 30)
-    for upload, outcome in zip(uploads, submit_concurrently, strict=True):
+    outcomes = shipped.classify(uploads, [10] * 30)
+    for upload, outcome in zip(uploads, outcomes, strict=True):
         (alone,) = shipped.classify([upload], [10])
         assert isinstance(alone, list)
         assert isinstance(outcome, list)
@@ -147,7 +147,7 @@ def test_an_image_gets_the_same_classes_alone_and_in_a_batch(shipped: Classifier
         np.testing.assert_allclose([p.confidence for p in alone], [p.confidence for p in outcome], atol=1e-6)
 
 
-def test_each_image_gets_as_many_classes_as_were_asked(shipped: Classifier) -> None:
+def test_each_image_gets_its_top_k_classes(shipped: Classifier) -> None:
     upload = next(iter(samples().values()))
     outcomes = shipped.classify([upload] * 3, [1, 3, 100])
     assert [len(outcome) for outcome in outcomes if isinstance(outcome, list)] == [1, 3, 10]
@@ -158,7 +158,7 @@ def test_each_image_gets_as_many_classes_as_were_asked(shipped: Classifier) -> N
 
 
 class _FailsOn(nn.Module):
-    """Raises, or gives NaN, where an input's first value is the marked one."""
+    """Raises an error, or returns NaN, for an input whose first value is the marked one."""
 
     def __init__(self, marked: float, *, with_nan: bool) -> None:
         super().__init__()
@@ -173,24 +173,24 @@ class _FailsOn(nn.Module):
         return logits
 
 
-def test_a_network_that_puts_out_nan_is_refused(tmp_path: Path) -> None:
-    """It was trained until it diverged, say, and would fail each image."""
-    state = weights_of_the_shipped()
+def test_a_network_whose_output_is_nan_is_refused(tmp_path: Path) -> None:
+    """Its training has diverged, for example; every image would fail."""
+    state = shipped_weights()
     state["0.bias"][0] = float("nan")
-    with pytest.raises(ModelPackageError, match=r"fmnist.weights.pth: the network puts out no numbers, but NaN$"):
+    with pytest.raises(ModelPackageError, match=r"fmnist.weights.pth: the network's output is NaN$"):
         load_package(package(tmp_path, safetensors.torch.save(state), "safetensors"), LIMITS)
 
 
-def test_a_network_whose_confidences_are_none_is_refused(tmp_path: Path) -> None:
-    folder = package(tmp_path, safetensors.torch.save(weights_of_the_shipped()), "safetensors")
+def test_a_network_whose_outputs_are_not_confidences_is_refused(tmp_path: Path) -> None:
+    folder = package(tmp_path, safetensors.torch.save(shipped_weights()), "safetensors")
     manifest = json.loads((folder / "manifest.json").read_text()) | {"output": {"activation": "none"}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    message = r"output.activation: with 'none' the network must put out confidences, from 0 to 1; it has one of -?\d"
+    message = r"output.activation: with 'none', the network's output must be confidences from 0 to 1; one is -?\d"
     with pytest.raises(ModelPackageError, match=message):
         load_package(folder, LIMITS)
 
 
-def test_a_network_may_put_out_bfloat16(shipped: Classifier, shirt: bytes) -> None:
+def test_a_network_may_return_bfloat16(shipped: Classifier, shirt: bytes) -> None:
     class Half(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return torch.arange(10.0).expand(len(inputs), 10).bfloat16()
@@ -202,7 +202,7 @@ def test_a_network_may_put_out_bfloat16(shipped: Classifier, shirt: bytes) -> No
 
 
 @pytest.mark.parametrize("with_nan", [True, False])
-def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, with_nan: bool) -> None:
+def test_an_image_on_which_the_network_fails_does_not_affect_others(shipped: Classifier, *, with_nan: bool) -> None:
     marked = encode(Image.new("L", (28, 28), 0), "PNG")
     other = encode(Image.new("L", (28, 28), 255), "PNG")
     broken = Classifier(_FailsOn(1.0, with_nan=with_nan), shipped.card, BOOK, Head(Output(), 10), LIMITS)
@@ -211,4 +211,6 @@ def test_an_image_on_which_the_model_fails_fails_alone(shipped: Classifier, *, w
 
     assert outcomes[1] == Failure(ItemCode.MODEL_FAILED)
     assert outcomes[0] == [(0, np.float32(0.1))]
-    assert outcomes[2] == [(0, np.float32(0.1)), (1, np.float32(0.1))], "of equal classes the first ones"
+    assert outcomes[2] == [(0, np.float32(0.1)), (1, np.float32(0.1))], (
+        "of classes with equal confidences, the first ones"
+    )

@@ -1,4 +1,4 @@
-"""What a training was like, as pictures for the docs."""
+"""Plots of a training, for the docs."""
 
 import csv
 from pathlib import Path
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from training.data import CLASSES
 
-rcParams["svg.hashsalt"] = "darkroom"  # the same picture is the same file
+rcParams["svg.hashsalt"] = "darkroom"  # the same plot gives the same bytes
 
 
-def _write(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
 
 
 def learning_curve(log: Path, path: Path) -> None:
-    """Losses and held-out accuracy by epoch, from the CSV that `training.fit` has written."""
+    """Losses and held-out accuracy by epoch, from the CSV file of `training.fit`."""
     with log.open() as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     epochs = [row["epoch"] for row in rows]
@@ -31,13 +31,13 @@ def learning_curve(log: Path, path: Path) -> None:
     accuracy.plot(epochs, [100 * row["held_out_accuracy"] for row in rows])
     accuracy.set(xlabel="epoch", ylabel="held out, % right", ylim=(85, 97))
     accuracy.grid(alpha=0.3)
-    _write(figure, path)
+    _save(figure, path)
 
 
-def confusion_matrix(labels: NDArray[np.int64], answers: NDArray[np.int64], path: Path) -> None:
-    """How many images of each class were given which."""
+def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], path: Path) -> None:
+    """How many images of each class were classified as which class."""
     counts = np.zeros((len(CLASSES), len(CLASSES)), int)
-    np.add.at(counts, (labels, answers), 1)
+    np.add.at(counts, (labels, predicted), 1)
     figure = Figure(figsize=(6.5, 6))
     axes = figure.subplots()
     axes.imshow(np.sqrt(counts), cmap="Blues")
@@ -48,4 +48,4 @@ def confusion_matrix(labels: NDArray[np.int64], answers: NDArray[np.int64], path
     axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=45, ha="right")
     axes.set_yticks(range(len(CLASSES)), CLASSES)
     axes.set(xlabel="answer", ylabel="label")
-    _write(figure, path)
+    _save(figure, path)
