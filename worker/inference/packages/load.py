@@ -155,6 +155,6 @@ def _check_golden(classifier: Classifier, manifest: Manifest, folder: Path, tole
         name = manifest.classes[outcome[0].class_index]
         if name != golden.class_name or abs(outcome[0].confidence - golden.confidence) > tolerance:
             raise ModelPackageError(
-                f"{folder / golden.file}: classified as {name} at {outcome[0].confidence:.4f}; "
+                f"{folder / golden.file}: gives {name} at {outcome[0].confidence:.4f}; "
                 f"the manifest expects {golden.class_name} at {golden.confidence:.4f}"
             )

@@ -126,7 +126,7 @@ def test_a_package_with_other_results_for_its_golden_images_is_refused(tmp_path:
     (folder / "golden").mkdir()
     for image in (SHIPPED / "golden").iterdir():
         (folder / "golden" / image.name).write_bytes(image.read_bytes())
-    with pytest.raises(ModelPackageError, match=r"classified as .*; the manifest expects"):
+    with pytest.raises(ModelPackageError, match=r"gives .*; the manifest expects"):
         load_package(folder, LIMITS)
 
 
