@@ -126,8 +126,8 @@ class StoreClient:
 
     async def _on_connect(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
         _, secret, now, *_ = await execute(
-            ("SET", keys.SIGNING, secrets.token_bytes(32), "NX"),
-            ("GET", keys.SIGNING),
+            ("SET", keys.SIGNING_KEY, secrets.token_bytes(32), "NX"),
+            ("GET", keys.SIGNING_KEY),
             ("TIME",),
             *(("SCRIPT", "LOAD", self._scripts[name].source) for name in _API_SCRIPTS),
         )

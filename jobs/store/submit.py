@@ -22,6 +22,7 @@ from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
 from jobs.store import keys
 from jobs.store.client import StoreClient, is_noscript
 from jobs.store.job_hash import job_key, upload_key
+from jobs.store.keys import FIELDS
 from jobs.store.pipeline import NotSent, OutcomeUnknown
 from jobs.store.upload_budget import UploadBudget
 from jobs.store.wire import Command, Reply
@@ -300,7 +301,9 @@ class Submitter:
         """After an ambiguous timeout: past the deadline the script refuses, so what stands then is the outcome."""
         await asyncio.sleep(max(0.0, deadline_ms - self._client.now_ms()) / 1000 + _RESOLVE_MARGIN_SECONDS)
         try:
-            time, accepted_ms = await self._client.commits.execute(("TIME",), ("HGET", job_key(job_id), "a"))
+            time, accepted_ms = await self._client.commits.execute(
+                ("TIME",), ("HGET", job_key(job_id), FIELDS["accepted_ms"])
+            )
         except (NotSent, OutcomeUnknown):
             time, accepted_ms = None, None
         if isinstance(accepted_ms, bytes):
