@@ -132,8 +132,8 @@ def test_a_worker_that_is_connected_but_deaf_to_doorbells_exits(stack: Stack, tm
     script = tmp_path / "deaf.py"
     script.write_text(DEAF)
     with worker_of(stack, script, WATCHDOG_SECONDS="8") as worker:
-        wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
-        stack.redis.lpush(keys.QUEUE + MODEL, stack.redis.get(keys.BELL + MODEL) or b"")
+        wait_until(lambda: stack.redis.zcard(keys.HEARTBEATS + MODEL) == 1, what="a ready child")
+        stack.redis.lpush(keys.QUEUE + MODEL, stack.redis.get(keys.DOORBELL_TEMPLATE + MODEL) or b"")
         assert worker.wait() == 1
         line = "darkroom worker: doorbells wait, and this worker has taken none for 8 s"
         assert worker.output().splitlines()[-1] == line
@@ -162,7 +162,7 @@ def test_a_child_whose_worker_was_killed_ends_though_it_hangs(stack: Stack, tmp_
     script.write_text(HUNG)
     limits = {"TASK_TIME_LIMIT_SECONDS": "5", "WATCHDOG_SECONDS": "20"}
     with worker_of(stack, script, **limits) as worker, httpx.Client(base_url=stack.api().url) as client:
-        wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
+        wait_until(lambda: stack.redis.zcard(keys.HEARTBEATS + MODEL) == 1, what="a ready child")
         assert client.post("/v1/jobs", content=shirt, headers=PNG).status_code == 202
         wait_until(lambda: stack.redis.zcard(keys.LEASES), what="its lease")
         (child,) = spawned_by(worker.pid)
@@ -218,7 +218,7 @@ async def test_they_are_left_to_a_newer_version_only_when_it_was_ready_for_a_whi
 @pytest.mark.parametrize("ends_in_ms", [-1, 3_600_000], ids=["it has ended", "the clock was set back"])
 async def test_a_presence_of_another_time_is_none(store: Store, make_reaper: MakeReaper, ends_in_ms: int) -> None:
     seconds, _ = store.redis.time()
-    store.redis.zadd(keys.SERVING + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
     seen = list[frozenset[str]]()
     reaper = make_reaper(heard=seen)
     for _ in range(5):
@@ -245,7 +245,7 @@ async def test_a_worker_that_is_told_to_stop_shows_no_presence_and_asks_for_noth
     reaper.ending()
     reaper._scan()
     assert seen == []
-    assert store.redis.zcard(keys.SERVING + MODEL) == 0
+    assert store.redis.zcard(keys.HEARTBEATS + MODEL) == 0
 
 
 @pytest.mark.parametrize("sign", ["it takes doorbells", "its children hold leases"])
@@ -319,7 +319,7 @@ async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
         await eventually(
             lambda: store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] > scans + 2, what="further sweeps"
         )
-        assert not store.redis.exists(keys.FAULTS)
+        assert not store.redis.exists(keys.LOAD_ERRORS)
     finally:
         store.redis.config_set("maxmemory", maxmemory)
-    await eventually(lambda: store.redis.exists(keys.FAULTS), what="what is said once there is room")
+    await eventually(lambda: store.redis.exists(keys.LOAD_ERRORS), what="what is said once there is room")

@@ -13,7 +13,7 @@ from jobs.codec import pack_upload, unpack_retained
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
-from jobs.store.job_hash import job_key
+from jobs.store.job_hash import chunk_field, job_key
 from jobs.store.scripts import load_scripts
 from tests.support.pictures import bad_pictures, good_pictures, samples
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
@@ -117,7 +117,7 @@ async def test_a_slice_ends_in_time_and_rings_for_what_is_left(
 ) -> None:
     for _ in range(10):
         await store.submit(shirt)
-    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
 
     make_claim_loop(slice_seconds=1e-6, batch_items=4).serve("task", MODEL)
 
@@ -168,8 +168,8 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one
     assert done == [(0, 60), (0, 120), (4, 180)]
     job = await store.get(job_id)
     assert (job.succeeded, job.failed) == (3, 1)
-    assert not store.redis.hexists(job_key(job_id), "x0"), "nothing was charged"
-    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z"))
+    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "nothing was charged"
+    assert store.stat("records") == store.record_bytes(job_id)
 
 
 async def test_a_poison_does_not_undo_what_was_done_before_it(
@@ -426,9 +426,9 @@ async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
         assert not store.redis.exists(keys.SUSPECTS + MODEL)
 
     assert (leases, clock) == (3, 90), "an image a lease, and none twice"
-    assert not store.redis.hexists(job_key(job_id), "x0"), "nothing was charged"
+    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "nothing was charged"
     assert all(isinstance(outcome, list) for outcome in await outcomes_of(store, job_id))
-    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z") or 0)
+    assert store.stat("records") == store.record_bytes(job_id)
 
 
 async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
@@ -445,7 +445,7 @@ async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
     begin_with_bulk(make_claim_loop(bulk_slice_seconds=SMALLEST, slice_seconds=1e-6)).serve("task", MODEL)
 
     assert (await store.get(bulk)).state is JobState.COMPLETED
-    assert not store.redis.hexists(job_key(bulk), "x0")
+    assert not store.redis.hexists(job_key(bulk), chunk_field("failure_counts", 0))
     assert store.redis.llen(keys.SUSPECTS + MODEL) == 1
     assert store.redis.exists(keys.LEASES) == 0
 
@@ -529,7 +529,7 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
 
     _, passing, lasting = await outcomes_of(store, job_id)
     assert (passing, lasting) == (Failure(ItemCode.WORKER_CRASHED), Failure(ItemCode.NOT_AN_IMAGE))
-    kept = store.redis.hget(job_key(job_id), "b0")
+    kept = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
     assert kept is not None
     assert unpack_retained(kept) == {1: b"poison"}
 
@@ -566,7 +566,7 @@ async def test_a_worker_that_is_ending_keeps_its_leases_and_shows_no_presence(
             lambda: (store.redis.zscore(keys.LEASES, token) or 0) > before + 500, what="half a second of renewals"
         )
     keeper.stop()
-    assert not store.redis.exists(keys.SERVING + MODEL)
+    assert not store.redis.exists(keys.HEARTBEATS + MODEL)
 
 
 async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store: Store, valkey: Valkey) -> None:
@@ -577,10 +577,12 @@ async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store
     store.redis.config_set("maxmemory", 1)
     with keeper.renewing(token):
         keeper.start()
-        shown = await eventually(lambda: store.redis.zscore(keys.SERVING + MODEL, f"{MODEL}@1|boot|1"), what="presence")
+        shown = await eventually(
+            lambda: store.redis.zscore(keys.HEARTBEATS + MODEL, f"{MODEL}@1|boot|1"), what="presence"
+        )
         end = store.redis.zscore(keys.LEASES, token) or 0
         await eventually(
             lambda: (store.redis.zscore(keys.LEASES, token) or 0) > end + 1000, what="a second of renewals"
         )
     keeper.stop()
-    assert (store.redis.zscore(keys.SERVING + MODEL, f"{MODEL}@1|boot|1") or 0) > shown
+    assert (store.redis.zscore(keys.HEARTBEATS + MODEL, f"{MODEL}@1|boot|1") or 0) > shown

@@ -121,7 +121,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, serv
         b"image 2",
     ]
     assert (entry.items, entry.upload_bytes, entry.by_reference) == (5, len(upload), False)
-    assert store.stat("uploads") == len(upload) + keys.CHUNK_BYTES
+    assert store.stat("uploads") == len(upload) + keys.UPLOAD_KEY_BYTES
     store.finish(lease)
     assert (await store.get(job_id)).state is JobState.COMPLETED
     assert (store.stat("uploads"), store.stat(f"pending:{OWNER}")) == (0, 0)
@@ -351,7 +351,7 @@ async def test_a_webhook_that_fails_is_called_again_with_the_same_words(store: S
     assert webhook.state is WebhookState.DELIVERED
     assert len(set(site.bodies)) == 1
     assert len({request.headers["webhook-id"] for request in site.requests}) == 1
-    assert store.stat("records") >= int(store.redis.hget(job_key(job_id), "z"))
+    assert store.stat("records") >= store.record_bytes(job_id)
 
 
 @pytest.mark.parametrize(
@@ -405,14 +405,14 @@ async def test_a_webhook_is_given_up_in_the_end(store: Store, serve: Serve, site
     await serve(webhook_backoff_seconds=[30], webhook_give_up_seconds=29)
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert webhook.state is WebhookState.GAVE_UP
-    assert store.redis.zcard(keys.HOOKS) == 0
+    assert store.redis.zcard(keys.WEBHOOKS_DUE) == 0
 
 
 async def test_the_secret_of_an_owner_may_come_back(store: Store, serve: Serve, site: Site) -> None:
     job_id = await ended(store, site.answers("/hook"))
     await serve(webhook_secrets={})
     assert site.requests == []
-    store.redis.zadd(keys.HOOKS, {job_id: 1})
+    store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
     await serve()
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert [attempt.outcome for attempt in webhook.attempts] == ["no_secret", 200]
@@ -425,7 +425,7 @@ async def test_a_webhook_whose_caller_died_is_called_by_another(
     assert [due.job.id for due in outbound.take_webhooks(10, seconds=30)] == [job_id]
     await serve()
     assert site.requests == [], "it belongs to the one that took it"
-    store.redis.zadd(keys.HOOKS, {job_id: 1})
+    store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
     await serve()
     assert site.asked("/hook") == 1
 
@@ -436,11 +436,11 @@ async def test_the_last_twenty_attempts_are_kept_and_their_room_is_counted(
     job_id = await ended(store, site.answers("/hook", 500))
     before = store.stat("records")
     for _ in range(22):
-        store.redis.zadd(keys.HOOKS, {job_id: 1})
+        store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
         await serve()
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert len(webhook.attempts) == 20
-    size = len(store.redis.hget(job_key(job_id), "ha"))
+    size = len(store.redis.hget(job_key(job_id), keys.FIELDS["webhook_attempts"]))
     assert size <= store.stat("records") - before <= size * 1.2 + 1
 
 
@@ -453,7 +453,7 @@ async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
     before = store.keys()
     outbound.record_attempt(due.job.id, Attempt(1, 500, 1), again_seconds=5)
     assert store.keys() == before
-    assert store.redis.zcard(keys.HOOKS) == 0
+    assert store.redis.zcard(keys.WEBHOOKS_DUE) == 0
 
 
 async def test_webhooks_that_hang_do_not_keep_images_waiting(
@@ -479,7 +479,7 @@ async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
 
 
 async def test_a_doorbell_rings_for_a_webhook_that_is_due(store: Store, outbound: OutboundStore) -> None:
-    store.redis.set(keys.BELL + FETCH, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + FETCH, "ring BELLID")
     outbound.ring_for_webhooks()
     assert store.redis.llen(keys.QUEUE + FETCH) == 0
     await ended(store, "http://example.com/")
