@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worker.outbound.store import open_outbound_store
-from worker.reaper import Reaper
+from worker.reaper.reaper import Reaper
 from worker.settings import LeasingSettings
+from worker.store import open_outbound_store
 
 
 class OutboundReaper(Reaper):
@@ -20,6 +20,6 @@ class OutboundReaper(Reaper):
         super().__init__(settings, models, worker_id, give_up, **more)
         self._outbound_store = open_outbound_store(settings)
 
-    def _scan(self) -> None:
+    def run_once(self) -> None:
         self._outbound_store.ring_for_webhooks()
-        super()._scan()
+        super().run_once()

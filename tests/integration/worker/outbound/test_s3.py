@@ -60,7 +60,7 @@ async def test_a_bucket_that_is_not_allowed_is_not_asked(s3: S3) -> None:
 
 async def test_an_s3_that_refuses_denies() -> None:
     async with serving_site() as site:
-        site.answers("/photos/a.png", 403)
+        site.responds("/photos/a.png", 403)
         elsewhere = S3(site.url)
         assert await fetch(elsewhere, "s3://photos/a.png") is ItemCode.FETCH_DENIED
 
