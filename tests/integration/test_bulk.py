@@ -1,4 +1,4 @@
-"""Bulk jobs through real processes: more than fits into memory, and nothing left behind."""
+"""Bulk jobs through real processes: more bytes than Redis has memory, and nothing left behind."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ MEMORY = 64 << 20
 
 
 async def tar_of(image: bytes, count: int) -> AsyncIterator[bytes]:
-    """An archive that is nowhere whole."""
+    """An archive that is never in memory as a whole."""
     for number in range(count):
         entry = tarfile.TarInfo(f"{number:06}.jpg")
         entry.size = len(image)
@@ -40,7 +40,7 @@ async def ended(client: aiohttp.ClientSession, path: str) -> dict[str, Any]:
 
 
 async def test_five_times_redis_memory_goes_through_it_and_nothing_is_lost(tmp_path: Path, shirt: bytes) -> None:
-    """Three streams are read as fast as the workers drain them, while single uploads find room all the time."""
+    """Three streams are read as fast as the workers drain them; single uploads are accepted all the time."""
     image = encode(photo(shirt, size=(640, 480)), "JPEG", quality=95)
     each = 5 * MEMORY // len(image) // 3 + 1
     with Stack(tmp_path, maxmemory_bytes=MEMORY) as stack:
@@ -75,7 +75,7 @@ async def test_five_times_redis_memory_goes_through_it_and_nothing_is_lost(tmp_p
 async def test_the_api_dies_in_the_middle_of_a_stream_whose_job_is_found_again_and_ends(
     tmp_path: Path, shirt: bytes
 ) -> None:
-    """With its deadline cut to about 6 s: it waits for no byte and no room for long."""
+    """Its deadline is about 6 s here: it waits neither for bytes nor for the upload budget for long."""
     settings = {"UPLOAD_IDLE_SECONDS_MAX": "0.2", "ROOM_WAIT_SECONDS_MAX": "0.2", "SUBMIT_DEADLINE_SECONDS": "0.5"}
     data = make_tar({f"{n}.png": shirt for n in range(300)})
     headers = TAR | {"Idempotency-Key": "mine"}
@@ -141,7 +141,9 @@ async def test_every_key_has_a_time_to_live_or_a_job_that_leads_to_it(bulk_stack
         async with client.delete(done[1]) as answer:
             assert answer.status == 204
 
-        worker.signal(signal.SIGSTOP)  # it takes no bells: what comes now waits, once its children are idle
+        worker.signal(
+            signal.SIGSTOP
+        )  # it takes no doorbells: jobs submitted from now on wait, once its children are idle
         waiting = [await post("/v1/jobs", tar, **kinds) for _ in range(3)]
         await post(f"{waiting[0]}/cancel")
         async with client.delete(waiting[1]) as answer:
@@ -149,11 +151,11 @@ async def test_every_key_has_a_time_to_live_or_a_job_that_leads_to_it(bulk_stack
         wait_until(lambda: not unreachable(stack.redis, owner=OWNER), what="the sweep of what was canceled and deleted")
         worker.signal(signal.SIGCONT)
 
-        # All of it deleted, nothing is left of any job.
+        # After all jobs are deleted, nothing is left of any of them.
         async with client.get("/v1/jobs?limit=1000") as answer:
             for job in (await answer.json())["jobs"]:
                 async with client.delete(job["links"]["self"]) as gone:
                     assert gone.status == 204
     patterns = (keys.JOB, keys.UPLOAD, keys.KEYED, keys.OWNED, keys.LEASE, keys.READY)
     wait_until(lambda: not any(stack.redis.keys(f"{p}*") for p in patterns), what="the end of every key of a job")
-    wait_until(lambda: stack.stat("uploads") == stack.stat(f"pending:{OWNER}") == 0, what="counters at nought")
+    wait_until(lambda: stack.stat("uploads") == stack.stat(f"pending:{OWNER}") == 0, what="counters at zero")

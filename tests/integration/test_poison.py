@@ -1,4 +1,4 @@
-"""Images that kill whoever looks at them: each is tried three times at most, fails alone, and can be sent again."""
+"""Images that kill the process that decodes them: each has three tries, fails alone, and can be sent again."""
 
 import asyncio
 import sys
@@ -41,7 +41,7 @@ class PoisonWorker(Worker):
 
 
 def classes_of(images: list[bytes]) -> list[str]:
-    """What the model says of them, called in this process."""
+    """The classes that the model gives them, called in this process."""
     classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     outcomes = classifier.classify(images, [1] * len(images))
     return [classifier.card.classes[outcome[0].class_index] for outcome in outcomes if isinstance(outcome, list)]
@@ -85,7 +85,7 @@ async def test_a_poison_fails_alone(stack: Stack, tmp_path: Path, kind: str, cod
     upload = [*healthy[:20], poison, *healthy[20:]]
     api = stack.api()
     async with load_client(api.url) as client:
-        # All of it waits when the worker comes, so that the poison shares its batch with all others.
+        # All images wait when the worker starts, so that the poison shares its batch with all others.
         job = await submit_form(client, upload)
         singles = []
         for image in healthy[:10]:
