@@ -41,7 +41,7 @@ async def send(url: str, seeds: range, answers: Counter[str]) -> None:
 
 async def ended(service: Darkroom) -> None:
     """Wait until the worker has done with all images; nobody fetches those by reference."""
-    waiting = [f"{keys.RING}fmnist-mlp:{lane}" for lane in "ib"]
+    waiting = [f"{keys.ROTATION}fmnist-mlp:{lane}" for lane in "ib"]
     async with asyncio.timeout(120):
         while service.stack.redis.exists(*waiting, keys.LEASES):
             await asyncio.sleep(0.1)

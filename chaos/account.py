@@ -34,11 +34,11 @@ class Account:
     def look(self) -> None:
         """Read about jobs that are new, and about those that had not ended."""
         redis = self._fleet.redis
-        new = redis.zrange(keys.OWNED + OWNER, f"({self._seen}", "+inf", byscore=True, withscores=True)
+        new = redis.zrange(keys.OWNER_JOBS + OWNER, f"({self._seen}", "+inf", byscore=True, withscores=True)
         ids = [*self._live, *(job_id for job_id, _ in new)]
         pipeline = redis.pipeline(transaction=False)
         for job_id in ids:
-            pipeline.hmget(job_key(job_id), "s", "n")
+            pipeline.hmget(job_key(job_id), keys.FIELDS["state"], keys.FIELDS["items"])
         for job_id, (state, items) in zip(ids, pipeline.execute(), strict=True):
             self.items[job_id] = int(items) if state else self.items.get(job_id, 0)
             (self._live.add if state in LIVE else self._live.discard)(job_id)
@@ -67,7 +67,7 @@ class Account:
     def left_over(self) -> list[str]:
         """What is still there after the time to live of all; empty where nothing is."""
         redis, wrong = self._fleet.redis, list[str]()
-        for kind in (keys.JOB, keys.UPLOAD, keys.KEYED, keys.LEASE):
+        for kind in (keys.JOB, keys.UPLOAD, keys.IDEMPOTENCY_KEY, keys.LEASED_CHUNKS):
             if left := redis.keys(f"{kind}*"):
                 wrong.append(f"{len(left)} keys {kind}*")
         if records := self._fleet.stat("records"):

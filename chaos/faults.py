@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 
 from chaos.fleet import Fleet, signal_tree
 from chaos.load import Load
+from jobs.records import STATE_OF_CODE, ChunkRef
 from jobs.store import keys
-from jobs.store.job_hash import job_key
+from jobs.store.job_hash import chunk_field, job_key
 from tests.support.processes import Process, Worker
 
 MODEL = "fmnist-mlp"
@@ -74,8 +75,10 @@ class Ground:
         def done() -> bool:
             try:
                 for entry in held.entries:
-                    record = self.fleet.redis.hmget(job_key(entry[:16]), "s", f"r{int.from_bytes(entry[16:20], 'big')}")
-                    if record[0] in (b"o", b"q", b"r") and record[1] is None:
+                    ref = ChunkRef.unpack(entry)
+                    names = (keys.FIELDS["state"], chunk_field("results", ref.chunk))
+                    state, results = self.fleet.redis.hmget(job_key(ref.job_id), *names)
+                    if state is not None and not STATE_OF_CODE[state].ended and results is None:
                         return False
             except RedisError:
                 return False
@@ -98,7 +101,7 @@ class Ground:
                 if int(token.split(b"|")[2]) not in pids:
                     continue
                 stop(signal.SIGSTOP)
-                entries = list(redis.smembers(keys.LEASE.encode() + token))
+                entries = list(redis.smembers(keys.LEASED_CHUNKS.encode() + token))
                 if entries:
                     return FollowedStreams(token, entries)
                 stop(signal.SIGCONT)
@@ -322,10 +325,10 @@ async def queue_emptied(ground: Ground) -> float:
 
 
 async def doorbells_doubled(ground: Ground) -> float:
-    template = ground.fleet.redis.get(keys.BELL + MODEL)
+    template = ground.fleet.redis.get(keys.DOORBELL_TEMPLATE + MODEL)
     if template is None:
         raise NotInjected("no worker has registered its doorbell")
-    bell = template.replace(keys.BELL_PLACEHOLDER.encode(), b"the-same-id")
+    bell = template.replace(keys.DOORBELL_PLACEHOLDER.encode(), b"the-same-id")
     since = time.monotonic()
     for _ in range(20):
         await asyncio.to_thread(ground.fleet.redis.lpush, QUEUE, *[bell] * 20)
@@ -335,10 +338,10 @@ async def doorbells_doubled(ground: Ground) -> float:
 
 async def old_doorbells(ground: Ground) -> float:
     """Of a version whose task had another name, or other arguments, or that wrote something else altogether."""
-    template = ground.fleet.redis.get(keys.BELL + MODEL)
+    template = ground.fleet.redis.get(keys.DOORBELL_TEMPLATE + MODEL)
     if template is None:
         raise NotInjected("no worker has registered its doorbell")
-    message = json.loads(template.replace(keys.BELL_PLACEHOLDER.encode(), b"an-old-id"))
+    message = json.loads(template.replace(keys.DOORBELL_PLACEHOLDER.encode(), b"an-old-id"))
     renamed = message | {"headers": message["headers"] | {"task": "classify_batch"}}
     emptied = message | {"body": "W1tdLCB7fSwge31d"}  # [[], {}, {}]
     since = time.monotonic()

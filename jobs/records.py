@@ -12,7 +12,7 @@ CHUNK_BYTES_MAX = 4 << 20  # one larger item is a chunk alone
 REFERENCES_MAX = 8  # URLs of one chunk: each becomes an image of up to the largest size
 TOP_K_MAX = 100
 UNFAMILIAR = "unfamiliar"  # the warning in a result
-_BY_REFERENCE = 0x8000  # in an entry's number of items
+BY_REFERENCE = 0x8000  # in the number of items of a chunk reference
 
 
 class JobState(StrEnum):
@@ -89,13 +89,13 @@ class ChunkRef(NamedTuple):
     """Whether its upload holds URLs, to be fetched first."""
 
     def pack(self) -> bytes:
-        items = self.items | (_BY_REFERENCE if self.by_reference else 0)
+        items = self.items | (BY_REFERENCE if self.by_reference else 0)
         return self.job_id + struct.pack(">IHI", self.chunk, items, self.upload_bytes)
 
     @classmethod
     def unpack(cls, data: bytes) -> "ChunkRef":
         chunk, items, upload_bytes = struct.unpack(">IHI", data[16:])
-        return cls(data[:16], chunk, items & ~_BY_REFERENCE, upload_bytes, bool(items & _BY_REFERENCE))
+        return cls(data[:16], chunk, items & ~BY_REFERENCE, upload_bytes, bool(items & BY_REFERENCE))
 
 
 @dataclass(frozen=True, slots=True)

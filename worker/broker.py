@@ -12,7 +12,7 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.transport import redis
 
-from worker.outage_log import OutageLog
+from jobs.outage_log import OutageLog
 
 RECONNECT_SECONDS = 1
 
@@ -41,7 +41,7 @@ class DoorbellConnection(Connection):
         **options: Any,
     ) -> "DoorbellConnection":
         """Try to connect each second, where Celery would wait for up to 30 s between two attempts."""
-        outage = OutageLog("doorbells")
+        outage = OutageLog("doorbells: waiting for Redis")
         steps = {"interval_start": RECONNECT_SECONDS, "interval_step": 0, "interval_max": RECONNECT_SECONDS}
         self._ensure_connection(lambda error, _: outage.failed(error), max_retries, **steps, **options)
         outage.recovered()

@@ -16,13 +16,13 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of
+from jobs.outage_log import OutageLog
 from jobs.settings import load
 from jobs.store.doorbell import queue_of
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
 from worker.broker import DoorbellAMQP
 from worker.lifecycle import WorkerKind, WorkerLifecycle
-from worker.outage_log import OutageLog
 from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
 from worker.store import open_lease_store
@@ -159,7 +159,7 @@ def _configure_logging() -> None:
 
 def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None:
     check_server(settings)
-    outage = OutageLog("worker")
+    outage = OutageLog("worker: waiting for Redis")
     while True:
         try:
             introduce()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from worker.outage_log import OutageLog
+from jobs.outage_log import OutageLog
 from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
 from worker.store import open_lease_store
@@ -53,7 +53,7 @@ class LeaseRenewer(threading.Thread):
 
     def run(self) -> None:
         parent = os.getppid()
-        outage = OutageLog(f"lease renewer of {os.getpid()}")
+        outage = OutageLog(f"lease renewer of {os.getpid()}: waiting for Redis")
         while True:
             tokens, orphaned = self._renewable(), os.getppid() != parent
             if orphaned and not tokens:  # its work is done, or it hangs

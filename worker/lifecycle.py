@@ -51,7 +51,6 @@ class WorkerKind:
     open_child_error: str
     """Describes a failure of `open_child`."""
     task: str = TASK
-    reaper: type[Reaper] = Reaper
     load_errors: Mapping[str, str] = field(default_factory=dict)
     """Models that cannot be served, with the reasons that the main process has found."""
 
@@ -79,7 +78,7 @@ class WorkerLifecycle:
             # reaper repeats it at each scan.
             sender.hub.call_soon(_consume_from, sender, frozenset(map(queue_of, models)))
 
-        self._reaper = self._kind.reaper(
+        self._reaper = Reaper(
             self._settings,
             self._kind.models,
             self._worker_id,

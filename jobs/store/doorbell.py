@@ -14,7 +14,7 @@ from kombu.messaging import Producer
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from jobs.store.keys import BELL_PLACEHOLDER, QUEUE, TASK
+from jobs.store.keys import DOORBELL_PLACEHOLDER, QUEUE, TASK
 
 
 class _KeepingChannel(virtual.Channel):
@@ -55,7 +55,7 @@ def build_bell(app: Celery, model: str, task: str = TASK) -> bytes:
     app.send_task(
         task,
         (model,),
-        task_id=BELL_PLACEHOLDER,
+        task_id=DOORBELL_PLACEHOLDER,
         queue=queue_of(model),
         producer=Producer(channel, auto_declare=False),
         retry=False,
@@ -63,4 +63,4 @@ def build_bell(app: Celery, model: str, task: str = TASK) -> bytes:
         declare=[],
     )
     text = dumps(channel.kept)
-    return re.sub(r'("delivery_tag": ?)"[^"]+"', rf'\1"{BELL_PLACEHOLDER}"', text).encode()
+    return re.sub(r'("delivery_tag": ?)"[^"]+"', rf'\1"{DOORBELL_PLACEHOLDER}"', text).encode()

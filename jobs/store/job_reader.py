@@ -11,6 +11,7 @@ from jobs.store.client import StoreClient
 from jobs.store.job_hash import (
     StoredChunks,
     chunk_command,
+    chunk_field,
     decode_items,
     decode_job,
     decode_names,
@@ -49,7 +50,7 @@ class JobReader:
 
     async def ended(self, job_ids: Sequence[bytes]) -> list[bytes]:
         """Those of the jobs that have ended or are gone."""
-        codes = await self._client.read(*(("HGET", job_key(job_id), "s") for job_id in job_ids))
+        codes = await self._client.read(*(("HGET", job_key(job_id), keys.FIELDS["state"]) for job_id in job_ids))
         return [
             job_id for job_id, code in zip(job_ids, codes, strict=True) if code is None or STATE_OF_CODE[code].ended
         ]
@@ -63,7 +64,7 @@ class JobReader:
         """
         newest = "+inf" if before is None else f"({before}"
         (found,) = await self._client.read(
-            ("ZRANGE", keys.OWNED + owner, newest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit + 1, "WITHSCORES")
+            ("ZRANGE", keys.OWNER_JOBS + owner, newest, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit + 1, "WITHSCORES")
         )
         ids, numbers = found[: 2 * limit : 2], found[1 : 2 * limit : 2]
         rows = list(map(decode_job, ids, await self._client.read(*map(job_without_item_command, ids))))
@@ -115,7 +116,9 @@ class JobReader:
         """Name and bytes of each failed image that may be tried again."""
         for start in range(0, job.chunks, _LENGTHS_A_READ):
             numbers = range(start, min(start + _LENGTHS_A_READ, job.chunks))
-            lengths = await self._client.read(*(("HSTRLEN", job_key(job.id), f"b{number}") for number in numbers))
+            lengths = await self._client.read(
+                *(("HSTRLEN", job_key(job.id), chunk_field("retained", number)) for number in numbers)
+            )
             for number in (number for number, length in zip(numbers, lengths, strict=True) if length):
                 (row,) = await self._client.read(retained_command(job.id, number))
                 if row[0] is None:  # it was deleted meanwhile

@@ -1,88 +1,117 @@
-"""Every name that stands in Redis or in a Celery message: keys, queues, the task, the channel.
+"""Every name that stands in Redis or in a Celery message: keys, fields of a job's hash, queues, tasks, the channel.
 
-Python and Lua read the same names: `lua_prelude` writes this table into the head of every script.
-`ID` is a job's 16 raw bytes, `CHUNK` its chunk's number as four big-endian bytes.
+Python and Lua read the same names: a script writes `K.job` and `F.state`, and `jobs/store/scripts.py` puts the values
+of `KEYS` and `FIELDS` in their place. In the comments `ID` is a job's 16 raw bytes, and `CHUNK` the number of one of
+its chunks as four big-endian bytes.
 """
 
 from typing import Final
 
 TASK: Final = "classify"
-OUTBOUND_TASK: Final = "outbound"  # fetch what chunks refer to, call the webhooks that are due
+OUTBOUND_TASK: Final = "outbound"  # fetches the URLs of chunks and calls the webhooks that are due
 QUEUE: Final = "darkroom."  # + model, a name or name@version: the Celery queue that carries this model's doorbells
-BELL_PLACEHOLDER: Final = "BELLID"  # stands in a doorbell template where its unique id goes
-ENDED_CHANNEL: Final = "darkroom.notices"  # + the database's number, which pub/sub ignores: see `unpack_notices`
+DOORBELL_PLACEHOLDER: Final = "BELLID"  # stands in a doorbell template for the doorbell's unique id
+ENDED_CHANNEL: Final = "darkroom.notices"  # + database number, which pub/sub ignores: see `unpack_notices`
+FETCH: Final = "@fetch"  # in place of a model's name: outbound workers take chunks of URLs first
 
-JOB: Final = "j:"  # + ID, hash: the record, its results, its chunks' names
+JOB: Final = "j:"  # + ID, hash: the record, see FIELDS
 UPLOAD: Final = "b:"  # + ID CHUNK, string: one chunk's packed upload bytes
-READY: Final = "q:"  # + model:lane:owner, list: chunks that wait, oldest first
-RING: Final = "ring:"  # + model:lane, list: owners with ready chunks, the next one first
-SUSPECTS: Final = "suspect:"  # + model, list: chunks that were held when a worker's child died
+READY: Final = "q:"  # + model:lane:owner, list: chunk references that wait, oldest first
+ROTATION: Final = "ring:"  # + model:lane, list: owners with ready chunks, the next one first
+SUSPECTS: Final = "suspect:"  # + model, list: chunks under lease when a worker's child process died
 LEASES: Final = "leases"  # sorted set: owner token by the lease's end, Redis time in ms
-LEASE: Final = "l:"  # + owner token, set: the chunks that this lease holds
-SUSPECT_AT: Final = "suspect_at"  # hash: owner token to the item a suspect run has reached, -1 before the first
-ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first; a deleted job's too, until it gets to the head
-OWNED: Final = "jobs:"  # + owner, sorted set: IDs of this owner's jobs by their number among all that were accepted
-OPEN: Final = "open"  # sorted set: IDs of jobs that take more parts, by their deadline, Redis time in ms
-KEYED: Final = "k:"  # + owner:DIGEST, string: ID of the job that an Idempotency-Key made; it goes with that job
-HOOKS: Final = "hooks"  # sorted set: IDs of ended jobs whose webhook is to be called, by when, Redis time in ms
-TRASH: Final = "trash"  # list: jobs whose upload bytes are to be dropped
-STATS: Final = (
-    "stats"  # hash: upload bytes, record bytes, accepted jobs, ended and an owner's pending items, drained bytes
-)
-BELL: Final = "bell:"  # + model, string: the doorbell's template
-WAKE: Final = "wake:"  # + model, list of one: a child that lingers waits for it, as nearer than the doorbell
-BELLS: Final = "bells"  # counter: makes every doorbell's id unique
-SERVING: Final = "serving:"  # + name, sorted set: ready worker children of all its versions by their presence's end
-FAULTS: Final = "faults"  # sorted set: model|worker|why it does not serve that model, by the end of its saying so
-MODELS: Final = "models"  # hash: name@version to the model's card
-SIGNING: Final = "secret"  # string: the key that signs job ids
+LEASED_CHUNKS: Final = "l:"  # + owner token, set: the chunk references under this lease
+SUSPECT_ITEM: Final = "suspect_at"  # hash: owner token to the item that a suspect run has reached, -1 before the first
+ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first; deleted jobs stay until they reach the head
+OWNER_JOBS: Final = "jobs:"  # + owner, sorted set: IDs of this owner's jobs by their number among all accepted jobs
+OPEN_DEADLINES: Final = "open"  # sorted set: IDs of open jobs by their deadline, Redis time in ms
+IDEMPOTENCY_KEY: Final = "k:"  # + owner:DIGEST, string: ID of the job that this Idempotency-Key made; goes with the job
+WEBHOOKS_DUE: Final = "hooks"  # sorted set: IDs of ended jobs by the time of their next webhook call, Redis time in ms
+TRASH: Final = "trash"  # list: jobs whose upload bytes the sweep frees: ID, first and number of chunks (4 bytes each)
+STATS: Final = "stats"  # hash: uploads, records, accepted, transitions, drained, and pending:OWNER, items yet to end
+DOORBELL_TEMPLATE: Final = "bell:"  # + model, string: the Celery message that rings this model's workers
+WAKE: Final = "wake:"  # + model, list of one: a lingering child process blocks on it, faster than a doorbell
+DOORBELL_COUNTER: Final = "bells"  # counter: makes every doorbell's id unique
+HEARTBEATS: Final = "serving:"  # + model name, sorted set: `Heartbeat` of ready worker processes by its end, ms
+LOAD_ERRORS: Final = "faults"  # sorted set: `LoadError` by the time until which it holds, Redis time in s
+MODEL_CARDS: Final = "models"  # hash: name@version to the model's card
+SIGNING_KEY: Final = "secret"  # string: the key that signs job ids
 WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes
 
-FETCH: Final = "@fetch"  # in place of a model's name: chunks of URLs are served by outbound workers first
+# Fields of a job's hash
+FIELDS: Final = {
+    "state": "s",  # see `STATE_CODE`
+    "owner": "w",
+    "model": "m",
+    "lane": "l",  # see `LANE_CODE`
+    "top_k": "k",
+    "accepted_ms": "a",
+    "started_ms": "t",  # when its first chunk was claimed
+    "ended_ms": "e",
+    "items": "n",
+    "succeeded": "d",
+    "failed": "f",
+    "skipped": "j",  # archive entries that are not content
+    "chunks": "c",
+    "failure_code": "g",  # why the whole job failed
+    "record_bytes": "z",  # its share of the record budget
+    "retry_of": "o",  # ID of the job that it retries
+    "fingerprint": "v",  # digest of its content and options
+    "key_digest": "y",  # of its Idempotency-Key
+    "at_deadline": "q",  # of an open job: 's' seals it, 'x' cancels it
+    "webhook_url": "h",
+    "webhook_attempts": "ha",  # JSON, the last ones
+    # + number of a chunk, in decimal
+    "names": "i",  # JSON, or empty
+    "results": "r",  # `pack_outcomes`
+    "failure_counts": "x",  # JSON, see `FailureCounts`
+    "progress": "p",  # `pack_outcomes` of the items that an earlier run has done
+    "retained": "b",  # `pack_retained`: failed images, for a retry
+    # + name of a part
+    "part": "u",  # holder's token (8 bytes), end of its hold (ms as a double, 0 once done), chunks (4), digest so far
+}
 
 # What the record budget counts, beyond the strings; tests/integration/jobs/store/test_memory.py measures it.
-JOB_BYTES: Final = 350  # a job of one chunk, in the listpack that jobs/store/server_check.py asks for
-ROW_BYTES: Final = 190  # each further chunk of it, many of which make a hash table
-ENDED_BYTES: Final = 20  # an id among the ended
-KEYED_BYTES: Final = 160  # an Idempotency-Key's own key
-CHUNK_BYTES: Final = 96  # what a chunk's upload key costs beyond its bytes
+JOB_RECORD_BYTES: Final = 350  # a job of one chunk, in the listpack that jobs/store/server_check.py asks for
+CHUNK_RECORD_BYTES: Final = 190  # each further chunk of it; many chunks turn the listpack into a hash table
+ENDED_ID_BYTES: Final = 20  # an id among the ended
+IDEMPOTENCY_KEY_BYTES: Final = 160  # the key of an Idempotency-Key
+UPLOAD_KEY_BYTES: Final = 96  # a chunk's upload key, beyond its bytes
 
 
-def lua_prelude(database: int) -> str:
-    """The `K` table for the scripts of one Redis database."""
-    names = {
-        "queue": QUEUE,
-        "placeholder": BELL_PLACEHOLDER,
-        "channel": f"{ENDED_CHANNEL}.{database}",
-        "job": JOB,
-        "upload": UPLOAD,
-        "ready": READY,
-        "ring": RING,
-        "suspects": SUSPECTS,
-        "leases": LEASES,
-        "lease": LEASE,
-        "suspect_at": SUSPECT_AT,
-        "ended": ENDED,
-        "owned": OWNED,
-        "open": OPEN,
-        "keyed": KEYED,
-        "hooks": HOOKS,
-        "fetch": FETCH,
-        "trash": TRASH,
-        "stats": STATS,
-        "bell": BELL,
-        "bells": BELLS,
-        "wake": WAKE,
-        "serving": SERVING,
-        "models": MODELS,
-    }
-    fields = [f"{name}='{value}'" for name, value in names.items()]
-    fields += [
-        f"job_bytes={JOB_BYTES}",
-        f"row_bytes={ROW_BYTES}",
-        f"ended_bytes={ENDED_BYTES}",
-        f"keyed_bytes={KEYED_BYTES}",
-        f"by_reference={0x8000}",
-        f"chunk_bytes={CHUNK_BYTES}",
-    ]
-    return f"local K = {{{','.join(fields)}}}\n"
+KEYS: Final[dict[str, str | int]] = {
+    "queue": QUEUE,
+    "doorbell_placeholder": DOORBELL_PLACEHOLDER,
+    "fetch": FETCH,
+    "job": JOB,
+    "upload": UPLOAD,
+    "ready": READY,
+    "rotation": ROTATION,
+    "suspects": SUSPECTS,
+    "leases": LEASES,
+    "leased_chunks": LEASED_CHUNKS,
+    "suspect_item": SUSPECT_ITEM,
+    "ended": ENDED,
+    "owner_jobs": OWNER_JOBS,
+    "open_deadlines": OPEN_DEADLINES,
+    "idempotency_key": IDEMPOTENCY_KEY,
+    "webhooks_due": WEBHOOKS_DUE,
+    "trash": TRASH,
+    "stats": STATS,
+    "doorbell_template": DOORBELL_TEMPLATE,
+    "doorbell_counter": DOORBELL_COUNTER,
+    "wake": WAKE,
+    "heartbeats": HEARTBEATS,
+    "model_cards": MODEL_CARDS,
+    "job_record_bytes": JOB_RECORD_BYTES,
+    "chunk_record_bytes": CHUNK_RECORD_BYTES,
+    "ended_id_bytes": ENDED_ID_BYTES,
+    "idempotency_key_bytes": IDEMPOTENCY_KEY_BYTES,
+    "upload_key_bytes": UPLOAD_KEY_BYTES,
+}
+"""What the scripts write as `K.name`."""
+
+
+def ended_channel(database: int) -> str:
+    """The pub/sub channel of the completion notices of one Redis database."""
+    return f"{ENDED_CHANNEL}.{database}"

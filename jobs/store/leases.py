@@ -123,7 +123,7 @@ class LeaseStore:
         """Whether any of its chunks belongs to a job that goes on."""
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in {claimed.entry.job_id for claimed in lease.chunks}:
-            pipeline.hget(job_key(job_id), "s")
+            pipeline.hget(job_key(job_id), keys.FIELDS["state"])
         return any(code is not None and not STATE_OF_CODE[code].ended for code in pipeline.execute())
 
     def finish(self, token: str, finished: Sequence[FinishedChunk], *, ring_for: str = "") -> int:
@@ -185,12 +185,12 @@ class LeaseStore:
         """
         now = int(self._redis.time()[0])
         pipeline = self._redis.pipeline(transaction=False)
-        for member in self._redis.zrange(keys.FAULTS, 0, -1):
+        for member in self._redis.zrange(keys.LOAD_ERRORS, 0, -1):
             if member.decode().split("|")[1] == worker_id:
-                pipeline.zrem(keys.FAULTS, member)
+                pipeline.zrem(keys.LOAD_ERRORS, member)
         for model, why in load_errors.items():
-            pipeline.zadd(keys.FAULTS, {f"{model}|{worker_id}|{why}": now + 1 + seconds})
-        pipeline.zremrangebyscore(keys.FAULTS, "-inf", now)
+            pipeline.zadd(keys.LOAD_ERRORS, {f"{model}|{worker_id}|{why}": now + 1 + seconds})
+        pipeline.zremrangebyscore(keys.LOAD_ERRORS, "-inf", now)
         for reply in pipeline.execute(raise_on_error=False):
             if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
                 raise reply
@@ -222,15 +222,15 @@ class LeaseStore:
         Those whose presence ends too far from now are of a time before the clock was set back.
         """
         now_ms = self._now_ms()
-        found = self._redis.zrangebyscore(keys.SERVING + name, now_ms, now_ms + 2 * self._lease_ms + 1000)
+        found = self._redis.zrangebyscore(keys.HEARTBEATS + name, now_ms, now_ms + 2 * self._lease_ms + 1000)
         members = (member.decode().partition("|") for member in found)
         return [(ref, process) for ref, _, process in members]
 
     def leave(self, name: str, prefix: str) -> None:
         """Take back the presence of processes whose names start so."""
-        for member in self._redis.zrange(keys.SERVING + name, 0, -1):
+        for member in self._redis.zrange(keys.HEARTBEATS + name, 0, -1):
             if member.decode().partition("|")[2].startswith(prefix):
-                self._redis.zrem(keys.SERVING + name, member)
+                self._redis.zrem(keys.HEARTBEATS + name, member)
 
     def sweep(self, models: Iterable[str], *, seconds: float) -> None:
         """Drop what is due, for about so long, and ring for what waits."""

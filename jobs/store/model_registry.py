@@ -22,14 +22,14 @@ class ModelRegistry:
     async def register(self, cards: Iterable[ModelCard]) -> None:
         """Make models known before a worker serves them. A version that is known already stays as it is."""
         for card in cards:
-            await self._client.run(self._client.commits, ("HSETNX", keys.MODELS, card.ref, card.model_dump_json()))
+            await self._client.run(self._client.commits, ("HSETNX", keys.MODEL_CARDS, card.ref, card.model_dump_json()))
 
     async def cards(self) -> list[ModelCard]:
         """Every known version of every model, by name, the newest last."""
-        (known,) = await self._client.read(("HKEYS", keys.MODELS))
+        (known,) = await self._client.read(("HKEYS", keys.MODEL_CARDS))
         unread = [ref for ref in known if ref.decode() not in self._cards]
         if unread:
-            (found,) = await self._client.read(("HMGET", keys.MODELS, *unread))
+            (found,) = await self._client.read(("HMGET", keys.MODEL_CARDS, *unread))
             for ref, data in zip(unread, found, strict=True):
                 self._add(ref.decode(), data)
         return sorted(self._cards.values(), key=lambda card: natural_sort_key(card.ref))
@@ -68,13 +68,13 @@ class ModelRegistry:
     async def faults(self) -> list[tuple[str, str]]:
         """Models that a worker does not serve though it was told to, each with why: once for each such worker."""
         ((seconds, _),) = await self._client.read(("TIME",))
-        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.FAULTS, int(seconds), "+inf"))
+        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.LOAD_ERRORS, int(seconds), "+inf"))
         parts = (member.decode().split("|", 2) for member in members)
         return [(model, why) for model, _, why in parts]
 
     async def serving(self, name: str) -> list[tuple[str, str]]:
         """The ready worker processes of a model: (name@version, process)."""
         ((seconds, _),) = await self._client.read(("TIME",))
-        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.SERVING + name, int(seconds) * 1000, "+inf"))
+        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.HEARTBEATS + name, int(seconds) * 1000, "+inf"))
         pairs = (member.decode().partition("|") for member in members)
         return [(ref, process) for ref, _, process in pairs]

@@ -67,7 +67,7 @@ class OutboundStore(LeaseStore):
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in taken:
             pipeline.hmget(job_key(job_id), *JOB_FIELDS)
-            pipeline.hget(job_key(job_id), "ha")
+            pipeline.hget(job_key(job_id), keys.FIELDS["webhook_attempts"])
         replies = pipeline.execute() if taken else []
         found = list[Due]()
         for job_id, fields, attempts in zip(taken, replies[::2], replies[1::2], strict=True):
@@ -79,7 +79,7 @@ class OutboundStore(LeaseStore):
     def record_attempt(self, job_id: bytes, attempt: Attempt, *, again_seconds: float | None) -> None:
         """Keep an attempt with its job; the next one is due after so many seconds, or never."""
         again = "" if again_seconds is None else int(again_seconds * 1000)
-        self._call("webhook", "note", job_id, orjson.dumps([*attempt]), ATTEMPTS_KEPT, again)
+        self._call("webhook", "record", job_id, orjson.dumps([*attempt]), ATTEMPTS_KEPT, again)
 
     # -- the doorbell
 

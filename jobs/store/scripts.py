@@ -1,16 +1,21 @@
 """The store's Lua scripts, as the server knows them."""
 
 import hashlib
+import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from jobs.store.keys import lua_prelude
+from jobs.records import BY_REFERENCE, LANE_CODE, STATE_OF_CODE
+from jobs.store.keys import FIELDS, KEYS, ended_channel
 
 NAMES = (
     *("enqueue", "part", "claim", "renew", "finish", "release", "cancel", "delete", "sweep"),
     *("deliver", "webhook", "register"),
 )
+
+_CONSTANT = re.compile(r"\b(K|F|STATE|LANE)\.(\w+)\b")
 
 
 class Script(NamedTuple):
@@ -20,13 +25,30 @@ class Script(NamedTuple):
 
 @cache
 def load_scripts(database: int) -> dict[str, Script]:
-    """Every script by name, with the names of `jobs/store/keys.py` and the shared functions in its head."""
+    """Every script by name, with the shared functions of `lib.lua` in its head.
+
+    `K.name`, `F.name`, `STATE.name` and `LANE.name` become literals here, which cost nothing at run time: a table of
+    them would be built anew in each call.
+
+    Raises:
+        KeyError: a script uses a name that is not in `jobs/store/keys.py`.
+    """
     folder = files("jobs.store") / "lua"
-    head = lua_prelude(database) + (folder / "lib.lua").read_text()
-    return {name: _script((folder / f"{name}.lua").read_text(), head) for name in NAMES}
+    library = (folder / "lib.lua").read_text()
+    constants: dict[str, Mapping[str, str | int]] = {
+        "K": {**KEYS, "channel": ended_channel(database), "by_reference": BY_REFERENCE},
+        "F": FIELDS,
+        "STATE": {str(state): code.decode() for code, state in STATE_OF_CODE.items()},
+        "LANE": {str(lane): code.decode() for lane, code in LANE_CODE.items()},
+    }
 
+    def literal(match: re.Match[str]) -> str:
+        value = constants[match[1]][match[2]]
+        return f"'{value}'" if isinstance(value, str) else str(value)
 
-def _script(text: str, head: str) -> Script:
-    shebang, body = text.split("\n", 1)  # the server reads the script's flags from its first line
-    source = f"{shebang}\n{head}\n{body}".encode()
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+    def script(text: str) -> Script:
+        shebang, body = text.split("\n", 1)  # the server reads the script's flags from its first line
+        source = f"{shebang}\n{_CONSTANT.sub(literal, library + body)}".encode()
+        return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+    return {name: script((folder / f"{name}.lua").read_text()) for name in NAMES}

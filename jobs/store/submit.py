@@ -18,10 +18,11 @@ from jobs.errors import (
 )
 from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
-from jobs.records import LANE_CODE, Lane
+from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient, is_noscript, refusal
+from jobs.store.client import StoreClient, is_noscript
 from jobs.store.job_hash import job_key, upload_key
+from jobs.store.keys import FIELDS
 from jobs.store.pipeline import NotSent, OutcomeUnknown
 from jobs.store.upload_budget import UploadBudget
 from jobs.store.wire import Command, Reply
@@ -84,6 +85,29 @@ class ExistingJob:
 
     job_id: bytes
     fingerprint: bytes
+
+
+def accepted_job(submission: Submission, accepted_ms: int) -> Job:
+    """The job of a submission that the store accepted just now, without reading it back."""
+    names = [] if submission.chunk is None else submission.chunk.names
+    return Job(
+        id=submission.id,
+        owner=submission.owner,
+        model=submission.model,
+        lane=submission.lane,
+        state=JobState.OPEN if submission.chunk is None else JobState.QUEUED,
+        top_k=submission.top_k,
+        accepted_ms=accepted_ms,
+        ended_ms=None,
+        total=len(names),
+        succeeded=0,
+        failed=0,
+        chunks=0 if submission.chunk is None else 1,
+        failure_code=None,
+        webhook_url=submission.webhook_url or None,
+        retry_of=submission.retry_of or None,
+        single_item=Item(0, names[0], ItemState.PENDING, None, None) if len(names) == 1 else None,
+    )
 
 
 class _Member:
@@ -170,7 +194,7 @@ class Submitter:
         set_upload = self._set_upload(job_id, chunk)
         reply, waiting = await self._client.run(self._client.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
-            raise refusal(reply)
+            raise self._client.refusal(reply)
         self._upload_budget.check(int(waiting or 0))
         chunk.data = None
 
@@ -207,7 +231,7 @@ class Submitter:
             return await self._resolve(submission.id, deadline_ms)
         if isinstance(verdict[0], ReplyError):
             await self.discard_upload(submission.id)
-            raise refusal(verdict[0])
+            raise self._client.refusal(verdict[0])
         return await self._verdict(submission, *verdict)
 
     def _join(self, member: _Member) -> None:
@@ -277,7 +301,9 @@ class Submitter:
         """After an ambiguous timeout: past the deadline the script refuses, so what stands then is the outcome."""
         await asyncio.sleep(max(0.0, deadline_ms - self._client.now_ms()) / 1000 + _RESOLVE_MARGIN_SECONDS)
         try:
-            time, accepted_ms = await self._client.commits.execute(("TIME",), ("HGET", job_key(job_id), "a"))
+            time, accepted_ms = await self._client.commits.execute(
+                ("TIME",), ("HGET", job_key(job_id), FIELDS["accepted_ms"])
+            )
         except (NotSent, OutcomeUnknown):
             time, accepted_ms = None, None
         if isinstance(accepted_ms, bytes):

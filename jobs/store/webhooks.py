@@ -36,7 +36,8 @@ async def read_webhook(client: StoreClient, job: Job) -> Webhook:
         StoreUnavailable
     """
     fields: Sequence[bytes | None]
-    fields, due = await client.read(("HMGET", job_key(job.id), "h", "ha"), ("ZSCORE", keys.HOOKS, job.id))
+    names = (keys.FIELDS["webhook_url"], keys.FIELDS["webhook_attempts"])
+    fields, due = await client.read(("HMGET", job_key(job.id), *names), ("ZSCORE", keys.WEBHOOKS_DUE, job.id))
     url, attempts = fields[0], attempts_from(fields[1])
     if url is None:
         return Webhook(None, WebhookState.NONE, None, [])

@@ -156,6 +156,6 @@ async def test_every_key_has_a_time_to_live_or_a_job_that_leads_to_it(bulk_stack
             for job in (await answer.json())["jobs"]:
                 async with client.delete(job["links"]["self"]) as gone:
                     assert gone.status == 204
-    patterns = (keys.JOB, keys.UPLOAD, keys.KEYED, keys.OWNED, keys.LEASE, keys.READY)
+    patterns = (keys.JOB, keys.UPLOAD, keys.IDEMPOTENCY_KEY, keys.OWNER_JOBS, keys.LEASED_CHUNKS, keys.READY)
     wait_until(lambda: not any(stack.redis.keys(f"{p}*") for p in patterns), what="the end of every key of a job")
     wait_until(lambda: stack.stat("uploads") == stack.stat(f"pending:{OWNER}") == 0, what="counters at zero")

@@ -37,7 +37,7 @@ async def all_succeeded(stack: Stack, url: str, job_ids: list[str], classes: lis
     assert stack.stat("transitions") == len(job_ids)
     assert (stack.stat("uploads"), stack.stat("pending:public")) == (0, 0)
     wait_until(lambda: stack.redis.exists(keys.LEASES) == 0, what="the end of all leases")
-    assert stack.redis.keys(keys.UPLOAD + "*") + stack.redis.keys(keys.LEASE + "*") == []
+    assert stack.redis.keys(keys.UPLOAD + "*") + stack.redis.keys(keys.LEASED_CHUNKS + "*") == []
 
 
 async def test_three_children_are_killed_each_while_it_holds_a_lease(
@@ -120,7 +120,7 @@ async def test_an_emptied_celery_queue_is_rung_again(
 async def test_duplicated_doorbells_double_nothing(stack: Stack, test_images: list[bytes], classes: list[str]) -> None:
     api = stack.api()
     stack.worker()
-    template = stack.redis.get(keys.BELL + "fmnist-mlp")
+    template = stack.redis.get(keys.DOORBELL_TEMPLATE + "fmnist-mlp")
     assert template is not None
     ids = []
     for part in range(5):

@@ -72,7 +72,7 @@ async def test_uploads_in_progress_are_completed(stack: Stack, test_images: list
     await asyncio.to_thread(api.wait, STOP_SECONDS_MAX)
 
     stack.wait_for_transitions(800)
-    states = {bytes(stack.redis.hget(keys.JOB.encode() + key, "s") or b"") for key in map(_raw, ids)}
+    states = {bytes(stack.redis.hget(keys.JOB.encode() + key, keys.FIELDS["state"]) or b"") for key in map(_raw, ids)}
     assert states == {b"c"}
     assert worker.running()
 

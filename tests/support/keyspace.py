@@ -7,35 +7,35 @@ from jobs.store import keys
 # One of each a stack, or one a model or an owner: what they hold is bounded by jobs, leases or workers.
 _FIXED = {
     keys.LEASES,
-    keys.SUSPECT_AT,
+    keys.SUSPECT_ITEM,
     keys.ENDED,
-    keys.OPEN,
-    keys.HOOKS,
+    keys.OPEN_DEADLINES,
+    keys.WEBHOOKS_DUE,
     keys.TRASH,
     keys.STATS,
-    keys.BELLS,
-    keys.MODELS,
-    keys.SIGNING,
+    keys.DOORBELL_COUNTER,
+    keys.MODEL_CARDS,
+    keys.SIGNING_KEY,
 }
-_OF_MODELS = (keys.RING, keys.BELL, keys.SERVING, keys.SUSPECTS, keys.QUEUE, keys.READY, keys.WAKE)
+_OF_MODELS = (keys.ROTATION, keys.DOORBELL_TEMPLATE, keys.HEARTBEATS, keys.SUSPECTS, keys.QUEUE, keys.READY, keys.WAKE)
 
 
 def unreachable(client: "redis.Redis[bytes]", *, owner: str) -> list[bytes]:
     """Keys without a time to live that no job leads to, and places where a job stands that is not there."""
     jobs = {key.removeprefix(keys.JOB.encode()) for key in client.keys(f"{keys.JOB}*")}
-    owned = set(client.zrange(keys.OWNED + owner, 0, -1))
+    owned = set(client.zrange(keys.OWNER_JOBS + owner, 0, -1))
     leases = set(client.zrange(keys.LEASES, 0, -1))
     lost = [b"owned " + job_id for job_id in owned ^ jobs]
     for key in client.scan_iter(count=1000):
         name = key.decode("latin1")
-        if client.ttl(key) >= 0 or name in _FIXED or name == keys.OWNED + owner or name.startswith(_OF_MODELS):
+        if client.ttl(key) >= 0 or name in _FIXED or name == keys.OWNER_JOBS + owner or name.startswith(_OF_MODELS):
             continue
         kind, rest = name[:2], key[2:]
         reachable = (
             (kind == keys.JOB and rest in owned)
             or (kind == keys.UPLOAD and rest[:16] in jobs)
-            or (kind == keys.KEYED and client.get(key) in jobs)
-            or (kind == keys.LEASE and rest in leases)
+            or (kind == keys.IDEMPOTENCY_KEY and client.get(key) in jobs)
+            or (kind == keys.LEASED_CHUNKS and rest in leases)
         )
         if not reachable:
             lost.append(key)

@@ -139,7 +139,7 @@ class ReferenceModel:
     def claim(self, lease: Lease) -> None:
         chunks = [self.chunk(claimed.entry) for claimed in lease.chunks]
         for chunk in chunks:
-            chunk.place = keys.LEASE + lease.token
+            chunk.place = keys.LEASED_CHUNKS + lease.token
             chunk.job.started = True
             if chunk.job.state is JobState.QUEUED:
                 chunk.job.state = JobState.RUNNING

@@ -10,6 +10,7 @@ from jobs.records import Failure, Job, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.client import StoreClient
+from jobs.store.job_hash import job_key
 from jobs.store.job_reader import JobReader
 from jobs.store.leases import FinishedChunk, Lease, LeaseStore
 from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
@@ -99,6 +100,10 @@ class Store:
 
     def stat(self, name: str) -> int:
         return int(self.redis.hget(keys.STATS, name) or 0)
+
+    def record_bytes(self, job_id: bytes) -> int:
+        """What the job's record counts for in the record budget; 0 if the job is gone."""
+        return int(self.redis.hget(job_key(job_id), keys.FIELDS["record_bytes"]) or 0)
 
     def keys(self) -> set[bytes]:
         return set(self.redis.keys())

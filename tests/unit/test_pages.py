@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 from docs.settings_page import PAGE, page
-from jobs.store.scripts import NAMES
 from tests.support.processes import ROOT
 
 
@@ -14,12 +13,6 @@ def test_the_settings_page_is_what_the_settings_say() -> None:
 def test_links_of_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
-
-
-def test_the_scripts_stay_few_and_short() -> None:
-    assert len(NAMES) <= 12
-    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "jobs" / "store" / "lua").glob("*.lua"))
-    assert lines <= 780
 
 
 def test_the_workers_main_process_does_without_torch_and_the_api_without_celery() -> None:

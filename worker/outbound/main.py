@@ -10,7 +10,6 @@ from jobs.store.keys import FETCH, OUTBOUND_TASK
 from worker.celery_app import run as run_worker
 from worker.celery_app import start_up
 from worker.lifecycle import ChildService, WorkerKind
-from worker.outbound.reaper import OutboundReaper
 from worker.outbound.settings import OutboundSettings
 from worker.process_state import ProcessState
 from worker.store import open_outbound_store
@@ -30,7 +29,6 @@ def run() -> None:
         open_child=partial(_open_child, settings),
         open_child_error="an outbound child cannot start",
         task=OUTBOUND_TASK,
-        reaper=OutboundReaper,
     )
     with closing(open_outbound_store(settings)) as store:
         run_worker(settings, kind, introduce)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import RedisError
 
+from jobs.outage_log import OutageLog
 from jobs.store.leases import LeaseStore
-from worker.outage_log import OutageLog
 from worker.reaper.dead_children import DeadChildren
 from worker.reaper.heartbeats import Heartbeats
 from worker.reaper.lapsed_leases import LapsedLeases
@@ -54,7 +54,7 @@ class Reaper(threading.Thread):
         self._queue_selection = QueueSelection(models, consume)
         self._watchdog = Watchdog(settings, store, worker_id, give_up)
         self._sweep = Sweep(store, models, seconds=settings.reap_seconds * SWEEP_SHARE)
-        self._outage = OutageLog("housekeeping")
+        self._outage = OutageLog("housekeeping: waiting for Redis")
         self._woken = threading.Event()
         self._worker_is_stopping = threading.Event()
         self._stopped = threading.Event()

@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
--- Forgets a job, also while it runs. ARGV: id, owner. Returns 'absent' or 'deleted'.
-local id, owner, job = ARGV[1], ARGV[2], K.job .. ARGV[1]
-local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'c', 'z')
-if record[2] ~= owner then return 'absent' end
-if live(record[1]) then
-  close(id, job, owner, record[3] - (tonumber(record[4]) or 0) - (tonumber(record[5]) or 0), record[6], 's', 'x')
+-- Deletes a job, even if it is running. ARGV: id, owner. Returns 'absent' or 'deleted'.
+local id, owner = ARGV[1], ARGV[2]
+local job = K.job .. id
+local state, job_owner, items, succeeded, failed, chunks, record_bytes =
+  unpack(redis.call('HMGET', job, F.state, F.owner, F.items, F.succeeded, F.failed, F.chunks, F.record_bytes))
+if job_owner ~= owner then return 'absent' end
+if is_live(state) then
+  end_job(id, job, owner, pending_of(items, succeeded, failed), chunks, F.state, STATE.canceled)
 end
-forget(id, owner)
-count('records', K.ended_bytes - record[7]) -- its id stays among the ended until the sweep comes to it
+delete_record(id, owner)
+add_to_stat('records', K.ended_id_bytes - record_bytes) -- its id stays in K.ended until the sweep reaches it
 return 'deleted'

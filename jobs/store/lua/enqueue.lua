@@ -1,78 +1,84 @@
 #!lua
--- Accepts jobs, each on its own, or refuses one and leaves nothing of it. Upload bytes are already written under a time
--- to live; a job that is open has none yet, its chunks come by part.lua.
--- ARGV: record budget, pending items allowed an owner; then for each job 14 values: id, owner, model, lane, top_k,
---       deadline (Redis ms), upload budget; then, '' for none: digest of the Idempotency-Key, fingerprint of the content,
---       webhook, the job that is retried; then items, upload bytes, names ('' where none has one);
---       for an open job: 0, ms until its deadline, what happens then ('s' seals it, 'x' cancels it).
--- Returns for each job {'ok', accepted ms}, {'earlier', id, fingerprint} where the key made a job before, or
--- {refusal, bytes over}. What jobs have in common is read once and written once.
+-- Accepts jobs, each on its own: a refused job leaves nothing behind. Upload bytes are already written under a time to
+-- live. An open job has none: its chunks are added by part.lua.
+-- ARGV: record budget, pending items allowed for an owner; then 14 values for each job: id, owner, model, lane, top_k,
+--       deadline (Redis ms), upload budget; then, each '' for none: digest of the Idempotency-Key, fingerprint of the
+--       content, webhook URL, id of the job that is retried; then number of items, upload bytes, names ('' if no item
+--       has one); for an open job: 0, ms until its deadline, what happens then ('s' seals it, 'x' cancels it).
+-- Returns for each job {'ok', accepted ms}, {'earlier', id, fingerprint} if the key made a job before, or
+-- {refusal, bytes over budget}. What the jobs have in common is read once and written once.
+local records_max, pending_max = ARGV[1], ARGV[2]
 local now = now_ms()
-local books = open_books(ARGV[1], ARGV[2])
-local queues, owned, bells = {}, {}, {}
+local counters = read_counters(records_max, pending_max)
+local ready_lists, owner_jobs, doorbells = {}, {}, {}
 
-local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key, fingerprint, hook, retry_of, items,
-                       size, names)
-  local job, upload, open = K.job .. id, K.upload .. id .. struct.pack('>I4', 0), items == '0'
-  local keyed = K.keyed .. owner .. ':' .. key
+local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key_digest, fingerprint, webhook_url,
+                       retry_of, items, size, names)
+  local job, upload = K.job .. id, K.upload .. id .. struct.pack('>I4', 0)
+  local idempotency_key = K.idempotency_key .. owner .. ':' .. key_digest
+  local is_open = items == '0'
 
   local function refuse(...)
-    if not open then redis.call('UNLINK', upload) end
+    if not is_open then redis.call('UNLINK', upload) end
     return { ... }
   end
 
   if redis.call('EXISTS', job) == 1 then return { 'exists' } end
   if now > tonumber(deadline) then return refuse('late') end
-  if not open and redis.call('PERSIST', upload) == 0 then return refuse('upload_lost') end
-  if key ~= '' then
-    local first = redis.call('GET', keyed)
-    local record = first and redis.call('HMGET', K.job .. first, 's', 'v') or {}
-    if record[2] then return refuse('earlier', first, record[2]) end
-    if live(record[1]) then return refuse('in_progress', first) end
+  if not is_open and redis.call('PERSIST', upload) == 0 then return refuse('upload_lost') end
+  if key_digest ~= '' then
+    local first = redis.call('GET', idempotency_key)
+    if first then
+      local state, first_fingerprint = unpack(redis.call('HMGET', K.job .. first, F.state, F.fingerprint))
+      if first_fingerprint then return refuse('earlier', first, first_fingerprint) end
+      if is_live(state) then return refuse('in_progress', first) end
+    end
   end
-  local waiting = open and 0 or size + K.chunk_bytes
-  local records = K.job_bytes + stored(hook) + stored(open and '' or names) + (key ~= '' and K.keyed_bytes or 0)
-  local refusal, number = admit(books, owner, 1, tonumber(items), waiting, records, uploads_max)
+  local upload_bytes = is_open and 0 or size + K.upload_key_bytes
+  local record_bytes = K.job_record_bytes + stored_bytes(webhook_url) + stored_bytes(is_open and '' or names)
+    + (key_digest ~= '' and K.idempotency_key_bytes or 0)
+  local refusal, number = admit(counters, owner, 1, tonumber(items), upload_bytes, record_bytes, uploads_max)
   if refusal then return refuse(refusal, number) end
 
-  local fields = { 's', open and 'o' or 'q', 'w', owner, 'm', model, 'l', lane, 'k', top_k, 'a', now, 'n', items,
-    'c', open and 0 or 1, 'z', records }
+  local fields = { F.state, is_open and STATE.open or STATE.queued, F.owner, owner, F.model, model, F.lane, lane,
+    F.top_k, top_k, F.accepted_ms, now, F.items, items, F.chunks, is_open and 0 or 1, F.record_bytes, record_bytes }
   local function put(field, value)
     if value ~= '' then
       fields[#fields + 1] = field
       fields[#fields + 1] = value
     end
   end
-  put('v', fingerprint)
-  put('h', hook)
-  put('o', retry_of)
-  if open then
-    put('q', names)
-    redis.call('ZADD', K.open, now + size, id)
+  put(F.fingerprint, fingerprint)
+  put(F.webhook_url, webhook_url)
+  put(F.retry_of, retry_of)
+  if is_open then
+    local deadline_ms, at_deadline = size, names
+    put(F.at_deadline, at_deadline)
+    redis.call('ZADD', K.open_deadlines, now + deadline_ms, id)
   else
-    put('i0', names)
-    local name = model .. ':' .. lane
-    local queue = queues[name .. ':' .. owner] or { name = name, owner = owner, entries = {} }
-    queues[name .. ':' .. owner] = queue
-    queue.entries[#queue.entries + 1] = id .. struct.pack('>I4I2I4', 0, items, size)
-    bells[model] = (bells[model] or 0) + 1
+    put(F.names .. '0', names)
+    local lane_name = model .. ':' .. lane
+    local ready = ready_lists[lane_name .. ':' .. owner] or { lane_name = lane_name, owner = owner, chunk_refs = {} }
+    ready_lists[lane_name .. ':' .. owner] = ready
+    ready.chunk_refs[#ready.chunk_refs + 1] = pack_chunk_ref(id, 0, items, size)
+    doorbells[model] = (doorbells[model] or 0) + 1
   end
-  if key ~= '' then
-    put('y', key)
-    redis.call('SET', keyed, id)
+  if key_digest ~= '' then
+    put(F.key_digest, key_digest)
+    redis.call('SET', idempotency_key, id)
   end
   redis.call('HSET', job, unpack(fields))
-  local numbered = owned[owner] or {}
-  owned[owner] = numbered
-  numbered[#numbered + 1] = number
-  numbered[#numbered + 1] = id
+  local numbered_ids = owner_jobs[owner] or {}
+  owner_jobs[owner] = numbered_ids
+  numbered_ids[#numbered_ids + 1] = number
+  numbered_ids[#numbered_ids + 1] = id
   return { 'ok', now }
 end
 
-local verdicts = {}
-for at = 3, #ARGV, 14 do verdicts[#verdicts + 1] = enqueue(unpack(ARGV, at, at + 13)) end
-close_books(books)
-for owner, numbered in pairs(owned) do redis.call('ZADD', K.owned .. owner, unpack(numbered)) end
-for _, queue in pairs(queues) do make_ready(queue.name, queue.owner, queue.entries) end
-for model, most in pairs(bells) do ring(model, doorbells_max(model), most) end
-return verdicts
+local outcomes = {}
+for at = 3, #ARGV, 14 do outcomes[#outcomes + 1] = enqueue(unpack(ARGV, at, at + 13)) end
+write_counters(counters)
+for owner, numbered_ids in pairs(owner_jobs) do redis.call('ZADD', K.owner_jobs .. owner, unpack(numbered_ids)) end
+for _, ready in pairs(ready_lists) do push_ready(ready.lane_name, ready.owner, ready.chunk_refs) end
+for model, times in pairs(doorbells) do ring_doorbell(model, doorbells_max(model), times) end
+return outcomes

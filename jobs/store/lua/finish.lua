@@ -1,74 +1,83 @@
 #!lua flags=allow-oom
--- Writes the results of chunks that this owner still holds; others are refused without a trace.
--- ARGV: owner token, model to ring for if work is left ('' for none), bytes of records up to which failed images are
---       kept, then for each chunk: entry, succeeded, results, failed images to be kept ('' for none).
+-- Writes the results of chunks that are still under this lease; other chunks are ignored.
+-- ARGV: owner token, model whose doorbell to ring if work is left ('' for none), bytes of records up to which failed
+--       images are retained, then for each chunk: chunk reference, succeeded items, results, failed images to retain
+--       ('' for none).
 -- Returns how many items reached their terminal state.
-local token = ARGV[1]
-local lease = K.lease .. token
+local token, ring_model, retained_budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local lease = K.leased_chunks .. token
 local now = now_ms()
-local uploads, records, finished = 0, 0, 0
-local ended, notices, pending = {}, {}, {}
+local uploads_freed, records_added, items_ended = 0, 0, 0
+local ended_ids, notices, ended_of_owner = {}, {}, {}
 
--- What keeping so much takes, or 0 where there is no room for it.
-local function room_for(kept)
-  if kept == '' then return 0 end
-  local more = stored(kept) + K.row_bytes
-  local taken = (tonumber(redis.call('HGET', K.stats, 'records')) or 0) + records
-  return taken + more <= tonumber(ARGV[3]) and more or 0
+-- The record bytes that the failed images take, or 0 if they are over the budget and not retained.
+local function retained_bytes(retained)
+  if retained == '' then return 0 end
+  local bytes = stored_bytes(retained) + K.chunk_record_bytes
+  local records = (tonumber(redis.call('HGET', K.stats, 'records')) or 0) + records_added
+  return records + bytes <= retained_budget and bytes or 0
 end
 
-local entries, held = {}, {}
-for at = 4, #ARGV, 4 do entries[#entries + 1] = ARGV[at] end
-if #entries > 0 then
-  for at, is_held in ipairs(redis.call('SMISMEMBER', lease, unpack(entries))) do held[entries[at]] = is_held == 1 end
-  redis.call('SREM', lease, unpack(entries))
+local function finish(chunk_ref, chunk_succeeded, results, retained)
+  local id, chunk, chunk_items, size = unpack_chunk_ref(chunk_ref)
+  local job, results_field = K.job .. id, F.results .. chunk
+  uploads_freed = uploads_freed + unlink_upload(chunk_ref, size)
+  local state, owner, items, succeeded, failed, record_bytes, webhook_url, earlier_results =
+    unpack(redis.call('HMGET', job, F.state, F.owner, F.items, F.succeeded, F.failed, F.record_bytes, F.webhook_url,
+      results_field))
+  if not is_live(state) or earlier_results then return end
+
+  succeeded = (tonumber(succeeded) or 0) + chunk_succeeded
+  failed = (tonumber(failed) or 0) + chunk_items - chunk_succeeded
+  local more_for_retry = retained_bytes(retained)
+  local added = stored_bytes(results) + more_for_retry
+  local fields = { results_field, results, F.record_bytes, record_bytes + added }
+  local function put(field, value)
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+  end
+  if chunk_succeeded > 0 then put(F.succeeded, succeeded) end
+  if chunk_succeeded < chunk_items then put(F.failed, failed) end
+  if more_for_retry > 0 then put(F.retained .. chunk, retained) end
+  if state ~= STATE.open and pending_of(items, succeeded, failed) == 0 then
+    state = succeeded > 0 and STATE.completed or STATE.failed
+    put(F.state, state)
+    put(F.ended_ms, now)
+    ended_ids[#ended_ids + 1] = id
+    notices[#notices + 1] = pack_notice(id, items == '1' and state .. struct.pack('>d', now) .. results or '')
+    if webhook_url then redis.call('ZADD', K.webhooks_due, now, id) end
+  end
+  redis.call('HSET', job, unpack(fields))
+  records_added = records_added + added
+  items_ended = items_ended + chunk_items
+  ended_of_owner[owner] = (ended_of_owner[owner] or 0) + chunk_items
+end
+
+local chunk_refs, is_leased = {}, {}
+for at = 4, #ARGV, 4 do chunk_refs[#chunk_refs + 1] = ARGV[at] end
+if #chunk_refs > 0 then
+  for at, found in ipairs(redis.call('SMISMEMBER', lease, unpack(chunk_refs))) do
+    is_leased[chunk_refs[at]] = found == 1
+  end
+  redis.call('SREM', lease, unpack(chunk_refs))
 end
 for at = 4, #ARGV, 4 do
-  local entry, succeeded, results, kept = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
-  if held[entry] then
-    held[entry] = false -- it counts once, also where it is named twice
-    local id, chunk, items, size = unpack_entry(entry)
-    local job = K.job .. id
-    if redis.call('UNLINK', K.upload .. string.sub(entry, 1, 20)) == 1 then
-      uploads = uploads + size + K.chunk_bytes
-    end
-    local record = redis.call('HMGET', job, 's', 'w', 'n', 'd', 'f', 'z', 'h', 'r' .. chunk)
-    if live(record[1]) and not record[8] then
-      local done = (tonumber(record[4]) or 0) + succeeded
-      local failed = (tonumber(record[5]) or 0) + items - succeeded
-      local keeping = room_for(kept)
-      local more = stored(results) + keeping
-      local fields = { 'r' .. chunk, results, 'z', record[6] + more }
-      if succeeded > 0 then fields[5], fields[6] = 'd', done end
-      if succeeded < items then fields[#fields + 1], fields[#fields + 2] = 'f', failed end
-      if keeping > 0 then fields[#fields + 1], fields[#fields + 2] = 'b' .. chunk, kept end
-      if record[1] ~= 'o' and done + failed == tonumber(record[3]) then
-        local state = done > 0 and 'c' or 'f'
-        for _, value in ipairs({ 's', state, 'e', now }) do fields[#fields + 1] = value end
-        ended[#ended + 1] = id
-        notices[#ended] = notice(id, record[3] == '1' and state .. struct.pack('>d', now) .. results or '')
-        if record[7] then redis.call('ZADD', K.hooks, now, id) end
-      end
-      redis.call('HSET', job, unpack(fields))
-      records = records + more
-      finished = finished + items
-      pending[record[2]] = (pending[record[2]] or 0) + items
-    end
+  local chunk_ref, succeeded, results, retained = unpack(ARGV, at, at + 3)
+  if is_leased[chunk_ref] then
+    is_leased[chunk_ref] = false -- a chunk that is named twice counts once
+    finish(chunk_ref, tonumber(succeeded), results, retained)
   end
 end
 
-count('uploads', -uploads)
-count('drained', uploads)
-count('records', records)
-count('transitions', finished)
-for owner, items in pairs(pending) do count('pending:' .. owner, -items) end
-if redis.call('EXISTS', lease) == 0 then
-  redis.call('ZREM', K.leases, token)
-  redis.call('HDEL', K.suspect_at, token)
-end
-if #ended > 0 then
-  redis.call('RPUSH', K.ended, unpack(ended))
+add_to_stat('uploads', -uploads_freed)
+add_to_stat('drained', uploads_freed)
+add_to_stat('records', records_added)
+add_to_stat('transitions', items_ended)
+for owner, items in pairs(ended_of_owner) do add_to_stat('pending:' .. owner, -items) end
+drop_lease_if_empty(token)
+if #ended_ids > 0 then
+  redis.call('RPUSH', K.ended, unpack(ended_ids))
   redis.call('PUBLISH', K.channel, table.concat(notices))
 end
-if ARGV[2] ~= '' and has_ready(ARGV[2]) then ring(ARGV[2], doorbells_max(ARGV[2])) end
-return finished
+if ring_model ~= '' and has_ready(ring_model) then ring_doorbell(ring_model, doorbells_max(ring_model)) end
+return items_ended

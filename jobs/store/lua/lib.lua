@@ -1,160 +1,208 @@
--- Shared by every script. K holds the names of jobs/store/keys.py.
--- An entry names a ready chunk in 26 bytes: job id (16), chunk number (4), items (2), upload bytes (4), big-endian;
--- the highest bit of items says that the upload holds URLs, to be fetched first.
+-- Shared by every script. K.*, F.*, STATE.* and LANE.* are constants: jobs/store/scripts.py puts the values of
+-- jobs/store/keys.py and jobs/records.py in their place.
+--
+-- Key layout. ID is a job's 16 raw bytes, CHUNK a chunk's number as 4 bytes; <model> is name, name@version or K.fetch.
+--   K.job ID                            hash    the record; its fields are F.*, some with a chunk's number behind it
+--   K.upload ID CHUNK                   string  a chunk's packed upload bytes
+--   K.ready <model>:<lane>:<owner>      list    chunk references that wait, oldest first
+--   K.rotation <model>:<lane>           list    owners with ready chunks, the next one first
+--   K.suspects <model>                  list    chunk references that are to run alone
+--   K.leases                            zset    owner token by the lease's end, ms
+--   K.leased_chunks <owner token>       set     chunk references under this lease
+--   K.suspect_item                      hash    owner token to the item that a suspect run has reached
+--   K.ended                             list    IDs of ended jobs, oldest first
+--   K.owner_jobs <owner>                zset    IDs by the job's number among all accepted jobs
+--   K.open_deadlines                    zset    IDs of open jobs by deadline, ms
+--   K.idempotency_key <owner>:<digest>  string  ID
+--   K.webhooks_due                      zset    IDs by the time of the next webhook call, ms
+--   K.trash                             list    ID, first chunk (4 bytes), number of chunks (4 bytes)
+--   K.stats                             hash    uploads, records, accepted, transitions, drained, pending:<owner>
+--   K.queue <model>                     list    doorbells: Celery messages
+--   K.doorbell_template <model>         string  such a message, K.doorbell_placeholder in place of its id
+--   K.doorbell_counter                  string  counts doorbells
+--   K.wake <model>                      list    one element if a lingering child process shall claim
+--   K.heartbeats <name>                 zset    ref|worker|pid of ready processes by the heartbeat's end, ms
+--   K.model_cards                       hash    name@version to its card
+-- A chunk reference is 26 bytes: job id (16), chunk number (4), items (2), upload bytes (4), big-endian; the highest
+-- bit of items says that the upload holds URLs, which an outbound worker fetches first.
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function live(state)
-  return state == 'o' or state == 'q' or state == 'r'
+local function is_live(state)
+  return state == STATE.open or state == STATE.queued or state == STATE.running
 end
 
-local function count(field, by)
-  if by ~= 0 then redis.call('HINCRBY', K.stats, field, by) end
+local function add_to_stat(name, by)
+  if by ~= 0 then redis.call('HINCRBY', K.stats, name, by) end
 end
 
-local function unpack_entry(entry)
-  local chunk, items, size = struct.unpack('>I4I2I4', entry, 17)
-  return string.sub(entry, 1, 16), chunk, items % K.by_reference, size
+-- How many of a job's items have not ended; `succeeded` and `failed` are false while they are 0.
+local function pending_of(items, succeeded, failed)
+  return items - (tonumber(succeeded) or 0) - (tonumber(failed) or 0)
 end
 
--- Who serves an entry: its job's model, or first of all those who fetch.
-local function server_of(entry, model)
-  return string.byte(entry, 21) >= 128 and K.fetch or model
+local function pack_chunk_ref(id, chunk, items, size)
+  return id .. struct.pack('>I4I2I4', chunk, items, size)
 end
 
--- What a string costs in a record: allocators round up, by a fifth at most of what they give.
-local function stored(text)
+-- Returns job id, chunk number, number of items, upload bytes.
+local function unpack_chunk_ref(chunk_ref)
+  local chunk, items, size = struct.unpack('>I4I2I4', chunk_ref, 17)
+  return string.sub(chunk_ref, 1, 16), chunk, items % K.by_reference, size
+end
+
+-- Whose queue a chunk goes into: its job's model, or K.fetch while its upload holds URLs.
+local function consumer_of(chunk_ref, model)
+  return string.byte(chunk_ref, 21) >= 128 and K.fetch or model
+end
+
+-- The memory that a string takes in a record: allocators round up, by at most a fifth.
+local function stored_bytes(text)
   return math.ceil(#text * 1.2)
 end
 
--- Frees a chunk's upload bytes, once.
-local function drop_upload(entry, size)
-  if redis.call('UNLINK', K.upload .. string.sub(entry, 1, 20)) == 1 then
-    count('uploads', -(size + K.chunk_bytes))
-  end
+-- Unlinks a chunk's upload. Returns the bytes that the upload budget gets back: 0 if the key was gone.
+local function unlink_upload(chunk_ref, size)
+  local gone = redis.call('UNLINK', K.upload .. string.sub(chunk_ref, 1, 20))
+  return gone == 1 and size + K.upload_key_bytes or 0
 end
 
--- Puts chunks into their owner's queue of a ring ('model:lane'); the owner joins the ring when it had nothing ready.
-local function make_ready(name, owner, entries, first)
-  if redis.call(first and 'LPUSH' or 'RPUSH', K.ready .. name .. ':' .. owner, unpack(entries)) == #entries then
-    redis.call('RPUSH', K.ring .. name, owner)
+local function drop_upload(chunk_ref, size)
+  add_to_stat('uploads', -unlink_upload(chunk_ref, size))
+end
+
+-- Pushes chunks into an owner's ready list of a lane ('model:lane'). If the list was empty, the owner joins the
+-- rotation.
+local function push_ready(lane_name, owner, chunk_refs, at_head)
+  local key = K.ready .. lane_name .. ':' .. owner
+  if redis.call(at_head and 'LPUSH' or 'RPUSH', key, unpack(chunk_refs)) == #chunk_refs then
+    redis.call('RPUSH', K.rotation .. lane_name, owner)
   end
 end
 
 local function has_ready(model)
-  return redis.call('EXISTS', K.ring .. model .. ':i', K.ring .. model .. ':b', K.suspects .. model) > 0
+  local interactive, bulk = K.rotation .. model .. ':' .. LANE.interactive, K.rotation .. model .. ':' .. LANE.bulk
+  return redis.call('EXISTS', interactive, bulk, K.suspects .. model) > 0
 end
 
--- Wakes one child that lingers, or the next one that is about to.
-local function wake(model)
+-- Wakes one lingering child process, or the next one that is about to linger.
+local function wake_lingering(model)
   local key = K.wake .. model
   if model ~= K.fetch and redis.call('EXISTS', key) == 0 then redis.call('RPUSH', key, 1) end
 end
 
--- Rings the doorbell, so many times, while fewer than `most` wait. The template comes from a worker: before the first
--- one there is nobody to ring for, and its sweep rings for what waits.
-local function ring(model, most, times)
-  wake(model)
+-- Rings the doorbell `times` times (1 if nil), as long as fewer than `most` doorbells wait. Workers write the template
+-- when they start: before the first worker there is none, and the worker's own sweep rings for the chunks that wait.
+local function ring_doorbell(model, most, times)
+  wake_lingering(model)
   local queue = K.queue .. model
   local rings = math.min(most - redis.call('LLEN', queue), times or 1)
-  local bell = rings > 0 and redis.call('GET', K.bell .. model)
-  if not bell then return 0 end
+  local template = rings > 0 and redis.call('GET', K.doorbell_template .. model)
+  if not template then return end
   for _ = 1, rings do
-    redis.call('LPUSH', queue, (string.gsub(bell, K.placeholder, model .. '-' .. redis.call('INCR', K.bells))))
+    local bell_id = model .. '-' .. redis.call('INCR', K.doorbell_counter)
+    redis.call('LPUSH', queue, (string.gsub(template, K.doorbell_placeholder, bell_id)))
   end
-  return rings
 end
 
--- Those who serve a model show it by its name, whichever versions they serve.
+-- Processes send heartbeats under the model's name, whichever versions they serve.
 local function doorbells_max(model)
-  return math.max(2, redis.call('ZCARD', K.serving .. (string.match(model, '^([^@]+)@') or model)))
+  return math.max(2, redis.call('ZCARD', K.heartbeats .. (string.match(model, '^([^@]+)@') or model)))
 end
 
--- What is counted, for scripts that take jobs in: read here, added to by `admit`, written by `close_books`.
-local function open_books(records_max, pending_max)
-  local found = redis.call('HMGET', K.stats, 'uploads', 'records', 'accepted')
-  for at = 1, 3 do found[at] = tonumber(found[at] or 0) end
-  return { uploads = found[1], records = found[2], accepted = found[3], pending = {},
-    records_max = tonumber(records_max), pending_max = tonumber(pending_max) }
+-- Makes one chunk ready and rings the doorbell of its consumer.
+local function make_chunk_ready(model, lane, owner, chunk_ref, at_head)
+  local consumer = consumer_of(chunk_ref, model)
+  push_ready(consumer .. ':' .. lane, owner, { chunk_ref }, at_head)
+  ring_doorbell(consumer, doorbells_max(consumer))
 end
 
--- Counts what a submit brings, or returns why it is refused and by how much it is over.
-local function admit(books, owner, jobs, items, waiting, records, uploads_max)
-  local pending = books.pending[owner] or tonumber(redis.call('HGET', K.stats, 'pending:' .. owner) or 0)
-  if pending + items > books.pending_max then return 'quota_exceeded', 0 end
-  local over = books.uploads + waiting - uploads_max
+-- The counters of scripts that accept items: read here, added to by `admit`, written by `write_counters`.
+local function read_counters(records_max, pending_max)
+  local uploads, records, accepted = unpack(redis.call('HMGET', K.stats, 'uploads', 'records', 'accepted'))
+  return { uploads = tonumber(uploads or 0), records = tonumber(records or 0), accepted = tonumber(accepted or 0),
+    pending = {}, records_max = tonumber(records_max), pending_max = tonumber(pending_max) }
+end
+
+-- Adds one submit to the counters. Returns nil and the number of accepted jobs, or a refusal and the bytes over budget.
+local function admit(counters, owner, jobs, items, upload_bytes, record_bytes, uploads_max)
+  local pending = counters.pending[owner] or tonumber(redis.call('HGET', K.stats, 'pending:' .. owner) or 0)
+  if pending + items > counters.pending_max then return 'quota_exceeded', 0 end
+  local over = counters.uploads + upload_bytes - uploads_max
   if over > 0 then return 'queue_full', over end
-  if books.records + records > books.records_max then return 'queue_full', 0 end
-  books.uploads, books.records = books.uploads + waiting, books.records + records
-  books.accepted, books.pending[owner] = books.accepted + jobs, pending + items
-  return nil, books.accepted
+  if counters.records + record_bytes > counters.records_max then return 'queue_full', 0 end
+  counters.uploads, counters.records = counters.uploads + upload_bytes, counters.records + record_bytes
+  counters.accepted, counters.pending[owner] = counters.accepted + jobs, pending + items
+  return nil, counters.accepted
 end
 
-local function close_books(books)
-  local fields = { 'uploads', books.uploads, 'records', books.records, 'accepted', books.accepted }
-  for owner, pending in pairs(books.pending) do
+local function write_counters(counters)
+  local fields = { 'uploads', counters.uploads, 'records', counters.records, 'accepted', counters.accepted }
+  for owner, pending in pairs(counters.pending) do
     fields[#fields + 1] = 'pending:' .. owner
     fields[#fields + 1] = pending
   end
   if #fields > 6 then redis.call('HSET', K.stats, unpack(fields)) end
 end
 
--- What `unpack_notices` in jobs/store/job_hash.py reads: a job has ended, and, where it is one image, with what.
-local function notice(id, told)
-  return id .. struct.pack('>I2', #told) .. told
-end
-
--- Whoever waits for the end of a job is told, and its webhook is due.
-local function note_end(id, hook)
-  redis.call('RPUSH', K.ended, id)
-  redis.call('PUBLISH', K.channel, notice(id, ''))
-  if hook then redis.call('ZADD', K.hooks, now_ms(), id) end
-end
-
--- Ends the intake of an open job, which may have nothing left to do.
-local function seal(id, job)
-  local record = redis.call('HMGET', job, 'n', 'd', 'f', 't', 'h')
-  local succeeded, failed = tonumber(record[2]) or 0, tonumber(record[3]) or 0
-  redis.call('ZREM', K.open, id)
-  if succeeded + failed == tonumber(record[1]) then
-    redis.call('HSET', job, 's', succeeded > 0 and 'c' or 'f', 'e', now_ms())
-    note_end(id, record[5])
-  else
-    redis.call('HSET', job, 's', record[4] and 'r' or 'q')
+-- Ends a lease that has no chunks left.
+local function drop_lease_if_empty(token)
+  if redis.call('EXISTS', K.leased_chunks .. token) == 0 then
+    redis.call('ZREM', K.leases, token)
+    redis.call('HDEL', K.suspect_item, token)
   end
 end
 
--- Makes a chunk ready for whoever serves it, and rings.
-local function call_for(model, lane, owner, entry, first)
-  local server = server_of(entry, model)
-  make_ready(server .. ':' .. lane, owner, { entry }, first)
-  ring(server, doorbells_max(server))
+-- A completion notice, as `unpack_notices` in jobs/store/notices.py reads it; the payload is '' unless the job is one
+-- image.
+local function pack_notice(id, payload)
+  return id .. struct.pack('>I2', #payload) .. payload
 end
 
--- Ends a live job whose items are not all done: what is pending takes the state that the job's fields imply.
--- Upload bytes of chunks that no finish will drop are freed by the sweep, in slices.
-local function close(id, job, owner, pending, chunks, ...)
-  redis.call('HSET', job, 'e', now_ms(), ...)
-  redis.call('ZREM', K.open, id)
+-- Publishes that a job has ended and makes its webhook due.
+local function announce_end(id, webhook_url)
+  redis.call('RPUSH', K.ended, id)
+  redis.call('PUBLISH', K.channel, pack_notice(id, ''))
+  if webhook_url then redis.call('ZADD', K.webhooks_due, now_ms(), id) end
+end
+
+-- Seals an open job: it takes no more parts, and ends now if all its items have ended.
+local function seal_job(id, job)
+  local items, succeeded, failed, started, webhook_url =
+    unpack(redis.call('HMGET', job, F.items, F.succeeded, F.failed, F.started_ms, F.webhook_url))
+  redis.call('ZREM', K.open_deadlines, id)
+  if pending_of(items, succeeded, failed) == 0 then
+    local state = tonumber(succeeded or 0) > 0 and STATE.completed or STATE.failed
+    redis.call('HSET', job, F.state, state, F.ended_ms, now_ms())
+    announce_end(id, webhook_url)
+  else
+    redis.call('HSET', job, F.state, started and STATE.running or STATE.queued)
+  end
+end
+
+-- Ends a live job with pending items, which take the state that the given fields (name, value, ...) imply. The sweep
+-- frees the upload bytes of its chunks, in slices.
+local function end_job(id, job, owner, pending, chunks, ...)
+  redis.call('HSET', job, F.ended_ms, now_ms(), ...)
+  redis.call('ZREM', K.open_deadlines, id)
   redis.call('RPUSH', K.trash, id .. struct.pack('>I4I4', 0, chunks))
-  count('transitions', pending)
-  count('pending:' .. owner, -pending)
-  note_end(id, redis.call('HGET', job, 'h'))
+  add_to_stat('transitions', pending)
+  add_to_stat('pending:' .. owner, -pending)
+  announce_end(id, redis.call('HGET', job, F.webhook_url))
 end
 
--- Drops what leads to a job by its Idempotency-Key and its webhook.
-local function forget_paths(id, owner, key, hook)
-  local keyed = key and K.keyed .. owner .. ':' .. key
-  if keyed and redis.call('GET', keyed) == id then redis.call('UNLINK', keyed) end
-  if hook then redis.call('ZREM', K.hooks, id) end
+-- Deletes what refers to a job: its Idempotency-Key, and its place among the webhooks that are due.
+local function delete_references(id, owner, key_digest, webhook_url)
+  local key = key_digest and K.idempotency_key .. owner .. ':' .. key_digest
+  if key and redis.call('GET', key) == id then redis.call('UNLINK', key) end
+  if webhook_url then redis.call('ZREM', K.webhooks_due, id) end
 end
 
--- Drops a job's record and what leads to it.
-local function forget(id, owner)
-  forget_paths(id, owner, unpack(redis.call('HMGET', K.job .. id, 'y', 'h')))
+local function delete_record(id, owner)
+  delete_references(id, owner, unpack(redis.call('HMGET', K.job .. id, F.key_digest, F.webhook_url)))
   redis.call('UNLINK', K.job .. id)
-  redis.call('ZREM', K.owned .. owner, id)
+  redis.call('ZREM', K.owner_jobs .. owner, id)
 end

@@ -1,49 +1,52 @@
 #!lua flags=allow-oom
 -- Ends a lease and makes its chunks ready again.
--- ARGV: owner token, the lease's end that the caller saw ('' for any), why:
---   'returned'      given back unharmed, charges nothing
---   'worker_lost'   nobody renewed it: charges a loss
---   an item's code  its process died: a crash is charged to the item that a suspect run had reached, else to the chunk
+-- ARGV: owner token, the lease's end that the caller saw ('' for any), reason:
+--   'returned'      the chunks come back unharmed: nothing is counted against them
+--   'worker_lost'   nobody renewed the lease: counts a lost lease
+--   an item's code  the process died: counts a crash of the item that a suspect run had reached, else of the chunk
 -- Returns how many chunks were made ready.
-local token, seen, why = ARGV[1], ARGV[2], ARGV[3]
-local score = redis.call('ZSCORE', K.leases, token)
-if not score or (seen ~= '' and tonumber(score) ~= tonumber(seen)) then return 0 end
-local entries = redis.call('SMEMBERS', K.lease .. token)
-local reached = redis.call('HGET', K.suspect_at, token)
-redis.call('DEL', K.lease .. token)
+local token, seen_end, reason = ARGV[1], ARGV[2], ARGV[3]
+local lease_end = redis.call('ZSCORE', K.leases, token)
+if not lease_end or (seen_end ~= '' and tonumber(lease_end) ~= tonumber(seen_end)) then return 0 end
+local chunk_refs = redis.call('SMEMBERS', K.leased_chunks .. token)
+local reached = tonumber(redis.call('HGET', K.suspect_item, token))
+redis.call('DEL', K.leased_chunks .. token)
 redis.call('ZREM', K.leases, token)
-redis.call('HDEL', K.suspect_at, token)
+redis.call('HDEL', K.suspect_item, token)
+local crashed = reason ~= 'returned' and reason ~= 'worker_lost'
 
-local function charge(charges, item)
-  if why == 'worker_lost' then
-    charges.losses = charges.losses + 1
-  elseif item and item >= 0 then
-    charges.items[tostring(item)] = (charges.items[tostring(item)] or 0) + 1
-    charges.code = why
+-- Returns the chunk's failure counts (JSON) with this failure; `packed` are the counts before it, or false.
+local function add_failure(packed)
+  local counts = packed and cjson.decode(packed) or { losses = 0, crashes = 0, items = {} }
+  if reason == 'worker_lost' then
+    counts.losses = counts.losses + 1
+  elseif reached and reached >= 0 then
+    local item = tostring(reached)
+    counts.items[item] = (counts.items[item] or 0) + 1
+    counts.code = reason
   else
-    charges.crashes = charges.crashes + 1
-    charges.code = why
+    counts.crashes = counts.crashes + 1
+    counts.code = reason
   end
-  return cjson.encode(charges)
+  return cjson.encode(counts)
 end
 
 local readied = 0
-for _, entry in ipairs(entries) do
-  local id, chunk, _, size = unpack_entry(entry)
-  local record = redis.call('HMGET', K.job .. id, 's', 'w', 'm', 'l', 'x' .. chunk)
-  if not live(record[1]) then
-    drop_upload(entry, size)
+for _, chunk_ref in ipairs(chunk_refs) do
+  local id, chunk, _, size = unpack_chunk_ref(chunk_ref)
+  local job, counts_field = K.job .. id, F.failure_counts .. chunk
+  local state, owner, model, lane, counts =
+    unpack(redis.call('HMGET', job, F.state, F.owner, F.model, F.lane, counts_field))
+  if not is_live(state) then
+    drop_upload(chunk_ref, size)
   else
-    if why ~= 'returned' then
-      local charges = record[5] and cjson.decode(record[5]) or { losses = 0, crashes = 0, items = {} }
-      redis.call('HSET', K.job .. id, 'x' .. chunk, charge(charges, tonumber(reached)))
-    end
-    if reached or (why ~= 'returned' and why ~= 'worker_lost') then
-      local server = server_of(entry, record[3])
-      redis.call('RPUSH', K.suspects .. server, entry)
-      ring(server, doorbells_max(server))
+    if reason ~= 'returned' then redis.call('HSET', job, counts_field, add_failure(counts)) end
+    if reached or crashed then
+      local consumer = consumer_of(chunk_ref, model)
+      redis.call('RPUSH', K.suspects .. consumer, chunk_ref)
+      ring_doorbell(consumer, doorbells_max(consumer))
     else
-      call_for(record[3], record[4], record[2], entry, true)
+      make_chunk_ready(model, lane, owner, chunk_ref, true)
     end
     readied = readied + 1
   end

@@ -1,20 +1,23 @@
 #!lua flags=allow-oom
--- Extends a lease that is still held, and shows that a process is ready to serve.
--- ARGV: owner token, lease ms, then '' or the item that a suspect run starts next (-1: its chunks shall run as
---       suspects), and '' or the packed outcomes of the items before it, which the chunk's next lease goes on from;
---       then, to show presence: model, process, for how many ms. The token is '' where no lease is held.
--- Returns 1, or 0 where the lease is gone.
-if ARGV[5] then redis.call('ZADD', K.serving .. ARGV[5], now_ms() + tonumber(ARGV[7]), ARGV[6]) end
-if redis.call('EXISTS', K.lease .. ARGV[1]) == 0 then return 0 end
-redis.call('ZADD', K.leases, now_ms() + tonumber(ARGV[2]), ARGV[1])
-if ARGV[3] ~= '' then redis.call('HSET', K.suspect_at, ARGV[1], ARGV[3]) end
-if ARGV[4] ~= '' then
-  local id, chunk = unpack_entry(redis.call('SRANDMEMBER', K.lease .. ARGV[1]))
-  local record = redis.call('HMGET', K.job .. id, 's', 'z', 'p' .. chunk)
-  if live(record[1]) then
-    local more = stored(ARGV[4]) - stored(record[3] or '')
-    redis.call('HSET', K.job .. id, 'p' .. chunk, ARGV[4], 'z', record[2] + more)
-    count('records', more)
+-- Extends a lease, and records the heartbeat of a process that is ready to serve.
+-- ARGV: owner token ('' for a heartbeat without a lease), lease ms;
+--       '' or the item that a suspect run starts next (-1: release the chunks as suspects);
+--       '' or the packed outcomes of the items before it, which the chunk's next lease continues from;
+--       then, for a heartbeat: model name, member of K.heartbeats, ms for which it holds.
+-- Returns 1, or 0 if the lease is gone.
+local token, lease_ms, item, progress, model, heartbeat, heartbeat_ms = unpack(ARGV)
+if model then redis.call('ZADD', K.heartbeats .. model, now_ms() + heartbeat_ms, heartbeat) end
+if redis.call('EXISTS', K.leased_chunks .. token) == 0 then return 0 end
+redis.call('ZADD', K.leases, now_ms() + lease_ms, token)
+if item ~= '' then redis.call('HSET', K.suspect_item, token, item) end
+if progress ~= '' then
+  local id, chunk = unpack_chunk_ref(redis.call('SRANDMEMBER', K.leased_chunks .. token))
+  local job, progress_field = K.job .. id, F.progress .. chunk
+  local state, record_bytes, before = unpack(redis.call('HMGET', job, F.state, F.record_bytes, progress_field))
+  if is_live(state) then
+    local added = stored_bytes(progress) - stored_bytes(before or '')
+    redis.call('HSET', job, progress_field, progress, F.record_bytes, record_bytes + added)
+    add_to_stat('records', added)
   end
 end
 return 1

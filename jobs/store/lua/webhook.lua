@@ -1,32 +1,31 @@
 #!lua flags=allow-oom
--- The webhooks of jobs that have ended. ARGV: what, then
---   'ring': nothing more. Rings for outbound workers where one is due.
---   'take': ms for which the taker has them to itself, how many at most. Returns the ids of those that were due.
---   'note': id, one attempt (JSON), attempts kept, in how many ms the next one is due ('' for never).
+-- The webhooks of ended jobs. ARGV: command, then
+--   'take': ms for which the caller has them to itself, how many at most. Returns the ids of webhooks that were due.
+--   'record': id, one attempt (JSON), attempts to keep, ms until the next one ('' for never).
+--             Returns 1, or 0 if the job is gone.
+local command = ARGV[1]
 local now = now_ms()
-if ARGV[1] == 'ring' then
-  return redis.call('ZCOUNT', K.hooks, '-inf', now) > 0 and ring(K.fetch, 1) or 0
-end
-if ARGV[1] == 'take' then
-  local due = redis.call('ZRANGE', K.hooks, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[3])
-  for _, id in ipairs(due) do redis.call('ZADD', K.hooks, now + ARGV[2], id) end
+if command == 'take' then
+  local take_ms, limit = ARGV[2], ARGV[3]
+  local due = redis.call('ZRANGE', K.webhooks_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+  for _, id in ipairs(due) do redis.call('ZADD', K.webhooks_due, now + take_ms, id) end
   return due
 end
 
-local id, attempt, kept_max, again = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local id, attempt, attempts_max, next_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local job = K.job .. id
-local record = redis.call('HMGET', job, 'z', 'ha')
-if not record[1] or again == '' then
-  redis.call('ZREM', K.hooks, id)
+local record_bytes, before = unpack(redis.call('HMGET', job, F.record_bytes, F.webhook_attempts))
+if not record_bytes or next_ms == '' then
+  redis.call('ZREM', K.webhooks_due, id)
 else
-  redis.call('ZADD', K.hooks, now + again, id)
+  redis.call('ZADD', K.webhooks_due, now + next_ms, id)
 end
-if not record[1] then return 0 end
-local attempts = cjson.decode(record[2] or '[]')
+if not record_bytes then return 0 end
+local attempts = cjson.decode(before or '[]')
 attempts[#attempts + 1] = cjson.decode(attempt)
-while #attempts > kept_max do table.remove(attempts, 1) end
+while #attempts > attempts_max do table.remove(attempts, 1) end
 local packed = cjson.encode(attempts)
-local more = stored(packed) - stored(record[2] or '')
-redis.call('HSET', job, 'ha', packed, 'z', record[1] + more)
-count('records', more)
+local added = stored_bytes(packed) - stored_bytes(before or '')
+redis.call('HSET', job, F.webhook_attempts, packed, F.record_bytes, record_bytes + added)
+add_to_stat('records', added)
 return 1

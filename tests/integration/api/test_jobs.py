@@ -116,7 +116,7 @@ async def test_a_long_poll_is_answered_though_its_notice_was_lost(
     poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8"))
     await store.claimed()
     (job,) = store.redis.keys(keys.JOB + "*")
-    store.redis.hset(job, mapping={"s": "c", "d": 1, "e": 1})
+    store.redis.hset(job, mapping={keys.FIELDS["state"]: "c", keys.FIELDS["succeeded"]: 1, keys.FIELDS["ended_ms"]: 1})
     assert (await poll).json()["status"] == "completed"
 
 
@@ -179,7 +179,7 @@ async def test_a_deleted_job_is_gone(api: httpx.AsyncClient, store: Store, shirt
     await store.jobs.sweep([MODEL])
 
     left = store.keys() - before - {keys.STATS.encode(), keys.WRITE_PROBE.encode()}
-    left = {key for key in left if not key.startswith((keys.READY.encode(), keys.RING.encode()))}
+    left = {key for key in left if not key.startswith((keys.READY.encode(), keys.ROTATION.encode()))}
     assert left <= {keys.ENDED.encode()}
     for call in (api.get, api.delete):
         answer = await call(f"/v1/jobs/{job_id}")

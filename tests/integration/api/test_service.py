@@ -154,7 +154,7 @@ async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
 async def test_a_card_that_cannot_be_read_is_passed_over(
     api: httpx.AsyncClient, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.redis.hset(keys.MODELS, "other@1", '{"of": "a newer release"}')
+    store.redis.hset(keys.MODEL_CARDS, "other@1", '{"of": "a newer release"}')
     models = (await api.get("/v1/models")).json()["models"]
     assert [model["name"] for model in models] == ["fmnist-cnn", "fmnist-mlp"]
     assert (await api.get("/v1/models/other")).status_code == 404

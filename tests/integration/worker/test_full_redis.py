@@ -28,8 +28,8 @@ async def test_a_worker_goes_on_and_drains_what_was_accepted(stack: Stack, shirt
 async def test_a_worker_starts_and_drains_what_was_accepted(stack: Stack, shirt: bytes) -> None:
     api = stack.api()
     stack.worker(children=1).stop()
-    for bell in (keys.BELL + MODEL, f"{keys.BELL}{MODEL}@1"):  # as of an older release, which had others
-        stack.redis.delete(bell)
+    for model in (MODEL, f"{MODEL}@1"):  # as of an older release, which had other templates
+        stack.redis.delete(keys.DOORBELL_TEMPLATE + model)
     ids = await submit_all(api.url, [shirt] * 200)
     stack.redis.config_set("maxmemory", 1)
 
@@ -40,7 +40,7 @@ async def test_a_worker_starts_and_drains_what_was_accepted(stack: Stack, shirt:
 
 def test_a_worker_leaves_nothing_of_its_doorbells_in_redis(stack: Stack) -> None:
     worker = stack.worker(children=1)
-    template = stack.redis.get(keys.BELL + MODEL)
+    template = stack.redis.get(keys.DOORBELL_TEMPLATE + MODEL)
     assert template is not None
     stack.redis.lpush(keys.QUEUE + MODEL, template)
     wait_until(lambda: stack.redis.llen(keys.QUEUE + MODEL) == 0, what="a doorbell that is taken")
@@ -54,4 +54,4 @@ def test_a_worker_leaves_nothing_of_its_doorbells_in_redis(stack: Stack) -> None
 
 
 def heartbeat_ends(stack: Stack) -> float:
-    return sum(score for _, score in stack.redis.zrange(keys.SERVING + MODEL, 0, -1, withscores=True))
+    return sum(score for _, score in stack.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1, withscores=True))

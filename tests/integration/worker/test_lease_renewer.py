@@ -37,7 +37,7 @@ def lease_end(store: Store, token: str) -> float:
 
 def heartbeats(store: Store, model: str = MODEL) -> dict[str, float]:
     """The models that processes of this name serve, with the end of their heartbeats."""
-    members = store.redis.zrange(keys.SERVING + model, 0, -1, withscores=True)
+    members = store.redis.zrange(keys.HEARTBEATS + model, 0, -1, withscores=True)
     return {member.decode().partition("|")[0]: end for member, end in members}
 
 

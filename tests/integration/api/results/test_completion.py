@@ -13,6 +13,7 @@ from api.results import completion as waits
 from jobs.codec import pack_outcomes
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Outcome, Prediction
+from jobs.store import keys
 from jobs.store.job_hash import job_key
 from jobs.store.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
@@ -269,7 +270,7 @@ async def test_a_notice_of_a_job_that_nobody_awaits_is_passed_over(
         store.leases.finish("boot|task|1|0", [FinishedChunk(claimed.entry, 1, packed)])
 
     assert (await poll).json()["status"] == "completed"
-    assert store.redis.hget(job_key(raw_id(path)), "s") == b"c"
+    assert store.redis.hget(job_key(raw_id(path)), keys.FIELDS["state"]) == b"c"
 
 
 # -- those who go away

@@ -11,6 +11,7 @@ from jobs.codec import pack_outcomes, pack_retained, unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState
 from jobs.store import keys
+from jobs.store.job_hash import chunk_field
 from jobs.store.leases import FinishedChunk
 from tests.integration.api.conftest import StartApi
 from tests.support.archives import make_tar, make_zip
@@ -123,7 +124,7 @@ async def test_too_many_streams_at_once_are_told_to_come_later(start_api: StartA
         yield data[1024:]
 
     upload = asyncio.create_task(api.post("/v1/jobs", content=body(), headers=TAR | {"Idempotency-Key": "first"}))
-    await eventually(lambda: store.redis.keys(f"{keys.KEYED}*"), what="the first stream's job")
+    await eventually(lambda: store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*"), what="the first stream's job")
     answer = await api.post("/v1/jobs", content=data, headers=TAR)
     assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
     go_on.set()
@@ -175,7 +176,7 @@ async def test_while_the_first_is_running_a_repeat_is_told_so(
         yield data[1024:]
 
     upload = asyncio.create_task(api.post("/v1/jobs", content=body(), headers=headers))
-    await eventually(lambda: store.redis.keys(f"{keys.KEYED}*"), what="the key, at the first byte")
+    await eventually(lambda: store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*"), what="the key, at the first byte")
     answer = await api.post("/v1/jobs", content=data, headers=headers)
     (job,) = (await api.get("/v1/jobs?idempotency_key=key")).json()["jobs"]
     assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_progress")
@@ -298,7 +299,7 @@ async def test_opening_with_the_same_key_opens_one_job(api: httpx.AsyncClient) -
 def fail(store: Store, failures: dict[str, ItemCode]) -> None:
     """Finish what waits: images of these names fail, with their bytes kept, the others are coats."""
     lease = store.claim()
-    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].entry.job_id, "i0"))
+    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].entry.job_id, chunk_field("names", 0)))
     done = []
     for claimed in lease.chunks:
         images = unpack_upload(claimed.upload, claimed.entry.items)

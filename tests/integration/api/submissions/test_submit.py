@@ -252,7 +252,7 @@ async def test_a_job_that_was_accepted_is_answered_though_redis_went_away_during
         api = await start_api(redis_url=server.url, submit_deadline_seconds=0.3)
         waiting = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | {"Prefer": "wait=1"}))
         with server.client as client:
-            await eventually(lambda: client.exists(keys.OWNED + OWNER), what="the job")
+            await eventually(lambda: client.exists(keys.OWNER_JOBS + OWNER), what="the job")
         server.signal(signal.SIGSTOP)
         answer = await waiting
         server.signal(signal.SIGCONT)

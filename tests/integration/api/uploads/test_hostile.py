@@ -93,7 +93,7 @@ def assert_nothing_is_left(client: httpx.Client, store: "redis.Redis[bytes]", le
         for job in jobs:
             assert client.delete(job["links"]["self"]).status_code == 204
     leases.sweep(["fmnist-mlp"], seconds=30)
-    assert store.keys(keys.JOB + "*") == store.keys(keys.UPLOAD + "*") == store.keys(keys.KEYED + "*") == []
+    assert store.keys(keys.JOB + "*") == store.keys(keys.UPLOAD + "*") == store.keys(keys.IDEMPOTENCY_KEY + "*") == []
     counted = {name: int(store.hget(keys.STATS, name) or 0) for name in ("uploads", "records", "pending:public")}
     assert counted == {"uploads": 0, "records": 0, "pending:public": 0}
 

@@ -114,7 +114,7 @@ async def test_the_first_claim_of_a_job_notes_when_it_started(store: Store) -> N
     started = (await store.get(job_id)).started_ms
     assert started is not None
     assert started >= (await store.get(job_id)).accepted_ms
-    store.redis.hset(keys.JOB.encode() + job_id, "t", 1)
+    store.redis.hset(keys.JOB.encode() + job_id, keys.FIELDS["started_ms"], 1)
     store.claim("boot|task|1|1")
     assert (await store.get(job_id)).started_ms == 1, "the first one counts"
 
@@ -128,7 +128,7 @@ async def test_an_open_job_stays_open_when_it_is_claimed_and_its_start_is_noted_
     job = await store.get(part.job_id)
     assert job.state is JobState.OPEN
     assert job.started_ms is not None
-    store.redis.hset(keys.JOB.encode() + part.job_id, "t", 1)
+    store.redis.hset(keys.JOB.encode() + part.job_id, keys.FIELDS["started_ms"], 1)
     store.claim("boot|task|1|1")
     assert (await store.get(part.job_id)).started_ms == 1
 

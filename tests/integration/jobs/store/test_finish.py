@@ -6,7 +6,7 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, JobState
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.job_hash import job_key
+from jobs.store.job_hash import chunk_field, job_key
 from jobs.store.leases import FinishedChunk, Lease, LeaseStore
 from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, OWNER, Store, finished
@@ -56,7 +56,7 @@ async def test_a_finish_leaves_no_lease_no_bytes_and_nothing_pending(store: Stor
     await store.submit(b"one")
     store.finish(store.claim())
 
-    assert store.redis.exists(keys.LEASES, keys.LEASE + "boot|task|1|0") == 0
+    assert store.redis.exists(keys.LEASES, keys.LEASED_CHUNKS + "boot|task|1|0") == 0
     assert store.redis.keys(keys.UPLOAD + "*") == []
     assert (store.stat("uploads"), store.stat(f"pending:{OWNER}"), store.stat("transitions")) == (0, 0, 1)
 
@@ -138,7 +138,7 @@ async def test_finish_and_claim_in_one_call_survive_an_emptied_script_cache(stor
 
 
 async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
-    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     await store.submit(b"one")
     await store.submit(b"two")
     store.redis.delete(keys.QUEUE + MODEL)
@@ -175,11 +175,11 @@ async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_jo
 
     assert store.leases.finish(lease.token, failed_but_kept(lease, image)) == 1
 
-    kept = store.redis.hget(job_key(job_id), "b0")
+    kept = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
     assert kept is not None
     assert unpack_retained(kept) == {0: image}
     assert store.stat("records") >= before + len(image)
-    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z") or 0)
+    assert store.stat("records") == store.record_bytes(job_id)
     await store.jobs.delete(job_id, OWNER)
     await store.jobs.sweep([MODEL])
     assert store.stat("records") == 0
@@ -199,7 +199,12 @@ async def test_images_beyond_the_room_for_retries_are_dropped(store: Store, valk
     leases.finish(lease.token, failed_but_kept(lease, image))
     leases.close()
 
-    assert [store.redis.hexists(job_key(job_id), "b0") for job_id in jobs] == [True, True, False, False]
+    assert [store.redis.hexists(job_key(job_id), chunk_field("retained", 0)) for job_id in jobs] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert store.stat("records") <= upload_budget
     assert {(await store.get(job_id)).state for job_id in jobs} == {JobState.FAILED}
 
@@ -209,10 +214,10 @@ async def test_the_webhook_of_a_job_is_due_when_its_last_chunk_is_finished(store
     submission.webhook_url = "https://example.com/hook"
     await store.submitter.enqueue(submission)
     await store.submit(b"without")
-    assert not store.redis.exists(keys.HOOKS)
+    assert not store.redis.exists(keys.WEBHOOKS_DUE)
 
     store.finish(store.claim())
 
-    assert store.redis.zrange(keys.HOOKS, 0, -1) == [submission.id]
+    assert store.redis.zrange(keys.WEBHOOKS_DUE, 0, -1) == [submission.id]
     job = await store.get(submission.id)
-    assert store.redis.zscore(keys.HOOKS, submission.id) == job.ended_ms
+    assert store.redis.zscore(keys.WEBHOOKS_DUE, submission.id) == job.ended_ms

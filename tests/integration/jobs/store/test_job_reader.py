@@ -79,7 +79,7 @@ async def test_deleted_jobs_take_no_room_in_a_listing(store: Store) -> None:
     page, cursor = await store.jobs.list(OWNER, before=None, limit=2, state=None)
 
     assert ([job.id for job in page], cursor) == ([newest, oldest], None)
-    assert store.redis.zcard(keys.OWNED + OWNER) == 2
+    assert store.redis.zcard(keys.OWNER_JOBS + OWNER) == 2
 
 
 async def test_an_owner_without_jobs_has_an_empty_list(store: Store) -> None:

@@ -70,4 +70,4 @@ async def test_waiting_uploads_cost_not_more_than_is_counted(store: Store) -> No
             store.redis.persist(keys.UPLOAD.encode() + submission.id + bytes(4))
         used = (used_memory(store) - before) / count
         print(f"an upload of {size} B: {used:.0f} B used")
-        assert used <= (size + 4 + keys.CHUNK_BYTES) * 1.25, "allocators round large sizes up by a fifth at most"
+        assert used <= (size + 4 + keys.UPLOAD_KEY_BYTES) * 1.25, "allocators round large sizes up by a fifth at most"

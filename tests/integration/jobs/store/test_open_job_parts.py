@@ -79,7 +79,7 @@ async def test_a_part_that_broke_off_goes_on_where_it_was(store: Store) -> None:
     again = another_hold_of(part)
     with pytest.raises(IdempotencyInProgress):
         await store.open_jobs.begin(again)
-    field = b"u" + part.name
+    field = keys.FIELDS["part"].encode() + part.name
     held = bytearray(store.redis.hget(keys.JOB.encode() + part.job_id, field))
     held[8:16] = b"\x3f\xf0" + bytes(6)  # 1.0, big-endian
     store.redis.hset(keys.JOB.encode() + part.job_id, field, bytes(held))
@@ -174,12 +174,12 @@ async def test_an_open_job_past_its_deadline_is_canceled(store: Store, items: in
     part = await store.open()
     for at in range(items):
         await store.open_jobs.add(part, make_chunk([b"image"], at), DIGEST)
-    store.redis.zadd(keys.OPEN, {part.job_id: 1})
+    store.redis.zadd(keys.OPEN_DEADLINES, {part.job_id: 1})
     await store.jobs.sweep([MODEL])
 
     job = await store.get(part.job_id)
     assert (job.state, job.unfinished) == (JobState.CANCELED, items)
-    assert not store.redis.exists(keys.OPEN)
+    assert not store.redis.exists(keys.OPEN_DEADLINES)
     assert store.stat(f"pending:{OWNER}") == 0
 
 
@@ -189,7 +189,7 @@ async def test_an_open_job_that_seals_itself_does_so_at_its_deadline(store: Stor
     await store.submitter.enqueue(submission, open_seconds=60)
     part = Part(submission.id, OWNER, Lane.BULK, 60)
     await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
-    store.redis.zadd(keys.OPEN, {part.job_id: 1})
+    store.redis.zadd(keys.OPEN_DEADLINES, {part.job_id: 1})
     await store.jobs.sweep([MODEL])
 
     assert (await store.get(part.job_id)).state is JobState.QUEUED
@@ -199,7 +199,7 @@ async def test_an_open_job_that_seals_itself_does_so_at_its_deadline(store: Stor
 
 async def test_every_add_puts_the_deadline_off(store: Store) -> None:
     part = await store.open(seconds=60)
-    store.redis.zadd(keys.OPEN, {part.job_id: 1})
+    store.redis.zadd(keys.OPEN_DEADLINES, {part.job_id: 1})
     await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
     await store.jobs.sweep([MODEL])
     assert (await store.get(part.job_id)).state is JobState.OPEN
@@ -258,7 +258,7 @@ async def test_the_key_of_an_open_stream_is_taken_until_that_ends_unsealed(store
         "the key is the second job's now"
     )
     await store.jobs.delete(second.id, OWNER)
-    assert not store.redis.keys(f"{keys.KEYED}*")
+    assert not store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*")
 
 
 async def test_items_of_a_canceled_open_job_keep_what_is_done(store: Store) -> None:

@@ -137,7 +137,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(turn=st.integers(0, 7), items=WANTED, bulk=WANTED, size=st.sampled_from([60, 1 << 20]))
     def claim(self, *, turn: int, items: int, bulk: int, size: int) -> None:
         token = f"boot|task|1|{len(self.model.leases)}"
-        waiting = {chunk for chunk in self.model.waiting() if not chunk.place.startswith(keys.LEASE)}
+        waiting = {chunk for chunk in self.model.waiting() if not chunk.place.startswith(keys.LEASED_CHUNKS)}
         wanted = {Lane.INTERACTIVE: items, Lane.BULK: bulk}
         lease = self.store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk, bytes_max=size, turn=turn)
         chunks = [self.model.chunk(claimed.entry) for claimed in lease.chunks]
@@ -232,12 +232,12 @@ class StoreMachine(RuleBasedStateMachine):
     def expire(self, jobs: list[ModelJob]) -> None:
         for job in jobs:
             if not job.gone:
-                self.redis.hincrby(job_key(job.id), "e", -OVER_MS)
+                self.redis.hincrby(job_key(job.id), keys.FIELDS["ended_ms"], -OVER_MS)
                 self.model.forget(job)
                 self.seen["expired"] += 1
 
     def pass_open_deadline(self, job: ModelJob) -> None:
-        self.redis.zadd(keys.OPEN, {job.id: 1})
+        self.redis.zadd(keys.OPEN_DEADLINES, {job.id: 1})
         if job.seals_itself and job.chunks:
             self.seen["sealed itself"] += 1
             self.model.seal(job)
@@ -247,14 +247,14 @@ class StoreMachine(RuleBasedStateMachine):
     def pass_queue_deadline(self, job: ModelJob) -> None:
         """It ends a job of which a chunk is the next in its queue, and no other."""
         late = any(chunk.job is job for chunk in self.heads())
-        self.redis.hincrby(job_key(job.id), "a", -OVER_MS)
+        self.redis.hincrby(job_key(job.id), keys.FIELDS["accepted_ms"], -OVER_MS)
         self.sweep_store()
         if late:
             self.seen["queue deadline"] += 1
             job.failure_code = ItemCode.DEADLINE_EXCEEDED
             self.model.end(job)
         else:
-            self.redis.hincrby(job_key(job.id), "a", OVER_MS)
+            self.redis.hincrby(job_key(job.id), keys.FIELDS["accepted_ms"], OVER_MS)
 
     def sweep(self) -> None:
         self.sweep_store()
@@ -284,8 +284,8 @@ class StoreMachine(RuleBasedStateMachine):
     def each_chunk_that_waits_stands_in_one_place(self) -> None:
         names = self.redis.keys()
         queues = [name for name in names if name.startswith((keys.READY.encode(), SUSPECTS.encode()))]
-        sets = [name for name in names if name.startswith(keys.LEASE.encode())]
-        rings = [f"{keys.RING}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
+        sets = [name for name in names if name.startswith(keys.LEASED_CHUNKS.encode())]
+        rings = [f"{keys.ROTATION}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
         ask = self.redis.pipeline(transaction=False)
         for name in [*rings, *queues]:
             ask.lrange(name, 0, -1)
@@ -311,7 +311,7 @@ class StoreMachine(RuleBasedStateMachine):
         for name in uploads:
             ask.strlen(name)
         for job in there:
-            ask.hget(job_key(job.id), "z")
+            ask.hget(job_key(job.id), keys.FIELDS["record_bytes"])
         ask.hgetall(keys.STATS)
         *replies, stats = ask.execute()
         sizes = dict(zip(uploads, replies, strict=False))
@@ -322,8 +322,8 @@ class StoreMachine(RuleBasedStateMachine):
         counted = {
             "accepted": len(self.model.jobs),
             "transitions": self.model.terminal(),
-            "uploads": sum(sizes.values()) + keys.CHUNK_BYTES * len(sizes),
-            "records": records + keys.ENDED_BYTES * sum(job.gone for job in self.model.ended),
+            "uploads": sum(sizes.values()) + keys.UPLOAD_KEY_BYTES * len(sizes),
+            "records": records + keys.ENDED_ID_BYTES * sum(job.gone for job in self.model.ended),
             **{f"pending:{owner}": self.model.pending(owner) for owner in OWNERS},
         }
         assert {name: int(stats.get(name.encode(), 0)) for name in counted} == counted
@@ -331,11 +331,16 @@ class StoreMachine(RuleBasedStateMachine):
     def whatever_leads_to_a_job_is_there(self) -> None:
         there, held = self.model.there(), self.model.held()
         ask = self.redis.pipeline(transaction=False)
-        for name in (keys.LEASES, keys.OPEN, keys.HOOKS, *(keys.OWNED + owner for owner in OWNERS)):
+        for name in (
+            keys.LEASES,
+            keys.OPEN_DEADLINES,
+            keys.WEBHOOKS_DUE,
+            *(keys.OWNER_JOBS + owner for owner in OWNERS),
+        ):
             ask.zrange(name, 0, -1)
         ask.lrange(keys.ENDED, 0, -1)
-        ask.hgetall(keys.SUSPECT_AT)
-        ask.keys(keys.KEYED + "*")
+        ask.hgetall(keys.SUSPECT_ITEM)
+        ask.keys(keys.IDEMPOTENCY_KEY + "*")
         leases, opened, hooks, *owned, ended, reached, keyed = ask.execute()
 
         assert set(leases) == {lease.token.encode() for lease in held}

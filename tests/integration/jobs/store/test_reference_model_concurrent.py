@@ -226,8 +226,8 @@ def test_whoever_comes_first_each_item_ends_once_and_nothing_is_left(
         assert max(map(len, told.seen.values())) == 1, "an item was seen in two terminal states"
 
         for job_id in told.accepted.keys() - told.deleted:
-            store.redis.hincrby(job_key(job_id), "e", -OVER_MS)
+            store.redis.hincrby(job_key(job_id), keys.FIELDS["ended_ms"], -OVER_MS)
         runner.run(store.jobs.sweep([MODEL]))
-        assert store.keys() <= {keys.STATS.encode(), keys.SIGNING.encode()}
+        assert store.keys() <= {keys.STATS.encode(), keys.SIGNING_KEY.encode()}
         assert store.stat("records") == 0
     assert min(told.refused, len(told.deleted), len(told.seen)) > 20

@@ -144,7 +144,7 @@ async def test_the_leases_of_one_task_are_told_by_their_prefix(store: Store) -> 
 
 
 async def test_a_lapse_rings(store: Store) -> None:
-    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     await store.submit(b"one")
     lease = store.claim()
     store.redis.delete(keys.QUEUE + MODEL)

@@ -8,12 +8,12 @@ from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.client import StoreClient
 from jobs.store.leases import LeaseStore
-from jobs.store.submit import Submitter
+from jobs.store.submit import Submitter, accepted_job
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_upload_budget
 
-BASE_KEYS = {keys.SIGNING.encode()}
+BASE_KEYS = {keys.SIGNING_KEY.encode()}
 
 
 async def test_an_accepted_job_is_queued_with_its_bytes_kept(store: Store) -> None:
@@ -23,7 +23,7 @@ async def test_an_accepted_job_is_queued_with_its_bytes_kept(store: Store) -> No
     assert (job.state, job.total, job.unfinished, job.lane) == (JobState.QUEUED, 1, 1, Lane.INTERACTIVE)
     upload = keys.UPLOAD.encode() + job_id + bytes(4)
     assert store.redis.ttl(upload) == -1, "bytes of an accepted job do not vanish on their own"
-    assert store.stat("uploads") == 4 + len(b"one") + keys.CHUNK_BYTES
+    assert store.stat("uploads") == 4 + len(b"one") + keys.UPLOAD_KEY_BYTES
     assert store.stat(f"pending:{OWNER}") == 1
 
 
@@ -33,6 +33,17 @@ async def test_upload_bytes_vanish_on_their_own_until_their_job_is_accepted(stor
 
     (upload,) = store.redis.keys(keys.UPLOAD + "*")
     assert 0 < store.redis.pttl(upload) <= 360_000
+
+
+@pytest.mark.parametrize("images", [[b"one"], [b"one", b"two"]])
+async def test_an_accepted_job_is_known_without_reading_it_back(store: Store, images: list[bytes]) -> None:
+    submission = await store.submission(*images)
+    submission.webhook_url, submission.retry_of = "https://example.com/done", bytes(16)
+
+    accepted_ms = await store.submitter.enqueue(submission)
+
+    assert isinstance(accepted_ms, int)
+    assert accepted_job(submission, accepted_ms) == await store.get(submission.id)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +138,7 @@ async def test_submits_survive_an_emptied_script_cache(store: Store) -> None:
 
 
 async def test_the_doorbell_is_rung_while_few_wait(store: Store, leases: LeaseStore) -> None:
-    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     for _ in range(5):
         await store.submit(b"one")
 

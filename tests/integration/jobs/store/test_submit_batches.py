@@ -10,7 +10,7 @@ from jobs.ids import to_text
 from jobs.records import LANE_CODE, ChunkRef, Lane
 from jobs.store import keys
 from jobs.store.client import StoreClient
-from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
+from jobs.store.job_hash import idempotency_key_name, upload_key
 from jobs.store.submit import ExistingJob, Submission, Submitter
 from jobs.store.wire import Command
 from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently
@@ -46,10 +46,10 @@ async def test_of_forty_submits_at_once_a_quota_of_twenty_five_lets_in_the_first
     assert [type(outcome) for outcome in outcomes] == [int] * 25 + [QuotaExceeded] * 15
     accepted = {submission.id for submission in submissions[:25]}
     assert stored(store) == (accepted, accepted), "nothing is left of the others"
-    assert set(store.redis.zrange(keys.OWNED + OWNER, 0, -1)) == accepted
+    assert set(store.redis.zrange(keys.OWNER_JOBS + OWNER, 0, -1)) == accepted
     assert (store.stat("accepted"), store.stat(f"pending:{OWNER}")) == (25, 25)
-    assert store.stat("uploads") == 25 * (chunk_of(submissions[0]).upload_bytes + keys.CHUNK_BYTES)
-    assert store.stat("records") == sum(int(store.redis.hget(job_key(job_id), "z") or 0) for job_id in accepted)
+    assert store.stat("uploads") == 25 * (chunk_of(submissions[0]).upload_bytes + keys.UPLOAD_KEY_BYTES)
+    assert store.stat("records") == sum(store.record_bytes(job_id) for job_id in accepted)
 
 
 async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Store, store_client: StoreClient) -> None:
@@ -178,7 +178,7 @@ async def test_submits_of_a_batch_land_in_their_own_queues_in_order(store: Store
     assert found == expected
     for model in (MODEL, "other"):
         for lane in LANE_CODE.values():
-            ring = store.redis.lrange(f"{keys.RING}{model}:{lane.decode()}", 0, -1)
+            ring = store.redis.lrange(f"{keys.ROTATION}{model}:{lane.decode()}", 0, -1)
             assert sorted(ring) == [b"a", b"b"], "each owner once"
 
 
@@ -198,7 +198,7 @@ async def test_open_jobs_and_jobs_with_bytes_share_a_batch(store: Store) -> None
 
     await submit_concurrently(store.submitter, submissions, open_seconds=60)
 
-    assert store.redis.zcard(keys.OPEN) == 2
+    assert store.redis.zcard(keys.OPEN_DEADLINES) == 2
     whole = {submissions[1].id, submissions[3].id}
     assert {claimed.entry.job_id for claimed in store.claim().chunks} == whole
 

@@ -5,7 +5,7 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, JobState
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.job_hash import idempotency_key_name, job_key
+from jobs.store.job_hash import idempotency_key_name
 from jobs.store.job_reader import JobReader
 from tests.conftest import open_store_client
 from tests.support.concurrent_submits import submit_concurrently
@@ -22,7 +22,7 @@ async def sweep(valkey: Valkey, **settings: float) -> None:
 def age(store: Store, job_id: bytes, seconds: float) -> None:
     """Let the job have been accepted and ended so long ago."""
     job = keys.JOB.encode() + job_id
-    for field in ("a", "e"):
+    for field in (keys.FIELDS["accepted_ms"], keys.FIELDS["ended_ms"]):
         if store.redis.hexists(job, field):
             store.redis.hincrby(job, field, -int(seconds * 1000))
 
@@ -72,7 +72,7 @@ async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_
     while (lease := store.claim(f"boot|task|1|{number}")).chunks:
         store.finish(lease, Failure(ItemCode.NOT_AN_IMAGE) if number else COAT)
         number += 1
-    assert (len(store.redis.keys(f"{keys.KEYED}*")), store.redis.zcard(keys.HOOKS)) == (50, 60)
+    assert (len(store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*")), store.redis.zcard(keys.WEBHOOKS_DUE)) == (50, 60)
     for submission in submissions:
         age(store, submission.id, 3601)
     store.redis.config_resetstat()
@@ -114,7 +114,7 @@ async def test_those_whose_time_is_not_over_stay_though_forty_before_them_go(sto
     assert store.redis.lrange(keys.ENDED, 0, -1) == order[41:]
     left = {key.removeprefix(keys.JOB.encode()) for key in store.redis.keys(f"{keys.JOB}*")}
     assert left == set(order[41:]) <= set(jobs)
-    assert store.stat("records") == sum(int(store.redis.hget(job_key(job_id), "z") or 0) for job_id in left)
+    assert store.stat("records") == sum(store.record_bytes(job_id) for job_id in left)
 
 
 async def test_over_the_record_budget_the_oldest_go_first_but_never_before_their_least_time(
@@ -197,7 +197,7 @@ async def test_many_dead_chunks_of_one_owner_go_in_few_calls(store: Store) -> No
 
     await store.jobs.sweep([MODEL])
 
-    assert store.redis.exists(f"{keys.READY}{MODEL}:i:{OWNER}", f"{keys.RING}{MODEL}:i") == 0
+    assert store.redis.exists(f"{keys.READY}{MODEL}:i:{OWNER}", f"{keys.ROTATION}{MODEL}:i") == 0
     assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 12
 
 
@@ -231,17 +231,17 @@ async def test_what_is_left_of_deleted_jobs_is_counted_and_goes_with_time(store:
         await store.jobs.delete(job_id, OWNER)
     await sweep(valkey)
     assert store.redis.llen(keys.ENDED) == 6
-    assert store.stat("records") == one + 5 * keys.ENDED_BYTES
+    assert store.stat("records") == one + 5 * keys.ENDED_ID_BYTES
 
     age(store, kept, 3601)
     await sweep(valkey, result_ttl_seconds=3600)
 
-    assert store.redis.exists(keys.ENDED, keys.OWNED + OWNER) == 0
+    assert store.redis.exists(keys.ENDED, keys.OWNER_JOBS + OWNER) == 0
     assert store.stat("records") == 0
 
 
 async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store) -> None:
-    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     await store.submit(b"one")
     store.redis.delete(keys.QUEUE + MODEL)
 
@@ -257,21 +257,21 @@ async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store)
 
 async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Store) -> None:
     store.leases.heartbeat(MODEL, "fmnist-mlp@1", "boot|1", seconds=30)
-    store.redis.zadd(keys.SERVING + MODEL, {"fmnist-mlp@1|boot|2": 1})
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {"fmnist-mlp@1|boot|2": 1})
 
     await store.jobs.sweep([MODEL])
 
-    assert store.redis.zrange(keys.SERVING + MODEL, 0, -1) == [b"fmnist-mlp@1|boot|1"]
+    assert store.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1) == [b"fmnist-mlp@1|boot|1"]
 
 
 async def test_however_many_models_there_are_all_are_swept_two_a_call(store: Store) -> None:
     models = [f"model-{number}" for number in range(20)]
     for model in models:
-        store.redis.zadd(keys.SERVING + model, {f"{model}@1|boot|2": 1})
+        store.redis.zadd(keys.HEARTBEATS + model, {f"{model}@1|boot|2": 1})
     store.redis.config_resetstat()
 
     await store.jobs.sweep(models)
     store.leases.sweep(models, seconds=0)
 
-    assert not store.redis.exists(*(keys.SERVING + model for model in models))
+    assert not store.redis.exists(*(keys.HEARTBEATS + model for model in models))
     assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 2 * 11

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.records import JobState, Lane
 from jobs.store import keys
-from jobs.store.job_hash import job_key
+from jobs.store.job_hash import chunk_field, job_key
 from tests.support.claim_loops import BULK_FIRST, SMALLEST, BeforeDecode, MakeClaimLoop, outcomes_of
 from tests.support.store import MODEL, OWNER, Store
 from worker.inference.classifier import Classifier
@@ -137,6 +137,6 @@ async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
         assert not store.redis.exists(keys.SUSPECTS + MODEL)
 
     assert (leases, clock) == (3, 90), "an image a lease, and none twice"
-    assert not store.redis.hexists(job_key(job_id), "x0"), "nothing was charged"
+    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "nothing was charged"
     assert all(isinstance(outcome, list) for outcome in await outcomes_of(store, job_id))
-    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z") or 0)
+    assert store.stat("records") == store.record_bytes(job_id)

@@ -8,7 +8,7 @@ from jobs.codec import pack_upload, unpack_retained
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState
 from jobs.store import keys
-from jobs.store.job_hash import job_key
+from jobs.store.job_hash import chunk_field, job_key
 from jobs.store.scripts import load_scripts
 from tests.support.claim_loops import BeforeDecode, MakeClaimLoop, outcomes_of
 from tests.support.pictures import bad_pictures, good_pictures
@@ -64,7 +64,7 @@ async def test_a_slice_ends_in_time_and_rings_for_what_is_left(
 ) -> None:
     for _ in range(10):
         await store.submit(shirt)
-    store.redis.set(keys.BELL + MODEL, "ring BELLID")
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
 
     make_claim_loop(slice_seconds=1e-6, batch_items=4).run_slice("task", MODEL)
 
@@ -108,6 +108,6 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
 
     _, passing, lasting = await outcomes_of(store, job_id)
     assert (passing, lasting) == (Failure(ItemCode.WORKER_CRASHED), Failure(ItemCode.NOT_AN_IMAGE))
-    kept = store.redis.hget(job_key(job_id), "b0")
+    kept = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
     assert kept is not None
     assert unpack_retained(kept) == {1: b"poison"}

@@ -161,6 +161,6 @@ def test_each_process_hashes_the_weights_of_each_package_once(stack: Stack, pack
     environment = {"REDIS_URL": stack.valkey.url, "MODELS": "first,second", "MODELS_DIR": str(packages)}
     environment |= {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "WORKER_CHILDREN": "2", "PYTHONPATH": str(ROOT)}
     with Process([sys.executable, str(script)], tmp_path / "hashed.log", environment) as worker:
-        wait_until(lambda: stack.redis.zcard(f"{keys.SERVING}second") == 2, seconds=60, what="two children")
+        wait_until(lambda: stack.redis.zcard(f"{keys.HEARTBEATS}second") == 2, seconds=60, what="two children")
         hashed = [tuple(line.split()[1:]) for line in worker.output().splitlines() if line.startswith("hashed")]
     assert len(hashed) == len(set(hashed)) == 3 * 2, "the main process and two children, two packages each"

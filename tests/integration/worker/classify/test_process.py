@@ -54,7 +54,7 @@ async def test_any_number_of_models_has_one_lease_renewer_and_two_store_clients(
         for name in models:
             process.run_slice("task", name)
             await eventually(
-                lambda name=name: store.redis.zcard(keys.SERVING + name) == 1, what=f"heartbeats of {name}"
+                lambda name=name: store.redis.zcard(keys.HEARTBEATS + name) == 1, what=f"heartbeats of {name}"
             )
         assert [thread.name for thread in threading.enumerate()].count("lease renewer") == 1
         assert len(clients(store) - before) == 2, "one of the main thread, one of the renewer"

@@ -7,7 +7,7 @@ import pytest
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
-from jobs.store.job_hash import job_key
+from jobs.store.job_hash import chunk_field, job_key
 from jobs.store.leases import LeaseStore
 from tests.support.claim_loops import BULK_FIRST, SMALLEST, WORKER_ID, BeforeDecode, MakeClaimLoop, outcomes_of
 from tests.support.store import MODEL, Store
@@ -70,8 +70,8 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one
     assert done == [(0, 60), (0, 120), (4, 180)]
     job = await store.get(job_id)
     assert (job.succeeded, job.failed) == (3, 1)
-    assert not store.redis.hexists(job_key(job_id), "x0"), "nothing was charged"
-    assert store.stat("records") == int(store.redis.hget(job_key(job_id), "z"))
+    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "nothing was charged"
+    assert store.stat("records") == store.record_bytes(job_id)
 
 
 async def test_a_poison_does_not_undo_what_was_done_before_it(
@@ -197,6 +197,6 @@ async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
     make_claim_loop(first_turn=BULK_FIRST, bulk_slice_seconds=SMALLEST, slice_seconds=1e-6).run_slice("task", MODEL)
 
     assert (await store.get(bulk)).state is JobState.COMPLETED
-    assert not store.redis.hexists(job_key(bulk), "x0")
+    assert not store.redis.hexists(job_key(bulk), chunk_field("failure_counts", 0))
     assert store.redis.llen(keys.SUSPECTS + MODEL) == 1
     assert store.redis.exists(keys.LEASES) == 0

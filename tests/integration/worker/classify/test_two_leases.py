@@ -7,7 +7,9 @@ from collections import defaultdict
 
 import aiohttp
 
+from jobs.records import ChunkRef
 from jobs.store import keys
+from jobs.store.job_hash import chunk_field
 from tests.support.pictures import encode, photo
 from tests.support.stack import Stack, load_client
 from tests.support.waiting import wait_until
@@ -25,7 +27,7 @@ def freeze_child_with_two_leases(stack: Stack, among: list[int]) -> tuple[int, s
             leases[int(token.split(b"|")[2])].append(token)
         for pid in {pid for pid, tokens in leases.items() if len(tokens) == 2} & set(among):
             os.kill(pid, signal.SIGSTOP)
-            chunks = [stack.redis.smembers(keys.LEASE.encode() + token) for token in leases[pid]]
+            chunks = [stack.redis.smembers(keys.LEASED_CHUNKS.encode() + token) for token in leases[pid]]
             if all(chunks):
                 found.append((pid, set().union(*chunks)))
                 return True
@@ -69,6 +71,7 @@ async def test_nothing_is_lost_doubled_or_failed_when_a_child_dies_with_two_leas
     freed = [line for line in worker.output().splitlines() if "of a dead child are ready again" in line]
     assert len(freed) == 2, worker.output()
     for chunk in chunks:
-        charges = stack.redis.hget(keys.JOB.encode() + chunk[:16], f"x{int.from_bytes(chunk[16:20], 'big')}")
+        ref = ChunkRef.unpack(chunk)
+        charges = stack.redis.hget(keys.JOB.encode() + ref.job_id, chunk_field("failure_counts", ref.chunk))
         assert charges is not None
         assert b'"crashes":1' in charges

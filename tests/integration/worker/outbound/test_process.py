@@ -35,7 +35,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, run_
         b"image 2",
     ]
     assert (entry.items, entry.upload_bytes, entry.by_reference) == (5, len(upload), False)
-    assert store.stat("uploads") == len(upload) + keys.CHUNK_BYTES
+    assert store.stat("uploads") == len(upload) + keys.UPLOAD_KEY_BYTES
     store.finish(lease)
     assert (await store.get(job_id)).state is JobState.COMPLETED
     assert (store.stat("uploads"), store.stat(f"pending:{OWNER}")) == (0, 0)

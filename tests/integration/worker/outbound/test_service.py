@@ -48,7 +48,7 @@ def start_outbound(stack: Stack, tmp_path: Path) -> Iterator[StartOutbound]:
 
             def is_up() -> bool:
                 assert outbound.running(), outbound.output()
-                return stack.redis.zcard(keys.SERVING + keys.FETCH) >= children
+                return stack.redis.zcard(keys.HEARTBEATS + keys.FETCH) >= children
 
             wait_until(is_up, what="the outbound worker")
             return outbound

@@ -11,12 +11,10 @@ from standardwebhooks.webhooks import Webhook as Signer
 from jobs.ids import to_text
 from jobs.store import keys
 from jobs.store.job_hash import job_key
-from jobs.store.keys import FETCH
 from jobs.store.outbound import OutboundStore
 from jobs.store.webhooks import WebhookState, read_webhook
 from jobs.webhooks import Attempt
 from tests.support.outbound import PATIENT, SECRET, MakeOutboundProcess, RunSlice, submit_urls
-from tests.support.processes import MAXMEMORY_BYTES
 from tests.support.store import MODEL, OWNER, Store
 from tests.support.waiting import eventually
 from tests.support.web import Site, forever
@@ -68,7 +66,7 @@ async def test_a_webhook_that_fails_is_called_again_with_the_same_body(
         return web.Response(status=500 if site.requested("/hook") < 3 else 200)
 
     async def run_when_due() -> None:
-        store.redis.zadd(keys.HOOKS, {job_id: 1})
+        store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
         await run_slice()
 
     job_id = await ended(store, site.at("/hook", fail_twice))
@@ -84,7 +82,7 @@ async def test_a_webhook_that_fails_is_called_again_with_the_same_body(
     assert webhook.state is WebhookState.DELIVERED
     assert len(set(site.bodies)) == 1
     assert len({request.headers["webhook-id"] for request in site.requests}) == 1
-    assert store.stat("records") >= int(store.redis.hget(job_key(job_id), "z"))
+    assert store.stat("records") >= store.record_bytes(job_id)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +141,14 @@ async def test_a_webhook_is_given_up_in_the_end(store: Store, run_slice: RunSlic
     await run_slice(webhook_backoff_seconds=[30], webhook_give_up_seconds=29)
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert webhook.state is WebhookState.GAVE_UP
-    assert store.redis.zcard(keys.HOOKS) == 0
+    assert store.redis.zcard(keys.WEBHOOKS_DUE) == 0
 
 
 async def test_the_secret_of_an_owner_may_come_back(store: Store, run_slice: RunSlice, site: Site) -> None:
     job_id = await ended(store, site.responds("/hook"))
     await run_slice(webhook_secrets={})
     assert site.requests == []
-    store.redis.zadd(keys.HOOKS, {job_id: 1})
+    store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
     await run_slice()
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert [attempt.outcome for attempt in webhook.attempts] == ["no_secret", 200]
@@ -163,7 +161,7 @@ async def test_a_webhook_whose_caller_died_is_called_by_another(
     assert [due.job.id for due in outbound.take_webhooks(10, seconds=30)] == [job_id]
     await run_slice()
     assert site.requests == [], "it belongs to the one that took it"
-    store.redis.zadd(keys.HOOKS, {job_id: 1})
+    store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
     await run_slice()
     assert site.requested("/hook") == 1
 
@@ -174,11 +172,11 @@ async def test_the_last_twenty_attempts_are_kept_and_their_bytes_are_counted(
     job_id = await ended(store, site.responds("/hook", 500))
     before = store.stat("records")
     for _ in range(22):
-        store.redis.zadd(keys.HOOKS, {job_id: 1})
+        store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
         await run_slice()
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert len(webhook.attempts) == 20
-    size = len(store.redis.hget(job_key(job_id), "ha"))
+    size = len(store.redis.hget(job_key(job_id), keys.FIELDS["webhook_attempts"]))
     assert size <= store.stat("records") - before <= size * 1.2 + 1
 
 
@@ -191,7 +189,7 @@ async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
     before = store.keys()
     outbound.record_attempt(due.job.id, Attempt(1, 500, 1), again_seconds=5)
     assert store.keys() == before
-    assert store.redis.zcard(keys.HOOKS) == 0
+    assert store.redis.zcard(keys.WEBHOOKS_DUE) == 0
 
 
 async def test_webhooks_that_hang_do_not_keep_images_waiting(
@@ -221,15 +219,3 @@ async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
     store.finish(store.claim())
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert (webhook.url, webhook.state, webhook.attempts) == (None, WebhookState.NONE, [])
-
-
-async def test_a_doorbell_rings_for_a_webhook_that_is_due(store: Store, outbound: OutboundStore) -> None:
-    store.redis.set(keys.BELL + FETCH, "ring BELLID")
-    outbound.ring_for_webhooks()
-    assert store.redis.llen(keys.QUEUE + FETCH) == 0
-    await ended(store, "http://example.com/")
-    store.redis.config_set("maxmemory", 1)
-    outbound.ring_for_webhooks()
-    outbound.ring_for_webhooks()
-    store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
-    assert store.redis.llen(keys.QUEUE + FETCH) == 1

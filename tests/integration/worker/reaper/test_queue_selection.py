@@ -57,7 +57,7 @@ async def test_a_heartbeat_of_another_time_does_not_count(
     store: Store, make_reaper: MakeReaper, ends_in_ms: int
 ) -> None:
     seconds, _ = store.redis.time()
-    store.redis.zadd(keys.SERVING + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
     seen = list[frozenset[str]]()
     reaper = make_reaper(consume=seen.append)
     for _ in range(5):

@@ -98,7 +98,7 @@ async def test_a_worker_that_stops_removes_its_heartbeats_and_consumes_nothing(
     reaper.worker_is_stopping()
     reaper.run_once()
     assert consumed == []
-    assert store.redis.zcard(keys.SERVING + MODEL) == 0
+    assert store.redis.zcard(keys.HEARTBEATS + MODEL) == 0
 
 
 async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
@@ -117,7 +117,7 @@ async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
         await eventually(
             lambda: store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] > scans + 2, what="further sweeps"
         )
-        assert not store.redis.exists(keys.FAULTS)
+        assert not store.redis.exists(keys.LOAD_ERRORS)
     finally:
         store.redis.config_set("maxmemory", maxmemory)
-    await eventually(lambda: store.redis.exists(keys.FAULTS), what="the load error, once Redis has memory for it")
+    await eventually(lambda: store.redis.exists(keys.LOAD_ERRORS), what="the load error, once Redis has memory for it")

@@ -59,8 +59,8 @@ def test_a_worker_that_is_connected_but_deaf_to_doorbells_exits(stack: Stack, tm
     script = tmp_path / "deaf.py"
     script.write_text(DEAF)
     with worker_of(stack, script, WATCHDOG_SECONDS="8") as worker:
-        wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
-        stack.redis.lpush(keys.QUEUE + MODEL, stack.redis.get(keys.BELL + MODEL) or b"")
+        wait_until(lambda: stack.redis.zcard(keys.HEARTBEATS + MODEL) == 1, what="a ready child")
+        stack.redis.lpush(keys.QUEUE + MODEL, stack.redis.get(keys.DOORBELL_TEMPLATE + MODEL) or b"")
         assert worker.wait() == 1
         line = "darkroom worker: doorbells wait, and this worker has taken none for 8 s"
         assert worker.output().splitlines()[-1] == line
@@ -89,7 +89,7 @@ def test_a_child_whose_worker_was_killed_ends_though_it_hangs(stack: Stack, tmp_
     script.write_text(HUNG)
     limits = {"TASK_TIME_LIMIT_SECONDS": "5", "WATCHDOG_SECONDS": "20"}
     with worker_of(stack, script, **limits) as worker, httpx.Client(base_url=stack.api().url) as client:
-        wait_until(lambda: stack.redis.zcard(keys.SERVING + MODEL) == 1, what="a ready child")
+        wait_until(lambda: stack.redis.zcard(keys.HEARTBEATS + MODEL) == 1, what="a ready child")
         assert client.post("/v1/jobs", content=shirt, headers=PNG).status_code == 202
         wait_until(lambda: stack.redis.zcard(keys.LEASES), what="its lease")
         (child,) = spawned_by(worker.pid)
