@@ -51,9 +51,9 @@ async def submit_form(client: aiohttp.ClientSession, images: list[bytes]) -> dic
     form = aiohttp.FormData()
     for number, image in enumerate(images):
         form.add_field("files", image, filename=f"{number}.png")
-    async with client.post("/v1/jobs", data=form) as answer:
-        assert answer.status == 202, await answer.text()
-        job: dict[str, Any] = await answer.json()
+    async with client.post("/v1/jobs", data=form) as response:
+        assert response.status == 202, await response.text()
+        job: dict[str, Any] = await response.json()
         return job
 
 
@@ -61,11 +61,11 @@ async def items_of(client: aiohttp.ClientSession, job: dict[str, Any], query: st
     """The items of a job, once it has ended."""
     async with asyncio.timeout(60):
         while True:
-            async with client.get(f"{job['links']['self']}?wait=20") as answer:
-                if (await answer.json())["status"] not in ("queued", "running"):
+            async with client.get(f"{job['links']['self']}?wait=20") as response:
+                if (await response.json())["status"] not in ("queued", "running"):
                     break
-    async with client.get(f"{job['links']['results']}?limit=1000{query}") as answer:
-        items: list[dict[str, Any]] = (await answer.json())["items"]
+    async with client.get(f"{job['links']['results']}?limit=1000{query}") as response:
+        items: list[dict[str, Any]] = (await response.json())["items"]
         return items
 
 
@@ -89,8 +89,8 @@ async def test_a_poison_fails_alone(stack: Stack, tmp_path: Path, kind: str, cod
         job = await submit_form(client, upload)
         singles = []
         for image in healthy[:10]:
-            async with client.post("/v1/jobs", data=image, headers=PNG) as answer:
-                singles.append(await answer.json())
+            async with client.post("/v1/jobs", data=image, headers=PNG) as response:
+                singles.append(await response.json())
         with PoisonWorker(stack.valkey.url, tmp_path, **SETTINGS) as worker:
             items = await items_of(client, job)
             others = [(await items_of(client, single))[0] for single in singles]
@@ -103,9 +103,9 @@ async def test_a_poison_fails_alone(stack: Stack, tmp_path: Path, kind: str, cod
             assert (shown["name"], shown["error"]["code"]) == ("20.png", code)
             assert shown["error"]["detail"]
 
-            async with client.post(f"{job['links']['self']}/retry") as answer:
-                again = await answer.json()
-                assert (answer.status, again["counts"]["total"]) == (202, 1)
+            async with client.post(f"{job['links']['self']}/retry") as response:
+                again = await response.json()
+                assert (response.status, again["counts"]["total"]) == (202, 1)
             (item,) = await items_of(client, again)
             assert (item["name"], item["error"]["code"]) == ("20.png", code)
             assert worker.tries() == 2 * tries

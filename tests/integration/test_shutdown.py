@@ -21,12 +21,12 @@ async def test_responses_that_wait_end_cleanly_when_the_api_stops(stack: Stack, 
     async with load_client(api.url) as client:
 
         async def whole(path: str) -> tuple[int, bytes]:
-            async with client.get(path) as answer:
-                return answer.status, await answer.read()  # raises if the stream is cut
+            async with client.get(path) as response:
+                return response.status, await response.read()  # raises if the stream is cut
 
         async def submitted() -> tuple[int, bytes]:
-            async with client.post("/v1/jobs", data=shirt, headers=PNG | {"Prefer": "wait=30"}) as answer:
-                return answer.status, await answer.read()
+            async with client.post("/v1/jobs", data=shirt, headers=PNG | {"Prefer": "wait=30"}) as response:
+                return response.status, await response.read()
 
         async with client.get(f"{url}/events") as events:
             assert (await events.content.readany()).startswith(b"retry:")
@@ -60,9 +60,11 @@ async def test_uploads_in_progress_are_completed(stack: Stack, test_images: list
     async with aiohttp.ClientSession(api.url) as client:
 
         async def upload() -> str:
-            async with client.post("/v1/jobs", data=slowly(), headers={"Content-Type": "application/x-tar"}) as answer:
-                assert answer.status == 202, await answer.text()
-                return str((await answer.json())["id"])
+            async with client.post(
+                "/v1/jobs", data=slowly(), headers={"Content-Type": "application/x-tar"}
+            ) as response:
+                assert response.status == 202, await response.text()
+                return str((await response.json())["id"])
 
         uploads = [asyncio.create_task(upload()) for _ in range(4)]
         await eventually(lambda: halfway == 4 and stack.stat("accepted") == 4, what="four streams in their middle")

@@ -88,9 +88,9 @@ async def submit_all(url: str, images: list[bytes]) -> list[str]:
     async with load_client(url) as client:
 
         async def submit(image: bytes) -> str:
-            async with client.post("/v1/jobs", data=image, headers=PNG) as answer:
-                assert answer.status == 202, await answer.text()
-                return str((await answer.json())["id"])
+            async with client.post("/v1/jobs", data=image, headers=PNG) as response:
+                assert response.status == 202, await response.text()
+                return str((await response.json())["id"])
 
         return await asyncio.gather(*map(submit, images))
 
@@ -100,9 +100,9 @@ async def results_of(url: str, job_ids: list[str], *, wait_seconds: int = 30) ->
     async with load_client(url) as client:
 
         async def result(job_id: str) -> dict[str, Any]:
-            async with client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}") as answer:
-                assert answer.ok, await answer.text()
-                job = await answer.json()
+            async with client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}") as response:
+                assert response.ok, await response.text()
+                job = await response.json()
                 assert job["status"] in ("completed", "failed"), job
                 found: dict[str, Any] = job["result"]
                 return found

@@ -14,7 +14,7 @@ from worker.inference.classifier import Classifier
 
 
 @pytest.mark.parametrize("change", ["cancel", "delete"])
-async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
+async def test_a_bulk_lease_is_dropped_once_its_jobs_have_ended(
     store: Store,
     make_claim_loop: MakeClaimLoop,
     shirt: bytes,
@@ -40,7 +40,7 @@ async def test_a_bulk_lease_is_dropped_once_nobody_wants_its_images(
     assert (store.stat("uploads"), store.stat(f"pending:{OWNER}")) == (0, 0)
 
 
-async def test_interactive_work_is_served_between_the_slices_of_a_bulk_lease(
+async def test_interactive_work_runs_between_the_slices_of_a_bulk_lease(
     store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, before_decode: BeforeDecode
 ) -> None:
     bulk = await store.submit(*[shirt] * 5, lane=Lane.BULK)
@@ -93,7 +93,7 @@ async def test_interactive_work_without_end_leaves_bulk_every_eighth_turn(
     assert len(seen) == 23
 
 
-async def test_where_images_are_cheap_a_bulk_claim_takes_more_of_them(
+async def test_a_bulk_claim_takes_more_images_if_they_are_cheap(
     store: Store,
     make_claim_loop: MakeClaimLoop,
     classifier: Classifier,
@@ -137,6 +137,6 @@ async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
         assert not store.redis.exists(keys.SUSPECTS + MODEL)
 
     assert (leases, clock) == (3, 90), "an image a lease, and none twice"
-    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "nothing was charged"
+    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "no failure was counted"
     assert all(isinstance(outcome, list) for outcome in await outcomes_of(store, job_id))
     assert store.stat("records") == store.record_bytes(job_id)

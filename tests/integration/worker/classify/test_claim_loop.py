@@ -72,7 +72,7 @@ async def test_a_slice_ends_in_time_and_rings_for_what_is_left(
     assert store.redis.llen(keys.QUEUE + MODEL) == 1
 
 
-async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
+async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_dropped(
     store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await store.submit(shirt)
@@ -90,7 +90,7 @@ async def test_chunks_of_a_job_that_was_canceled_meanwhile_are_let_go(
     assert (store.stat(f"pending:{OWNER}"), store.stat("transitions"), store.stat("uploads")) == (0, 1, 0)
 
 
-async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
+async def test_the_bytes_of_images_that_may_be_tried_again_are_retained(
     store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, before_decode: BeforeDecode
 ) -> None:
     job_id = await store.submit(shirt, b"poison", b"no image")
@@ -108,6 +108,6 @@ async def test_the_bytes_of_images_that_may_be_tried_again_are_kept(
 
     _, passing, lasting = await outcomes_of(store, job_id)
     assert (passing, lasting) == (Failure(ItemCode.WORKER_CRASHED), Failure(ItemCode.NOT_AN_IMAGE))
-    kept = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
-    assert kept is not None
-    assert unpack_retained(kept) == {1: b"poison"}
+    retained = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
+    assert retained is not None
+    assert unpack_retained(retained) == {1: b"poison"}

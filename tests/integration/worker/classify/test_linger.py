@@ -24,7 +24,7 @@ def blocked(store: Store) -> int:
 
 
 def calls(store: Store) -> tuple[int, int]:
-    """How often this server was asked to wait for work, and to run a script."""
+    """How many calls waited for work, and how many ran a script."""
     commands = store.redis.info("commandstats")
     return tuple(int(commands.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("blpop", "evalsha"))
 
@@ -60,7 +60,7 @@ async def ended(store: Store, count: int) -> None:
     await eventually(lambda: store.stat("transitions") == count, seconds=SOON_SECONDS, what=f"{count} results")
 
 
-async def test_a_child_that_lingers_begins_what_comes_without_the_doorbell(
+async def test_a_child_that_lingers_starts_new_work_without_the_doorbell(
     lingering: Lingering, store: Store, shirt: bytes
 ) -> None:
     async with lingering():
@@ -82,20 +82,20 @@ async def test_each_job_wakes_a_child_that_lingers_once(lingering: Lingering, st
 
 
 @pytest.mark.parametrize("lane", Lane)
-async def test_what_comes_in_either_lane_is_begun(lingering: Lingering, store: Store, shirt: bytes, lane: Lane) -> None:
+async def test_work_of_either_lane_is_started(lingering: Lingering, store: Store, shirt: bytes, lane: Lane) -> None:
     async with lingering():
         await store.submit(*[shirt] * 3, lane=lane)
         await ended(store, 3)
 
 
-async def test_what_asks_for_this_very_version_is_begun(lingering: Lingering, store: Store, shirt: bytes) -> None:
+async def test_work_that_names_this_very_version_is_started(lingering: Lingering, store: Store, shirt: bytes) -> None:
     async with lingering():
         for done, model in enumerate((f"{MODEL}@1", MODEL, f"{MODEL}@1"), 1):
             await store.submit(shirt, model=model)
             await ended(store, done)
 
 
-async def test_what_is_more_than_one_claim_is_done_without_another_submit(
+async def test_more_work_than_one_claim_is_done_without_another_submit(
     lingering: Lingering, store: Store, shirt: bytes
 ) -> None:
     async with lingering(batch_items=4):
@@ -103,7 +103,7 @@ async def test_what_is_more_than_one_claim_is_done_without_another_submit(
         await ended(store, 50)
 
 
-async def test_a_suspect_that_is_given_back_is_begun(lingering: Lingering, store: Store, shirt: bytes) -> None:
+async def test_a_suspect_that_is_released_is_started(lingering: Lingering, store: Store, shirt: bytes) -> None:
     await store.submit(shirt)
     lease = store.claim()
     async with lingering():

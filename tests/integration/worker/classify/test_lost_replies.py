@@ -13,7 +13,7 @@ from tests.support.store import MODEL, Store
 from worker.classify.lease_run import LeaseRunner
 
 
-async def test_when_redis_goes_away_in_the_middle_the_lease_is_released_uncharged(
+async def test_when_redis_goes_away_in_the_middle_the_lease_is_released_without_a_failure(
     store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(shirt)
@@ -80,7 +80,7 @@ async def test_a_claim_whose_reply_is_lost_is_released(
     assert len(store.claim().chunks) == 1
 
 
-async def test_when_redis_goes_away_between_two_slices_both_leases_are_released_uncharged(
+async def test_when_redis_goes_away_between_two_slices_both_leases_are_released_without_a_failure(
     store: Store,
     make_claim_loop: MakeClaimLoop,
     loop_store: LeaseStore,

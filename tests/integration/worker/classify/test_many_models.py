@@ -44,7 +44,7 @@ def processes_of(api: Api) -> dict[str, int]:
 
 def load_errors(api: Api) -> dict[str, tuple[str, int]]:
     found = httpx.get(f"{api.url}/v1/models").json()["faults"]
-    return {fault["model"]: (fault["detail"], fault["workers"]) for fault in found}
+    return {error["model"]: (error["detail"], error["workers"]) for error in found}
 
 
 def start(stack: Stack, packages: Path, models: str, children: int = 2) -> Worker:

@@ -14,7 +14,7 @@ from tests.support.store import MODEL, Store
 from worker.inference.classifier import Classifier
 
 
-async def test_a_suspect_runs_image_by_image_and_notes_which(
+async def test_a_suspect_runs_image_by_image_and_records_which(
     store: Store,
     make_claim_loop: MakeClaimLoop,
     loop_store: LeaseStore,
@@ -44,7 +44,7 @@ async def test_a_suspect_runs_image_by_image_and_notes_which(
     assert (await store.get(job_id)).state is JobState.COMPLETED
 
 
-async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one_is_charged(
+async def test_images_that_take_too_long_together_are_done_one_by_one_and_count_no_failure(
     store: Store,
     make_claim_loop: MakeClaimLoop,
     shirt: bytes,
@@ -70,7 +70,7 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_no_one
     assert done == [(0, 60), (0, 120), (4, 180)]
     job = await store.get(job_id)
     assert (job.succeeded, job.failed) == (3, 1)
-    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "nothing was charged"
+    assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "no failure was counted"
     assert store.stat("records") == store.record_bytes(job_id)
 
 
@@ -117,7 +117,7 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
     assert isinstance(outcomes[2], list)
 
 
-async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
+async def test_a_bug_of_ours_counts_like_a_crash_and_ends_after_three_tries(
     store: Store,
     make_claim_loop: MakeClaimLoop,
     classifier: Classifier,
@@ -131,7 +131,7 @@ async def test_a_fault_of_ours_charges_the_chunk_and_comes_to_an_end(
     def fail(*_: object, **__: object) -> None:
         nonlocal tries
         tries += 1
-        raise ValueError("a fault of ours")
+        raise ValueError("a bug of ours")
 
     monkeypatch.setattr(classifier, "classify", fail)
     for _ in range(3):
@@ -183,7 +183,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
     assert store.redis.exists(keys.LEASES) == 0
 
 
-async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
+async def test_a_bug_on_an_interactive_image_counts_no_failure_of_the_bulk_lease(
     store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, before_decode: BeforeDecode
 ) -> None:
     bulk = await store.submit(*[shirt] * 3, lane=Lane.BULK)
@@ -191,7 +191,7 @@ async def test_a_fault_on_an_interactive_image_leaves_the_bulk_lease_uncharged(
 
     def fail(upload: bytes) -> None:
         if upload == bag:
-            raise ValueError("a fault of ours")
+            raise ValueError("a bug of ours")
 
     before_decode(fail)
     make_claim_loop(first_turn=BULK_FIRST, bulk_slice_seconds=SMALLEST, slice_seconds=1e-6).run_slice("task", MODEL)

@@ -49,9 +49,9 @@ async def test_nothing_is_lost_doubled_or_failed_when_a_child_dies_with_two_leas
 
         async def submit(body: aiohttp.FormData | bytes, lane: str) -> str:
             headers = {"Content-Type": "image/jpeg"} if isinstance(body, bytes) else {}
-            async with client.post(f"/v1/jobs?lane={lane}", data=body, headers=headers) as answer:
-                assert answer.status == 202, await answer.text()
-                return str((await answer.json())["links"]["self"])
+            async with client.post(f"/v1/jobs?lane={lane}", data=body, headers=headers) as response:
+                assert response.status == 202, await response.text()
+                return str((await response.json())["links"]["self"])
 
         jobs = [await submit(form, "bulk")]
         freezing = asyncio.create_task(asyncio.to_thread(freeze_child_with_two_leases, stack, worker.children()))
@@ -60,8 +60,8 @@ async def test_nothing_is_lost_doubled_or_failed_when_a_child_dies_with_two_leas
         pid, chunks = await freezing
         os.kill(pid, signal.SIGKILL)
         for job in jobs:
-            async with client.get(f"{job}?wait=30") as answer:
-                counts = (await answer.json())["counts"]
+            async with client.get(f"{job}?wait=30") as response:
+                counts = (await response.json())["counts"]
             assert counts["succeeded"] == counts["total"], counts
 
     items = BULK_IMAGES + len(jobs) - 1

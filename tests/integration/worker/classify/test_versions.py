@@ -96,9 +96,9 @@ def test_the_version_before_takes_over_from_a_killed_worker(stack: Stack, packag
 def test_a_version_whose_golden_images_fail_takes_no_traffic(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "clothes@10,clothes@11")
     wait_until(lambda: httpx.get(f"{api.url}/v1/models").json()["faults"], what="its load error")
-    (fault,) = httpx.get(f"{api.url}/v1/models/clothes").json()["faults"]
-    assert fault["model"] == "clothes@11"
-    assert "gives Bag at" in fault["detail"]
+    (load_error,) = httpx.get(f"{api.url}/v1/models/clothes").json()["faults"]
+    assert load_error["model"] == "clothes@11"
+    assert "gives Bag at" in load_error["detail"]
     assert [classified_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
     assert classified(api, SHIRT, "clothes@11", seconds=1)["status"] == "queued"
     assert default(api) == ["clothes@10"]
@@ -109,9 +109,9 @@ def test_a_worker_that_serves_no_version_leaves_its_load_errors(stack: Stack, pa
     with pytest.raises(AssertionError, match="gives Bag at"):
         worker.start()
     worker.stop()
-    (fault,) = httpx.get(f"{api.url}/v1/models/clothes@11").json()["faults"]
-    assert (fault["model"], fault["workers"]) == ("clothes@11", 1)
-    assert "gives Bag at" in fault["detail"]
+    (load_error,) = httpx.get(f"{api.url}/v1/models/clothes@11").json()["faults"]
+    assert (load_error["model"], load_error["workers"]) == ("clothes@11", 1)
+    assert "gives Bag at" in load_error["detail"]
     start(stack, packages, "clothes@10")
     assert httpx.get(f"{api.url}/v1/models").json()["faults"] == [], "removed by the next worker of the host"
 
@@ -146,8 +146,8 @@ def test_much_work_for_one_version_does_not_delay_jobs_that_name_none(stack: Sta
 
 def test_one_worker_serves_several_versions(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "clothes@9,clothes@10")
-    for asked, ref in (("clothes", "clothes@10"), ("clothes@9", "clothes@9"), ("clothes@10", "clothes@10")):
-        assert classified_by(api, asked) == ref
+    for name, ref in (("clothes", "clothes@10"), ("clothes@9", "clothes@9"), ("clothes@10", "clothes@10")):
+        assert classified_by(api, name) == ref
 
 
 def test_a_model_page_names_the_weights(stack: Stack, packages: Path, api: Api) -> None:

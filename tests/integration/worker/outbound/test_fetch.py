@@ -99,12 +99,12 @@ async def test_a_broken_connection_is_tried_again(site: Site, make_fetcher: Make
     async def break_off(request: web.Request) -> web.StreamResponse:
         if site.requested("/a.png") == 3:
             return web.Response(body=b"x")
-        answer = web.StreamResponse(headers={"Content-Length": "100"})
-        await answer.prepare(request)
-        await answer.write(b"half")
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"half")
         assert request.transport is not None
         request.transport.abort()
-        return answer
+        return response
 
     assert await make_fetcher().fetch(site.at("/a.png", break_off)) == b"x"
 
@@ -125,10 +125,10 @@ async def test_an_endless_body_is_read_up_to_the_limit(site: Site, make_fetcher:
 
     async def pour(request: web.Request) -> web.StreamResponse:
         nonlocal sent
-        answer = web.StreamResponse()
-        await answer.prepare(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
         while True:
-            await answer.write(b"x" * 65_536)
+            await response.write(b"x" * 65_536)
             sent += 65_536
 
     url = site.at("/a.png", pour)
@@ -138,11 +138,11 @@ async def test_an_endless_body_is_read_up_to_the_limit(site: Site, make_fetcher:
 
 async def test_a_slow_body_runs_out_of_time(site: Site, make_fetcher: MakeFetcher) -> None:
     async def drip(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        await answer.write(b"x")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x")
         await forever()
-        return answer
+        return response
 
     url = site.at("/a.png", drip)
     assert await make_fetcher(fetch_seconds_max=0.2).fetch(url) is ItemCode.FETCH_TIMEOUT

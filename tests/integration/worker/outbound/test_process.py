@@ -43,7 +43,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, run_
     assert store.redis.keys(f"{keys.UPLOAD}*") == []
 
 
-async def test_a_slow_server_holds_up_its_own_chunk_alone(
+async def test_a_slow_server_delays_its_own_chunk_alone(
     store: Store, make_outbound_process: MakeOutboundProcess, site: Site
 ) -> None:
     released = asyncio.Event()
@@ -86,7 +86,7 @@ async def test_images_are_fetched_at_once_up_to_the_limit(store: Store, run_slic
     assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == 12
 
 
-async def test_a_lease_is_kept_while_a_fetch_takes_longer(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_a_lease_is_renewed_while_a_fetch_takes_longer(store: Store, run_slice: RunSlice, site: Site) -> None:
     async def slow(_: web.Request) -> web.Response:
         await eventually(lambda: len(store.leases.overdue(1)) == 0 and ends() > first, what="a renewal")
         return web.Response(body=b"x")
@@ -101,7 +101,7 @@ async def test_a_lease_is_kept_while_a_fetch_takes_longer(store: Store, run_slic
     assert (await store.get(job_id)).state is JobState.RUNNING
 
 
-async def test_images_of_a_canceled_job_are_let_go(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_images_of_a_canceled_job_are_dropped(store: Store, run_slice: RunSlice, site: Site) -> None:
     async def cancel(_: web.Request) -> web.Response:
         await store.jobs.cancel(job_id, OWNER)
         return web.Response(body=b"x" * 1000)

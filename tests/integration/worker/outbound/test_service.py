@@ -80,9 +80,9 @@ async def test_a_job_by_reference_is_fetched_and_classified(
     start_outbound()
     stack.worker(children=1)
     async with await client_of(stack) as client:
-        answer = await client.post("/v1/jobs", json={"urls": urls})
-        assert answer.status_code == 202, answer.text
-        job = await ended(client, answer.json())
+        response = await client.post("/v1/jobs", json={"urls": urls})
+        assert response.status_code == 202, response.text
+        job = await ended(client, response.json())
         found = await items(client, job)
     assert (job["status"], job["counts"]["succeeded"], job["counts"]["failed"]) == ("completed", 1, 3)
     assert [item.get("class") or item["error"]["code"] for item in found] == [
@@ -108,9 +108,9 @@ async def test_an_s3_prefix_is_one_job(stack: Stack, start_outbound: StartOutbou
         start_outbound(children=2, **settings)
         stack.worker(children=1)
         async with await client_of(stack, **settings) as client:
-            answer = await client.post("/v1/jobs", json={"urls": ["s3://photos/many/"]})
-            assert answer.status_code == 202, answer.text
-            job = await ended(client, answer.json())
+            response = await client.post("/v1/jobs", json={"urls": ["s3://photos/many/"]})
+            assert response.status_code == 202, response.text
+            job = await ended(client, response.json())
             found = await items(client, job)
     assert (job["counts"]["succeeded"], job["counts"]["failed"]) == (100, 0)
     assert [item["name"] for item in found] == [f"s3://photos/many/{n:04}.png" for n in range(100)]
@@ -169,11 +169,11 @@ async def test_a_webhook_is_called_when_its_job_has_ended_and_again_after_a_fail
     start_outbound()
     stack.worker(children=1)
     async with await client_of(stack) as client:
-        answer = await client.post(
+        response = await client.post(
             "/v1/jobs", params={"webhook_url": f"{url}?token=t"}, content=shirt, headers={"Content-Type": "image/png"}
         )
-        assert answer.status_code == 202, answer.text
-        job = answer.json()
+        assert response.status_code == 202, response.text
+        job = response.json()
         await eventually(lambda: site.requested("/hook") == 2, what="two calls")
         payload = Signer(SECRET).verify(site.bodies[-1], dict(site.requests[-1].headers))
         assert (payload["type"], payload["data"]["id"]) == ("job.completed", job["id"])
@@ -190,11 +190,11 @@ async def test_a_webhook_is_called_when_its_job_has_ended_and_again_after_a_fail
 async def test_a_webhook_needs_a_secret_to_sign_with(stack: Stack, shirt: bytes) -> None:
     async with await client_of(stack, API_KEYS='{"alice": "a-key-of-sixteen-characters"}') as client:
         client.headers["Authorization"] = "Bearer a-key-of-sixteen-characters"
-        answer = await client.post(
+        response = await client.post(
             "/v1/jobs",
             params={"webhook_url": "https://example.com/"},
             content=shirt,
             headers={"Content-Type": "image/png"},
         )
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    assert "WEBHOOK_SECRETS" in answer.json()["detail"]
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert "WEBHOOK_SECRETS" in response.json()["detail"]

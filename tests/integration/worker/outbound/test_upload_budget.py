@@ -16,9 +16,7 @@ from tests.support.web import Site
 TIGHT: dict[str, Any] = {"redis_maxmemory_bytes": 20_000, "item_bytes_max": 1200}  # a budget of 10,000 bytes
 
 
-async def test_without_room_images_wait_and_go_on_once_there_is_some(
-    store: Store, run_slice: RunSlice, site: Site
-) -> None:
+async def test_images_wait_for_space_in_the_budget_and_go_on(store: Store, run_slice: RunSlice, site: Site) -> None:
     await store.submit(b"x" * 4500)
     await store.submit(b"x" * 4500)
     await submit_urls(store, site.responds("/a.png", body=b"y" * 1100))
@@ -33,7 +31,7 @@ async def test_without_room_images_wait_and_go_on_once_there_is_some(
     assert (site.requested("/a.png"), store.redis.zcard(keys.LEASES)) == (1, 0)
 
 
-async def test_images_that_wait_for_room_for_too_long_are_given_up_uncharged(
+async def test_images_that_wait_for_space_for_too_long_are_released_without_a_failure(
     store: Store, run_slice: RunSlice, site: Site
 ) -> None:
     await store.submit(b"x" * 9500)
@@ -53,7 +51,7 @@ async def test_urls_that_fill_the_budget_do_not_wait_for_ever(store: Store, run_
     assert claim_images(store, items=1) == [b"y" * 1100]
 
 
-async def test_a_full_redis_is_no_room(store: Store, outbound: OutboundStore) -> None:
+async def test_a_full_redis_is_a_full_queue(store: Store, outbound: OutboundStore) -> None:
     await submit_urls(store, "http://example.com/a.png")
     lease = store.claim(model=FETCH)
     store.redis.config_set("maxmemory", 1)
@@ -63,7 +61,7 @@ async def test_a_full_redis_is_no_room(store: Store, outbound: OutboundStore) ->
     assert outbound.deliver(lease.token, entry, b"x" * 1000) is Verdict.OK
 
 
-async def test_what_comes_after_its_lease_has_lapsed_is_not_taken(store: Store, outbound: OutboundStore) -> None:
+async def test_images_delivered_after_their_lease_has_lapsed_are_refused(store: Store, outbound: OutboundStore) -> None:
     await submit_urls(store, "http://example.com/a.png")
     lease = store.claim(model=FETCH)
     store.leases.release(lease.token, "returned")

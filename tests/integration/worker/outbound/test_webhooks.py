@@ -192,7 +192,7 @@ async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
     assert store.redis.zcard(keys.WEBHOOKS_DUE) == 0
 
 
-async def test_webhooks_that_hang_do_not_keep_images_waiting(
+async def test_webhooks_that_hang_do_not_delay_images(
     store: Store, make_outbound_process: MakeOutboundProcess, site: Site
 ) -> None:
     released = asyncio.Event()
