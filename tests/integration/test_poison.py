@@ -11,7 +11,7 @@ import pytest
 from jobs.store import keys
 from tests.support.pictures import LIMITS, samples
 from tests.support.poison_worker import marked, one_shade
-from tests.support.processes import ROOT, Worker
+from tests.support.processes import ROOT, Process, Worker
 from tests.support.stack import PNG, Stack, load_client
 from tests.support.waiting import eventually
 from worker.inference.packages.load import load_package
@@ -36,6 +36,10 @@ class PoisonWorker(Worker):
         super().__init__(redis_url, folder / "poison.log", POISON_LOG=str(self.touched), **settings)
         self.arguments = [sys.executable, str(SCRIPT)]
 
+    def start(self) -> None:
+        """Without a wait for ready children: the poison may kill one before the other has started."""
+        Process.start(self)
+
     def tries(self) -> int:
         return len(self.touched.read_text().splitlines())
 
@@ -59,7 +63,7 @@ async def submit_form(client: aiohttp.ClientSession, images: list[bytes]) -> dic
 
 async def items_of(client: aiohttp.ClientSession, job: dict[str, Any], query: str = "") -> list[dict[str, Any]]:
     """The items of a job, once it has ended."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             async with client.get(f"{job['links']['self']}?wait=20") as response:
                 if (await response.json())["status"] not in ("queued", "running"):
