@@ -18,6 +18,8 @@ from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
+BULK_ITEMS_MAX = 256  # images of one claim of the bulk lane, if they fit BULK_SLICE_SECONDS
+CLAIM_BYTES_MAX = 16 << 20  # upload bytes of one claim; a single larger chunk is claimed alone
 INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
 CANCELED_CHECK_SECONDS = 0.25  # between two checks whether the jobs of a bulk lease were canceled
 
@@ -46,7 +48,7 @@ class ClaimLoop:
         self._store = store
         self._leases = leases
         self._lease_renewer = lease_renewer
-        self._slice_size = SliceSize(settings.bulk_slice_seconds, items_max=settings.batch_items_max)
+        self._slice_size = SliceSize(settings.bulk_slice_seconds, items_max=BULK_ITEMS_MAX)
         self._runner = LeaseRunner(
             classifier, self._slice_size, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
         )
@@ -90,7 +92,7 @@ class ClaimLoop:
         return ClaimLimits(
             items_max=self._settings.batch_items,
             bulk_items_max=self._slice_size.items() if bulk else 0,
-            bytes_max=self._settings.batch_bytes_max,
+            bytes_max=CLAIM_BYTES_MAX,
             turn=next(self._turn) if bulk else 0,
         )
 
