@@ -1,1 +1,1 @@
-"""The Celery worker: model packages, preprocessing, inference. The only home of torch, with `training/`."""
+"""Worker processes under Celery: one kind classifies images, the other fetches images and calls webhooks."""

@@ -1,4 +1,4 @@
 from worker.main import run
 
-if __name__ == "__main__":  # children import this module too
+if __name__ == "__main__":  # each spawned child imports this module, too
     run()

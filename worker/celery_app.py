@@ -1,10 +1,11 @@
-"""The Celery application of a worker: its settings, its one task, and how it is run."""
+"""The Celery application of a worker: its configuration, its one task, and the run of its main process."""
 
 import logging
 import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any, TypeVar
@@ -22,31 +23,42 @@ from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
 from worker.broker import DoorbellAMQP
 from worker.lifecycle import WorkerKind, WorkerLifecycle
-from worker.process_state import close_process_state, model_load_errors, open_process_state, stop_reason
+from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
-from worker.store import open_store
+from worker.store import open_lease_store
 
 S = TypeVar("S", bound=LeasingSettings)
+Introduce = Callable[[Celery, ProcessState], None]
 _RETRY_SECONDS = 0.5
-FAULT_SECONDS = 120  # Docker waits for up to a minute before it starts a container again
+LOAD_ERRORS_SECONDS = 120  # Docker waits for up to a minute before it restarts a container
 
 log = logging.getLogger(__name__)
 
 
-def make_celery(settings: LeasingSettings, role: WorkerKind) -> Celery:
-    """The application of a worker of this kind."""
-    app = Celery(
-        "darkroom",
-        broker=_broker_url(settings.redis_url),
-        amqp=DoorbellAMQP,
-        include=[role.entry],  # what a spawned child imports
-    )
+class WorkerApp(Celery):
+    """Celery pickles its application for each child that it spawns: the child rebuilds it from the same arguments."""
+
+    arguments: tuple[LeasingSettings, WorkerKind, str, ProcessState]
+
+    def __reduce__(self) -> Any:
+        return _make_in_child, self.arguments
+
+
+def _make_in_child(*arguments: Any) -> WorkerApp:
+    _configure_logging()
+    return make_celery(*arguments)
+
+
+def make_celery(settings: LeasingSettings, kind: WorkerKind, worker_id: str, process_state: ProcessState) -> WorkerApp:
+    """The application of a worker of this kind, in its main process and in its children."""
+    app = WorkerApp("darkroom", broker=_broker_url(settings.redis_url), amqp=DoorbellAMQP)
+    app.arguments = (settings, kind, worker_id, process_state)
     app.conf.update(
-        task_acks_late=False,  # the lease is the only redelivery
+        task_acks_late=False,  # only leases redeliver work
         task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_time_limit=settings.task_time_limit_seconds,
-        worker_cancel_long_running_tasks_on_connection_loss=True,  # those with late acks, of which there are none
+        worker_cancel_long_running_tasks_on_connection_loss=True,  # affects late acks, of which there are none
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
@@ -54,89 +66,95 @@ def make_celery(settings: LeasingSettings, role: WorkerKind) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_pool_start_method="spawn",  # a fork of a process that has used torch hangs
-        worker_proc_alive_timeout=settings.load_seconds_max,  # a child loads before it says that it is up
+        worker_proc_alive_timeout=settings.load_seconds_max,  # a child loads its models before it reports that it is up
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=2,
         broker_transport_options={
-            "queue_order_strategy": "round_robin",  # of doorbells: none waits for another that rings for ever
+            "queue_order_strategy": "round_robin",  # so that no queue waits for another that is never empty
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
     )
-    processes = WorkerLifecycle(settings, role)
-    known = {*role.models, *map(name_of, role.models)}
+    lifecycle = WorkerLifecycle(settings, kind, worker_id, process_state)
+    known = {*kind.models, *map(name_of, kind.models)}
 
-    def serve(task: Task, *rung_for: Any, **_: Any) -> None:  # whatever else another version's doorbell says: it rings
-        model = rung_for[0] if rung_for and rung_for[0] in known else name_of(role.models[0])
+    def run_slice(task: Task, *rung_for: Any, **_: Any) -> None:  # another version's doorbell may have other arguments
+        model = rung_for[0] if rung_for and rung_for[0] in known else name_of(kind.models[0])
         try:
-            processes.serve(task.request.id, model)
+            lifecycle.child.run_slice(task.request.id, model)
         except RedisError as error:
-            log.warning("a slice of work was cut short: %s", error)
+            log.warning("a slice of work ended early: %s", error)
         except Exception:
-            # Not Celery's to know: a traceback on its way to the main process, which reads it in parts, is torn where
-            # that connects to Redis anew, and what follows makes no sense to it.
+            # Never let Celery see the exception. The main process reads results in pieces; a Redis reconnect in between
+            # truncates the traceback and corrupts the pipe.
             log.exception("a slice of work failed")
 
-    app.task(serve, name=role.task, bind=True)
+    app.task(run_slice, name=kind.task, bind=True)
 
-    signals.worker_init.connect(processes.main_starts, weak=False)
-    signals.worker_ready.connect(processes.main_is_ready, weak=False)
-    signals.worker_shutting_down.connect(processes.main_is_stopping, weak=False)
-    signals.worker_shutdown.connect(processes.main_stops, weak=False)
-    signals.task_received.connect(processes.task_received, weak=False)
-    signals.task_failure.connect(processes.task_failed, weak=False)
-    signals.worker_process_init.connect(processes.child_starts, weak=False)
+    signals.worker_ready.connect(lifecycle.main_is_ready, weak=False)
+    signals.worker_shutting_down.connect(lifecycle.main_is_stopping, weak=False)
+    signals.worker_shutdown.connect(lifecycle.main_stops, weak=False)
+    signals.task_received.connect(lifecycle.task_received, weak=False)
+    signals.task_failure.connect(lifecycle.task_failed, weak=False)
+    signals.worker_process_init.connect(lifecycle.child_starts, weak=False)
     return app
 
 
 def start_up(settings: type[S], name: str) -> S:
-    """What an entry does first: logs to standard output, and settings from the environment.
+    """The first step of an entry point: log to standard output, and read the settings from the environment.
 
     Raises:
-        SystemExit: with one line where a setting is wrong.
+        SystemExit: a setting is wrong; one line says which.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-    for chatty in ("celery.worker.strategy", "celery.app.trace"):  # a line or two for every doorbell
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _configure_logging()
     try:
         return load(settings)
     except SettingsError as error:
         sys.exit(f"darkroom {name}: {error}")
 
 
-def run(app: Celery, settings: LeasingSettings, role: WorkerKind, introduce: Callable[[], None]) -> None:
-    """Work until told to stop, or until no child can. `introduce` makes the worker known, once Redis is there.
+def run(settings: LeasingSettings, kind: WorkerKind, introduce: Introduce) -> None:
+    """Run a worker's main process until it is stopped, or until none of its children can work.
+
+    `introduce` registers the worker's models and doorbells, once Redis is there.
 
     Raises:
-        SystemExit: with one line where something is wrong.
+        SystemExit: the worker cannot start, or stopped because of an error; one line says why.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # until Celery has its own; a container's first process has none
+    for number in (signal.SIGINT, signal.SIGTERM):  # until Celery sets its own; PID 1 of a container has no defaults
         signal.signal(number, lambda *_: sys.exit())
-    open_process_state()
+    process_state = ProcessState.create()
     try:
-        _introduce(settings, introduce)
-        app.worker_main(_arguments(role))
+        app = make_celery(settings, kind, uuid.uuid4().hex[:8], process_state)
+        _introduce(settings, lambda: introduce(app, process_state))
+        app.worker_main(_arguments(kind))
     except (SettingsError, ModelPackageError) as error:
-        sys.exit(f"darkroom {role.name}: {error}")
+        sys.exit(f"darkroom {kind.name}: {error}")
     finally:
-        reason, load_errors = stop_reason(), {**role.load_errors, **model_load_errors()}
-        close_process_state()
+        reason, load_errors = process_state.read_stop_reason(), {**kind.load_errors, **process_state.read_load_errors()}
+        process_state.remove()
         if reason:
-            if load_errors.keys() >= set(role.models):
-                tell_faults(settings, load_errors)
-            sys.exit(f"darkroom {role.name}: {reason}")
+            if load_errors.keys() >= set(kind.models):
+                leave_load_errors(settings, load_errors)
+            sys.exit(f"darkroom {kind.name}: {reason}")
 
 
-def tell_faults(settings: LeasingSettings, load_errors: Mapping[str, str]) -> None:
-    """Leave word of why a worker of this host serves nothing, as it ends. None: take back what one before it left."""
+def leave_load_errors(settings: LeasingSettings, load_errors: Mapping[str, str]) -> None:
+    """Show for a while after this worker's end why it served no model. An empty mapping removes an earlier one's."""
     try:
-        with closing(open_store(settings)) as store:
-            store.show_load_errors(socket.gethostname(), load_errors, seconds=FAULT_SECONDS)
+        with closing(open_lease_store(settings)) as store:
+            store.show_load_errors(socket.gethostname(), load_errors, seconds=LOAD_ERRORS_SECONDS)
     except RedisError as error:
-        log.warning("Redis was not told why: %s", error)
+        log.warning("cannot write the load errors to Redis: %s", error)
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    for verbose in ("celery.worker.strategy", "celery.app.trace"):  # they log each doorbell
+        logging.getLogger(verbose).setLevel(logging.WARNING)
 
 
 def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None:
@@ -147,23 +165,23 @@ def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None
             introduce()
             break
         except AuthenticationError:
-            break  # `check_server` says what is wrong
+            break  # `check_server` reports it
         except RedisError as error:
             outage.failed(error)
             time.sleep(_RETRY_SECONDS)
     outage.recovered()
-    check_server(settings)  # again: the first time it may not have been there
+    check_server(settings)  # again: Redis may not have been there the first time
 
 
-def _arguments(role: WorkerKind) -> list[str]:
+def _arguments(kind: WorkerKind) -> list[str]:
     """The command line of `celery worker`."""
     options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
-    pool = ["--pool=prefork", f"--concurrency={role.children}"]
-    return ["--quiet", "worker", *pool, f"--queues={','.join(map(queue_of, role.models))}", *options]
+    pool = ["--pool=prefork", f"--concurrency={kind.children}"]
+    return ["--quiet", "worker", *pool, f"--queues={','.join(map(queue_of, kind.models))}", *options]
 
 
 def _broker_url(redis_url: str) -> str:
-    """The same server, as kombu writes its address."""
+    """The same server as a URL in kombu's form."""
     if not redis_url.startswith("unix://"):
         return redis_url
     address = address_of(redis_url)

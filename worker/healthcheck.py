@@ -1,4 +1,4 @@
-"""Exits with 0 if the worker of this container has lately seen its children ready. It imports nothing slow."""
+"""The container's health check: exits with 0 if this worker's children were ready lately. Imports nothing slow."""
 
 import os
 import sys
@@ -13,4 +13,4 @@ if __name__ == "__main__":
     except OSError:
         sys.exit("not ready yet")
     if age > FRESH_SECONDS:
-        sys.exit(f"last seen ready {age:.0f} s ago")
+        sys.exit(f"last ready {age:.0f} s ago")

@@ -1,67 +1,83 @@
-"""The thread that renews the leases that its process holds, and shows that the process is ready for more."""
+"""The thread that renews the leases of its process and sends the process's heartbeats."""
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
 from jobs.outage_log import OutageLog
-from worker.process_state import is_stopping
+from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
-from worker.store import open_store
+from worker.store import open_lease_store
 
 log = logging.getLogger(__name__)
 
 
 class LeaseRenewer(threading.Thread):
-    def __init__(self, settings: LeasingSettings, model: str, ref: str, process: str) -> None:
-        super().__init__(name="lease keeper", daemon=True)
+    """One for each process, whatever number of models it serves; has a store client of its own."""
+
+    def __init__(
+        self, settings: LeasingSettings, served: Iterable[tuple[str, str]], worker_id: str, process_state: ProcessState
+    ) -> None:
+        """`served` are the models of this process, each as its name and its `name@version`."""
+        super().__init__(name="lease renewer", daemon=True)
         self._settings = settings
-        self._presence = (model, ref, process)
-        self._store = open_store(settings)
-        self._held = dict[str, float]()
+        self._served = tuple(served)
+        self._process = f"{worker_id}|{os.getpid()}"
+        self._process_state = process_state
+        self._store = open_lease_store(settings)
+        self._renewed_since = dict[str, float]()
+        """Each leased token, with the time from which it is renewed."""
         self._stopped = threading.Event()
 
     @contextmanager
     def renewing(self, token: str) -> Iterator[None]:
         """Renew this lease until the end of the block, but no longer than a task may take."""
-        self._held[token] = time.monotonic()
+        self._renewed_since[token] = time.monotonic()
         try:
             yield
         finally:
-            del self._held[token]
+            del self._renewed_since[token]
 
     def stop(self) -> None:
+        """End the thread, and close its store client."""
         self._stopped.set()
+        if self.is_alive():
+            self.join()
+        self._store.close()
 
     def run(self) -> None:
-        every = self._settings.renew_seconds
         parent = os.getppid()
         outage = OutageLog(f"lease renewer of {os.getpid()}: waiting for Redis")
         while True:
-            renewable, killed = self._renewable(), os.getppid() != parent
-            if killed and not renewable:  # with its work done: or it hangs
+            tokens, orphaned = self._renewable(), os.getppid() != parent
+            if orphaned and not tokens:  # its work is done, or it hangs
                 os._exit(1)
             try:
-                shows = not (killed or is_stopping())
-                first, *others = renewable or [""]
-                if shows:
-                    self._store.heartbeat(*self._presence, seconds=every * 3 + 1, token=first)
-                for token in others if shows else renewable:
-                    self._store.renew(token)
+                self._renew(tokens, heartbeats=not (orphaned or self._process_state.read_stopping()))
                 outage.recovered()
             except RedisError as error:
                 outage.failed(error)
-            except Exception:  # whatever it is, the next round must come
-                log.exception("cannot renew")
-            if self._stopped.wait(every):
+            except Exception:  # an unexpected error must not end the renewals
+                log.exception("cannot renew leases")
+            if self._stopped.wait(self._settings.renew_seconds):
                 return
 
-    def _renewable(self) -> list[str]:
-        """The leases to renew. A task past its time limit is about to be killed."""
-        until = time.monotonic() - self._settings.task_time_limit_seconds
-        return [token for token, since in self._held.copy().items() if since > until]
+    def _renewable(self) -> deque[str]:
+        """The leases to renew: not that of a task past its time limit, whose process is about to be killed."""
+        earliest = time.monotonic() - self._settings.task_time_limit_seconds
+        return deque(token for token, since in self._renewed_since.copy().items() if since > earliest)
+
+    def _renew(self, tokens: deque[str], *, heartbeats: bool) -> None:
+        if heartbeats:
+            seconds = self._settings.renew_seconds * 3 + 1
+            for name, ref in self._served:  # a heartbeat renews a lease in the same call
+                token = tokens.popleft() if tokens else ""
+                self._store.heartbeat(name, ref, self._process, seconds=seconds, token=token)
+        for token in tokens:
+            self._store.renew(token)

@@ -1,58 +1,51 @@
-"""The worker's entry: the only place in it that reads the environment."""
+"""The entry point of a classifying worker."""
 
 import sys
 from contextlib import closing
+from functools import partial
+
+from celery import Celery
 
 from jobs.errors import ModelPackageError
-from jobs.model_packages import check_packages
-from jobs.store.doorbell import build_bell
-from worker.celery_app import make_celery, start_up, tell_faults
+from worker.celery_app import leave_load_errors, start_up
 from worker.celery_app import run as run_worker
 from worker.lifecycle import ChildService, WorkerKind
-from worker.process_state import served, write_served
+from worker.model_registration import ModelRegistration
+from worker.process_state import ProcessState
 from worker.settings import WorkerSettings
-from worker.store import open_store
-
-settings = start_up(WorkerSettings, "worker")
-
-
-def _open_server(worker_id: str) -> ChildService:
-    # Here, because torch is for children alone: the main process has no use for its 200 MB.
-    from worker.classify.process import ClassifyProcess
-
-    return ClassifyProcess(settings, served(), worker_id)
-
-
-cards, load_errors = check_packages(settings.models_dir, settings.served)
-role = WorkerKind(
-    name="worker",
-    entry="worker.main",
-    models=tuple(card.ref for card in cards),
-    children=settings.worker_children,
-    open_server=_open_server,
-    fault="the model cannot be served",
-    load_errors=load_errors,
-)
-app = make_celery(settings, role)
+from worker.store import open_lease_store
 
 
 def run() -> None:
-    """Work until told to stop, or until no child can."""
-    if not cards:
-        tell_faults(settings, load_errors)
-        sys.exit(f"darkroom worker: {'; '.join(load_errors.values())}")
+    """Classify until stopped, or until no child can."""
+    settings = start_up(WorkerSettings, "worker")
+    registration = ModelRegistration(settings)
+    if not registration.models:
+        leave_load_errors(settings, registration.load_errors)
+        sys.exit(f"darkroom worker: {'; '.join(registration.load_errors.values())}")
 
-    def introduce() -> None:
-        for card in cards:
-            try:
-                store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
-            except ModelPackageError as error:
-                load_errors[card.ref] = str(error)
-        if load_errors.keys() >= set(role.models):
-            tell_faults(settings, load_errors)
-            raise ModelPackageError("; ".join(load_errors.values()))
-        tell_faults(settings, {})
-        write_served({card.ref: card.sha256 for card in cards if card.ref not in load_errors})
+    def introduce(app: Celery, process_state: ProcessState) -> None:
+        try:
+            registration.register(store, app)
+        except ModelPackageError:
+            leave_load_errors(settings, registration.load_errors)
+            raise
+        leave_load_errors(settings, {})
+        process_state.write_served(registration.served())
 
-    with closing(open_store(settings)) as store:
-        run_worker(app, settings, role, introduce)
+    kind = WorkerKind(
+        name="worker",
+        models=registration.models,
+        children=settings.worker_children,
+        open_child=partial(_open_child, settings),
+        open_child_error="the model cannot be served",
+        load_errors=registration.load_errors,
+    )
+    with closing(open_lease_store(settings)) as store:
+        run_worker(settings, kind, introduce)
+
+
+def _open_child(settings: WorkerSettings, worker_id: str, process_state: ProcessState) -> ChildService:
+    from worker.classify.process import ClassifyProcess  # torch takes 200 MB, which the main process does not need
+
+    return ClassifyProcess(settings, worker_id, process_state)

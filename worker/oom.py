@@ -1,4 +1,4 @@
-"""Being out of memory: how an error says so, and what the kernel has killed for it."""
+"""Counts the processes that the kernel has killed because the container was out of memory."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +8,7 @@ CGROUP_V1 = Path("/sys/fs/cgroup/memory/memory.oom_control")
 
 
 def oom_kills(*files: Path) -> int:
-    """How many there were in this container so far; 0 where that cannot be known.
+    """The number of such kills in this container so far; 0 if the kernel does not report it.
 
     Source: the counter `oom_kill` of the kernel's memory controller, in either version of cgroups.
     """

@@ -1,75 +1,72 @@
-"""What a worker's main process and its children tell each other: files in a folder that the environment names."""
+"""The state that a worker's main process and its children share: small files in a temporary folder."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile, mkdtemp
+from typing import Self
 
-_FOLDER = "DARKROOM_NOTES"  # in the environment, which spawned children inherit
-
-
-def open_process_state() -> None:
-    """In the main process, before there are children."""
-    os.environ[_FOLDER] = mkdtemp(prefix="darkroom-")
-
-
-def close_process_state() -> None:
-    shutil.rmtree(os.environ.pop(_FOLDER))
+_STOP_REASON = "stop-reason"
+_SERVED = "served"
+_LOAD_ERRORS = "load-errors"
+_STOPPING = "stopping"
 
 
-def write_stop_reason(reason: str) -> None:
-    """Why this worker stops, where that is for a fault of its own."""
-    _write("fault", reason)
+class ProcessState:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
+    @classmethod
+    def create(cls) -> Self:
+        """In the main process, before it has children."""
+        return cls(Path(mkdtemp(prefix="darkroom-")))
 
-def stop_reason() -> str:
-    return _read("fault") or ""
+    def remove(self) -> None:
+        shutil.rmtree(self._folder)
 
+    def write_stop_reason(self, reason: str) -> None:
+        """Why this worker stops because of an error."""
+        self._write(_STOP_REASON, reason)
 
-def write_served(hashes: Mapping[str, str]) -> None:
-    """In the main process: what children are to serve, each `name@version` with the sha256 of its weights."""
-    _write("served", json.dumps(dict(hashes)))
+    def read_stop_reason(self) -> str:
+        """Empty if the worker has no error."""
+        return self._read(_STOP_REASON) or ""
 
+    def write_served(self, hashes: Mapping[str, str]) -> None:
+        """In the main process: the models to serve, each `name@version` with the sha256 of its weights."""
+        self._write(_SERVED, json.dumps(dict(hashes)))
 
-def served() -> dict[str, str]:
-    return _object("served")
+    def read_served(self) -> dict[str, str]:
+        return self._read_mapping(_SERVED)
 
+    def write_load_errors(self, load_errors: Mapping[str, str]) -> None:
+        """In a child: the models that it cannot load, each with the reason."""
+        self._write(_LOAD_ERRORS, json.dumps(dict(load_errors)))
 
-def write_load_errors(load_errors: Mapping[str, str]) -> None:
-    """In a child: models that it cannot serve, and why."""
-    _write("model-faults", json.dumps(dict(load_errors)))
+    def read_load_errors(self) -> dict[str, str]:
+        """The load errors of the child that started last."""
+        return self._read_mapping(_LOAD_ERRORS)
 
+    def write_stopping(self) -> None:
+        """In the main process: the worker stops, and no child may send heartbeats any more."""
+        self._write(_STOPPING, "")
 
-def model_load_errors() -> dict[str, str]:
-    """What the last child that was started has noted."""
-    return _object("model-faults")
+    def read_stopping(self) -> bool:
+        return self._read(_STOPPING) is not None
 
+    def _read_mapping(self, name: str) -> dict[str, str]:
+        mapping: dict[str, str] = json.loads(self._read(name) or "{}")
+        return mapping
 
-def write_stopping() -> None:
-    """In the main process: no child is to show its presence any more."""
-    _write("ending", "")
+    def _write(self, name: str, text: str) -> None:
+        """Replace the file in one step: other processes may read it at any time."""
+        with NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(self._folder / name)
 
-
-def is_stopping() -> bool:
-    return _read("ending") is not None
-
-
-def _object(name: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads(_read(name) or "{}")
-    return found
-
-
-def _write(name: str, text: str) -> None:
-    """In one step, for others read it meanwhile."""
-    with NamedTemporaryFile("w", dir=os.environ[_FOLDER], delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(Path(os.environ[_FOLDER]) / name)
-
-
-def _read(name: str) -> str | None:
-    try:
-        return (Path(os.environ[_FOLDER]) / name).read_text()
-    except (KeyError, FileNotFoundError):  # a part of a worker that runs by itself, as in a test, has no notes
-        return None
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self._folder / name).read_text()
+        except FileNotFoundError:
+            return None

@@ -1,8 +1,13 @@
-"""The store as this worker's settings have it."""
+"""Opens the store with a worker's settings."""
 
 from jobs.store.leases import LeaseStore
+from jobs.store.outbound import OutboundStore
 from worker.settings import LeasingSettings
 
 
-def open_store(settings: LeasingSettings) -> LeaseStore:
+def open_lease_store(settings: LeasingSettings) -> LeaseStore:
     return LeaseStore(settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds)
+
+
+def open_outbound_store(settings: LeasingSettings) -> OutboundStore:
+    return OutboundStore(settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds)

@@ -1,11 +1,10 @@
-"""What the promise says, shown on real processes: whatever dies, every accepted image gets its class, once."""
+"""The promise, shown on real processes: whatever dies, every accepted image gets its class, once."""
 
 import asyncio
 import os
 import signal
 import socket
 import subprocess
-import time
 
 import aiohttp
 import httpx
@@ -23,7 +22,7 @@ QUEUE = f"{keys.QUEUE}fmnist-mlp"
 
 @pytest.fixture(scope="session")
 def classes(test_images: list[bytes]) -> list[str]:
-    """What the model says of the test images, called in this process."""
+    """The classes that the model gives the test images, called in this process."""
     classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     outcomes = classifier.classify(test_images, [1] * len(test_images))
     assert all(isinstance(outcome, list) for outcome in outcomes)
@@ -45,8 +44,8 @@ async def test_three_children_are_killed_each_while_it_holds_a_lease(
     stack: Stack, test_images: list[bytes], classes: list[str]
 ) -> None:
     api, worker = stack.api(), stack.worker()
-    # A `finish` that the server sees for the first time comes after the claim that it was sent with: a child that dies
-    # between the two holds two leases. From the second one on it holds one.
+    # A `finish` that the server sees for the first time runs after the claim of the same round trip: a child that dies
+    # between the two has two leases. From the second `finish` on it has one.
     ids = await submit_all(api.url, test_images[:1])
     await results_of(api.url, ids)
     for first in (1, 601, 1201):
@@ -57,7 +56,11 @@ async def test_three_children_are_killed_each_while_it_holds_a_lease(
     ids += await submit_all(api.url, test_images[1801:])
 
     await all_succeeded(stack, api.url, ids, classes)
-    freed = [line.partition("worker.reaper: ")[2] for line in worker.output().splitlines() if "ready again" in line]
+    freed = [
+        line.partition("worker.reaper.dead_children: ")[2]
+        for line in worker.output().splitlines()
+        if "ready again" in line
+    ]
     assert len(freed) == 3, worker.output()
     assert all("of a dead child" in line and line.startswith("worker_crashed: ") for line in freed), freed
 
@@ -138,11 +141,11 @@ async def test_redis_is_killed_under_load_and_restarted_on_its_disk(
         async with load_client(api.url) as client:
             for number in range(part, len(test_images), 8):
                 while not stop and number not in accepted:  # refusals are fast: they must not use up all images
-                    async with client.post("/v1/jobs", data=test_images[number], headers=PNG) as answer:
-                        if answer.status == 202:
-                            accepted[number] = (await answer.json())["id"]
+                    async with client.post("/v1/jobs", data=test_images[number], headers=PNG) as response:
+                        if response.status == 202:
+                            accepted[number] = (await response.json())["id"]
                         else:
-                            assert answer.status == 503, await answer.text()
+                            assert response.status == 503, await response.text()
 
     loads = [asyncio.create_task(load(part)) for part in range(8)]
     await eventually(lambda: len(accepted) >= 100, what="100 accepted jobs")
@@ -161,29 +164,28 @@ async def test_redis_is_killed_under_load_and_restarted_on_its_disk(
     assert stack.stat("transitions") == sum(1 for _ in stack.redis.scan_iter(keys.JOB + "*")), "one for each job"
 
 
-async def test_work_goes_on_at_once_when_redis_was_away_for_long(stack: Stack, shirt: bytes) -> None:
+async def test_work_goes_on_when_redis_was_away_for_long(stack: Stack, shirt: bytes) -> None:
     api, worker = stack.api(), stack.worker(children=1)
     stack.valkey.kill()
-    await asyncio.sleep(13)  # Celery's own waits between two tries would be 2, 4, 6, 8 s: it would come after 20 s
+    await asyncio.sleep(13)  # long enough for many attempts; their interval is shown in test_broker.py
     await asyncio.to_thread(stack.valkey.start)
-    back = time.monotonic()
 
     async with load_client(api.url) as client:
 
         async def accepted() -> str:
             while True:
-                async with client.post("/v1/jobs", data=shirt, headers=PNG) as answer:
-                    if answer.status == 202:
-                        return str((await answer.json())["id"])
+                async with client.post("/v1/jobs", data=shirt, headers=PNG) as response:
+                    if response.status == 202:
+                        return str((await response.json())["id"])
                 await asyncio.sleep(0.05)
 
         async with asyncio.timeout(30):
             job_id = await accepted()
     await results_of(api.url, [job_id])
 
-    assert time.monotonic() - back < 6
     lines = [line for line in worker.output().splitlines() if "Redis" in line or "annot connect" in line]
     assert len(lines) <= 8, lines
+    assert "doorbells: waiting for Redis: over" in worker.output(), "Celery's own connection logs no such line"
 
 
 async def test_an_api_killed_between_write_and_answer_loses_nothing(
@@ -209,13 +211,13 @@ async def test_an_api_killed_between_write_and_answer_loses_nothing(
 
 
 def unread_bytes_of(stack: Stack) -> int:
-    """Bytes that wait in the receive buffers of the server's connections (`ss` shows unix sockets' queues)."""
+    """Bytes that wait in the receive buffers of the server's connections (`ss` shows the queues of unix sockets)."""
     lines = subprocess.run(["ss", "-xHn"], capture_output=True, text=True, check=True).stdout.splitlines()
     return sum(int(line.split()[2]) for line in lines if str(stack.valkey.socket) in line)
 
 
 async def test_a_lease_is_renewed_while_its_batch_takes_longer(stack: Stack, shirt: bytes) -> None:
-    """Without renewal the reaper would give these images to somebody else twice over."""
+    """Without renewals the reaper would release these images twice."""
     short = {"LEASE_SECONDS": "2", "RENEW_SECONDS": "0.2", "REAP_SECONDS": "0.1"}
     large = encode(photo(shirt, size=(4000, 3000)), "WEBP", quality=20)  # not decoded at a reduced scale, as a JPEG is
     api, worker = stack.api(), stack.worker(children=1, **short)
@@ -224,14 +226,14 @@ async def test_a_lease_is_renewed_while_its_batch_takes_longer(stack: Stack, shi
         form.add_field("files", large, filename=f"{number}.webp")
 
     async with load_client(api.url) as client:
-        async with client.post("/v1/jobs", data=form) as answer:
-            job = await answer.json()
+        async with client.post("/v1/jobs", data=form) as response:
+            job = await response.json()
         assert job["counts"]["total"] == 24
-        held = await eventually(lambda: stack.redis.zrange(keys.LEASES, 0, -1, withscores=True), what="a lease")
-        token, end = held[0]
+        found = await eventually(lambda: stack.redis.zrange(keys.LEASES, 0, -1, withscores=True), what="a lease")
+        token, end = found[0]
         await eventually(lambda: (stack.redis.zscore(keys.LEASES, token) or 0) > end + 2000, what="renewals")
-        async with client.get(f"{job['links']['self']}?wait=30") as answer:
-            assert (await answer.json())["counts"]["succeeded"] == 24
+        async with client.get(f"{job['links']['self']}?wait=30") as response:
+            assert (await response.json())["counts"]["succeeded"] == 24
 
     assert "lapsed" not in worker.output()
     assert stack.stat("transitions") == 24

@@ -1,4 +1,4 @@
-"""Images that kill whoever looks at them: each is tried three times at most, fails alone, and can be sent again."""
+"""Images that kill the process that decodes them: each has three tries, fails alone, and can be sent again."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ import pytest
 from jobs.store import keys
 from tests.support.pictures import LIMITS, samples
 from tests.support.poison_worker import marked, one_shade
-from tests.support.processes import ROOT, Worker
+from tests.support.processes import ROOT, Process, Worker
 from tests.support.stack import PNG, Stack, load_client
 from tests.support.waiting import eventually
 from worker.inference.packages.load import load_package
@@ -36,12 +36,16 @@ class PoisonWorker(Worker):
         super().__init__(redis_url, folder / "poison.log", POISON_LOG=str(self.touched), **settings)
         self.arguments = [sys.executable, str(SCRIPT)]
 
+    def start(self) -> None:
+        """Without a wait for ready children: the poison may kill one before the other has started."""
+        Process.start(self)
+
     def tries(self) -> int:
         return len(self.touched.read_text().splitlines())
 
 
 def classes_of(images: list[bytes]) -> list[str]:
-    """What the model says of them, called in this process."""
+    """The classes that the model gives them, called in this process."""
     classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
     outcomes = classifier.classify(images, [1] * len(images))
     return [classifier.card.classes[outcome[0].class_index] for outcome in outcomes if isinstance(outcome, list)]
@@ -51,21 +55,21 @@ async def submit_form(client: aiohttp.ClientSession, images: list[bytes]) -> dic
     form = aiohttp.FormData()
     for number, image in enumerate(images):
         form.add_field("files", image, filename=f"{number}.png")
-    async with client.post("/v1/jobs", data=form) as answer:
-        assert answer.status == 202, await answer.text()
-        job: dict[str, Any] = await answer.json()
+    async with client.post("/v1/jobs", data=form) as response:
+        assert response.status == 202, await response.text()
+        job: dict[str, Any] = await response.json()
         return job
 
 
 async def items_of(client: aiohttp.ClientSession, job: dict[str, Any], query: str = "") -> list[dict[str, Any]]:
     """The items of a job, once it has ended."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
-            async with client.get(f"{job['links']['self']}?wait=20") as answer:
-                if (await answer.json())["status"] not in ("queued", "running"):
+            async with client.get(f"{job['links']['self']}?wait=20") as response:
+                if (await response.json())["status"] not in ("queued", "running"):
                     break
-    async with client.get(f"{job['links']['results']}?limit=1000{query}") as answer:
-        items: list[dict[str, Any]] = (await answer.json())["items"]
+    async with client.get(f"{job['links']['results']}?limit=1000{query}") as response:
+        items: list[dict[str, Any]] = (await response.json())["items"]
         return items
 
 
@@ -85,12 +89,12 @@ async def test_a_poison_fails_alone(stack: Stack, tmp_path: Path, kind: str, cod
     upload = [*healthy[:20], poison, *healthy[20:]]
     api = stack.api()
     async with load_client(api.url) as client:
-        # All of it waits when the worker comes, so that the poison shares its batch with all others.
+        # All images wait when the worker starts, so that the poison shares its batch with all others.
         job = await submit_form(client, upload)
         singles = []
         for image in healthy[:10]:
-            async with client.post("/v1/jobs", data=image, headers=PNG) as answer:
-                singles.append(await answer.json())
+            async with client.post("/v1/jobs", data=image, headers=PNG) as response:
+                singles.append(await response.json())
         with PoisonWorker(stack.valkey.url, tmp_path, **SETTINGS) as worker:
             items = await items_of(client, job)
             others = [(await items_of(client, single))[0] for single in singles]
@@ -103,9 +107,9 @@ async def test_a_poison_fails_alone(stack: Stack, tmp_path: Path, kind: str, cod
             assert (shown["name"], shown["error"]["code"]) == ("20.png", code)
             assert shown["error"]["detail"]
 
-            async with client.post(f"{job['links']['self']}/retry") as answer:
-                again = await answer.json()
-                assert (answer.status, again["counts"]["total"]) == (202, 1)
+            async with client.post(f"{job['links']['self']}/retry") as response:
+                again = await response.json()
+                assert (response.status, again["counts"]["total"]) == (202, 1)
             (item,) = await items_of(client, again)
             assert (item["name"], item["error"]["code"]) == ("20.png", code)
             assert worker.tries() == 2 * tries

@@ -1,4 +1,4 @@
-"""SIGTERM: what was begun comes to its end, nobody waits for long, and nothing fails."""
+"""SIGTERM: work in progress is completed, no client waits for long, and nothing fails."""
 
 import asyncio
 import signal
@@ -11,31 +11,31 @@ from tests.support.archives import make_tar
 from tests.support.stack import PNG, Stack, load_client, results_of, submit_all
 from tests.support.waiting import eventually
 
-STOP_SECONDS_MAX = 10
+STOP_SECONDS_MAX = 25  # less than the 30 s for which the API may hold the responses open
 
 
-async def test_held_answers_end_cleanly_when_the_api_is_told_to_stop(stack: Stack, shirt: bytes) -> None:
+async def test_responses_that_wait_end_cleanly_when_the_api_stops(stack: Stack, shirt: bytes) -> None:
     api = stack.api()  # and no worker: the jobs do not end
     (job_id,) = await submit_all(api.url, [shirt])
     url = f"/v1/jobs/{job_id}"
     async with load_client(api.url) as client:
 
         async def whole(path: str) -> tuple[int, bytes]:
-            async with client.get(path) as answer:
-                return answer.status, await answer.read()  # raises where the stream is cut
+            async with client.get(path) as response:
+                return response.status, await response.read()  # raises if the stream is cut
 
         async def submitted() -> tuple[int, bytes]:
-            async with client.post("/v1/jobs", data=shirt, headers=PNG | {"Prefer": "wait=30"}) as answer:
-                return answer.status, await answer.read()
+            async with client.post("/v1/jobs", data=shirt, headers=PNG | {"Prefer": "wait=30"}) as response:
+                return response.status, await response.read()
 
         async with client.get(f"{url}/events") as events:
             assert (await events.content.readany()).startswith(b"retry:")
             paths = (f"{url}?wait=30", f"{url}/results?format=ndjson&follow=true", f"{url}/events")
-            held = [asyncio.create_task(whole(path)) for path in paths] + [asyncio.create_task(submitted())]
+            waiting = [asyncio.create_task(whole(path)) for path in paths] + [asyncio.create_task(submitted())]
             await eventually(lambda: stack.stat("accepted") == 2, what="the submit that waits")
             api.signal(signal.SIGTERM)
             async with asyncio.timeout(STOP_SECONDS_MAX):
-                (poll, lines, more_events, accepted) = await asyncio.gather(*held)
+                (poll, lines, more_events, accepted) = await asyncio.gather(*waiting)
                 await events.read()
     await asyncio.to_thread(api.wait, STOP_SECONDS_MAX)
     assert (poll[0], lines[0], more_events[0], accepted[0]) == (200, 200, 200, 202)
@@ -43,10 +43,10 @@ async def test_held_answers_end_cleanly_when_the_api_is_told_to_stop(stack: Stac
     assert b"Traceback" not in api.log.read_bytes()
 
 
-async def test_uploads_on_their_way_are_taken_to_their_end(stack: Stack, test_images: list[bytes]) -> None:
+async def test_uploads_in_progress_are_completed(stack: Stack, test_images: list[bytes]) -> None:
     api = stack.api()
     worker = stack.worker()
-    told = asyncio.Event()
+    stopping = asyncio.Event()
     data = make_tar({f"{n}.png": image for n, image in enumerate(test_images[:200])})
     halfway = 0
 
@@ -54,20 +54,22 @@ async def test_uploads_on_their_way_are_taken_to_their_end(stack: Stack, test_im
         nonlocal halfway
         yield data[: len(data) // 2]
         halfway += 1
-        await told.wait()
+        await stopping.wait()
         yield data[len(data) // 2 :]
 
     async with aiohttp.ClientSession(api.url) as client:
 
         async def upload() -> str:
-            async with client.post("/v1/jobs", data=slowly(), headers={"Content-Type": "application/x-tar"}) as answer:
-                assert answer.status == 202, await answer.text()
-                return str((await answer.json())["id"])
+            async with client.post(
+                "/v1/jobs", data=slowly(), headers={"Content-Type": "application/x-tar"}
+            ) as response:
+                assert response.status == 202, await response.text()
+                return str((await response.json())["id"])
 
         uploads = [asyncio.create_task(upload()) for _ in range(4)]
         await eventually(lambda: halfway == 4 and stack.stat("accepted") == 4, what="four streams in their middle")
         api.signal(signal.SIGTERM)
-        told.set()
+        stopping.set()
         ids = await asyncio.gather(*uploads)
     await asyncio.to_thread(api.wait, STOP_SECONDS_MAX)
 
@@ -77,7 +79,7 @@ async def test_uploads_on_their_way_are_taken_to_their_end(stack: Stack, test_im
     assert worker.running()
 
 
-async def test_a_worker_ends_what_it_has_begun_and_others_do_the_rest(stack: Stack, test_images: list[bytes]) -> None:
+async def test_a_worker_completes_its_leases_and_others_do_the_rest(stack: Stack, test_images: list[bytes]) -> None:
     api, leaving = stack.api(), stack.worker()
     submitting = asyncio.create_task(submit_all(api.url, test_images))
     await eventually(lambda: stack.stat("transitions") > 200, what="a worker in full swing")

@@ -1,4 +1,4 @@
-"""What stops a service at its start, each with one line that says why."""
+"""What stops a service at its start, with one line that says why."""
 
 import json
 import re
@@ -79,8 +79,8 @@ def package(folder: Path, **changes: object) -> Path:
     return folder
 
 
-def told(valkey: Valkey) -> dict[str, str]:
-    """What `GET /v1/models` will say of models that are not served."""
+def load_errors(valkey: Valkey) -> dict[str, str]:
+    """The load errors in Redis: each model with the reason why it is not served."""
     with valkey.client as client:
         parts = (member.decode().split("|", 2) for member in client.zrange(LOAD_ERRORS, 0, -1))
         return {model: why for model, _, why in parts}
@@ -91,7 +91,7 @@ def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_pa
     status, lines = starting("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
     assert status == 1
     assert "colour: Extra inputs are not permitted" in lines[0]
-    assert "colour: Extra inputs are not permitted" in told(valkey)["mine"]
+    assert "colour: Extra inputs are not permitted" in load_errors(valkey)["mine"]
 
 
 def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey,
     assert status == 1
     assert lines[-1].startswith("darkroom worker: the model cannot be served: ")
     assert "gives Bag" in lines[-1]
-    assert "gives Bag" in told(valkey)["mine@1"]
+    assert "gives Bag" in load_errors(valkey)["mine@1"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -111,7 +111,7 @@ def test_a_gpu_that_is_not_there_stops_the_worker(valkey: Valkey, tmp_path: Path
     assert "Traceback" not in "".join(lines)
     expected = r"darkroom worker: the model cannot be served: DEVICE is cuda:1, but torch \S+ finds no GPUs here"
     assert re.fullmatch(expected, lines[-1])
-    assert "DEVICE is cuda:1" in told(valkey)["fmnist-mlp@1"]
+    assert "DEVICE is cuda:1" in load_errors(valkey)["fmnist-mlp@1"]
 
 
 def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stack, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stac
     status, lines = starting("worker", tmp_path, stack.valkey, MODELS_DIR=str(tmp_path / "weights"))
     assert status == 1
     assert "fmnist-mlp@1 is known with other weights" in lines[-1]
-    assert "is known with other weights" in told(stack.valkey)["fmnist-mlp@1"]
+    assert "is known with other weights" in load_errors(stack.valkey)["fmnist-mlp@1"]
 
 
 def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: bytes) -> None:
@@ -143,24 +143,24 @@ def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: b
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_has_never_reached_redis_says_so_once_and_stops_when_told(
+def test_a_worker_that_has_never_reached_redis_logs_it_once_and_stops_at_a_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        nobody.settimeout(30)
-        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": url}) as worker:
-            wait_until(lambda: hang_up(nobody) and "waiting for Redis" in worker.output(), what="a worker that waits")
-            for _ in range(3):  # tries of which it must not say more
-                hang_up(nobody)
+            wait_until(lambda: hang_up(server) and "waiting for Redis" in worker.output(), what="a worker that waits")
+            for _ in range(3):  # attempts that must not be logged
+                hang_up(server)
             worker.signal(number)
             assert worker.wait() == 0
             assert len(worker.output().splitlines()) == 2
 
 
-def hang_up(nobody: socket.socket) -> bool:
-    """True once a connection was taken and ended."""
-    nobody.accept()[0].close()
+def hang_up(server: socket.socket) -> bool:
+    """Accept a connection and close it."""
+    server.accept()[0].close()
     return True
 
 

@@ -13,7 +13,7 @@ SHIPPED = ROOT / "weights" / "fmnist-mlp"
 
 
 def package(folder: Path, ref: str, **changes: object) -> None:
-    """A copy of the shipped one in a folder that is named so."""
+    """A copy of the shipped package in a folder of this name, with changes to its manifest."""
     name, _, version = ref.partition("@")
     shutil.copytree(SHIPPED, folder / ref)
     manifest = json.loads((SHIPPED / "manifest.json").read_text()) | {"name": name, "version": version or "1"} | changes
@@ -21,9 +21,9 @@ def package(folder: Path, ref: str, **changes: object) -> None:
 
 
 def classified(api: Api, image: bytes, model: str, seconds: int = 20) -> dict[str, Any]:
-    """The job of one PNG, as it stands when it has ended or after so long."""
+    """Submit one PNG. Returns the job when it has ended, or after so many seconds."""
     headers = {"Content-Type": "image/png", "Prefer": f"wait={seconds}"}
-    answer = httpx.post(f"{api.url}/v1/jobs?model={model}", content=image, headers=headers, timeout=40)
-    assert answer.status_code in (200, 202), answer.text
-    found: dict[str, Any] = answer.json()
+    response = httpx.post(f"{api.url}/v1/jobs?model={model}", content=image, headers=headers, timeout=40)
+    assert response.status_code in (200, 202), response.text
+    found: dict[str, Any] = response.json()
     return found

@@ -1,7 +1,7 @@
-"""A worker whose process meets its end on marked images, run as a script: production code knows nothing of it.
+"""A worker whose child dies when it decodes a marked image. Run as a script; production code has no part in it.
 
-A mark stands behind the end of a PNG, where decoders do not look; an image of one shade makes the model raise.
-Each time that a marked image is touched, a line is added to the file that POISON_LOG names.
+The mark follows the end of a PNG, which decoders ignore. An image of one shade makes the model raise. Each time that a
+marked image is decoded, a line is added to the file that POISON_LOG names.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ _MARK = b"POISON:"
 
 
 def marked(png: bytes, kind: str) -> bytes:
-    """The picture, poisoned."""
+    """The picture with a mark."""
     return png + _MARK + kind.encode()
 
 
@@ -33,7 +33,7 @@ def _poison(upload: Any) -> None:
     _, mark, kind = bytes(upload[-32:]).partition(_MARK)
     if not mark:
         return
-    _touched(kind.decode())
+    _record(kind.decode())
     if kind == b"segfault":
         ctypes.string_at(0)
     elif kind == b"exit":
@@ -46,13 +46,13 @@ def _poison(upload: Any) -> None:
             leak.append(bytearray(16 << 20))
 
 
-def _touched(kind: str) -> None:
+def _record(kind: str) -> None:
     with Path(os.environ["POISON_LOG"]).open("a") as log:
         log.write(f"{kind}\n")
 
 
 def _install() -> None:
-    import worker.inference.classifier as module  # noqa: PLC0415 - torch is for children alone
+    import worker.inference.classifier as module  # noqa: PLC0415 - the main process does without torch
 
     add, outputs = module.ImageBatch.add, module.Classifier.outputs
 
@@ -65,7 +65,7 @@ def _install() -> None:
             raise ValueError("this image is of one shade")
         return outputs(self, inputs)
 
-    module.ImageBatch.add = poisoned_add  # type: ignore[method-assign]  # as a fault would
+    module.ImageBatch.add = poisoned_add  # type: ignore[method-assign]  # as a bug would
     module.Classifier.outputs = poisoned_outputs  # type: ignore[method-assign]  # the same
 
 

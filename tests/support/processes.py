@@ -1,4 +1,4 @@
-"""Real processes for tests: started with their own settings, waited for, and ended by their own pid."""
+"""Real processes for tests: started with settings of their own, waited for, and ended by their pid."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 MAXMEMORY_BYTES = 256 << 20
-MODEL = "fmnist-mlp"  # the network that costs least: what is tested and measured with it is the queue
+MODEL = "fmnist-mlp"  # the cheapest network: tests and benchmarks with it measure the queue
 
 
 def free_port() -> int:
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    """The pids of a process's children, as Linux knows them."""
+    """The pids of a process's children."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     with suppress(OSError):
         return [int(child) for task in tasks for child in task.read_text().split()]
@@ -38,7 +38,7 @@ def children_of(pid: int) -> list[int]:
 
 
 class Process:
-    """A program under test, its output kept in a file."""
+    """A program under test, which writes its output to a file."""
 
     def __init__(
         self,
@@ -80,22 +80,22 @@ class Process:
             )
 
     def kill(self) -> None:
-        """kill -9, and wait for the end."""
+        """Send SIGKILL, and wait for the end."""
         assert self._popen is not None
         self._popen.kill()
-        self._popen.wait(timeout=10)
+        self._popen.wait(timeout=30)
 
     def signal(self, number: signal.Signals) -> None:
         assert self._popen is not None
         self._popen.send_signal(number)
 
     def wait(self, seconds: float = 30) -> int:
-        """The exit status, once it has ended."""
+        """Wait for the end. Returns the exit status."""
         assert self._popen is not None
         return self._popen.wait(timeout=seconds)
 
     def stop(self) -> None:
-        """End it as a supervisor would: asked first, killed if it will not."""
+        """End it as a supervisor would: with SIGTERM, and after 20 s with SIGKILL."""
         if self._popen is None or self._popen.poll() is not None:
             return
         self._popen.terminate()
@@ -178,7 +178,7 @@ class Worker(Process):
         return [pid for pid in children_of(self.pid) if _runs(pid, "spawn_main")]
 
     def _is_up(self) -> bool:
-        """Whether all its children have shown their presence."""
+        """Whether all its children send heartbeats."""
         assert self.running(), self.output()
         with redis.Redis.from_url(self._redis_url) as client:
             members = client.zrange(HEARTBEATS + name_of(self._model), 0, -1)
@@ -193,6 +193,6 @@ def _runs(pid: int, what: str) -> bool:
 
 
 def _common(settings: Mapping[str, str]) -> dict[str, str]:
-    """With the network that costs least where no other is named."""
+    """With the cheapest network if the settings name no other."""
     model = {} if "MODELS" in settings else {"MODEL": MODEL}
     return {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)} | model

@@ -19,7 +19,7 @@ IN_FLIGHT = 32
 
 
 class Stack:
-    """Starts what is asked for; ends all of it."""
+    """Starts services on demand, and ends all of them."""
 
     def __init__(self, folder: Path, *, maxmemory_bytes: int = MAXMEMORY_BYTES, **settings: str) -> None:
         self._folder = folder
@@ -47,14 +47,14 @@ class Stack:
         log = self._folder / f"worker{self._workers}.log"
         return self._exits.enter_context(Worker(self.valkey.url, log, children=children, **self._settings | settings))
 
-    # -- what tests do to a stack
+    # -- for tests
 
     def freeze_holder_of_a_lease(self, among: list[int]) -> int:
-        """Stop (SIGSTOP) one of these children at a moment when it holds a lease, and return its pid.
+        """Stop (SIGSTOP) one of these children at a moment when it has a lease. Returns its pid.
 
-        Leases live for milliseconds: work must keep coming while this looks for one.
+        Leases last for milliseconds: jobs must keep coming while this looks for one.
         """
-        held: list[int] = []
+        found: list[int] = []
 
         def frozen() -> bool:
             for token in self.redis.zrange(keys.LEASES, 0, -1):
@@ -63,13 +63,13 @@ class Stack:
                     continue
                 os.kill(pid, signal.SIGSTOP)
                 if self.redis.zscore(keys.LEASES, token) is not None:
-                    held.append(pid)
+                    found.append(pid)
                     return True
                 os.kill(pid, signal.SIGCONT)
             return False
 
-        wait_until(frozen, what="a lease held by one of the children", poll_seconds=0.0005)
-        return held[0]
+        wait_until(frozen, what="a lease of one of the children", poll_seconds=0.0005)
+        return found[0]
 
     def stat(self, name: str) -> int:
         return int(self.redis.hget(keys.STATS, name) or 0)
@@ -79,30 +79,30 @@ class Stack:
 
 
 def load_client(url: str) -> aiohttp.ClientSession:
-    """A client cheap enough for thousands of requests."""
+    """A client that is cheap enough for thousands of requests."""
     return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=IN_FLIGHT))
 
 
 async def submit_all(url: str, images: list[bytes]) -> list[str]:
-    """Submit each image on its own; the ids of the jobs, in order."""
+    """Submit each image as a job of its own. Returns the ids of the jobs, in order."""
     async with load_client(url) as client:
 
         async def submit(image: bytes) -> str:
-            async with client.post("/v1/jobs", data=image, headers=PNG) as answer:
-                assert answer.status == 202, await answer.text()
-                return str((await answer.json())["id"])
+            async with client.post("/v1/jobs", data=image, headers=PNG) as response:
+                assert response.status == 202, await response.text()
+                return str((await response.json())["id"])
 
         return await asyncio.gather(*map(submit, images))
 
 
 async def results_of(url: str, job_ids: list[str], *, wait_seconds: int = 30) -> list[dict[str, Any]]:
-    """The `result` of each job, once it has ended."""
+    """Wait for each job. Returns their `result`s."""
     async with load_client(url) as client:
 
         async def result(job_id: str) -> dict[str, Any]:
-            async with client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}") as answer:
-                assert answer.ok, await answer.text()
-                job = await answer.json()
+            async with client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}") as response:
+                assert response.ok, await response.text()
+                job = await response.json()
                 assert job["status"] in ("completed", "failed"), job
                 found: dict[str, Any] = job["result"]
                 return found

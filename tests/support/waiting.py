@@ -13,7 +13,7 @@ T = TypeVar("T")
 def wait_until(
     condition: Callable[[], T], *, seconds: float = 30, what: str = "the condition", poll_seconds: float = POLL_SECONDS
 ) -> T:
-    """What the condition returns once that is true. Fails the test after so many seconds."""
+    """Wait until the condition is true, and return its value. Fails the test after so many seconds."""
     ends = time.monotonic() + seconds
     while True:
         if result := condition():
@@ -23,7 +23,7 @@ def wait_until(
 
 
 async def eventually(condition: Callable[[], T], *, seconds: float = 30, what: str = "the condition") -> T:
-    """`wait_until`, while the event loop goes on."""
+    """`wait_until` for coroutines: the event loop goes on meanwhile."""
     ends = time.monotonic() + seconds
     while True:
         if result := condition():

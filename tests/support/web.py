@@ -1,7 +1,8 @@
-"""Web servers that behave oddly, and names that lead to them."""
+"""A web server whose paths tests define, and a resolver for host names of tests."""
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,20 +13,18 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Hosts(AbstractResolver):
-    """Names and their addresses, as /etc/hosts would have them; each look-up of a name takes its next answer."""
+    """Resolves names from a table; each look-up of a name takes its next address."""
 
     def __init__(self, **addresses: list[str]) -> None:
         self._addresses = {name.replace("_", "."): list(found) for name, found in addresses.items()}
-        self.asked = list[str]()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        self.asked.append(host)
-        answers = self._addresses.get(host)
-        if not answers:
+        addresses = self._addresses.get(host)
+        if not addresses:
             raise OSError(f"{host} is not known")
-        address = answers.pop(0) if len(answers) > 1 else answers[0]
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
         kind = socket.AF_INET6 if ":" in address else socket.AF_INET
         return [
             {"hostname": host, "host": one, "port": port, "family": kind, "proto": 0, "flags": socket.AI_NUMERICHOST}
@@ -37,7 +36,7 @@ class Hosts(AbstractResolver):
 
 
 class Site:
-    """A web server on 127.0.0.1: a handler for each path, and what was asked of it."""
+    """A web server on 127.0.0.1: a handler for each path, and the requests that arrived."""
 
     def __init__(self) -> None:
         self.requests = list[web.Request]()
@@ -51,8 +50,8 @@ class Site:
         self._handlers[path] = handler
         return self.url + path
 
-    def answers(self, path: str, status: int = 200, body: bytes = b"", **headers: str) -> str:
-        """Serve a path with always the same answer; returns its URL."""
+    def responds(self, path: str, status: int = 200, body: bytes = b"", **headers: str) -> str:
+        """Serve a path with always the same response; returns its URL."""
 
         async def handle(_: web.Request) -> web.Response:
             return web.Response(status=status, body=body, headers=headers)
@@ -60,9 +59,9 @@ class Site:
         return self.at(path, handle)
 
     def redirects(self, path: str, location: str, status: int = 302) -> str:
-        return self.answers(path, status, Location=location)
+        return self.responds(path, status, Location=location)
 
-    def asked(self, path: str) -> int:
+    def requested(self, path: str) -> int:
         return sum(request.path == path for request in self.requests)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -73,14 +72,14 @@ class Site:
 
 
 @asynccontextmanager
-async def serving_site() -> AsyncIterator[Site]:
+async def serving_site(tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
     site = Site()
     runner = web.ServerRunner(web.Server(site.handle, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
-    tcp = web.TCPSite(runner, "127.0.0.1", 0)
+    tcp = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await tcp.start()
     site.port = int(runner.addresses[0][1])
-    site.url = f"http://127.0.0.1:{site.port}"
+    site.url = f"{'https' if tls else 'http'}://127.0.0.1:{site.port}"
     try:
         yield site
     finally:
@@ -88,5 +87,5 @@ async def serving_site() -> AsyncIterator[Site]:
 
 
 async def forever() -> None:
-    """Wait until the one who asked has gone."""
+    """Wait until the client disconnects."""
     await asyncio.Event().wait()

@@ -1,1 +1,1 @@
-"""A worker's child process: claims leases, classifies their images, writes the results."""
+"""A classifying worker's child process: claims leases, classifies their images, writes the results."""

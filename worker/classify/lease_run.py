@@ -1,4 +1,4 @@
-"""What a child does with one lease: every item of its chunks gets its outcome."""
+"""Runs one lease: gives every item of its chunks an outcome."""
 
 import time
 from collections.abc import Callable
@@ -11,20 +11,25 @@ from jobs.store.leases import ClaimedChunk, FinishedChunk, Lease
 from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier
 
-Note = Callable[[int, bytes], None]
-Between = Callable[[], None]
+OnItemStart = Callable[[int, bytes], None]
+BetweenSlices = Callable[[], None]
 
 
 class OutOfTime(Exception):
-    """Images of a lease were left when its time was up; `progress` is what was done of its only chunk."""
+    """The time limit of a run was reached before its last image.
+
+    `progress` holds the packed outcomes of the chunk's images before the first one that is left.
+    """
 
     def __init__(self, progress: bytes) -> None:
         super().__init__()
         self.progress = progress
 
 
-class _Todo(NamedTuple):
-    outcomes: list[Outcome]  # of the chunk; holds a placeholder at `number` until the image is classified
+class _PendingItem(NamedTuple):
+    """An image that is still to be classified."""
+
+    outcomes: list[Outcome]  # of its chunk; has a placeholder at `number` until the image is classified
     number: int
     image: memoryview
     top_k: int
@@ -37,52 +42,55 @@ class LeaseRunner:
         self._crash_tries_max = crash_tries_max
         self._losses_max = losses_max
 
-    def run(self, lease: Lease, note: Note, between: Between, until: float) -> list[FinishedChunk]:
-        """Classify all images of a lease: with one forward; one by one where it is under suspicion; bulk in slices.
+    def run(
+        self, lease: Lease, on_item_start: OnItemStart, between_slices: BetweenSlices, until: float
+    ) -> list[FinishedChunk]:
+        """Classify all images of a lease: together in one batch, a suspect's one by one, a bulk lease's in slices.
 
-        `note` is told of each image of a suspect chunk before it is touched: its number, and the packed outcomes of
-        those before it. If that image kills the process, the note says which one it was and what need not be done
-        again. `between` is called before each slice of a bulk lease but the first.
+        `on_item_start` is called before each image of a suspect lease, with the image's number and the packed outcomes
+        of the images before it: if that image kills the process, the store knows which one it was and what is done.
+        `between_slices` is called before each slice of a bulk lease except the first.
 
         Raises:
-            OutOfTime: at `until`, a time of the monotonic clock, images were left; the first is always tried.
+            OutOfTime: images were left at `until`, a time of the monotonic clock. The first image is always tried.
         """
-        todo = list[_Todo]()
-        chunks = [(claimed, self._settle(claimed, todo)) for claimed in lease.chunks]
+        pending = list[_PendingItem]()
+        chunks = [(claimed, self._known_outcomes(claimed, pending)) for claimed in lease.chunks]
         done = 0
-        while done < len(todo):
-            one = todo[done]
+        while done < len(pending):
+            item = pending[done]
             if lease.suspect:
-                note(one.number, self._progress(one))
+                on_item_start(item.number, self._progress(item))
             if done and time.monotonic() > until:
-                raise OutOfTime(self._progress(one))
+                raise OutOfTime(self._progress(item))
             if done and lease.bulk:
-                between()
-            done += self._classify_some(lease, todo[done:], until)
+                between_slices()
+            done += self._classify_slice(lease, pending[done:], until)
         return [self._finished(claimed, outcomes) for claimed, outcomes in chunks]
 
-    def _classify_some(self, lease: Lease, todo: list[_Todo], until: float) -> int:
+    def _classify_slice(self, lease: Lease, pending: list[_PendingItem], until: float) -> int:
         if not lease.bulk:
-            return self._classify(todo[:1] if lease.suspect else todo, until)
+            return self._classify(pending[:1] if lease.suspect else pending, until)
         started = time.monotonic()
-        done = self._classify(todo[: self._slice_size.items()], min(until, started + self._slice_size.seconds))
+        done = self._classify(pending[: self._slice_size.items()], min(until, started + self._slice_size.seconds))
         self._slice_size.measured(done, time.monotonic() - started)
         return done
 
-    def _classify(self, batch: list[_Todo], until: float) -> int:
-        results = self._classifier.classify([one.image for one in batch], [one.top_k for one in batch], until=until)
-        for one, outcome in zip(batch, results, strict=False):
-            one.outcomes[one.number] = outcome
+    def _classify(self, batch: list[_PendingItem], until: float) -> int:
+        images, top_ks = [item.image for item in batch], [item.top_k for item in batch]
+        results = self._classifier.classify(images, top_ks, until=until)
+        for item, outcome in zip(batch, results, strict=False):
+            item.outcomes[item.number] = outcome
         return len(results)
 
-    def _progress(self, reached: _Todo) -> bytes:
+    def _progress(self, reached: _PendingItem) -> bytes:
         return pack_outcomes(self._classifier.card.ref, reached.outcomes[: reached.number])
 
-    def _settle(self, claimed: ClaimedChunk, todo: list[_Todo]) -> list[Outcome]:
-        """The chunk's outcomes as far as they stand without a look at its images; the others go to `todo`."""
+    def _known_outcomes(self, claimed: ClaimedChunk, pending: list[_PendingItem]) -> list[Outcome]:
+        """The chunk's outcomes that are known without decoding an image; the other images are added to `pending`."""
         if claimed.upload is None:
             return [Failure(ItemCode.UPLOAD_LOST)] * claimed.entry.items
-        outcomes = self._done(claimed)
+        outcomes = self._earlier_outcomes(claimed)
         images = unpack_upload(claimed.upload, claimed.entry.items)
         for number, image in enumerate(images[len(outcomes) :], len(outcomes)):
             failure = claimed.charges.verdict(
@@ -94,11 +102,11 @@ class LeaseRunner:
                 outcomes.append(failure)
             else:
                 outcomes.append([])
-                todo.append(_Todo(outcomes, number, image, claimed.top_k))
+                pending.append(_PendingItem(outcomes, number, image, claimed.top_k))
         return outcomes
 
-    def _done(self, claimed: ClaimedChunk) -> list[Outcome]:
-        """What an earlier run with this very model has done of the chunk."""
+    def _earlier_outcomes(self, claimed: ClaimedChunk) -> list[Outcome]:
+        """The outcomes of the chunk's first images from an earlier run, if that ran this version of the model."""
         if not claimed.progress:
             return []
         ref, outcomes = unpack_outcomes(claimed.progress)
@@ -106,12 +114,12 @@ class LeaseRunner:
 
     def _finished(self, claimed: ClaimedChunk, outcomes: list[Outcome]) -> FinishedChunk:
         succeeded = sum(not isinstance(outcome, Failure) for outcome in outcomes)
-        kept = b"" if succeeded == len(outcomes) else _kept(claimed, outcomes)
-        return FinishedChunk(claimed.entry, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), kept)
+        retained = b"" if succeeded == len(outcomes) else _retained(claimed, outcomes)
+        return FinishedChunk(claimed.entry, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), retained)
 
 
-def _kept(claimed: ClaimedChunk, outcomes: list[Outcome]) -> bytes:
-    """The bytes of images that may succeed when they are tried again."""
+def _retained(claimed: ClaimedChunk, outcomes: list[Outcome]) -> bytes:
+    """The packed images whose failure may be retried."""
     if claimed.upload is None:
         return b""
     images = unpack_upload(claimed.upload, claimed.entry.items)

@@ -1,4 +1,4 @@
-"""What a child does for each of the models of its worker; imports torch."""
+"""A child process of a classifying worker: one claim loop for each model that it serves. Imports torch."""
 
 import logging
 import resource
@@ -11,68 +11,92 @@ from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of, natural_sort_key
 from jobs.model_packages import package_folder
 from worker.classify.claim_loop import ClaimLoop
+from worker.inference.classifier import Classifier
 from worker.inference.images.decode import ImageLimits
 from worker.inference.networks.device import Device
 from worker.inference.packages.load import load_package
-from worker.process_state import write_load_errors
+from worker.lease_client import LeaseClient
+from worker.lease_renewer import LeaseRenewer
+from worker.process_state import ProcessState
 from worker.settings import WorkerSettings
+from worker.store import open_lease_store
 
 log = logging.getLogger(__name__)
 
-LINGER_AMONG_SECONDS = 0.005  # a child that lingers for one model keeps the doorbells of the others waiting
+LINGER_AMONG_SECONDS = 0.005  # with several models: a child that lingers for one delays the doorbells of the others
 
 
 class ClassifyProcess:
-    def __init__(self, settings: WorkerSettings, models: Mapping[str, str], worker_id: str) -> None:
-        """Loads the models, each given as `name@version` with its weights' sha256, on as many threads as a child has.
-
-        One that cannot be served is noted, and left out.
+    def __init__(self, settings: WorkerSettings, worker_id: str, process_state: ProcessState) -> None:
+        """Loads the models that `process_state` names, and leaves out those that fail to load.
 
         Raises:
-            ModelPackageError: none can be served.
-            SettingsError: there is no such device.
+            ModelPackageError: no model can be loaded.
+            SettingsError: the configured device does not exist.
         """
         if settings.child_memory_bytes_max is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (settings.child_memory_bytes_max,) * 2)
         torch.set_num_threads(settings.torch_threads)
-        if len(models) > 1:
+        served = process_state.read_served()
+        if len(served) > 1:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
-        try:
-            device = Device.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
-        except SettingsError as error:
-            write_load_errors(dict.fromkeys(models, str(error)))
-            raise
-        log.info("computing on %s", device.name)
-        self._children, load_errors = dict[str, ClaimLoop](), dict[str, str]()
-        for ref, sha256 in models.items():
-            folder = package_folder(settings.models_dir, ref)
-            try:
-                classifier = load_package(folder, ImageLimits.of(settings), device)
-                if (classifier.card.ref, classifier.card.sha256) != (ref, sha256):
-                    raise ModelPackageError(f"{folder}: is not the {ref} any more with which this worker was started")
-            except ModelPackageError as error:
-                load_errors[ref] = str(error)
-            except Exception as error:  # nothing that is wrong with one model is to keep others down
-                log.exception("%s cannot be loaded", ref)
-                load_errors[ref] = f"{folder}: {error!r}"
-            else:
-                self._children[ref] = ClaimLoop(settings, classifier, worker_id)
-        write_load_errors(load_errors)
-        if not self._children:
-            raise ModelPackageError("; ".join(load_errors.values()))
-        self._newest = {name_of(ref): child for ref, child in sorted(self._children.items(), key=_by_age)}
+        classifiers = _load(settings, served, process_state)
+        self._store = open_lease_store(settings)
+        leases = LeaseClient(self._store, worker_id, lease_seconds=settings.lease_seconds)
+        self._lease_renewer = LeaseRenewer(
+            settings, [(name_of(ref), ref) for ref in classifiers], worker_id, process_state
+        )
+        self._loops = {
+            ref: ClaimLoop(settings, classifier, self._store, leases, self._lease_renewer)
+            for ref, classifier in classifiers.items()
+        }
+        by_version = sorted(self._loops, key=natural_sort_key)
+        self._newest = {name_of(ref): self._loops[ref] for ref in by_version}
 
     def start(self) -> None:
-        for child in self._children.values():
-            child.start()
+        """Send heartbeats, and renew leases."""
+        self._lease_renewer.start()
 
-    def serve(self, task_id: str, model: str) -> None:
-        """For a model that is not served here there is nothing to do; who does serve it is rung for again."""
-        child = self._children.get(model) or self._newest.get(model)
-        if child is not None:
-            child.serve(task_id, model)
+    def run_slice(self, task_id: str, model: str) -> None:
+        """Does nothing for a model that this process does not serve: the doorbell rings again for one that does."""
+        loop = self._loops.get(model) or self._newest.get(model)
+        if loop is not None:
+            loop.run_slice(task_id, model)
+
+    def close(self) -> None:
+        self._lease_renewer.stop()
+        self._store.close()
 
 
-def _by_age(served: tuple[str, ClaimLoop]) -> list[tuple[bool, int, str]]:
-    return natural_sort_key(served[0])
+def _load(settings: WorkerSettings, served: Mapping[str, str], process_state: ProcessState) -> dict[str, Classifier]:
+    """The models that can be served; the reasons of the others are written to `process_state`.
+
+    Raises:
+        ModelPackageError: no model can be loaded.
+        SettingsError: the configured device does not exist.
+    """
+    try:
+        device = Device.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
+    except SettingsError as error:
+        process_state.write_load_errors(dict.fromkeys(served, str(error)))
+        raise
+    log.info("computing on %s", device.name)
+    classifiers, load_errors = dict[str, Classifier](), dict[str, str]()
+    for ref, sha256 in served.items():
+        folder = package_folder(settings.models_dir, ref)
+        try:
+            classifier = load_package(folder, ImageLimits.of(settings), device)
+            if (classifier.card.ref, classifier.card.sha256) != (ref, sha256):
+                raise ModelPackageError(f"{folder}: is no longer the {ref} with which this worker was started")
+        except ModelPackageError as error:
+            load_errors[ref] = str(error)
+        except Exception as error:  # an error of one model must not stop the others
+            log.exception("cannot load %s", ref)
+            load_errors[ref] = f"{folder}: {error!r}"
+        else:
+            classifiers[ref] = classifier
+    process_state.write_load_errors(load_errors)
+    if not classifiers:
+        raise ModelPackageError("; ".join(load_errors.values()))
+    return classifiers

@@ -1,1 +1,1 @@
-"""The worker that speaks to others' servers: it fetches images by reference and calls webhooks."""
+"""The worker that connects to servers of others: fetches images by reference, and calls webhooks."""

@@ -1,7 +1,7 @@
-"""Which addresses may be spoken to: public ones, and what the allow-lists name.
+"""Which addresses the outbound worker may connect to: public ones, and those of allowed networks.
 
-Each connection is checked where its socket is made, after its host was resolved and for each hop of a redirect anew,
-so a name cannot be checked with one address and reached at another.
+Each connection is checked when its socket is made, after its host was resolved, and again for each hop of a redirect:
+a name cannot pass the check with one address and be reached at another.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _WEB_PORTS = (80, 443)
 _WELL_KNOWN_PORTS_END = 1024
 
-# What `is_global` lets pass and nobody should be sent to.
+# Not public, though `is_global` says so.
 _SPECIAL_V4 = [
     ipaddress.IPv4Network(network)
     for network in (
@@ -36,10 +36,12 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # its last 32 bits are the IPv4 
 
 
 class ForbiddenAddress(OSError):
-    """The host has no address that may be spoken to."""
+    """The host has no allowed address."""
 
     def __init__(self) -> None:
-        super().__init__("forbidden address")  # always the same, so that many of them are still one
+        super().__init__(
+            "forbidden address"
+        )  # one text for all: aiohttp raises one error for a host whose addresses all failed equally
 
 
 class AddressRules:
@@ -47,30 +49,30 @@ class AddressRules:
         self._allowed = list(allow_networks)
 
     def open_socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-        """A socket for an address as `getaddrinfo` gives it; what aiohttp takes as its `socket_factory`.
+        """A socket for an address in the form of `getaddrinfo`; used by aiohttp as its `socket_factory`.
 
         Raises:
-            ForbiddenAddress
+            ForbiddenAddress: the address is not allowed.
         """
         family, kind, protocol, _, (host, port, *_) = info
         try:
             address = ipaddress.ip_address(str(host))
-        except ValueError:  # a name would be resolved once more, and perhaps differently
+        except ValueError:  # a name would be resolved once more, perhaps to another address
             raise ForbiddenAddress from None
         if not self.allows(address, int(str(port))):
             raise ForbiddenAddress
         return socket.socket(family, kind, protocol)
 
     def allows(self, address: Address, port: int) -> bool:
-        address = _reached(address)
+        address = _ipv4_if_mapped(address)
         if any(address in network for network in self._allowed):
             return True
         return is_public(address) and (port in _WEB_PORTS or port >= _WELL_KNOWN_PORTS_END)
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one of the public internet, and of one host there."""
-    address = _reached(address)
+    """Whether the address belongs to a single host on the public internet."""
+    address = _ipv4_if_mapped(address)
     if not address.is_global or address.is_multicast:
         return False
     if isinstance(address, ipaddress.IPv4Address):
@@ -78,8 +80,8 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
-def _reached(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, where it does."""
+def _ipv4_if_mapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address maps to, if it maps to one."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

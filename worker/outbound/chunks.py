@@ -1,4 +1,4 @@
-"""What is done with one chunk of URLs under its lease."""
+"""Fetches the images of one chunk of URLs."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from worker.outbound.settings import OutboundSettings
 
 log = logging.getLogger(__name__)
 
-_SUSPECTS_SHARE = 0.5  # of the task's time limit
+_SUSPECT_TIME_SHARE = 0.5  # of the task's time limit
 
 
 class ChunkFetcher:
@@ -21,18 +21,18 @@ class ChunkFetcher:
         self._fetcher = fetcher
 
     async def images(self, claimed: ClaimedChunk) -> list[bytes | ItemCode]:
-        """An image, or why there is none, for each URL; all are fetched at once."""
+        """An image or an error code for each URL, fetched concurrently."""
         return list(await asyncio.gather(*(self._image(url) for url in self._urls(claimed))))
 
     async def images_one_by_one(
-        self, claimed: ClaimedChunk, note: Callable[[int], Awaitable[object]]
+        self, claimed: ClaimedChunk, on_item_start: Callable[[int], Awaitable[object]]
     ) -> list[bytes | ItemCode]:
-        """The same for a chunk that was held when a process died: `note` is told of each URL before it is touched."""
+        """The same for a suspect chunk. `on_item_start` is called with each URL's number before that is fetched."""
         urls = self._urls(claimed)
-        seconds = self._settings.task_time_limit_seconds * _SUSPECTS_SHARE / len(urls)
+        seconds = self._settings.task_time_limit_seconds * _SUSPECT_TIME_SHARE / len(urls)
         images = list[bytes | ItemCode]()
         for number, url in enumerate(urls):
-            await note(number)
+            await on_item_start(number)
             try:
                 async with asyncio.timeout(seconds):
                     images.append(await self._image(url))
@@ -45,20 +45,20 @@ class ChunkFetcher:
             return url
         try:
             return await self._fetcher.fetch(url)
-        except Exception:  # a fault of ours on this very URL must not keep its neighbours from being classified
+        except Exception:  # a bug that this URL triggers must not stop the other images of its chunk
             log.exception("fetching failed")
             return ItemCode.FETCH_FAILED
 
     def _urls(self, claimed: ClaimedChunk) -> list[str | ItemCode]:
-        """What is still to be fetched; a code where that is settled."""
+        """The URL of each item, or its error code if that is known without fetching."""
         if claimed.upload is None:
             return [ItemCode.UPLOAD_LOST] * claimed.entry.items
         return [
-            item if isinstance(item, ItemCode) else self._verdict(claimed, number) or bytes(item).decode()
+            item if isinstance(item, ItemCode) else self._failure_code(claimed, number) or bytes(item).decode()
             for number, item in enumerate(unpack_upload(claimed.upload, claimed.entry.items))
         ]
 
-    def _verdict(self, claimed: ClaimedChunk, number: int) -> ItemCode | None:
+    def _failure_code(self, claimed: ClaimedChunk, number: int) -> ItemCode | None:
         failure = claimed.charges.verdict(
             number, crash_tries_max=self._settings.crash_tries_max, losses_max=self._settings.losses_max
         )

@@ -1,4 +1,4 @@
-"""One image by reference: its bytes, or why there are none."""
+"""Fetches one image by reference, from the web or from S3."""
 
 import asyncio
 
@@ -7,10 +7,12 @@ from yarl import URL
 
 from jobs.item_codes import ItemCode
 from jobs.urls import is_web_url, s3_url
-from worker.outbound.s3 import Buckets
+from worker.outbound.s3 import S3Reader
 from worker.outbound.settings import FetchSettings
 from worker.outbound.web import CheckedHttp, is_forbidden
 
+TRIES_MAX = 3  # of one image: after failed connections, and after 429 and 5xx
+REDIRECTS_MAX = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TOO_MANY_REQUESTS = 429
 _CODES = {
@@ -22,39 +24,39 @@ _CODES = {
 
 
 class _Refused(Exception):
-    """There is no image, and another try would not change that."""
+    """The server has refused the image: retrying is useless."""
 
     def __init__(self, code: ItemCode) -> None:
         self.code = code
 
 
 class _Failed(Exception):
-    """There was no image this time."""
+    """The server failed to send the image: retrying may help."""
 
 
 class Fetcher:
-    def __init__(self, settings: FetchSettings, web: CheckedHttp) -> None:
+    def __init__(self, settings: FetchSettings, http: CheckedHttp) -> None:
         self._settings = settings
-        self._web = web
-        self._buckets = Buckets(settings)
+        self._http = http
+        self._s3 = S3Reader(settings)
 
     async def fetch(self, url: str) -> bytes | ItemCode:
-        """At most `item_bytes_max` bytes, within `fetch_seconds_max`. Whatever a server does, this does not raise."""
+        """The image's bytes or an error code, within the settings' limits. Never raises, whatever a server does."""
         try:
             async with asyncio.timeout(self._settings.fetch_seconds_max):
                 if (place := s3_url(url)) is not None:
-                    return await self._buckets.read(place)
+                    return await self._s3.read(place)
                 if not is_web_url(url):
                     return ItemCode.INVALID_URL
-                return await self._try_often(_parse(url))
+                return await self._fetch_with_retries(_parse(url))
         except TimeoutError:
             return ItemCode.FETCH_TIMEOUT
         except _Refused as refused:
             return refused.code
 
-    async def _try_often(self, url: URL) -> bytes | ItemCode:
+    async def _fetch_with_retries(self, url: URL) -> bytes | ItemCode:
         code = ItemCode.FETCH_FAILED
-        for attempt in range(self._settings.fetch_tries_max):
+        for attempt in range(TRIES_MAX):
             if attempt:
                 await asyncio.sleep(self._settings.fetch_retry_seconds * 2 ** (attempt - 1))
             try:
@@ -70,40 +72,40 @@ class Fetcher:
         return code
 
     async def _follow(self, url: URL) -> bytes:
-        """The bytes at the end of a few redirects; each hop's address is checked as the first one's."""
-        for _ in range(self._settings.fetch_redirects_max + 1):
-            async with self._web.request("GET", url) as answer:
-                if answer.status not in _REDIRECTS:
-                    return await self._read(answer)
-                url = _next_hop(url, answer.headers.get("Location", ""))
+        """The image's bytes, after at most `REDIRECTS_MAX` redirects. The address of each hop is checked."""
+        for _ in range(REDIRECTS_MAX + 1):
+            async with self._http.request("GET", url) as response:
+                if response.status not in _REDIRECTS:
+                    return await self._read(response)
+                url = _next_hop(url, response.headers.get("Location", ""))
         raise _Refused(ItemCode.TOO_MANY_REDIRECTS)
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
-        if answer.status >= 500 or answer.status == _TOO_MANY_REQUESTS:
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.status >= 500 or response.status == _TOO_MANY_REQUESTS:
             raise _Failed
-        if not 200 <= answer.status < 300:
-            raise _Refused(_CODES.get(answer.status, ItemCode.FETCH_FAILED))
-        most = self._settings.item_bytes_max
-        if (answer.content_length or 0) > most:
+        if not 200 <= response.status < 300:
+            raise _Refused(_CODES.get(response.status, ItemCode.FETCH_FAILED))
+        bytes_max = self._settings.item_bytes_max
+        if (response.content_length or 0) > bytes_max:
             raise _Refused(ItemCode.ITEM_TOO_LARGE)
-        parts, size = list[bytes](), 0
-        async for part in answer.content.iter_any():
-            size += len(part)
-            if size > most:
+        pieces, size = list[bytes](), 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > bytes_max:
                 raise _Refused(ItemCode.ITEM_TOO_LARGE)
-            parts.append(part)
-        return b"".join(parts)
+            pieces.append(piece)
+        return b"".join(pieces)
 
 
 def _parse(url: str) -> URL:
     try:
-        return URL(url, encoded=url.isascii())  # left as it is: quoting it anew would break a signed one
+        return URL(url, encoded=url.isascii())  # not quoted again: that would break a signed URL
     except ValueError:
         raise _Refused(ItemCode.INVALID_URL) from None
 
 
 def _next_hop(url: URL, location: str) -> URL:
-    """Where a redirect leads, if that may be followed: web URLs, and never from TLS to none."""
+    """The target of a redirect, which must be a web URL, and must not lead from https to http."""
     try:
         target = url.join(URL(location, encoded=location.isascii()))
         followed = is_web_url(str(target)) and (url.scheme, target.scheme) != ("https", "http")

@@ -1,39 +1,40 @@
-"""The outbound worker's entry: the only place in it that reads the environment."""
+"""The entry point of an outbound worker."""
 
 from contextlib import closing
+from functools import partial
+
+from celery import Celery
 
 from jobs.store.doorbell import build_bell
 from jobs.store.keys import FETCH, OUTBOUND_TASK
-from worker.celery_app import make_celery, start_up
 from worker.celery_app import run as run_worker
+from worker.celery_app import start_up
 from worker.lifecycle import ChildService, WorkerKind
-from worker.outbound.reaper import OutboundReaper
 from worker.outbound.settings import OutboundSettings
-from worker.outbound.store import open_outbound_store
-
-settings = start_up(OutboundSettings, "outbound")
-
-
-def _open_server(worker_id: str) -> ChildService:
-    from worker.outbound.process import OutboundProcess
-
-    return OutboundProcess(settings, worker_id)
-
-
-role = WorkerKind(
-    name="outbound",
-    entry="worker.outbound.main",
-    models=(FETCH,),
-    children=settings.outbound_children,
-    open_server=_open_server,
-    fault="nothing can be fetched",
-    task=OUTBOUND_TASK,
-    reaper=OutboundReaper,
-)
-app = make_celery(settings, role)
+from worker.process_state import ProcessState
+from worker.store import open_outbound_store
 
 
 def run() -> None:
-    """Work until told to stop, or until no child can."""
+    """Fetch images and call webhooks until stopped, or until no child can."""
+    settings = start_up(OutboundSettings, "outbound")
+
+    def introduce(app: Celery, _: ProcessState) -> None:
+        store.register_bell(build_bell(app, FETCH, OUTBOUND_TASK))
+
+    kind = WorkerKind(
+        name="outbound",
+        models=(FETCH,),
+        children=settings.outbound_children,
+        open_child=partial(_open_child, settings),
+        open_child_error="an outbound child cannot start",
+        task=OUTBOUND_TASK,
+    )
     with closing(open_outbound_store(settings)) as store:
-        run_worker(app, settings, role, lambda: store.register_bell(build_bell(app, FETCH, OUTBOUND_TASK)))
+        run_worker(settings, kind, introduce)
+
+
+def _open_child(settings: OutboundSettings, worker_id: str, process_state: ProcessState) -> ChildService:
+    from worker.outbound.process import OutboundProcess  # aiohttp, which the main process does not need
+
+    return OutboundProcess(settings, worker_id, process_state)

@@ -1,4 +1,4 @@
-"""An outbound worker's child process: it fetches images and calls webhooks, many at once, in slices of time."""
+"""A child process of an outbound worker: fetches images and calls webhooks, many at once, in slices of time."""
 
 import asyncio
 import itertools
@@ -16,63 +16,65 @@ from redis.exceptions import RedisError
 from jobs.codec import pack_upload
 from jobs.records import ChunkRef
 from jobs.store.keys import FETCH
-from jobs.store.leases import RETURNED, Lease
+from jobs.store.leases import Lease
 from jobs.store.outbound import Due, Verdict
+from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import OutboundSettings
-from worker.outbound.store import open_outbound_store
 from worker.outbound.web import CheckedHttp
 from worker.outbound.webhooks import WebhookCaller
+from worker.process_state import ProcessState
+from worker.store import open_outbound_store
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.05  # how often a busy child looks for more work, and for room
+POLL_SECONDS = 0.05  # how often a busy child looks for more work, and for free space in the upload budget
 T = TypeVar("T")
 
 
 class OutboundProcess:
-    def __init__(self, settings: OutboundSettings, worker_id: str) -> None:
+    def __init__(self, settings: OutboundSettings, worker_id: str, process_state: ProcessState) -> None:
         self._settings = settings
-        self._worker_id = worker_id
         self._runner = asyncio.Runner()
         self._store = open_outbound_store(settings)
-        self._store_thread = ThreadPoolExecutor(1, "store")  # a connection is for one thread
+        self._store_thread = ThreadPoolExecutor(1, "store")  # a blocking client belongs to one thread
+        self._leases = LeaseClient(self._store, worker_id, lease_seconds=settings.lease_seconds)
         self._turn = itertools.count(os.getpid())
-        self._sequence = itertools.count()
-        self._lease_renewer = LeaseRenewer(settings, FETCH, f"{FETCH}@1", f"{worker_id}|{os.getpid()}")
-        self._web = self._runner.run(self._open())
-        self._chunks = ChunkFetcher(settings, Fetcher(settings, self._web))
-        self._webhook_caller = WebhookCaller(settings, self._web)
-        self._busy = 0
-        """Images and webhooks at work."""
-        self._calls = 0
-        """Webhooks at work."""
-        self._no_room_until = 0.0
+        self._lease_renewer = LeaseRenewer(settings, [(FETCH, f"{FETCH}@1")], worker_id, process_state)
+        self._http = self._runner.run(self._open_http())
+        self._chunk_fetcher = ChunkFetcher(settings, Fetcher(settings, self._http))
+        self._webhook_caller = WebhookCaller(settings, self._http)
+        self._in_progress = 0
+        """Images and webhooks."""
+        self._webhooks_in_progress = 0
+        self._budget_full_until = 0.0
+        """Until then no image is fetched: the upload budget had no space for the last ones."""
 
     def start(self) -> None:
-        """Show this process as ready, and keep its leases."""
+        """Send heartbeats, and renew leases."""
         self._lease_renewer.start()
 
-    def serve(self, task_id: str, _model: str = FETCH) -> None:
-        """Take work for one slice of time, end what was taken, and leave the rest to the next doorbell."""
-        self._runner.run(self._serve(task_id))
+    def run_slice(self, task_id: str, model: str = FETCH) -> None:  # noqa: ARG002 - outbound work has no model
+        """Take work for one slice of time and complete it; what is left waits for the next doorbell."""
+        self._runner.run(self._run_slice(task_id))
 
     def close(self) -> None:
         self._lease_renewer.stop()
-        self._runner.run(self._web.close())
+        self._runner.run(self._http.close())
         self._runner.close()
         self._store_thread.shutdown()
         self._store.close()
 
-    async def _open(self) -> CheckedHttp:
+    async def _open_http(self) -> CheckedHttp:
         loop = asyncio.get_running_loop()
-        # Names are resolved in threads: enough of them that slow name servers, which outlast a fetch, hold up no other.
+        # Names are resolved in threads: enough of them that look-ups by slow name servers, which go on after their
+        # fetch has timed out, delay no other fetch.
         loop.set_default_executor(ThreadPoolExecutor(2 * self._settings.fetch_concurrency, "resolver"))
         return CheckedHttp(self._settings)
 
-    async def _serve(self, task_id: str) -> None:
+    async def _run_slice(self, task_id: str) -> None:
         ends = _now() + self._settings.outbound_slice_seconds
         running = set[asyncio.Task[None]]()
         taking = True
@@ -80,94 +82,87 @@ class OutboundProcess:
             while taking or running:
                 taking = _now() < ends and await self._take(task_id, running)
                 if running:
-                    _, running = await asyncio.wait(running, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    _, running = await asyncio.wait(running, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if running:
                 await asyncio.wait(running)
-        if _now() >= self._no_room_until:  # else the sweep's bell comes soon enough
+        if _now() >= self._budget_full_until:  # else the sweep rings soon enough
             await self._call(self._store.finish, "", [], ring_for=FETCH)
 
     async def _take(self, task_id: str, running: set[asyncio.Task[None]]) -> bool:
-        """Begin as much as there is and as fits. Returns whether there may be more."""
+        """Start as much work as there is, up to the concurrency limit. Returns whether there may be more."""
         concurrency = self._settings.fetch_concurrency
-        free = concurrency - self._busy
+        free = concurrency - self._in_progress
         if free <= 0:
             return True
-        calls = min(free, math.ceil(concurrency / 2) - self._calls)  # receivers that hang do not keep images waiting
-        if calls > 0:
+        # At most half are webhooks, so that receivers that hang do not delay images.
+        webhooks = min(free, math.ceil(concurrency / 2) - self._webhooks_in_progress)
+        if webhooks > 0:
             seconds = self._settings.webhook_seconds_max + 2 * self._settings.store_timeout_seconds
-            for due in await self._call(self._store.take_webhooks, calls, seconds=seconds):
-                self._begin(running, 1, self._call_webhook(due))
-        while self._busy < concurrency and _now() >= self._no_room_until:
-            lease = await self._claim(task_id)
+            for due in await self._call(self._store.take_webhooks, webhooks, seconds=seconds):
+                self._start(running, 1, self._call_webhook(due))
+        while self._in_progress < concurrency and _now() >= self._budget_full_until:
+            # One chunk a lease, so that no chunk waits for another's slow server.
+            limits = ClaimLimits(items_max=1, bulk_items_max=1, bytes_max=1, turn=next(self._turn))
+            lease = await self._call(self._leases.claim, FETCH, task_id, limits)
             if not lease.chunks:
                 return lease.more
-            self._begin(running, lease.chunks[0].entry.items, self._fetch(lease))
+            self._start(running, lease.chunks[0].entry.items, self._fetch(lease))
         return bool(running)
 
-    def _begin(self, running: set[asyncio.Task[None]], images: int, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, running: set[asyncio.Task[None]], count: int, work: Coroutine[Any, Any, None]) -> None:
+        """Run this work of so many images or webhooks in a task, which never raises."""
+
         async def guarded() -> None:
             try:
                 await work
-            except RedisError as error:  # what was begun lapses, and comes again
-                log.warning("a piece of work is left to its lease: %s", error)
+            except RedisError as error:  # the lease lapses, and the work is repeated
+                log.warning("a chunk or webhook waits for the end of its lease: %s", error)
             except Exception:
-                log.exception("a piece of work failed")
+                log.exception("a chunk or webhook failed")
             finally:
-                self._busy -= images
+                self._in_progress -= count
 
-        self._busy += images
+        self._in_progress += count
         running.add(asyncio.create_task(guarded()))
 
     # -- chunks
-
-    async def _claim(self, task_id: str) -> Lease:
-        """A lease on one chunk, so that none waits for another's slow server."""
-        token = f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"
-        try:
-            return await self._call(self._store.claim, FETCH, token, items_max=1, bytes_max=1, turn=next(self._turn))
-        except RedisError:
-            await self._give_back(token)  # it may have run though its answer was lost
-            raise
 
     async def _fetch(self, lease: Lease) -> None:
         (claimed,) = lease.chunks
         with self._lease_renewer.renewing(lease.token):
             if lease.suspect:
-                images = await self._chunks.images_one_by_one(
+                images = await self._chunk_fetcher.images_one_by_one(
                     claimed, lambda number: self._call(self._store.renew, lease.token, at_item=number)
                 )
             else:
-                images = await self._chunks.images(claimed)
+                images = await self._chunk_fetcher.images(claimed)
             await self._deliver(lease.token, claimed.entry, pack_upload(images))
 
     async def _deliver(self, token: str, entry: ChunkRef, images: bytes) -> None:
-        """Hand the images on; where there is no room for too long, give the chunk back, to be fetched again later."""
+        """Give the images to the job's model.
+
+        If the upload budget has no space for too long, release the chunk, to be fetched again later.
+        """
         until = _now() + self._settings.fetch_room_seconds_max
         while True:
             verdict = await self._call(self._store.deliver, token, entry, images)
             if verdict in (Verdict.OK, Verdict.LOST):
                 return
             if _now() >= until:
-                self._no_room_until = _now() + self._settings.fetch_room_seconds_max
-                await self._give_back(token)
+                self._budget_full_until = _now() + self._settings.fetch_room_seconds_max
+                await self._call(self._leases.release, token)
                 return
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def _give_back(self, token: str) -> None:
-        try:
-            await self._call(self._store.release, token, RETURNED)
-        except RedisError:
-            log.warning("a lease could not be given back; it lapses in %s s", self._settings.lease_seconds)
+            await asyncio.sleep(POLL_SECONDS)
 
     # -- webhooks
 
     async def _call_webhook(self, due: Due) -> None:
-        self._calls += 1
+        self._webhooks_in_progress += 1
         try:
             attempt = await self._webhook_caller.call(due)
         finally:
-            self._calls -= 1
+            self._webhooks_in_progress -= 1
         again = self._webhook_caller.again_seconds(due, attempt)
         await self._call(self._store.record_attempt, due.job.id, attempt, again_seconds=again)
 

@@ -1,4 +1,4 @@
-"""Images in S3."""
+"""Reads images from S3."""
 
 from functools import lru_cache
 
@@ -10,24 +10,25 @@ from jobs.item_codes import ItemCode
 from jobs.s3 import open_bucket
 from jobs.urls import S3Url
 from worker.outbound.settings import FetchSettings
+from worker.outbound.web import CONNECT_SECONDS
 
 _BUCKETS_OPEN_MAX = 64
-_PART_BYTES = 256 << 10
+_PIECE_BYTES = 256 << 10
 _CODES: dict[type[Exception], ItemCode] = {
     FileNotFoundError: ItemCode.FETCH_NOT_FOUND,
     PermissionDeniedError: ItemCode.FETCH_DENIED,
     UnauthenticatedError: ItemCode.FETCH_DENIED,
-    ValueError: ItemCode.INVALID_URL,  # the key is no path to obstore
+    ValueError: ItemCode.INVALID_URL,  # obstore does not accept the key as a path
 }
 
 
-class Buckets:
+class S3Reader:
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
         self._open = lru_cache(_BUCKETS_OPEN_MAX)(self._open_bucket)
 
     async def read(self, place: S3Url) -> bytes | ItemCode:
-        """The object's bytes; those of one that is too large are not loaded."""
+        """The object's bytes or an error code; an object that is too large is not loaded."""
         if not self._settings.bucket_allowed(place.bucket):
             return ItemCode.FORBIDDEN_ADDRESS
         if place.is_prefix:
@@ -36,7 +37,7 @@ class Buckets:
             found = await obstore.get_async(self._open(place.bucket), place.key)
             if found.meta["size"] > self._settings.item_bytes_max:
                 return ItemCode.ITEM_TOO_LARGE
-            return b"".join([part async for part in found.stream(_PART_BYTES)])
+            return b"".join([piece async for piece in found.stream(_PIECE_BYTES)])
         except (BaseError, OSError, ValueError) as error:
             return _CODES.get(type(error), ItemCode.FETCH_FAILED)
 
@@ -44,6 +45,6 @@ class Buckets:
         return open_bucket(
             bucket,
             self._settings,
-            connect_seconds=self._settings.fetch_connect_seconds,
+            connect_seconds=CONNECT_SECONDS,
             request_seconds=self._settings.fetch_seconds_max,
         )

@@ -1,4 +1,4 @@
-"""HTTP to servers that nobody vouches for: no redirects of its own, no proxies, no cookies, checked addresses."""
+"""HTTP to untrusted servers: every address is checked; no automatic redirects, no proxies, no cookies."""
 
 from typing import Any, Self
 
@@ -9,24 +9,27 @@ from yarl import URL
 from worker.outbound.addresses import AddressRules, ForbiddenAddress
 from worker.outbound.settings import FetchSettings
 
+CONNECT_SECONDS = 5  # for one connection to be established
 USER_AGENT = "Darkroom/1 (image classification service)"
 
 
 class CheckedHttp:
-    """Opened in the event loop that it is used in."""
+    """Made in the event loop in which it is used."""
 
-    def __init__(self, settings: FetchSettings, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self, settings: FetchSettings, resolver: AbstractResolver | None = None, *, dns_cache: bool = True
+    ) -> None:
         self._allow_hosts = {host.lower().rstrip(".") for host in settings.fetch_allow_hosts}
         rules = AddressRules(settings.fetch_allow_networks)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.fetch_connect_seconds)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
         def session(**options: Any) -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, resolver=resolver, **options),
+                connector=aiohttp.TCPConnector(limit=0, resolver=resolver, use_dns_cache=dns_cache, **options),
                 timeout=timeout,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # what is sent compressed all the same is no image, and no bomb
+                auto_decompress=False,  # an unrequested compression could unpack to gigabytes
                 trust_env=False,
             )
 
@@ -44,12 +47,12 @@ class CheckedHttp:
         await self._unchecked.close()
 
     def request(self, method: str, url: URL, **options: Any) -> "aiohttp.client._RequestContextManager":
-        """The answer, as it is: a redirect is one, too. Raises as aiohttp does; see `is_forbidden`."""
+        """The response, also if it is a redirect. Raises the errors of aiohttp; see `is_forbidden`."""
         trusted = (url.host or "").lower().rstrip(".") in self._allow_hosts
         session = self._unchecked if trusted else self._checked
         return session.request(method, url, allow_redirects=False, **options)
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Whether a request failed because its host has no address that may be spoken to."""
+    """Whether a request failed because its host has no allowed address."""
     return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ForbiddenAddress)

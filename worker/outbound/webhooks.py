@@ -1,4 +1,4 @@
-"""Calling webhooks as Standard Webhooks (https://www.standardwebhooks.com) say."""
+"""Calls webhooks in the form of Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import asyncio
 import time
@@ -15,23 +15,23 @@ from jobs.webhooks import Attempt, event
 from worker.outbound.settings import CallSettings
 from worker.outbound.web import CheckedHttp, is_forbidden
 
-_GONE = 410  # the receiver wants no more of it
+_GONE = 410  # the receiver no longer exists
 
 
 class WebhookCaller:
-    def __init__(self, settings: CallSettings, web: CheckedHttp) -> None:
+    def __init__(self, settings: CallSettings, http: CheckedHttp) -> None:
         self._settings = settings
-        self._web = web
+        self._http = http
 
     async def call(self, due: Due) -> Attempt:
-        """Call it once. No redirect is followed, and of the answer only its status is read."""
+        """Call the webhook once. No redirect is followed, and only the status of the response is read."""
         at = datetime.now(UTC)
         started = time.monotonic()
         outcome = await self._post(due, at)
         return Attempt(int(at.timestamp() * 1000), outcome, int((time.monotonic() - started) * 1000))
 
     def again_seconds(self, due: Due, attempt: Attempt) -> float | None:
-        """When it is to be called again after this attempt, or None for never."""
+        """Seconds until the next call after this attempt, or None if there is none."""
         if attempt.delivered or attempt.outcome == _GONE:
             return None
         waits = self._settings.webhook_backoff_seconds
@@ -43,22 +43,22 @@ class WebhookCaller:
         secret = self._settings.webhook_secrets.get(due.job.owner)
         if secret is None:
             return "no_secret"
-        number = to_text(due.job.id)
+        job_id = to_text(due.job.id)
         body = orjson.dumps(event(due.job))
         headers = {
             "Content-Type": "application/json",
-            "webhook-id": number,  # the same each time: the receiver tells repeats by it
+            "webhook-id": job_id,  # the same in each call: the receiver recognises repeats by it
             "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Signer(secret).sign(number, at, body.decode()),
+            "webhook-signature": Signer(secret).sign(job_id, at, body.decode()),
         }
         try:
             url = URL(due.url, encoded=due.url.isascii())
             async with (
                 asyncio.timeout(self._settings.webhook_seconds_max),
-                self._web.request("POST", url, data=body, headers=headers) as answer,
+                self._http.request("POST", url, data=body, headers=headers) as response,
             ):
-                return answer.status
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError, too
+                return response.status
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             if isinstance(error, TimeoutError):
                 return "timeout"
             return "forbidden_address" if is_forbidden(error) else "connection_failed"

@@ -1,4 +1,4 @@
-"""A Redis that takes no plain write more: only workers that go on can make room in it."""
+"""A Redis that refuses plain writes: only workers that go on can free its memory."""
 
 import asyncio
 import signal
@@ -19,8 +19,8 @@ async def test_a_worker_goes_on_and_drains_what_was_accepted(stack: Stack, shirt
     worker.signal(signal.SIGCONT)
 
     assert {result["class"] for result in await results_of(api.url, ids)} == {"Shirt"}
-    before = presence(stack)
-    await eventually(lambda: presence(stack) > before, what="presence that is shown on")
+    before = heartbeat_ends(stack)
+    await eventually(lambda: heartbeat_ends(stack) > before, what="further heartbeats")
     assert worker.running()
     assert "Unrecoverable" not in worker.output()
 
@@ -28,11 +28,8 @@ async def test_a_worker_goes_on_and_drains_what_was_accepted(stack: Stack, shirt
 async def test_a_worker_starts_and_drains_what_was_accepted(stack: Stack, shirt: bytes) -> None:
     api = stack.api()
     stack.worker(children=1).stop()
-    for bell in (
-        keys.DOORBELL_TEMPLATE + MODEL,
-        f"{keys.DOORBELL_TEMPLATE}{MODEL}@1",
-    ):  # as before a release that rings others
-        stack.redis.delete(bell)
+    for model in (MODEL, f"{MODEL}@1"):  # as of an older release, which had other templates
+        stack.redis.delete(keys.DOORBELL_TEMPLATE + model)
     ids = await submit_all(api.url, [shirt] * 200)
     stack.redis.config_set("maxmemory", 1)
 
@@ -56,5 +53,5 @@ def test_a_worker_leaves_nothing_of_its_doorbells_in_redis(stack: Stack) -> None
     ]
 
 
-def presence(stack: Stack) -> float:
+def heartbeat_ends(stack: Stack) -> float:
     return sum(score for _, score in stack.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1, withscores=True))

@@ -1,4 +1,4 @@
-"""A real child that is killed while it holds a bulk lease and, between two slices of it, an interactive one."""
+"""A real child that is killed while it has a bulk lease and, between two slices of it, an interactive lease."""
 
 import asyncio
 import os
@@ -17,17 +17,17 @@ from tests.support.waiting import wait_until
 BULK_IMAGES = 24
 
 
-def freeze_holder_of_two_leases(stack: Stack, among: list[int]) -> tuple[int, set[bytes]]:
-    """Stop one of these children at a moment when it holds two leases; its pid and their chunks."""
+def freeze_child_with_two_leases(stack: Stack, among: list[int]) -> tuple[int, set[bytes]]:
+    """Stop one of these children at a moment when it has two leases. Returns its pid and their chunks."""
     found: list[tuple[int, set[bytes]]] = []
 
     def frozen() -> bool:
-        held = defaultdict[int, list[bytes]](list)
+        leases = defaultdict[int, list[bytes]](list)
         for token in stack.redis.zrange(keys.LEASES, 0, -1):
-            held[int(token.split(b"|")[2])].append(token)
-        for pid in {pid for pid, tokens in held.items() if len(tokens) == 2} & set(among):
+            leases[int(token.split(b"|")[2])].append(token)
+        for pid in {pid for pid, tokens in leases.items() if len(tokens) == 2} & set(among):
             os.kill(pid, signal.SIGSTOP)
-            chunks = [stack.redis.smembers(keys.LEASED_CHUNKS.encode() + token) for token in held[pid]]
+            chunks = [stack.redis.smembers(keys.LEASED_CHUNKS.encode() + token) for token in leases[pid]]
             if all(chunks):
                 found.append((pid, set().union(*chunks)))
                 return True
@@ -49,19 +49,19 @@ async def test_nothing_is_lost_doubled_or_failed_when_a_child_dies_with_two_leas
 
         async def submit(body: aiohttp.FormData | bytes, lane: str) -> str:
             headers = {"Content-Type": "image/jpeg"} if isinstance(body, bytes) else {}
-            async with client.post(f"/v1/jobs?lane={lane}", data=body, headers=headers) as answer:
-                assert answer.status == 202, await answer.text()
-                return str((await answer.json())["links"]["self"])
+            async with client.post(f"/v1/jobs?lane={lane}", data=body, headers=headers) as response:
+                assert response.status == 202, await response.text()
+                return str((await response.json())["links"]["self"])
 
         jobs = [await submit(form, "bulk")]
-        freezing = asyncio.create_task(asyncio.to_thread(freeze_holder_of_two_leases, stack, worker.children()))
+        freezing = asyncio.create_task(asyncio.to_thread(freeze_child_with_two_leases, stack, worker.children()))
         while not freezing.done():
             jobs.append(await submit(large, "interactive"))
         pid, chunks = await freezing
         os.kill(pid, signal.SIGKILL)
         for job in jobs:
-            async with client.get(f"{job}?wait=30") as answer:
-                counts = (await answer.json())["counts"]
+            async with client.get(f"{job}?wait=30") as response:
+                counts = (await response.json())["counts"]
             assert counts["succeeded"] == counts["total"], counts
 
     items = BULK_IMAGES + len(jobs) - 1
@@ -71,8 +71,7 @@ async def test_nothing_is_lost_doubled_or_failed_when_a_child_dies_with_two_leas
     freed = [line for line in worker.output().splitlines() if "of a dead child are ready again" in line]
     assert len(freed) == 2, worker.output()
     for chunk in chunks:
-        charges = stack.redis.hget(
-            keys.JOB.encode() + chunk[:16], chunk_field("failure_counts", ChunkRef.unpack(chunk).chunk)
-        )
+        ref = ChunkRef.unpack(chunk)
+        charges = stack.redis.hget(keys.JOB.encode() + ref.job_id, chunk_field("failure_counts", ref.chunk))
         assert charges is not None
         assert b'"crashes":1' in charges

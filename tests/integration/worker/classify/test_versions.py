@@ -1,4 +1,4 @@
-"""Versions of a model side by side: each takes what asks for it, and the newest that is ready what asks for none."""
+"""Versions of a model side by side: each gets the jobs that name it, and the newest that is ready gets the others."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def start(stack: Stack, packages: Path, models: str) -> Worker:
     return stack.worker(children=1, MODELS=models, MODELS_DIR=str(packages), REAP_SECONDS="0.3")
 
 
-def answered_by(api: Api, model: str) -> str:
+def classified_by(api: Api, model: str) -> str:
     job = classified(api, SHIRT, model)
     assert (job["model"], job["status"]) == (model, "completed")
     ref: str = job["result"]["model"]
@@ -56,23 +56,24 @@ def default(api: Api) -> list[str]:
 
 
 def newest_is(api: Api, ref: str) -> None:
-    """That it takes over alone is to be waited for: for some scans the version before takes some of it, too."""
+    """Waits until this version gets all jobs: for some scans the version before gets some of them, too."""
     wait_until(
-        lambda: all(answered_by(api, "clothes") == ref for _ in range(10)), what=f"{ref} to take what names no version"
+        lambda: all(classified_by(api, "clothes") == ref for _ in range(10)),
+        what=f"all jobs to go to {ref}",
     )
 
 
-def test_each_version_takes_what_asks_for_it_and_the_newest_the_rest(stack: Stack, packages: Path, api: Api) -> None:
+def test_each_version_gets_jobs_that_name_it_and_the_newest_the_others(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "clothes@9")
-    assert answered_by(api, "clothes") == "clothes@9"
+    assert classified_by(api, "clothes") == "clothes@9"
     assert default(api) == ["clothes@9"]
 
     newer = start(stack, packages, "clothes@10")
     newest_is(api, "clothes@10")
     assert default(api) == ["clothes@10"]
     for ref in ("clothes@9", "clothes@10", "clothes@9"):
-        assert answered_by(api, ref) == ref
-    assert [answered_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
+        assert classified_by(api, ref) == ref
+    assert [classified_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
 
     newer.stop()
     newest_is(api, "clothes@9")
@@ -84,35 +85,35 @@ def test_each_version_takes_what_asks_for_it_and_the_newest_the_rest(stack: Stac
     }
 
 
-def test_what_a_killed_worker_leaves_goes_to_the_version_before(stack: Stack, packages: Path, api: Api) -> None:
+def test_the_version_before_takes_over_from_a_killed_worker(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "clothes@9")
     newer = start(stack, packages, "clothes@10")
     newest_is(api, "clothes@10")
     newer.kill()
-    assert answered_by(api, "clothes") == "clothes@9"
+    assert classified_by(api, "clothes") == "clothes@9"
 
 
 def test_a_version_whose_golden_images_fail_takes_no_traffic(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "clothes@10,clothes@11")
-    wait_until(lambda: httpx.get(f"{api.url}/v1/models").json()["faults"], what="what is told of it")
-    (fault,) = httpx.get(f"{api.url}/v1/models/clothes").json()["faults"]
-    assert fault["model"] == "clothes@11"
-    assert "gives Bag at" in fault["detail"]
-    assert [answered_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
+    wait_until(lambda: httpx.get(f"{api.url}/v1/models").json()["faults"], what="its load error")
+    (load_error,) = httpx.get(f"{api.url}/v1/models/clothes").json()["faults"]
+    assert load_error["model"] == "clothes@11"
+    assert "gives Bag at" in load_error["detail"]
+    assert [classified_by(api, "clothes") for _ in range(5)] == ["clothes@10"] * 5
     assert classified(api, SHIRT, "clothes@11", seconds=1)["status"] == "queued"
     assert default(api) == ["clothes@10"]
 
 
-def test_a_worker_that_ends_for_it_leaves_word(stack: Stack, packages: Path, api: Api) -> None:
+def test_a_worker_that_serves_no_version_leaves_its_load_errors(stack: Stack, packages: Path, api: Api) -> None:
     worker = Worker(stack.valkey.url, packages / "log", MODELS="clothes@11", MODELS_DIR=str(packages))
     with pytest.raises(AssertionError, match="gives Bag at"):
         worker.start()
     worker.stop()
-    (fault,) = httpx.get(f"{api.url}/v1/models/clothes@11").json()["faults"]
-    assert (fault["model"], fault["workers"]) == ("clothes@11", 1)
-    assert "gives Bag at" in fault["detail"]
+    (load_error,) = httpx.get(f"{api.url}/v1/models/clothes@11").json()["faults"]
+    assert (load_error["model"], load_error["workers"]) == ("clothes@11", 1)
+    assert "gives Bag at" in load_error["detail"]
     start(stack, packages, "clothes@10")
-    assert httpx.get(f"{api.url}/v1/models").json()["faults"] == [], "whoever takes its place on this host is well"
+    assert httpx.get(f"{api.url}/v1/models").json()["faults"] == [], "removed by the next worker of the host"
 
 
 def test_a_package_that_is_replaced_under_a_worker_is_not_served_as_what_it_was(
@@ -124,13 +125,11 @@ def test_a_package_that_is_replaced_under_a_worker_is_not_served_as_what_it_was(
     (child,) = worker.children()
     os.kill(child, signal.SIGKILL)
     assert worker.wait(30) == 1
-    assert "is not the clothes@9 any more with which this worker was started" in worker.output().splitlines()[-1]
-    assert "not the clothes@9 any more" in httpx.get(f"{api.url}/v1/models").json()["faults"][0]["detail"]
+    assert "is no longer the clothes@9 with which this worker was started" in worker.output().splitlines()[-1]
+    assert "no longer the clothes@9" in httpx.get(f"{api.url}/v1/models").json()["faults"][0]["detail"]
 
 
-def test_much_work_that_asks_for_a_version_holds_up_none_that_asks_for_none(
-    stack: Stack, packages: Path, api: Api
-) -> None:
+def test_much_work_for_one_version_does_not_delay_jobs_that_name_none(stack: Stack, packages: Path, api: Api) -> None:
     (child,) = start(stack, packages, "clothes@9").children()
     body = make_tar({f"{number}.png": SHIRT for number in range(20_000)})
     os.kill(child, signal.SIGSTOP)
@@ -147,8 +146,8 @@ def test_much_work_that_asks_for_a_version_holds_up_none_that_asks_for_none(
 
 def test_one_worker_serves_several_versions(stack: Stack, packages: Path, api: Api) -> None:
     start(stack, packages, "clothes@9,clothes@10")
-    for asked, ref in (("clothes", "clothes@10"), ("clothes@9", "clothes@9"), ("clothes@10", "clothes@10")):
-        assert answered_by(api, asked) == ref
+    for name, ref in (("clothes", "clothes@10"), ("clothes@9", "clothes@9"), ("clothes@10", "clothes@10")):
+        assert classified_by(api, name) == ref
 
 
 def test_a_model_page_names_the_weights(stack: Stack, packages: Path, api: Api) -> None:
@@ -156,7 +155,7 @@ def test_a_model_page_names_the_weights(stack: Stack, packages: Path, api: Api) 
     one = models(api, "/clothes@10")
     assert list(one) == ["clothes@10"]
     assert len(one["clothes@10"]["sha256"]) == 64
-    assert default(api) == ["clothes@11"], "nobody serves any: the newest, whoever will"
+    assert default(api) == ["clothes@11"], "no version is served: the newest is the default"
 
 
 def test_a_version_that_does_not_exist_is_refused(stack: Stack, api: Api) -> None:

@@ -42,7 +42,7 @@ async def test_an_empty_object_is_an_empty_image(s3: S3) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://photos/absent.png", "s3://absent/a.png"])
-async def test_what_is_not_there_is_not_found(s3: S3, url: str) -> None:
+async def test_a_missing_object_is_not_found(s3: S3, url: str) -> None:
     assert await fetch(s3, url) is ItemCode.FETCH_NOT_FOUND
 
 
@@ -51,7 +51,7 @@ async def test_a_prefix_is_no_image(s3: S3, url: str) -> None:
     assert await fetch(s3, url) is ItemCode.INVALID_URL
 
 
-async def test_a_bucket_that_is_not_allowed_is_not_asked(s3: S3) -> None:
+async def test_a_bucket_that_is_not_allowed_is_not_read(s3: S3) -> None:
     url = "s3://photos/large.png"
     assert await fetch(s3, url, s3_buckets=["other"]) is ItemCode.FORBIDDEN_ADDRESS
     assert await fetch(s3, url, s3_buckets=[]) is ItemCode.FORBIDDEN_ADDRESS
@@ -60,7 +60,7 @@ async def test_a_bucket_that_is_not_allowed_is_not_asked(s3: S3) -> None:
 
 async def test_an_s3_that_refuses_denies() -> None:
     async with serving_site() as site:
-        site.answers("/photos/a.png", 403)
+        site.responds("/photos/a.png", 403)
         elsewhere = S3(site.url)
         assert await fetch(elsewhere, "s3://photos/a.png") is ItemCode.FETCH_DENIED
 

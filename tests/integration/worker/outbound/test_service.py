@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,12 @@ from tests.support.processes import MAXMEMORY_BYTES, Process, children_of
 from tests.support.s3 import serving_s3
 from tests.support.stack import Stack
 from tests.support.waiting import eventually, wait_until
-from tests.support.web import Site, serving_site
+from tests.support.web import Site
 
 SECRET = "whsec_" + b64encode(b"0123456789abcdef01234567").decode()
 QUICK = {"LEASE_SECONDS": "0.7", "RENEW_SECONDS": "0.2", "REAP_SECONDS": "0.2"}
 ENDED = ("completed", "failed", "canceled")
 StartOutbound = Callable[..., Process]
-
-
-@pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    async with serving_site() as site:
-        yield site
 
 
 @pytest.fixture
@@ -82,13 +76,13 @@ async def items(client: httpx.AsyncClient, job: dict[str, Any]) -> list[dict[str
 async def test_a_job_by_reference_is_fetched_and_classified(
     stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
 ) -> None:
-    urls = [site.answers("/shirt.png", body=shirt), site.url + "/absent.png", "http://169.254.169.254/", "no url"]
+    urls = [site.responds("/shirt.png", body=shirt), site.url + "/absent.png", "http://169.254.169.254/", "no url"]
     start_outbound()
     stack.worker(children=1)
     async with await client_of(stack) as client:
-        answer = await client.post("/v1/jobs", json={"urls": urls})
-        assert answer.status_code == 202, answer.text
-        job = await ended(client, answer.json())
+        response = await client.post("/v1/jobs", json={"urls": urls})
+        assert response.status_code == 202, response.text
+        job = await ended(client, response.json())
         found = await items(client, job)
     assert (job["status"], job["counts"]["succeeded"], job["counts"]["failed"]) == ("completed", 1, 3)
     assert [item.get("class") or item["error"]["code"] for item in found] == [
@@ -114,9 +108,9 @@ async def test_an_s3_prefix_is_one_job(stack: Stack, start_outbound: StartOutbou
         start_outbound(children=2, **settings)
         stack.worker(children=1)
         async with await client_of(stack, **settings) as client:
-            answer = await client.post("/v1/jobs", json={"urls": ["s3://photos/many/"]})
-            assert answer.status_code == 202, answer.text
-            job = await ended(client, answer.json())
+            response = await client.post("/v1/jobs", json={"urls": ["s3://photos/many/"]})
+            assert response.status_code == 202, response.text
+            job = await ended(client, response.json())
             found = await items(client, job)
     assert (job["counts"]["succeeded"], job["counts"]["failed"]) == (100, 0)
     assert [item["name"] for item in found] == [f"s3://photos/many/{n:04}.png" for n in range(100)]
@@ -130,7 +124,7 @@ async def test_a_child_that_is_killed_while_it_fetches_loses_nothing(
     stack.worker(children=1)
 
     async def kill_the_first(request: web.Request) -> web.Response:
-        if site.asked("/0.png") == 1 and request.path == "/0.png":
+        if site.requested("/0.png") == 1 and request.path == "/0.png":
             (token,) = (t for t in stack.redis.zrange(keys.LEASES, 0, -1))
             os.kill(int(token.split(b"|")[2]), signal.SIGKILL)
         return web.Response(body=shirt)
@@ -139,7 +133,7 @@ async def test_a_child_that_is_killed_while_it_fetches_loses_nothing(
     async with await client_of(stack) as client:
         job = await ended(client, (await client.post("/v1/jobs", json={"urls": urls})).json())
     assert (job["status"], job["counts"]["succeeded"]) == ("completed", 4)
-    assert site.asked("/0.png") == 2
+    assert site.requested("/0.png") == 2
     assert outbound.running()
 
 
@@ -150,7 +144,7 @@ async def test_an_outbound_worker_that_is_killed_leaves_its_work_to_the_next(
     stack.worker(children=1, **QUICK)
 
     async def kill_all(_: web.Request) -> web.Response:
-        if site.asked("/a.png") == 1:
+        if site.requested("/a.png") == 1:
             children = children_of(first.pid)
             first.kill()
             for child in children:
@@ -162,27 +156,27 @@ async def test_an_outbound_worker_that_is_killed_leaves_its_work_to_the_next(
         await eventually(lambda: not first.running(), what="the end of the first")
         start_outbound()
         assert (await ended(client, job))["status"] == "completed"
-    assert site.asked("/a.png") == 2
+    assert site.requested("/a.png") == 2
 
 
 async def test_a_webhook_is_called_when_its_job_has_ended_and_again_after_a_failure(
     stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
 ) -> None:
     async def fail_once(_: web.Request) -> web.Response:
-        return web.Response(status=500 if site.asked("/hook") == 1 else 200)
+        return web.Response(status=500 if site.requested("/hook") == 1 else 200)
 
     url = site.at("/hook", fail_once)
     start_outbound()
     stack.worker(children=1)
     async with await client_of(stack) as client:
-        answer = await client.post(
+        response = await client.post(
             "/v1/jobs", params={"webhook_url": f"{url}?token=t"}, content=shirt, headers={"Content-Type": "image/png"}
         )
-        assert answer.status_code == 202, answer.text
-        job = answer.json()
-        await eventually(lambda: site.asked("/hook") == 2, what="two calls")
-        said = Signer(SECRET).verify(site.bodies[-1], dict(site.requests[-1].headers))
-        assert (said["type"], said["data"]["id"]) == ("job.completed", job["id"])
+        assert response.status_code == 202, response.text
+        job = response.json()
+        await eventually(lambda: site.requested("/hook") == 2, what="two calls")
+        payload = Signer(SECRET).verify(site.bodies[-1], dict(site.requests[-1].headers))
+        assert (payload["type"], payload["data"]["id"]) == ("job.completed", job["id"])
         path = f"{job['links']['self']}/webhook"
         webhook = (await client.get(path)).json()
         while webhook["state"] == "pending":
@@ -196,11 +190,11 @@ async def test_a_webhook_is_called_when_its_job_has_ended_and_again_after_a_fail
 async def test_a_webhook_needs_a_secret_to_sign_with(stack: Stack, shirt: bytes) -> None:
     async with await client_of(stack, API_KEYS='{"alice": "a-key-of-sixteen-characters"}') as client:
         client.headers["Authorization"] = "Bearer a-key-of-sixteen-characters"
-        answer = await client.post(
+        response = await client.post(
             "/v1/jobs",
             params={"webhook_url": "https://example.com/"},
             content=shirt,
             headers={"Content-Type": "image/png"},
         )
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    assert "WEBHOOK_SECRETS" in answer.json()["detail"]
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert "WEBHOOK_SECRETS" in response.json()["detail"]

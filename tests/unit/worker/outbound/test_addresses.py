@@ -64,7 +64,7 @@ def test_well_known_ports_are_for_the_web_alone() -> None:
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::10.1.2.3"])
-def test_an_allowed_network_is_spoken_to_on_any_port_and_in_any_form(address: str) -> None:
+def test_an_allowed_network_may_be_connected_to_on_any_port_and_in_any_form(address: str) -> None:
     rules = AddressRules([ip_network("10.1.0.0/16")])
     assert rules.allows(ip_address(address), 25)
     assert not rules.allows(ip_address("10.2.0.1"), 443)

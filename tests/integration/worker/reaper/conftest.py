@@ -1,0 +1,38 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+
+from jobs.store.leases import LeaseStore
+from tests.support.processes import MAXMEMORY_BYTES, Valkey
+from tests.support.store import MODEL
+from worker.reaper.reaper import Reaper
+from worker.settings import WorkerSettings
+from worker.store import open_lease_store
+
+
+@pytest.fixture
+def make_reaper(valkey: Valkey) -> Iterator[Callable[..., Reaper]]:
+    """Reapers of a worker with the id "boot" that serves version 9 of the model."""
+    with ExitStack() as opened:
+
+        def make(
+            *,
+            store: LeaseStore | None = None,
+            give_up: Callable[[str], None] = pytest.fail,
+            consume: Callable[[frozenset[str]], None] = lambda _: None,
+            load_errors: Callable[[], dict[str, str]] = dict,
+            **changed: Any,
+        ) -> Reaper:
+            values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES}
+            settings = WorkerSettings(**values | changed)
+            if store is None:
+                store = opened.enter_context(closing(open_lease_store(settings)))
+            reaper = Reaper(
+                settings, [f"{MODEL}@9"], "boot", give_up, load_errors=load_errors, consume=consume, store=store
+            )
+            opened.callback(lambda: reaper.stop() if reaper.is_alive() else None)
+            return reaper
+
+        yield make

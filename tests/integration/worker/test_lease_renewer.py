@@ -1,0 +1,117 @@
+"""The thread that renews leases and sends heartbeats, on a real store."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jobs.store import keys
+from tests.support.processes import MAXMEMORY_BYTES, Valkey
+from tests.support.store import MODEL, Store
+from tests.support.waiting import eventually
+from worker.lease_renewer import LeaseRenewer
+from worker.process_state import ProcessState
+from worker.settings import LeasingSettings
+
+MakeLeaseRenewer = Callable[..., LeaseRenewer]
+WORKER_ID = "boot"
+SERVED = [(MODEL, f"{MODEL}@1")]
+
+
+@pytest.fixture
+def make_lease_renewer(valkey: Valkey, process_state: ProcessState) -> Iterator[MakeLeaseRenewer]:
+    made = list[LeaseRenewer]()
+
+    def make(served: list[tuple[str, str]] = SERVED, **settings: float) -> LeaseRenewer:
+        values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES, "renew_seconds": 0.1}
+        made.append(LeaseRenewer(LeasingSettings(**values | settings), served, WORKER_ID, process_state))
+        return made[-1]
+
+    yield make
+    for renewer in made:
+        renewer.stop()
+
+
+def lease_end(store: Store, token: str) -> float:
+    return store.redis.zscore(keys.LEASES, token) or 0
+
+
+def heartbeats(store: Store, model: str = MODEL) -> dict[str, float]:
+    """The models that processes of this name serve, with the end of their heartbeats."""
+    members = store.redis.zrange(keys.HEARTBEATS + model, 0, -1, withscores=True)
+    return {member.decode().partition("|")[0]: end for member, end in members}
+
+
+async def test_two_leases_are_renewed_at_once(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:
+    for _ in range(2):
+        await store.submit(b"x")
+    tokens = [store.claim(f"{WORKER_ID}|task|1|{number}", items=1).token for number in range(2)]
+    renewer = make_lease_renewer()
+
+    before = [lease_end(store, token) for token in tokens]
+    with renewer.renewing(tokens[0]), renewer.renewing(tokens[1]):
+        renewer.start()
+        await eventually(
+            lambda: all(lease_end(store, token) > end + 1000 for token, end in zip(tokens, before, strict=True)),
+            what="a second of renewals",
+        )
+
+
+async def test_one_thread_sends_the_heartbeats_of_several_models(
+    store: Store, make_lease_renewer: MakeLeaseRenewer
+) -> None:
+    for _ in range(4):
+        await store.submit(b"x")
+    tokens = [store.claim(f"{WORKER_ID}|task|1|{number}", items=1).token for number in range(4)]
+    renewer = make_lease_renewer([("first", "first@1"), ("second", "second@2"), ("second", "second@10")])
+
+    before = [lease_end(store, token) for token in tokens]
+    with renewer.renewing(tokens[0]), renewer.renewing(tokens[1]), renewer.renewing(tokens[2]):
+        renewer.start()
+        await eventually(
+            lambda: all(lease_end(store, token) > end + 500 for token, end in zip(tokens[:3], before, strict=False)),
+            what="renewals of the three",
+        )
+    assert heartbeats(store, "first").keys() == {"first@1"}
+    assert heartbeats(store, "second").keys() == {"second@2", "second@10"}
+    assert lease_end(store, tokens[3]) == before[3], "another process's lease is not renewed"
+
+
+async def test_a_task_past_its_time_limit_is_not_renewed(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:
+    for _ in range(2):
+        await store.submit(b"x")
+    late, on_time = (store.claim(f"{WORKER_ID}|task|1|{number}", items=1).token for number in range(2))
+    renewer = make_lease_renewer(lease_seconds=0.5, task_time_limit_seconds=2)
+    with renewer.renewing(late):
+        renewer.start()
+        await eventually(lambda: late in store.leases.overdue(2), what="the end of the late lease")
+        claimed_until = lease_end(store, on_time)
+        with renewer.renewing(on_time):
+            await eventually(lambda: lease_end(store, on_time) != claimed_until, what="a renewal")
+        assert late in store.leases.overdue(2)
+
+
+async def test_a_worker_that_stops_renews_its_leases_and_sends_no_heartbeats(
+    store: Store, make_lease_renewer: MakeLeaseRenewer, process_state: ProcessState
+) -> None:
+    await store.submit(b"x")
+    process_state.write_stopping()
+    token = store.claim(f"{WORKER_ID}|task|1|0").token
+    renewer = make_lease_renewer()
+    before = lease_end(store, token)
+    with renewer.renewing(token):
+        renewer.start()
+        await eventually(lambda: lease_end(store, token) > before + 500, what="half a second of renewals")
+    assert not heartbeats(store)
+
+
+async def test_a_full_redis_takes_renewals_and_heartbeats(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:
+    await store.submit(b"x")
+    token = store.claim(f"{WORKER_ID}|task|1|0").token
+    renewer = make_lease_renewer(lease_seconds=1)
+    store.redis.config_set("maxmemory", 1)
+    with renewer.renewing(token):
+        renewer.start()
+        (first,) = await eventually(lambda: heartbeats(store).values(), what="a heartbeat")
+        before = lease_end(store, token)
+        await eventually(lambda: lease_end(store, token) > before + 1000, what="a second of renewals")
+    assert heartbeats(store)[f"{MODEL}@1"] > first

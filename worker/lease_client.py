@@ -1,0 +1,90 @@
+"""The store's lease calls as one process makes them, with what to do if Redis's reply to one is lost."""
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+
+from jobs.store.leases import RETURNED, FinishedChunk, Lease, LeaseStore
+
+log = logging.getLogger(__name__)
+
+FINISH_RETRY_SECONDS = 0.1
+
+
+class ClaimLimits(NamedTuple):
+    """How much one claim may take, and which lane it looks at first; see `LeaseStore.claim`."""
+
+    items_max: int
+    bulk_items_max: int
+    bytes_max: int
+    turn: int
+
+
+class LeaseClient:
+    def __init__(self, store: LeaseStore, worker_id: str, *, lease_seconds: float) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._sequence = itertools.count()
+
+    def claim(self, model: str, task_id: str, limits: ClaimLimits) -> Lease:
+        """Claim ready chunks of the model.
+
+        Raises:
+            RedisError: the claim failed, or its reply was lost; a lease that it may have created is released.
+        """
+        token = self._token(task_id)
+        try:
+            return self._store.claim(model, token, **limits._asdict())
+        except RedisError:
+            self.release(token)
+            raise
+
+    def finish(self, token: str, finished: Sequence[FinishedChunk], *, ring_for: str = "") -> None:
+        """Write results, also across a short outage of Redis: a repeated call after a lost reply changes nothing.
+
+        `ring_for` names the model whose doorbell is rung if work is left.
+
+        Raises:
+            RedisError: the outage lasted longer than a lease.
+        """
+        give_up_at = time.monotonic() + self._lease_seconds
+        while True:
+            try:
+                self._store.finish(token, finished, ring_for=ring_for)
+                return
+            except RedisError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(FINISH_RETRY_SECONDS)
+
+    def finish_and_claim(
+        self, token: str, finished: Sequence[FinishedChunk], model: str, task_id: str, limits: ClaimLimits
+    ) -> Lease:
+        """`finish`, then `claim`, in one round trip. If its reply is lost, finish again, and return an empty lease.
+
+        Raises:
+            RedisError: the outage lasted longer than a lease.
+        """
+        next_token = self._token(task_id)
+        try:
+            return self._store.finish_and_claim(token, finished, model, next_token, **limits._asdict())
+        except RedisError:
+            self.finish(token, finished)
+            self.release(next_token)
+            return Lease(next_token)
+
+    def release(self, token: str, reason: str = RETURNED) -> None:
+        """Make a lease's chunks ready again at once; if Redis is away, that happens when the lease lapses."""
+        try:
+            self._store.release(token, reason)
+        except RedisError:
+            log.warning("cannot release a lease; it lapses in %s s", self._lease_seconds)
+
+    def _token(self, task_id: str) -> str:
+        return f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"

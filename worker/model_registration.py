@@ -1,0 +1,42 @@
+"""Makes a worker's model packages known to the store, in its main process."""
+
+from collections.abc import Mapping
+
+from celery import Celery
+
+from jobs.errors import ModelPackageError
+from jobs.model_packages import check_packages
+from jobs.store.doorbell import build_bell
+from jobs.store.leases import LeaseStore
+from worker.settings import WorkerSettings
+
+
+class ModelRegistration:
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Reads the manifests and hashes the weights of the packages that the settings name."""
+        self._cards, self._load_errors = check_packages(settings.models_dir, settings.served)
+        self.models = tuple(card.ref for card in self._cards)
+        """The packages that can be read, each as `name@version`."""
+
+    @property
+    def load_errors(self) -> Mapping[str, str]:
+        """The models that cannot be served, each with the reason."""
+        return self._load_errors
+
+    def register(self, store: LeaseStore, app: Celery) -> None:
+        """Register the models and the templates of their doorbells.
+
+        Raises:
+            ModelPackageError: no model can be served.
+        """
+        for card in self._cards:
+            try:
+                store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
+            except ModelPackageError as error:
+                self._load_errors[card.ref] = str(error)
+        if self._load_errors.keys() >= set(self.models):
+            raise ModelPackageError("; ".join(self._load_errors.values()))
+
+    def served(self) -> dict[str, str]:
+        """The models to serve, each with the sha256 of its weights."""
+        return {card.ref: card.sha256 for card in self._cards if card.ref not in self._load_errors}
