@@ -108,10 +108,11 @@ async def test_a_long_poll_of_an_ended_job_answers_at_once(api: httpx.AsyncClien
 
 
 async def test_a_long_poll_is_answered_though_its_notice_was_lost(
-    start_api: StartApi, store: Store, shirt: bytes
+    start_api: StartApi, store: Store, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end is written without a message, as when the subscription is cut at that moment."""
-    api = await start_api(reread_seconds=0.2)
+    monkeypatch.setattr("api.results.completion.REREAD_SECONDS", 0.2)
+    api = await start_api()
     job_id = await submit(api, shirt)
     poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8"))
     await store.claimed()
