@@ -315,12 +315,12 @@ async def test_a_client_that_goes_away_is_no_longer_waited_for(
     api: httpx.AsyncClient, observed_completions: ObservedCompletions, shirt: bytes, what: str, seconds: float
 ) -> None:
     if what == "submit":
-        asking = api.post("/v1/jobs", content=shirt, headers=PNG | WAIT, timeout=seconds)
+        asking = api.post("/v1/jobs", content=shirt, headers=PNG | WAIT, timeout=httpx.Timeout(25, read=seconds))
     else:
-        asking = api.get(f"{await submitted(api, shirt)}?wait=30", timeout=seconds)
+        asking = api.get(f"{await submitted(api, shirt)}?wait=30", timeout=httpx.Timeout(25, read=seconds))
     with pytest.raises(httpx.ReadTimeout):
         await asking
-    await eventually(lambda: observed_completions.count() == 0, seconds=10, what="the waiter's end")
+    await eventually(lambda: observed_completions.count() == 0, seconds=20, what="the waiter's end")
 
 
 async def test_a_client_that_stays_is_waited_for_longer_than_it_takes_to_look_for_it(
