@@ -15,6 +15,7 @@ from jobs.store.model_registry import ModelRegistry
 log = logging.getLogger(__name__)
 
 
+SWEEP_SECONDS = 1  # between two rounds
 _SWEEP_SECONDS_MAX = 0.5  # of one round
 
 
@@ -34,9 +35,9 @@ class Housekeeping:
         self._drain = drain
         self._well = True
 
-    async def keep(self, every_seconds: float) -> None:
+    async def keep(self) -> None:
         while True:
-            await asyncio.sleep(every_seconds)
+            await asyncio.sleep(SWEEP_SECONDS)
             await self.round()
 
     async def round(self) -> None:

@@ -43,12 +43,7 @@ class Services:
 async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncIterator[Services]:
     """Open the connections and background tasks, and close them in reverse."""
     async with AsyncExitStack() as stack:
-        client = StoreClient(
-            settings,
-            timeout_seconds=settings.submit_deadline_seconds,
-            group_submits_max=settings.group_submits_max,
-            group_bytes_max=settings.group_bytes_max,
-        )
+        client = StoreClient(settings, timeout_seconds=settings.submit_deadline_seconds)
         stack.push_async_callback(client.close)
         client.start()
         store = JobReader(client)
@@ -67,16 +62,14 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
                 hold_seconds=settings.hold_seconds,
             ),
         )
-        drain = DrainRate(
-            retry_after_seconds=settings.retry_after_seconds, retry_after_seconds_max=settings.retry_after_seconds_max
-        )
-        completions = JobCompletions(store, settings.redis_url, client.database, settings.reread_seconds)
+        drain = DrainRate(retry_after_seconds=settings.retry_after_seconds)
+        completions = JobCompletions(store, settings.redis_url, client.database)
         completions.start()
         stack.push_async_callback(completions.close)
         stack.enter_context(on_stop_signal(completions.release))
         house = Housekeeping(client, store, models, cards, drain)
         await house.round()
-        task = asyncio.create_task(house.keep(settings.sweep_seconds))
+        task = asyncio.create_task(house.keep())
         stack.callback(task.cancel)
         yield Services(
             settings=settings,
@@ -90,7 +83,6 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
                 completions,
                 streams_max=settings.held_streams_max,
                 seconds_max=settings.held_stream_seconds_max,
-                poll_seconds=settings.progress_poll_seconds,
             ),
             drain=drain,
             presenter=JobPresenter(settings, models, drain, client.now_ms),

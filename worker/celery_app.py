@@ -1,6 +1,7 @@
 """The Celery application of a worker: its configuration, its one task, and the run of its main process."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of
 from jobs.outage_log import OutageLog
-from jobs.settings import load
+from jobs.settings import load, warn_of_removed_settings
 from jobs.store.doorbell import queue_of
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
@@ -126,6 +127,7 @@ def run(settings: LeasingSettings, kind: WorkerKind, introduce: Introduce) -> No
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # until Celery sets its own; PID 1 of a container has no defaults
         signal.signal(number, lambda *_: sys.exit())
+    warn_of_removed_settings(os.environ)
     process_state = ProcessState.create()
     try:
         app = make_celery(settings, kind, uuid.uuid4().hex[:8], process_state)

@@ -25,17 +25,17 @@ from jobs.store.notices import unpack_notices
 
 log = logging.getLogger(__name__)
 
+REREAD_SECONDS = 2  # between two reads of all jobs that are waited for, in case a notice was lost
 _WATCH_AFTER_SECONDS = 0.5  # most jobs have ended by then, and nobody asks whether their client is still there
 _REREAD_AT_ONCE = 1000
 _RESUBSCRIBE_SECONDS = 0.2
 
 
 class JobCompletions:
-    def __init__(self, store: JobReader, redis_url: str, database: int, reread_seconds: float) -> None:
+    def __init__(self, store: JobReader, redis_url: str, database: int) -> None:
         self._store = store
         self._redis_url = redis_url
         self._channel = f"{ENDED_CHANNEL}.{database}"
-        self._reread_seconds = reread_seconds
         self._waiting = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
         self._to_come = set[bytes]()  # whose submit is under way: they are not gone, they are not there yet
         self._tasks = list[asyncio.Task[None]]()
@@ -114,7 +114,7 @@ class JobCompletions:
 
     async def _reread_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(self._reread_seconds)
+            await asyncio.sleep(REREAD_SECONDS)
             try:
                 await self._reread()
             except StoreUnavailable:

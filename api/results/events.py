@@ -11,6 +11,7 @@ from jobs.errors import JobExpired, JobNotFound
 from jobs.records import Job
 
 END_ID = "end"
+HEARTBEAT_SECONDS = 15  # the longest silence of a stream, so that proxies do not close it
 _RETRY_MS = 2000  # when an EventSource that was cut off comes back
 
 
@@ -34,7 +35,7 @@ async def events(calls: Services, job: Job, seen: str) -> AsyncGenerator[bytes]:
                 return
             if not await followed_streams.pause():
                 return
-            if asyncio.get_running_loop().time() - quiet_since >= calls.settings.sse_heartbeat_seconds:
+            if asyncio.get_running_loop().time() - quiet_since >= HEARTBEAT_SECONDS:
                 yield b": still running\n\n"
                 quiet_since = asyncio.get_running_loop().time()
             try:

@@ -106,7 +106,6 @@ class Intake:
         submission = await self._submission(order, job_id)
         submission.lane = order.lane or Lane.BULK
         submission.fingerprint = _terms(submission).digest() if submission.key else b""
-        submission.seals_itself = self._settings.open_job_at_deadline == "seal"
         outcome = await self._submitter.enqueue(submission, open_seconds=self._settings.open_job_seconds_max)
         return await self._accepted(submission, outcome)
 

@@ -6,7 +6,7 @@ from jobs.errors import QueueFull
 
 @pytest.fixture
 def drain() -> DrainRate:
-    return DrainRate(retry_after_seconds=2, retry_after_seconds_max=60)
+    return DrainRate(retry_after_seconds=2)
 
 
 def test_where_nothing_is_known_or_nothing_drains_the_settings_say_when_to_come_back(drain: DrainRate) -> None:

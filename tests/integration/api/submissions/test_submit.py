@@ -160,14 +160,14 @@ async def test_without_redis_submits_are_refused_and_work_again_when_it_is_back(
 
 
 async def test_a_full_queue_answers_503_with_retry_after(start_api: StartApi, store: Store, shirt: bytes) -> None:
-    api = await start_api(uploads_budget_fraction=0.01, item_bytes_max=2 << 20, retry_after_seconds_max=9)
+    api = await start_api(uploads_budget_fraction=0.01, item_bytes_max=2 << 20)
     image = shirt + bytes(1 << 20)
     for _ in range(2):
         assert (await api.post("/v1/jobs", content=image, headers=PNG)).status_code == 202
     before = store.keys()
     answer = await api.post("/v1/jobs", content=image, headers=PNG)
     assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
-    assert answer.headers["Retry-After"] == "9", "nothing drains"
+    assert answer.headers["Retry-After"] == "60", "nothing drains"
     assert store.keys() == before
     store.finish(store.claim())
     assert (await api.post("/v1/jobs", content=image, headers=PNG)).status_code == 202
@@ -219,7 +219,7 @@ async def test_images_for_predict_that_are_still_coming_in_take_room(start_api: 
         answer = await second()
         return (answer.status_code, answer.json()["code"]) == (503, "queue_full")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await refused():  # until the first one's bytes have been read
             pass
     upload.cancel()
@@ -249,8 +249,8 @@ async def test_a_job_that_was_accepted_is_answered_though_redis_went_away_during
     tmp_path: Path, start_api: StartApi, shirt: bytes
 ) -> None:
     with Valkey(tmp_path / "vk") as server:
-        api = await start_api(redis_url=server.url, submit_deadline_seconds=0.3)
-        waiting = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | {"Prefer": "wait=1"}))
+        api = await start_api(redis_url=server.url, submit_deadline_seconds=1)
+        waiting = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | {"Prefer": "wait=3"}))
         with server.client as client:
             await eventually(lambda: client.exists(keys.OWNER_JOBS + OWNER), what="the job")
         server.signal(signal.SIGSTOP)
