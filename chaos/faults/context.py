@@ -36,7 +36,7 @@ class StoppedLease(NamedTuple):
     """A lease whose process was stopped while it owned chunks."""
 
     token: bytes
-    chunk_refs: list[bytes]
+    chunk_refs: list[ChunkRef]
 
 
 @dataclass(frozen=True)
