@@ -60,7 +60,7 @@ class Head:
         return tensor if temperature == 1 else tensor / temperature
 
     def _ranks(self, confidences: FloatArray) -> FloatArray:
-        """What classes are sorted by: with a threshold, the class on its side of it comes first."""
+        """The sort key of the classes: their confidences, or with a threshold 1 for the class that it selects."""
         if self._output.activation != "sigmoid":
             return confidences
         positive = confidences[:, 1:] >= (self._output.threshold or DEFAULT_THRESHOLD)

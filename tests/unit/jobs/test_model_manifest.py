@@ -113,5 +113,5 @@ def test_versions_are_in_the_order_of_their_numbers() -> None:
     )
 
 
-def test_a_name_is_what_is_before_the_version() -> None:
+def test_the_name_of_a_model_is_before_its_version() -> None:
     assert [name_of(ref) for ref in ("m@1", "m", "@fetch", "@fetch@1")] == ["m", "m", "@fetch", "@fetch@1"]

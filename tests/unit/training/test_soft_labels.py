@@ -40,7 +40,7 @@ def test_predictions_of_packages_are_stored_as_probabilities(tmp_path: Path) -> 
     torch.testing.assert_close(stored.sum(1), torch.ones(20))
 
 
-def test_what_is_learned_is_half_the_label_and_half_the_soft_label() -> None:
+def test_training_targets_are_half_the_label_and_half_the_soft_label() -> None:
     labels = torch.from_numpy(load_fashion_mnist(DATA_SET, HELD_OUT_TO_THE_END).train.labels.astype(np.int64))
     learned = softened(labels)
     assert learned.shape == (len(labels), 10)

@@ -16,7 +16,7 @@ from worker.inference.packages import check
 from worker.inference.packages.load import load_package
 
 
-def test_check_says_what_is_wrong_in_one_line(thousand: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_an_error_in_one_line(thousand: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_command("check", ROOT / "weights" / "fmnist-mlp")
     assert "3 golden images: results as in the manifest" in capsys.readouterr().out
     (thousand / "program.pt2").write_bytes(b"damaged")
