@@ -20,11 +20,11 @@ from api.uploads.source import UploadedImage, UploadSource
 from jobs.errors import DarkroomError, IdempotencyKeyReused, InvalidRequest, QueueFull, UploadTooLarge
 from jobs.ids import to_text
 from jobs.item_codes import ItemCode
-from jobs.records import Item, ItemState, Job, JobState, Lane
+from jobs.records import Job, Lane
 from jobs.store.job_reader import JobReader
 from jobs.store.model_registry import ModelRegistry
 from jobs.store.open_job_parts import OpenJobParts, Part, Progress
-from jobs.store.submit import Chunk, ExistingJob, Submission, Submitter
+from jobs.store.submit import Chunk, ExistingJob, Submission, Submitter, accepted_job
 from jobs.store.upload_budget import UploadBudget
 
 _RIDES_ALONG_BYTES = 256 << 10  # larger chunks are written on their own, so that no small submit waits behind them
@@ -289,28 +289,7 @@ class Intake:
     async def _accepted(self, submission: Submission, outcome: int | ExistingJob) -> Accepted:
         if isinstance(outcome, ExistingJob):
             return Accepted(await self._store.get(outcome.job_id, submission.owner), replayed=True)
-        chunk = submission.chunk
-        names = chunk.names if chunk is not None else []
-        return Accepted(
-            Job(
-                id=submission.id,
-                owner=submission.owner,
-                model=submission.model,
-                lane=submission.lane,
-                state=JobState.OPEN if chunk is None else JobState.QUEUED,
-                top_k=submission.top_k,
-                accepted_ms=outcome,
-                ended_ms=None,
-                total=len(names),
-                succeeded=0,
-                failed=0,
-                chunks=0 if chunk is None else 1,
-                failure_code=None,
-                webhook_url=submission.webhook_url or None,
-                retry_of=submission.retry_of or None,
-                single_item=Item(0, names[0], ItemState.PENDING, None, None) if len(names) == 1 else None,
-            )
-        )
+        return Accepted(accepted_job(submission, outcome))
 
 
 def key_digest(key: str) -> bytes:

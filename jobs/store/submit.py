@@ -18,7 +18,7 @@ from jobs.errors import (
 )
 from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
-from jobs.records import LANE_CODE, Lane
+from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
 from jobs.store import keys
 from jobs.store.client import StoreClient, is_noscript, refusal
 from jobs.store.job_hash import job_key, upload_key
@@ -84,6 +84,29 @@ class ExistingJob:
 
     job_id: bytes
     fingerprint: bytes
+
+
+def accepted_job(submission: Submission, accepted_ms: int) -> Job:
+    """The job of a submission that the store accepted just now, without reading it back."""
+    names = [] if submission.chunk is None else submission.chunk.names
+    return Job(
+        id=submission.id,
+        owner=submission.owner,
+        model=submission.model,
+        lane=submission.lane,
+        state=JobState.OPEN if submission.chunk is None else JobState.QUEUED,
+        top_k=submission.top_k,
+        accepted_ms=accepted_ms,
+        ended_ms=None,
+        total=len(names),
+        succeeded=0,
+        failed=0,
+        chunks=0 if submission.chunk is None else 1,
+        failure_code=None,
+        webhook_url=submission.webhook_url or None,
+        retry_of=submission.retry_of or None,
+        single_item=Item(0, names[0], ItemState.PENDING, None, None) if len(names) == 1 else None,
+    )
 
 
 class _Member:

@@ -8,7 +8,7 @@ from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.client import StoreClient
 from jobs.store.leases import LeaseStore
-from jobs.store.submit import Submitter
+from jobs.store.submit import Submitter, accepted_job
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_upload_budget
@@ -33,6 +33,17 @@ async def test_upload_bytes_vanish_on_their_own_until_their_job_is_accepted(stor
 
     (upload,) = store.redis.keys(keys.UPLOAD + "*")
     assert 0 < store.redis.pttl(upload) <= 360_000
+
+
+@pytest.mark.parametrize("images", [[b"one"], [b"one", b"two"]])
+async def test_an_accepted_job_is_known_without_reading_it_back(store: Store, images: list[bytes]) -> None:
+    submission = await store.submission(*images)
+    submission.webhook_url, submission.retry_of = "https://example.com/done", bytes(16)
+
+    accepted_ms = await store.submitter.enqueue(submission)
+
+    assert isinstance(accepted_ms, int)
+    assert accepted_job(submission, accepted_ms) == await store.get(submission.id)
 
 
 @pytest.mark.parametrize(
