@@ -84,5 +84,6 @@ class ModelPackageError(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """What another's code raised, and may take pages to say: its kind, and the beginning of its text."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LINE_CHARACTERS]
+    """The kind of a third-party exception and the beginning of its text, on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:_LINE_CHARACTERS] if text else type(error).__name__

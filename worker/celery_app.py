@@ -15,13 +15,13 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of
+from jobs.outage_log import OutageLog
 from jobs.settings import load
 from jobs.store.doorbell import queue_of
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
 from worker.broker import DoorbellAMQP
 from worker.lifecycle import WorkerKind, WorkerLifecycle
-from worker.outage_log import OutageLog
 from worker.process_state import close_process_state, model_load_errors, open_process_state, stop_reason
 from worker.settings import LeasingSettings
 from worker.store import open_store
@@ -141,7 +141,7 @@ def tell_faults(settings: LeasingSettings, load_errors: Mapping[str, str]) -> No
 
 def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None:
     check_server(settings)
-    outage = OutageLog("worker")
+    outage = OutageLog("worker: waiting for Redis")
     while True:
         try:
             introduce()

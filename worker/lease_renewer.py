@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from worker.outage_log import OutageLog
+from jobs.outage_log import OutageLog
 from worker.process_state import is_stopping
 from worker.settings import LeasingSettings
 from worker.store import open_store
@@ -41,7 +41,7 @@ class LeaseRenewer(threading.Thread):
     def run(self) -> None:
         every = self._settings.renew_seconds
         parent = os.getppid()
-        outage = OutageLog(f"lease keeper of {os.getpid()}")
+        outage = OutageLog(f"lease renewer of {os.getpid()}: waiting for Redis")
         while True:
             renewable, killed = self._renewable(), os.getppid() != parent
             if killed and not renewable:  # with its work done: or it hangs

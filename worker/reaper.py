@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 
 from jobs.item_codes import ItemCode
 from jobs.model_manifest import name_of, natural_sort_key
+from jobs.outage_log import OutageLog
 from jobs.store.leases import WORKER_LOST
 from worker.oom import oom_kills
-from worker.outage_log import OutageLog
 from worker.settings import LeasingSettings
 from worker.store import open_store
 
@@ -58,7 +58,7 @@ class Reaper(threading.Thread):
         self._deaths = queue.SimpleQueue[tuple[str, ItemCode] | None]()
         self._unreleased = deque[tuple[str, ItemCode]]()
         self._seen = dict[str, str]()
-        self._outage = OutageLog("housekeeping")
+        self._outage = OutageLog("housekeeping: waiting for Redis")
         self._bell_taken = threading.Event()
         self._idle_scans = 0
         self._was_ready = self._ever_ready = False

@@ -1,14 +1,14 @@
 """An API process's line to Redis: its connections, the server's clock, the scripts, and what a dead line means."""
 
-import logging
-import math
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from hiredis import ReplyError
 
 from jobs.errors import QueueFull, StoreUnavailable
+from jobs.outage_log import OutageLog
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.pipeline import NotSent, OutcomeUnknown, PipelinedConnection
@@ -16,9 +16,6 @@ from jobs.store.redis_url import address_of
 from jobs.store.scripts import Script, load_scripts
 from jobs.store.wire import Command, Reply
 
-log = logging.getLogger(__name__)
-
-_SAY_AGAIN_SECONDS = 10
 _API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
 
 
@@ -37,6 +34,7 @@ class StoreClient:
         self.database = address.database
         self._scripts = load_scripts(address.database)
         self._clock_offset_ms = 0.0
+        self._refusals = defaultdict[str, OutageLog](lambda: OutageLog("Redis refuses commands"))
 
         def connection(on_connect: Callable[..., Awaitable[None]] | None = None) -> PipelinedConnection:
             return PipelinedConnection(
@@ -98,7 +96,7 @@ class StoreClient:
         replies = await self.run(self.reads, *commands)
         for reply in replies:
             if isinstance(reply, ReplyError):
-                raise refusal(reply)
+                raise self.refusal(reply)
         return replies
 
     async def call(self, name: str, *args: bytes | str | int, after: Command | None = None) -> Reply:
@@ -111,14 +109,20 @@ class StoreClient:
             _, reply = await self.run(connection, ("SCRIPT", "LOAD", script.source), command)
         for each in (*written, reply):
             if isinstance(each, ReplyError):
-                raise refusal(each)
+                raise self.refusal(each)
         return reply
 
     async def check_writes(self) -> None:
         """Raises StoreUnavailable or QueueFull unless the server takes writes now."""
         (reply,) = await self.run(self.commits, ("SET", keys.WRITE_PROBE, 1, "PX", 1000))
         if isinstance(reply, ReplyError):
-            raise refusal(reply)
+            raise self.refusal(reply)
+
+    def refusal(self, reply: ReplyError) -> QueueFull | StoreUnavailable:
+        """The request error for an error reply of the server. The reply's own text goes to the log only."""
+        kind, _, _ = str(reply).partition(" ")
+        self._refusals[kind].failed(reply)  # never marked recovered: a reply without this error does not tell
+        return QueueFull() if kind == "OOM" else StoreUnavailable()
 
     async def _on_connect(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
         _, secret, now, *_ = await execute(
@@ -139,15 +143,3 @@ def _offset_ms(now: list[bytes]) -> float:
 def is_noscript(reply: Reply) -> bool:
     """Whether the server lost its script cache: it was restarted, and nothing was run."""
     return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
-
-
-def refusal(reply: ReplyError) -> QueueFull | StoreUnavailable:
-    """What an error of the server means to a client. Its text is for the log alone, and there not for each client."""
-    kind, _, _ = str(reply).partition(" ")
-    if time.monotonic() >= _said.get(kind, -math.inf) + _SAY_AGAIN_SECONDS:
-        _said[kind] = time.monotonic()
-        log.error("Redis refuses commands: %s", reply)
-    return QueueFull() if kind == "OOM" else StoreUnavailable()
-
-
-_said = dict[str, float]()

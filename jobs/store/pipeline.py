@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 import hiredis
 
+from jobs.outage_log import OutageLog
 from jobs.store.redis_url import RedisAddress
 from jobs.store.wire import Command, Reply, pack
 
@@ -132,7 +133,7 @@ class PipelinedConnection:
         self._arrived = asyncio.Event()
         self._wire: _RedisProtocol | None = None
         self._task: asyncio.Task[None] | None = None
-        self._answers = True  # whether the last group was answered; an outage is logged once
+        self._outage = OutageLog("job store: waiting for Redis")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="group connection")
@@ -191,21 +192,19 @@ class PipelinedConnection:
         except (OSError, TimeoutError, hiredis.HiredisError, OutcomeUnknown) as error:
             for request in group:
                 _fail(request, NotSent())
-            self._away(f"cannot reach Redis: {error or type(error).__name__}")
+            self._disconnect(error)
             return
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await wire.exchange(group)
         except TimeoutError:
-            self._away(f"Redis gave no answer within {self._timeout_seconds:g} s")
+            self._disconnect(TimeoutError(f"no reply within {self._timeout_seconds:g} s"))
         else:
-            self._answers = True
+            self._outage.recovered()
 
-    def _away(self, what: str) -> None:
-        """Nobody queues up behind a server that does not answer: those who wait are told, too."""
-        if self._answers:
-            log.warning("%s", what)
-        self._answers = False
+    def _disconnect(self, error: Exception) -> None:
+        """Fail all waiting requests at once, so that no caller queues behind a server that does not answer."""
+        self._outage.failed(error)
         self._drop()
         self._fail_waiting()
 

@@ -20,7 +20,7 @@ from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient, is_noscript, refusal
+from jobs.store.client import StoreClient, is_noscript
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.pipeline import NotSent, OutcomeUnknown
 from jobs.store.upload_budget import UploadBudget
@@ -193,7 +193,7 @@ class Submitter:
         set_upload = self._set_upload(job_id, chunk)
         reply, waiting = await self._client.run(self._client.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
-            raise refusal(reply)
+            raise self._client.refusal(reply)
         self._upload_budget.check(int(waiting or 0))
         chunk.data = None
 
@@ -230,7 +230,7 @@ class Submitter:
             return await self._resolve(submission.id, deadline_ms)
         if isinstance(verdict[0], ReplyError):
             await self.discard_upload(submission.id)
-            raise refusal(verdict[0])
+            raise self._client.refusal(verdict[0])
         return await self._verdict(submission, *verdict)
 
     def _join(self, member: _Member) -> None:

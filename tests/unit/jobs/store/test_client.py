@@ -4,16 +4,18 @@ import pytest
 from hiredis import ReplyError
 
 from jobs.errors import QueueFull, StoreUnavailable
-from jobs.store.client import _said, refusal
+from jobs.settings import StoreSettings
+from jobs.store.client import StoreClient
 
 
-def test_refusals_of_an_outage_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    _said.clear()
-    with caplog.at_level(logging.ERROR):
+async def test_refusals_of_an_outage_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    client = StoreClient(StoreSettings(), timeout_seconds=1, group_submits_max=1, group_bytes_max=1)
+    with caplog.at_level(logging.WARNING):
         for _ in range(100):
-            assert type(refusal(ReplyError("LOADING the dataset in memory"))) is StoreUnavailable
-            assert type(refusal(ReplyError("OOM command not allowed"))) is QueueFull
+            assert type(client.refusal(ReplyError("LOADING the dataset in memory"))) is StoreUnavailable
+            assert type(client.refusal(ReplyError("OOM command not allowed"))) is QueueFull
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        f"Redis refuses commands: {why}" for why in ("LOADING the dataset in memory", "OOM command not allowed")
+        f"Redis refuses commands: ReplyError: {why}"
+        for why in ("LOADING the dataset in memory", "OOM command not allowed")
     ]
