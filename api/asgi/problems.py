@@ -47,7 +47,7 @@ def install(app: FastAPI, retry_after_seconds: int) -> None:
         assert isinstance(error, DarkroomError)
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
         if isinstance(error, QueueFull):
-            headers["Retry-After"] = str(request.state.services.drain.retry_after(error))
+            headers["Retry-After"] = str(request.state.services.drain_rate.retry_after(error))
         elif error.status in (429, 503):
             headers["Retry-After"] = str(retry_after_seconds)
         return problem(error.status, error.code, error.title, error.detail, headers, **error.extensions)

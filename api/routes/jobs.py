@@ -1,7 +1,6 @@
 """`/v1/jobs`: submit, read, list, results, cancel, delete."""
 
 import re
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -12,14 +11,13 @@ from api import schemas
 from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
 from api.asgi.responses import json_response
 from api.auth import Calls, Owner
-from api.results.completion import wait_for
 from api.services import Services
-from api.submissions.submit import Accepted, Order, key_digest
-from jobs.errors import InvalidRequest, StoreUnavailable
-from jobs.ids import to_text
-from jobs.records import TOP_K_MAX, Job, JobState, Lane
+from api.submissions.digests import key_digest
+from api.submissions.result import SubmitResult
+from jobs.errors import InvalidRequest
+from jobs.ids import job_path
+from jobs.records import TOP_K_MAX, JobState, Lane
 from jobs.settings import ModelRef
-from jobs.store.notices import apply_notice
 from jobs.webhooks import check_webhook
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
@@ -74,23 +72,20 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
     """
     if query.webhook_url:
         check_webhook(query.webhook_url, owner, calls.settings)
-    order = Order(owner, query.model, query.lane, query.top_k, query.webhook_url or "", key=_idempotency_key(request))
-    job_id = await calls.intake.new_id(owner)
+    submission = await calls.submissions.prepare(
+        owner,
+        query.model,
+        top_k=query.top_k,
+        webhook_url=query.webhook_url or "",
+        key=_idempotency_key(request),
+    )
     if query.open:
-        return await _accepted(calls, await calls.intake.open(order, job_id))
+        return await _accepted(calls, await calls.open_jobs.open(submission, query.lane))
     wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
     if wait is None:
-        return await _accepted(calls, await calls.intake.submit(request, order, job_id))
-    with calls.completions.subscribe(job_id, expected=True) as ended:
-        accepted = await calls.intake.submit(request, order, job_id)
-        calls.completions.accepted(job_id)
-        told = b"" if accepted.replayed else await wait_for(ended, wait, request.receive)
-    job = accepted.job
-    if not apply_notice(job, told):
-        read = _until_ended(request, calls, job, wait) if accepted.replayed else calls.store.get(job.id, owner)
-        with suppress(StoreUnavailable):  # the job stands all the same
-            job = await read
-    return await _accepted(calls, Accepted(job, accepted.replayed), {"Preference-Applied": f"wait={wait:g}"})
+        return await _accepted(calls, await calls.submissions.submit(request, submission, lane=query.lane))
+    result = await calls.submissions.submit_and_wait(request, submission, wait, lane=query.lane)
+    return await _accepted(calls, result, {"Preference-Applied": f"wait={wait:g}"})
 
 
 @router.get(
@@ -101,10 +96,10 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
 )
 async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
     if query.idempotency_key is not None:
-        job = await calls.store.by_idempotency_key(owner, key_digest(query.idempotency_key))
+        job = await calls.reader.by_idempotency_key(owner, key_digest(query.idempotency_key))
         found = [job] if job is not None and query.status in (None, job.state) else []
         return json_response({"jobs": [await calls.presenter.job(job) for job in found], "next_cursor": None})
-    jobs, next_cursor = await calls.store.list(owner, before=query.cursor, limit=query.limit, state=query.status)
+    jobs, next_cursor = await calls.reader.list(owner, before=query.cursor, limit=query.limit, state=query.status)
     views = [await calls.presenter.job(job) for job in jobs]
     return json_response({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
 
@@ -121,9 +116,9 @@ async def get_job(
     wait = query.wait
     if wait > calls.settings.wait_seconds_max:
         raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
-    job = await calls.store.get(job_id, owner)
+    job = await calls.reader.get(job_id, owner)
     if wait and not job.state.ended:
-        job = await _until_ended(request, calls, job, wait)
+        job = await calls.completions.wait_until_ended(job, wait, request.receive)
     return json_response(await calls.presenter.job(job))
 
 
@@ -142,9 +137,8 @@ async def add_items(request: Request, owner: Owner, job_id: JobId, calls: Calls)
 
     With an `Idempotency-Key`, a part that broke off is sent again from its beginning, and nothing is taken twice.
     """
-    job = await calls.store.get(job_id, owner)
-    order = Order(owner, key=_idempotency_key(request))
-    return await _accepted(calls, await calls.intake.add(request, job, order))
+    job = await calls.reader.get(job_id, owner)
+    return await _accepted(calls, await calls.open_jobs.add(request, job, _idempotency_key(request)))
 
 
 @router.post(
@@ -155,9 +149,9 @@ async def add_items(request: Request, owner: Owner, job_id: JobId, calls: Calls)
 )
 async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """A job that is sealed already stays so."""
-    await calls.store.get(job_id, owner)
+    await calls.reader.get(job_id, owner)
     await calls.open_jobs.seal(job_id, owner)
-    return json_response(await calls.presenter.job(await calls.store.get(job_id, owner)))
+    return json_response(await calls.presenter.job(await calls.reader.get(job_id, owner)))
 
 
 @router.post(
@@ -168,8 +162,8 @@ async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
 )
 async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """A job that has ended stays as it is."""
-    await calls.store.cancel(job_id, owner)
-    return json_response(await calls.presenter.job(await calls.store.get(job_id, owner)))
+    await calls.reader.cancel(job_id, owner)
+    return json_response(await calls.presenter.job(await calls.reader.get(job_id, owner)))
 
 
 @router.post(
@@ -182,37 +176,27 @@ async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
 )
 async def retry(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """Those whose failure may pass, as after a crash or a timeout, and whose bytes are kept with the job."""
-    job = await calls.store.get(job_id, owner)
-    return await _accepted(calls, await calls.intake.retry(job, _idempotency_key(request)))
+    job = await calls.reader.get(job_id, owner)
+    return await _accepted(calls, await calls.submissions.retry(job, _idempotency_key(request)))
 
 
 @router.delete(
     "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.responses(401, 404, 410, 503)
 )
 async def delete(owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    await calls.store.delete(job_id, owner)
+    await calls.reader.delete(job_id, owner)
     return Response(status_code=204)
 
 
-async def _accepted(calls: Services, accepted: Accepted, headers: dict[str, str] | None = None) -> Response:
-    """202, or 200 where a wait was asked for and the job has ended in it."""
-    job = accepted.job
-    headers = {"Location": _path(job)} | (headers or {})
-    if accepted.replayed:
+async def _accepted(calls: Services, result: SubmitResult, headers: dict[str, str] | None = None) -> Response:
+    """202; or 200 if the client asked to wait and the job has ended."""
+    job = result.job
+    headers = {"Location": job_path(job.id)} | (headers or {})
+    if result.replayed:
         headers["Idempotency-Replayed"] = "true"
     if job.state.ended and "Preference-Applied" in headers:
         return json_response(await calls.presenter.job(job), headers=headers)
     return json_response(await calls.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
-
-
-async def _until_ended(request: Request, calls: Services, job: Job, seconds: float) -> Job:
-    """The job, once it has ended or the time is over."""
-    with calls.completions.subscribe(job.id) as ended:
-        job = await calls.store.get(job.id, job.owner)
-        if job.state.ended:
-            return job
-        told = await wait_for(ended, seconds, request.receive)
-        return job if apply_notice(job, told) else await calls.store.get(job.id, job.owner)
 
 
 def _idempotency_key(request: Request) -> str:
@@ -231,7 +215,3 @@ def _preferred_wait_seconds(request: Request, most: float) -> float | None:
         return None
     found = _PREFER_WAIT.search(",".join(request.headers.getlist("prefer")))
     return min(float(found[1]), most) if found else None
-
-
-def _path(job: Job) -> str:
-    return f"/v1/jobs/{to_text(job.id)}"

@@ -22,7 +22,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(o
     "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.responses(401, 503)
 )
 async def list_models(calls: Calls) -> Response:
-    return json_response({"models": await _views(calls, await calls.models.cards()), "faults": await _faults(calls)})
+    return json_response(
+        {"models": await _views(calls, await calls.model_registry.cards()), "faults": await _faults(calls)}
+    )
 
 
 @router.get(
@@ -34,7 +36,7 @@ async def list_models(calls: Calls) -> Response:
 async def get_model(
     name: Annotated[ModelRef, Path(description="The model's name, or name@version.")], calls: Calls
 ) -> Response:
-    views = await _views(calls, [card for card in await calls.models.cards() if card.name == name_of(name)])
+    views = await _views(calls, [card for card in await calls.model_registry.cards() if card.name == name_of(name)])
     models = [view for view in views if name in (view["name"], view["id"])]
     faults = [fault for fault in await _faults(calls) if name in (fault["model"], name_of(fault["model"]))]
     if not models and not faults:
@@ -43,13 +45,13 @@ async def get_model(
 
 
 async def _faults(calls: Services) -> list[dict[str, Any]]:
-    workers = Counter(await calls.models.faults())
+    workers = Counter(await calls.model_registry.faults())
     return [{"model": model, "detail": why, "workers": count} for (model, why), count in sorted(workers.items())]
 
 
 async def _views(calls: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
     """Of all versions of some models, the newest last."""
-    serving = {name: await calls.models.serving(name) for name in {card.name for card in cards}}
+    serving = {name: await calls.model_registry.serving(name) for name in {card.name for card in cards}}
     default = {card.name: card.ref for card in cards}
     default |= {card.name: card.ref for card in cards if card.ref in dict(serving[card.name])}
     return [

@@ -17,7 +17,7 @@ from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
 from api.asgi.request_id import HEAD
 from api.asgi.responses import json_response
 from api.auth import Calls, Owner
-from api.results.events import END_ID, events
+from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
 from api.services import Services
@@ -70,14 +70,14 @@ async def results(
     request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
     """JSON pages, pending images included; as NDJSON or CSV all that have ended, a line each."""
-    job = await calls.store.get(job_id, owner)
+    job = await calls.reader.get(job_id, owner)
     wanted = query.format or _accepted_format(request)
     if wanted is Format.JSON:
         if query.follow:
             raise InvalidRequest("follow: NDJSON and CSV can be followed, pages cannot.")
         return _zipped(request, json_response(await _page(calls, job, query), headers=_VARY))
     form: LineFormat = Csv() if wanted is Format.CSV else Ndjson()
-    lines = ResultLines(calls.store, calls.models, form, query.status)
+    lines = ResultLines(calls.reader, calls.model_registry, form, query.status)
     headers, media_type = dict(_VARY), _NDJSON
     if wanted is Format.CSV:
         media_type = "text/csv; charset=utf-8"
@@ -106,16 +106,24 @@ async def results(
 async def job_events(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """Ends with the job. An `EventSource` that was cut off goes on after the last event that it has seen."""
     seen = request.headers.get("last-event-id", "")
-    job = await calls.store.get(job_id, owner)
+    job = await calls.reader.get(job_id, owner)
     if seen == END_ID and job.state.ended:
         return Response(status_code=204)
-    return await _begun(request, events(calls, job, seen), "text/event-stream", _SSE)
+    stream = follow_events(
+        job,
+        seen,
+        reader=calls.reader,
+        presenter=calls.presenter,
+        streams=calls.followed_streams,
+        heartbeat_seconds=calls.settings.sse_heartbeat_seconds,
+    )
+    return await _begun(request, stream, "text/event-stream", _SSE)
 
 
 async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
     chunk, place, index = map(int, (query.cursor or "0-0-0").split("-"))
     views, next_cursor = list[dict[str, Any]](), None
-    async for number, at, item in calls.store.items(job, chunk=chunk, place=place, index=index):
+    async for number, at, item in calls.reader.items(job, chunk=chunk, place=place, index=index):
         if len(views) == query.limit or number >= chunk + _FILTERED_CHUNKS_MAX:
             next_cursor = f"{number}-{at}-{item.index}"
             break
@@ -125,8 +133,8 @@ async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any
 
 
 async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
-    with calls.followed_streams.holding(job.id) as followed_streams:
-        async for data in lines.of(job, followed_streams.pause):
+    with calls.followed_streams.open(job.id) as stream:
+        async for data in lines.of(job, stream.wait_for_change):
             yield data
 
 

@@ -54,7 +54,7 @@ class WebhookResource(BaseModel):
 )
 async def get_webhook(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     """The URL is shown without its query, which may hold a secret."""
-    job = await calls.store.get(job_id, owner)
+    job = await calls.reader.get(job_id, owner)
     return json_response(_view(await read_webhook(calls.client, job)))
 
 

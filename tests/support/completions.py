@@ -1,4 +1,4 @@
-"""Who waits in an API of this process."""
+"""Observes the waiters of APIs that run in the test process."""
 
 from typing import Any
 
@@ -8,28 +8,29 @@ from api.results.completion import JobCompletions
 
 
 class ObservedCompletions:
-    """Those of every API that is started after this was made."""
+    """The waiters of every API that is started after this object was created."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made = self._made = list[JobCompletions]()
+        created = self._created = list[JobCompletions]()
         self.rereads = 0
-        seen = self
+        observed = self
 
-        class Seen(JobCompletions):
+        class ObservedJobCompletions(JobCompletions):
             def __init__(self, *args: Any) -> None:
                 super().__init__(*args)
-                made.append(self)
+                created.append(self)
 
-            async def _reread(self) -> None:
-                await super()._reread()
-                seen.rereads += 1
+            async def reread(self) -> None:
+                await super().reread()
+                observed.rereads += 1
 
-        monkeypatch.setattr("api.services.JobCompletions", Seen)
+        monkeypatch.setattr("api.services.JobCompletions", ObservedJobCompletions)
 
-    def count(self) -> int:
-        return sum(len(futures) for waiters in self._made for futures in waiters._waiting.values())
+    @property
+    def waiting(self) -> int:
+        return sum(completions.waiting for completions in self._created)
 
 
 def raw_id(path: str) -> bytes:
-    """The id in a job's path, as the store has it."""
+    """The id in a job's path, as bytes."""
     return bytes.fromhex(path.rpartition("/")[2].replace("-", ""))

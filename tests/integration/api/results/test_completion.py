@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.results import completion as waits
+from api.results import completion
 from jobs.codec import pack_outcomes
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Outcome, Prediction
@@ -60,7 +60,7 @@ async def held(
 ) -> asyncio.Task[httpx.Response]:
     """A long poll that is being held."""
     poll = asyncio.create_task(api.get(f"{path}?wait=30"))
-    await eventually(lambda: observed_completions.count() == 1, what="the poll")
+    await eventually(lambda: observed_completions.waiting == 1, what="the poll")
     return poll
 
 
@@ -132,7 +132,7 @@ async def test_the_result_of_one_image_is_not_read_again(
     """The notice has it."""
     asking = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | WAIT))
     lease = await store.claimed()
-    await eventually(lambda: observed_completions.count() == 1, what="the submit that waits")
+    await eventually(lambda: observed_completions.waiting == 1, what="the submit that waits")
     reads = list[bytes]()
     get = JobReader.get
 
@@ -208,7 +208,7 @@ async def test_jobs_that_end_in_one_call_wake_each_its_own_waiter(
         for n in range(20)
     ]
     await eventually(
-        lambda: observed_completions.count() == 20 and store.stat("accepted") == 20, what="twenty that wait"
+        lambda: observed_completions.waiting == 20 and store.stat("accepted") == 20, what="twenty that wait"
     )
     lease = store.claim()
     done = []
@@ -286,7 +286,7 @@ async def test_one_whose_upload_takes_longer_than_a_look_at_all_who_wait_waits_a
 
     async def slow() -> AsyncIterator[bytes]:
         yield form[:200]
-        await eventually(lambda: observed_completions.count() == 1, what="one who waits")
+        await eventually(lambda: observed_completions.waiting == 1, what="one who waits")
         before = observed_completions.rereads
         await eventually(lambda: observed_completions.rereads >= before + 2, what="looks at all who wait")
         yield form[200:]
@@ -311,7 +311,7 @@ async def test_a_client_that_goes_away_is_no_longer_waited_for(
         asking = api.get(f"{await submitted(api, shirt)}?wait=30", timeout=seconds)
     with pytest.raises(httpx.ReadTimeout):
         await asking
-    await eventually(lambda: observed_completions.count() == 0, seconds=10, what="the waiter's end")
+    await eventually(lambda: observed_completions.waiting == 0, seconds=10, what="the waiter's end")
 
 
 async def test_a_client_that_stays_is_waited_for_longer_than_it_takes_to_look_for_it(
@@ -321,13 +321,13 @@ async def test_a_client_that_stays_is_waited_for_longer_than_it_takes_to_look_fo
     shirt: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looking, disconnect = asyncio.Event(), waits._disconnect
+    looking, disconnect = asyncio.Event(), completion.wait_for_disconnect
 
     async def look(receive: Any) -> None:
         looking.set()
         await disconnect(receive)
 
-    monkeypatch.setattr(waits, "_disconnect", look)
+    monkeypatch.setattr(completion, "wait_for_disconnect", look)
     poll = await held(api, await submitted(api, shirt), observed_completions)
     await looking.wait()
     assert not poll.done()

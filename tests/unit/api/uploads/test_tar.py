@@ -161,7 +161,7 @@ async def test_what_is_no_tar_is_refused() -> None:
 async def test_limits_of_the_whole_archive_hold() -> None:
     data = make_tar({f"{n}.png": b"x" for n in range(5)})
     with pytest.raises(UploadTooLarge):
-        await untar(data, limits=dataclasses.replace(LIMITS, entries_max=4))
+        await untar(data, limits=dataclasses.replace(LIMITS, members_max=4))
     with pytest.raises(UploadTooLarge):
         await untar(data, limits=dataclasses.replace(LIMITS, inflated_bytes_max=4000))
 

@@ -112,7 +112,7 @@ async def test_a_zip64_archive_of_many_entries_is_read() -> None:
     count = 66_000
     data = make_zip({f"{n}.png": b"x" for n in range(count)})
     assert b"PK\x06\x06" in data, "its directory is a zip64 one"
-    limits = dataclasses.replace(LIMITS, entries_max=count, zip_bytes_max=1 << 30)
+    limits = dataclasses.replace(LIMITS, members_max=count, zip_bytes_max=1 << 30)
     images, _ = await unzip(data, size=1 << 16, limits=limits)
     assert len(images) == count
 
@@ -148,7 +148,7 @@ async def test_what_is_no_zip_or_too_large_is_refused() -> None:
     for bad in (b"", b"PK\x03\x04", b"x" * 3000, *(data[:cut] for cut in range(0, len(data) - 1, 7))):
         with pytest.raises(InvalidRequest):
             await unzip(bad)
-    for limits in ({"entries_max": 2}, {"zip_bytes_max": 1000}, {"inflated_bytes_max": 1000}):
+    for limits in ({"members_max": 2}, {"zip_bytes_max": 1000}, {"inflated_bytes_max": 1000}):
         with pytest.raises(UploadTooLarge):
             await unzip(data, limits=dataclasses.replace(LIMITS, **limits))
 
