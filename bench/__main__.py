@@ -21,7 +21,9 @@ import aiohttp
 import orjson
 import torch
 
-from bench import batches, bulk, report
+from bench import batches, report
+from bench.bulk.archives import images, tar_of
+from bench.bulk.client import BulkClient, CpuCost
 from bench.client import Dialect, Shot, drive
 from bench.limit import jpegs, limits
 from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT, Darkroom, Service, darkroom
@@ -134,10 +136,10 @@ def measure(
 async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
     """One tar, from the first byte sent to the last result read."""
     count = BULK_ITEMS[image]
-    body = bulk.tar_of([load[number % len(load)].image for number in range(count)])
+    body = tar_of([load[number % len(load)].image for number in range(count)])
     async with aiohttp.ClientSession(service.url, headers=SECURED_HEADERS, read_bufsize=1 << 20) as http:
-        client = bulk.Client(service, http)
-        cost = bulk.Cost(service.servers)
+        client = BulkClient(service, http)
+        cost = CpuCost(service.servers)
         assert await client.follow(await client.submit(body), [shot.class_name for shot in load]) == count
     found = cost.of(count)
     each = {name: found[f"{name}_cpu_ms_per_image"] for name in service.servers.cpu_seconds()}
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of what is compared")
     options = parser.parse_args()
     loads = {
-        "PNG": shots(bulk.images()[:2000], "image/png"),
+        "PNG": shots(images()[:2000], "image/png"),
         "JPEG": shots(jpegs(32), "image/jpeg"),
     }
     rows = list[Row]()

@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 
 from bench.__main__ import KEPT, MODES, Row, measure, shots
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.services import SECURED, darkroom
 
 ROUNDS, SECONDS = 5, 5

@@ -15,7 +15,7 @@ import sys
 import orjson
 
 from bench.__main__ import MODES, measure, shots
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.limit import limits
 from bench.report import RESULTS
 from bench.services import SECURED, darkroom

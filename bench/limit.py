@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.photos import jpeg, photo
 from jobs.codec import pack_outcomes
 from tests.support.processes import MODEL

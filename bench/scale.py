@@ -21,7 +21,7 @@ import orjson
 
 from bench.__main__ import KEPT, archive, measure, shots
 from bench.backlog import Backlog, Cpu
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.report import RESULTS, begin_table
 from bench.servers import Servers
 from bench.services import GIB, SECURED, WAIT, darkroom

@@ -77,6 +77,6 @@ def store(store_client: StoreClient, leases: LeaseStore, valkey: Valkey) -> Iter
 
 
 def open_store_client(settings: StoreSettings) -> StoreClient:
-    store_client = StoreClient(settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=1 << 20)
+    store_client = StoreClient(settings, timeout_seconds=2)
     store_client.start()
     return store_client

@@ -27,6 +27,7 @@ from jobs.store.notices import apply_notice, unpack_notices
 
 log = logging.getLogger(__name__)
 
+REREAD_SECONDS = 2  # between two reads of all awaited jobs, in case a notice was lost
 _WATCH_CLIENT_AFTER_SECONDS = 0.5  # most jobs have ended by then, and need no task that watches the client
 _JOBS_A_READ = 1000
 _RESUBSCRIBE_SECONDS = 0.2
@@ -35,11 +36,10 @@ _RESUBSCRIBE_SECONDS = 0.2
 class JobCompletions:
     """The waiters of this process, each a future in the set of its job."""
 
-    def __init__(self, reader: JobReader, redis_url: str, database: int, reread_seconds: float) -> None:
+    def __init__(self, reader: JobReader, redis_url: str, database: int) -> None:
         self._reader = reader
         self._redis_url = redis_url
         self._channel = f"{ENDED_CHANNEL}.{database}"
-        self._reread_seconds = reread_seconds
         self._futures = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
         self._expected = set[bytes]()  # jobs whose submit is in progress: absent from the store, but not deleted
         self._outage = OutageLog("completion notices: waiting for Redis")
@@ -139,7 +139,7 @@ class JobCompletions:
 
     async def _reread_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._reread_seconds)
+            await asyncio.sleep(REREAD_SECONDS)
             try:
                 await self.reread()
             except StoreUnavailable:

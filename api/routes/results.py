@@ -115,7 +115,6 @@ async def job_events(request: Request, owner: Owner, job_id: JobId, calls: Calls
         reader=calls.reader,
         presenter=calls.presenter,
         streams=calls.followed_streams,
-        heartbeat_seconds=calls.settings.sse_heartbeat_seconds,
     )
     return await _begun(request, stream, "text/event-stream", _SSE)
 

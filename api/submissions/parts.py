@@ -47,7 +47,6 @@ class OpenJobService:
         """
         submission.lane = lane or Lane.BULK
         submission.fingerprint = request_digest(submission).digest() if submission.key else b""
-        submission.seals_itself = self._settings.open_job_at_deadline == "seal"
         outcome = await self._submitter.enqueue(submission, open_seconds=self._settings.open_job_seconds_max)
         return await submit_result(submission, outcome, self._reader)
 

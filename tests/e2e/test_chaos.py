@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chaos.faults import FAULTS
+from chaos.faults.table import FAULTS
 from chaos.fleet import FAKETIME
 from tests.support.processes import ROOT
 

@@ -84,7 +84,7 @@ async def test_jobs_are_listed_with_a_cursor_and_by_state(api: httpx.AsyncClient
 
 async def test_a_long_poll_is_woken_by_the_end_of_its_job(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
     job_id = await submit(api, shirt)
-    polls = [asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8")) for _ in range(3)]
+    polls = [asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=20")) for _ in range(3)]
     await eventually(lambda: api_listens(store), what="the subscription")
     store.finish(store.claim())
     answers = await asyncio.gather(*polls)
@@ -108,12 +108,13 @@ async def test_a_long_poll_of_an_ended_job_answers_at_once(api: httpx.AsyncClien
 
 
 async def test_a_long_poll_is_answered_even_if_its_notice_was_lost(
-    start_api: StartApi, store: Store, shirt: bytes
+    start_api: StartApi, store: Store, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job ends without a notice, as if the subscription was cut at that moment."""
-    api = await start_api(reread_seconds=0.2)
+    monkeypatch.setattr("api.results.completion.REREAD_SECONDS", 0.2)
+    api = await start_api()
     job_id = await submit(api, shirt)
-    poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8"))
+    poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=20"))
     await store.claimed()
     (job,) = store.redis.keys(keys.JOB + "*")
     store.redis.hset(job, mapping={"s": "c", "d": 1, "e": 1})
@@ -122,7 +123,7 @@ async def test_a_long_poll_is_answered_even_if_its_notice_was_lost(
 
 async def test_long_polls_survive_a_cut_subscription(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
     job_id = await submit(api, shirt)
-    poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8"))
+    poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=20"))
     await eventually(lambda: api_listens(store), what="the subscription")
     store.redis.client_kill_filter(_type="pubsub")
     store.finish(store.claim())
@@ -134,7 +135,7 @@ async def test_a_long_poll_is_woken_by_a_cancel_and_a_delete(
     api: httpx.AsyncClient, store: Store, shirt: bytes, change: str, status: int
 ) -> None:
     job_id = await submit(api, shirt)
-    poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8"))
+    poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=20"))
     await eventually(lambda: api_listens(store), what="the subscription")
     await (api.delete(f"/v1/jobs/{job_id}") if change == "delete" else api.post(f"/v1/jobs/{job_id}/cancel"))
     assert (await poll).status_code == status
@@ -146,7 +147,7 @@ async def test_a_long_poll_ends_when_its_client_disconnects(
     async with running_api(valkey) as api:
         job_id = await submit(api, shirt)
         with pytest.raises(httpx.ReadTimeout):
-            await api.get(f"/v1/jobs/{job_id}?wait=20", timeout=0.2)
+            await api.get(f"/v1/jobs/{job_id}?wait=30", timeout=httpx.Timeout(25, read=0.2))
     assert "timeout graceful shutdown exceeded" not in caplog.text, "no request was left open"
 
 

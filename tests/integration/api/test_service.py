@@ -77,7 +77,7 @@ async def test_models_show_their_cards_and_serving_processes(api: httpx.AsyncCli
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
     for process in ("boot1|11", "boot1|12", "boot2|21"):
-        store.leases.heartbeat(MODEL, "fmnist-mlp@1", process, seconds=5)
+        store.leases.heartbeat(MODEL, "fmnist-mlp@1", process, seconds=60)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}

@@ -6,7 +6,7 @@ from jobs.errors import QueueFull
 
 @pytest.fixture
 def drain() -> DrainRate:
-    return DrainRate(retry_after_seconds=2, retry_after_seconds_max=60)
+    return DrainRate(retry_after_seconds=2)
 
 
 def test_without_a_drain_rate_the_retry_after_is_that_of_the_settings(drain: DrainRate) -> None:

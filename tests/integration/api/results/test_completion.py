@@ -16,7 +16,7 @@ from tests.support.store import OWNER, Store
 from tests.support.waiting import eventually
 
 PNG = {"Content-Type": "image/png"}
-WAIT = {"Prefer": "wait=30"}  # three times the client's timeout: a response in time is not a wait that ran out
+WAIT = {"Prefer": "wait=30"}  # longer than the client's timeout: a response in time is not a wait that ran out
 OUTCOMES = [ranked_predictions(1), ranked_predictions(10), Failure(ItemCode.CORRUPT_IMAGE)]
 
 

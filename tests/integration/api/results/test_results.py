@@ -238,8 +238,11 @@ def finish_one(store: Store) -> bool:
     return bool(lease.chunks) and store.finish(lease) > 0
 
 
-async def test_a_silent_event_stream_has_heartbeats(start_api: StartApi, store: Store) -> None:
-    api = await start_api(sse_heartbeat_seconds=0.05, progress_poll_seconds=0.02)
+async def test_a_silent_event_stream_has_heartbeats(
+    start_api: StartApi, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.results.events.HEARTBEAT_SECONDS", 0.05)
+    api = await start_api()
     job_id = await store.submit(b"image")
     async with api.stream("GET", f"/v1/jobs/{to_text(job_id)}/events") as answer:
         async for text in answer.aiter_text():

@@ -20,7 +20,7 @@ from tests.support.store import Store
 from tests.support.waiting import eventually
 
 PNG = {"Content-Type": "image/png"}
-WAIT = {"Prefer": "wait=30"}  # three times the client's timeout: a response in time is not a wait that ran out
+WAIT = {"Prefer": "wait=30"}  # longer than the client's timeout: a response in time is not a wait that ran out
 CHANNEL = f"{ENDED_CHANNEL}.0"
 
 
@@ -81,10 +81,16 @@ async def test_a_notice_of_a_job_without_a_waiter_is_ignored(
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/predict"])
 async def test_a_reread_does_not_wake_a_waiter_whose_upload_is_still_arriving(
-    start_api: StartApi, observed_completions: ObservedCompletions, store: Store, shirt: bytes, path: str
+    start_api: StartApi,
+    observed_completions: ObservedCompletions,
+    store: Store,
+    shirt: bytes,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its job is not in the store yet, which does not mean that it was deleted."""
-    api = await start_api(reread_seconds=0.05)
+    monkeypatch.setattr("api.results.completion.REREAD_SECONDS", 0.05)
+    api = await start_api()
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="shirt.png"\r\n\r\n'
     form = head + shirt + b"\r\n--b--\r\n"
 
@@ -110,12 +116,16 @@ async def test_the_waiter_of_a_client_that_disconnects_is_removed(
     notified_api: httpx.AsyncClient, observed_completions: ObservedCompletions, shirt: bytes, what: str, seconds: float
 ) -> None:
     if what == "submit":
-        asking = notified_api.post("/v1/jobs", content=shirt, headers=PNG | WAIT, timeout=seconds)
+        asking = notified_api.post(
+            "/v1/jobs", content=shirt, headers=PNG | WAIT, timeout=httpx.Timeout(25, read=seconds)
+        )
     else:
-        asking = notified_api.get(f"{await submit_image(notified_api, shirt)}?wait=30", timeout=seconds)
+        asking = notified_api.get(
+            f"{await submit_image(notified_api, shirt)}?wait=30", timeout=httpx.Timeout(25, read=seconds)
+        )
     with pytest.raises(httpx.ReadTimeout):
         await asking
-    await eventually(lambda: observed_completions.waiting == 0, seconds=10, what="the waiter's end")
+    await eventually(lambda: observed_completions.waiting == 0, seconds=20, what="the waiter's end")
 
 
 async def test_the_waiter_of_a_client_that_stays_connected_is_not_removed(

@@ -162,8 +162,8 @@ async def test_a_job_that_was_accepted_is_answered_though_redis_went_away_during
     tmp_path: Path, start_api: StartApi, shirt: bytes
 ) -> None:
     with Valkey(tmp_path / "vk") as server:
-        api = await start_api(redis_url=server.url, submit_deadline_seconds=0.3)
-        waiting = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | {"Prefer": "wait=1"}))
+        api = await start_api(redis_url=server.url, submit_deadline_seconds=1)
+        waiting = asyncio.create_task(api.post("/v1/jobs", content=shirt, headers=PNG | {"Prefer": "wait=3"}))
         with server.client as client:
             await eventually(lambda: client.exists(keys.OWNED + OWNER), what="the job")
         server.signal(signal.SIGSTOP)
