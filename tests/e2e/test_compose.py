@@ -70,7 +70,7 @@ class Compose:
     def first_result(self) -> dict[str, Any] | None:
         """A bag's result, or None while the stack is not there yet."""
         try:
-            answer = httpx.post(f"{self.url}/v1/jobs", content=BAG, headers=PNG | {"Prefer": "wait=5"}, timeout=10)
+            answer = httpx.post(f"{self.url}/v1/jobs", content=BAG, headers=PNG | {"Prefer": "wait=5"}, timeout=40)
         except httpx.TransportError:
             return None
         result: dict[str, Any] | None = answer.json().get("result") if answer.status_code == 200 else None

@@ -18,7 +18,7 @@ from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 from tests.support.store import Store
 from tests.support.waiting import eventually
 
-SECONDS = 10
+SECONDS = 30
 TRIES = 20  # of what two packets would break now and then only
 
 
