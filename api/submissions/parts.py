@@ -51,7 +51,7 @@ class OpenJobService:
         return await submit_result(submission, outcome, self._reader)
 
     async def add(self, request: Request, job: Job, key: str) -> SubmitResult:
-        """Read the body as a part of an open job. An error keeps the chunks that were added.
+        """Read the body as a part of an open job. Chunks that were added before an error stay in the job.
 
         With an Idempotency-Key `key`, a repeat of a part that broke off continues it.
 
