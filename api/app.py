@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from typing import TypedDict
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp
 
-from api.asgi import openapi, problems
-from api.asgi.endpoint import Express
-from api.auth import Keys
+from api.asgi import openapi
+from api.asgi.problems import ProblemMiddleware
+from api.asgi.request_id import RequestIdMiddleware
 from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
@@ -25,25 +26,36 @@ Errors are `application/problem+json` with a stable `code`. Every answer has an 
 
 
 class State(TypedDict):
+    """What the lifespan adds to the `state` of each request's scope."""
+
     services: Services
-    keys: Keys
 
 
-def create_app(settings: ApiSettings) -> ASGIApp:
-    """The application for these settings; connections open when it starts."""
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The application for these settings. Its connections open in its lifespan."""
     cards = list(pinned_cards(settings.models_dir))
-    keys = Keys(settings.api_keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_services(settings, cards) as services:
-            yield {"services": services, "keys": keys}
+            yield {"services": services}
 
-    app: FastAPI = FastAPIOffline(  # its pages come from this process, not from a CDN
-        title="Darkroom", version="1", description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    app: FastAPI = FastAPIOffline(  # serves the scripts of /docs itself instead of linking to a CDN
+        title="Darkroom",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asks for providers at each request
     )
-    problems.install(app, settings.retry_after_seconds)
-    for router in (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router):
-        app.include_router(router)
+    for page in app.routes:
+        if isinstance(page, APIRoute):  # /docs and /redoc are served by FastAPI's own handler, which needs this
+            page.app = AsyncExitStackMiddleware(page.app)
+    # The router tries one route after the other: the two calls that make up a load come first. `include_router` would
+    # put a router with a scan of its own in between.
+    routers = (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router)
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
     openapi.install(app)
-    return Express(app, collection=jobs.router.prefix, submit=jobs.submit, get=jobs.get_job)
+    # Instead of FastAPI's own seven middlewares. No route of ours needs any of them.
+    app.middleware_stack = RequestIdMiddleware(ProblemMiddleware(app.router))
+    return app

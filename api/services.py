@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from api.asgi.shutdown import on_stop_signal
+from api.auth import ApiKeys
 from api.drain_rate import DrainRate
 from api.housekeeping import Housekeeping
 from api.presenters import JobPresenter
@@ -38,6 +39,11 @@ class Services:
     followed_streams: FollowedStreams
     drain_rate: DrainRate
     presenter: JobPresenter
+    api_keys: ApiKeys
+
+    async def check_writes(self) -> None:
+        """Raises StoreUnavailable if Redis takes no writes."""
+        await self.client.check_writes()
 
 
 @asynccontextmanager
@@ -74,6 +80,7 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
             ),
             drain_rate=drain_rate,
             presenter=JobPresenter(settings, model_registry, drain_rate, client.now_ms),
+            api_keys=ApiKeys(settings.api_keys),
         )
 
 

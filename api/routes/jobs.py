@@ -8,9 +8,9 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import schemas
-from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
+from api.asgi.endpoint import EndpointRoute, StrictQuery
 from api.asgi.responses import json_response
-from api.auth import Calls, Owner
+from api.routes.parameters import AppServices, JobId, Limit, Owner
 from api.services import Services
 from api.submissions.digests import key_digest
 from api.submissions.result import SubmitResult
@@ -20,7 +20,7 @@ from jobs.records import TOP_K_MAX, JobState, Lane
 from jobs.settings import ModelRef
 from jobs.webhooks import check_webhook
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
 POLL_AFTER_SECONDS = 1
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -65,14 +65,16 @@ class JobQuery(StrictQuery):
     ),
     openapi_extra=schemas.UPLOAD,
 )
-async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[SubmitQuery, Query()]) -> Response:
+async def submit(
+    request: Request, owner: Owner, services: AppServices, query: Annotated[SubmitQuery, Query()]
+) -> Response:
     """One image as the body, or many: multipart, tar, zip, or URLs as JSON. They are read as they arrive.
 
     `Prefer: wait=N` waits for the end, 30 s at most. With an `Idempotency-Key`, a repeat gives the first answer.
     """
     if query.webhook_url:
-        check_webhook(query.webhook_url, owner, calls.settings)
-    submission = await calls.submissions.prepare(
+        check_webhook(query.webhook_url, owner, services.settings)
+    submission = await services.submissions.prepare(
         owner,
         query.model,
         top_k=query.top_k,
@@ -80,28 +82,12 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
         key=_idempotency_key(request),
     )
     if query.open:
-        return await _accepted(calls, await calls.open_jobs.open(submission, query.lane))
-    wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
+        return await _accepted(services, await services.open_jobs.open(submission, query.lane))
+    wait = _preferred_wait_seconds(request, services.settings.wait_seconds_max)
     if wait is None:
-        return await _accepted(calls, await calls.submissions.submit(request, submission, lane=query.lane))
-    result = await calls.submissions.submit_and_wait(request, submission, wait, lane=query.lane)
-    return await _accepted(calls, result, {"Preference-Applied": f"wait={wait:g}"})
-
-
-@router.get(
-    "",
-    summary="List your jobs, newest first",
-    response_model=schemas.JobPage,
-    responses=schemas.responses(401, 422, 503),
-)
-async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
-    if query.idempotency_key is not None:
-        job = await calls.reader.by_idempotency_key(owner, key_digest(query.idempotency_key))
-        found = [job] if job is not None and query.status in (None, job.state) else []
-        return json_response({"jobs": [await calls.presenter.job(job) for job in found], "next_cursor": None})
-    jobs, next_cursor = await calls.reader.list(owner, before=query.cursor, limit=query.limit, state=query.status)
-    views = [await calls.presenter.job(job) for job in jobs]
-    return json_response({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
+        return await _accepted(services, await services.submissions.submit(request, submission, lane=query.lane))
+    result = await services.submissions.submit_and_wait(request, submission, wait, lane=query.lane)
+    return await _accepted(services, result, {"Preference-Applied": f"wait={wait:g}"})
 
 
 @router.get(
@@ -111,15 +97,31 @@ async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Quer
     responses=schemas.responses(401, 404, 410, 422, 503),
 )
 async def get_job(
-    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[JobQuery, Query()]
+    request: Request, owner: Owner, job_id: JobId, services: AppServices, query: Annotated[JobQuery, Query()]
 ) -> Response:
     wait = query.wait
-    if wait > calls.settings.wait_seconds_max:
-        raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
-    job = await calls.reader.get(job_id, owner)
+    if wait > services.settings.wait_seconds_max:
+        raise InvalidRequest(f"wait: at most {services.settings.wait_seconds_max:g} seconds")
+    job = await services.reader.get(job_id, owner)
     if wait and not job.state.ended:
-        job = await calls.completions.wait_until_ended(job, wait, request.receive)
-    return json_response(await calls.presenter.job(job))
+        job = await services.completions.wait_until_ended(job, wait, request.receive)
+    return json_response(await services.presenter.job(job))
+
+
+@router.get(
+    "",
+    summary="List your jobs, newest first",
+    response_model=schemas.JobPage,
+    responses=schemas.responses(401, 422, 503),
+)
+async def list_jobs(owner: Owner, services: AppServices, query: Annotated[JobsQuery, Query()]) -> Response:
+    if query.idempotency_key is not None:
+        job = await services.reader.by_idempotency_key(owner, key_digest(query.idempotency_key))
+        found = [job] if job is not None and query.status in (None, job.state) else []
+        return json_response({"jobs": [await services.presenter.job(job) for job in found], "next_cursor": None})
+    jobs, next_cursor = await services.reader.list(owner, before=query.cursor, limit=query.limit, state=query.status)
+    views = [await services.presenter.job(job) for job in jobs]
+    return json_response({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
 
 
 @router.post(
@@ -132,13 +134,13 @@ async def get_job(
     ),
     openapi_extra=schemas.PART,
 )
-async def add_items(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
+async def add_items(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """The body is one of those of a submit.
 
     With an `Idempotency-Key`, a part that broke off is sent again from its beginning, and nothing is taken twice.
     """
-    job = await calls.reader.get(job_id, owner)
-    return await _accepted(calls, await calls.open_jobs.add(request, job, _idempotency_key(request)))
+    job = await services.reader.get(job_id, owner)
+    return await _accepted(services, await services.open_jobs.add(request, job, _idempotency_key(request)))
 
 
 @router.post(
@@ -147,11 +149,11 @@ async def add_items(request: Request, owner: Owner, job_id: JobId, calls: Calls)
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
 )
-async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
+async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """A job that is sealed already stays so."""
-    await calls.reader.get(job_id, owner)
-    await calls.open_jobs.seal(job_id, owner)
-    return json_response(await calls.presenter.job(await calls.reader.get(job_id, owner)))
+    await services.reader.get(job_id, owner)
+    await services.open_jobs.seal(job_id, owner)
+    return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
 
 
 @router.post(
@@ -160,10 +162,10 @@ async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 503),
 )
-async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
+async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """A job that has ended stays as it is."""
-    await calls.reader.cancel(job_id, owner)
-    return json_response(await calls.presenter.job(await calls.reader.get(job_id, owner)))
+    await services.reader.cancel(job_id, owner)
+    return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
 
 
 @router.post(
@@ -174,29 +176,29 @@ async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
     responses=schemas.responses(401, 404, 410, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.RETRY_CONFLICTS}),
     openapi_extra=schemas.RETRY,
 )
-async def retry(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
+async def retry(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """Those whose failure may pass, as after a crash or a timeout, and whose bytes are kept with the job."""
-    job = await calls.reader.get(job_id, owner)
-    return await _accepted(calls, await calls.submissions.retry(job, _idempotency_key(request)))
+    job = await services.reader.get(job_id, owner)
+    return await _accepted(services, await services.submissions.retry(job, _idempotency_key(request)))
 
 
 @router.delete(
     "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.responses(401, 404, 410, 503)
 )
-async def delete(owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    await calls.reader.delete(job_id, owner)
+async def delete(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    await services.reader.delete(job_id, owner)
     return Response(status_code=204)
 
 
-async def _accepted(calls: Services, result: SubmitResult, headers: dict[str, str] | None = None) -> Response:
+async def _accepted(services: Services, result: SubmitResult, headers: dict[str, str] | None = None) -> Response:
     """202; or 200 if the client asked to wait and the job has ended."""
     job = result.job
     headers = {"Location": job_path(job.id)} | (headers or {})
     if result.replayed:
         headers["Idempotency-Replayed"] = "true"
     if job.state.ended and "Preference-Applied" in headers:
-        return json_response(await calls.presenter.job(job), headers=headers)
-    return json_response(await calls.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
+        return json_response(await services.presenter.job(job), headers=headers)
+    return json_response(await services.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
 
 
 def _idempotency_key(request: Request) -> str:

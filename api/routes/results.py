@@ -13,19 +13,19 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from api import schemas
-from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
-from api.asgi.request_id import HEAD
+from api.asgi.endpoint import EndpointRoute, StrictQuery
+from api.asgi.request_id import IS_HEAD
 from api.asgi.responses import json_response
-from api.auth import Calls, Owner
 from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
+from api.routes.parameters import AppServices, JobId, Limit, Owner
 from api.services import Services
 from jobs.errors import InvalidRequest
 from jobs.ids import to_text
 from jobs.records import ItemState, Job
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
 _NDJSON, _CSV = "application/x-ndjson", "text/csv"
 _SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -67,22 +67,22 @@ class ResultsQuery(StrictQuery):
     ),
 )
 async def results(
-    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
+    request: Request, owner: Owner, job_id: JobId, services: AppServices, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
     """JSON pages, pending images included; as NDJSON or CSV all that have ended, a line each."""
-    job = await calls.reader.get(job_id, owner)
+    job = await services.reader.get(job_id, owner)
     wanted = query.format or _accepted_format(request)
     if wanted is Format.JSON:
         if query.follow:
             raise InvalidRequest("follow: NDJSON and CSV can be followed, pages cannot.")
-        return _zipped(request, json_response(await _page(calls, job, query), headers=_VARY))
+        return _zipped(request, json_response(await _page(services, job, query), headers=_VARY))
     form: LineFormat = Csv() if wanted is Format.CSV else Ndjson()
-    lines = ResultLines(calls.reader, calls.model_registry, form, query.status)
+    lines = ResultLines(services.reader, services.model_registry, form, query.status)
     headers, media_type = dict(_VARY), _NDJSON
     if wanted is Format.CSV:
         media_type = "text/csv; charset=utf-8"
         headers["Content-Disposition"] = f'attachment; filename="{to_text(job_id)}.csv"'
-    stream = _followed(calls, job, lines) if query.follow and not job.state.ended else lines.of(job)
+    stream = _followed(services, job, lines) if query.follow and not job.state.ended else lines.of(job)
     if _takes_gzip(request):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
@@ -103,36 +103,36 @@ async def results(
         },
     ),
 )
-async def job_events(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
+async def job_events(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """Ends with the job. An `EventSource` that was cut off goes on after the last event that it has seen."""
     seen = request.headers.get("last-event-id", "")
-    job = await calls.reader.get(job_id, owner)
+    job = await services.reader.get(job_id, owner)
     if seen == END_ID and job.state.ended:
         return Response(status_code=204)
     stream = follow_events(
         job,
         seen,
-        reader=calls.reader,
-        presenter=calls.presenter,
-        streams=calls.followed_streams,
+        reader=services.reader,
+        presenter=services.presenter,
+        streams=services.followed_streams,
     )
     return await _begun(request, stream, "text/event-stream", _SSE)
 
 
-async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
+async def _page(services: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
     chunk, place, index = map(int, (query.cursor or "0-0-0").split("-"))
     views, next_cursor = list[dict[str, Any]](), None
-    async for number, at, item in calls.reader.items(job, chunk=chunk, place=place, index=index):
+    async for number, at, item in services.reader.items(job, chunk=chunk, place=place, index=index):
         if len(views) == query.limit or number >= chunk + _FILTERED_CHUNKS_MAX:
             next_cursor = f"{number}-{at}-{item.index}"
             break
         if query.status in (None, item.state):
-            views.append(await calls.presenter.item(item))
+            views.append(await services.presenter.item(item))
     return {"items": views, "next_cursor": next_cursor}
 
 
-async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
-    with calls.followed_streams.open(job.id) as stream:
+async def _followed(services: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
+    with services.followed_streams.open(job.id) as stream:
         async for data in lines.of(job, stream.wait_for_change):
             yield data
 
@@ -142,7 +142,7 @@ async def _begun(
 ) -> Response:
     """An answer whose first piece is there: what is refused is refused before it."""
     first = await anext(stream, b"")
-    if HEAD in request.scope:
+    if IS_HEAD in request.scope:
         await stream.aclose()
     return StreamingResponse(_with_first(first, stream), media_type=media_type, headers=headers)
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from api import schemas
-from api.asgi.endpoint import DirectRoute, JobId
+from api.asgi.endpoint import EndpointRoute
 from api.asgi.responses import json_response
-from api.auth import Calls, Owner
-from jobs.store.webhooks import Webhook, WebhookState, read_webhook
+from api.routes.parameters import AppServices, JobId, Owner
+from jobs.store.webhooks import Webhook, WebhookState
 from jobs.times import iso_time
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
 
 class WebhookAttempt(BaseModel):
@@ -52,10 +52,10 @@ class WebhookResource(BaseModel):
     response_model=WebhookResource,
     responses=schemas.responses(401, 404, 410, 503),
 )
-async def get_webhook(owner: Owner, job_id: JobId, calls: Calls) -> Response:
+async def get_webhook(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """The URL is shown without its query, which may hold a secret."""
-    job = await calls.reader.get(job_id, owner)
-    return json_response(_view(await read_webhook(calls.client, job)))
+    job = await services.reader.get(job_id, owner)
+    return json_response(_view(await services.reader.webhook(job)))
 
 
 def _view(webhook: Webhook) -> dict[str, Any]:
