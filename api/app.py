@@ -2,12 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from fastapi.routing import APIRoute
-from fastapi_offline import FastAPIOffline
+from starlette.types import Receive, Scope, Send
 
 from api.asgi import openapi
 from api.asgi.problems import ProblemMiddleware
@@ -18,10 +16,10 @@ from api.settings import ApiSettings
 from jobs.model_packages import pinned_cards
 
 DESCRIPTION = """
-Submit one image or many, get a job id at once, and come back for the classes.
+Submit one image or many, get a job id at once, and fetch the classes later.
 
-Once a submit was answered with 202, the job ends: every image is `succeeded`, `failed` with a reason, or `canceled`.
-Errors are `application/problem+json` with a stable `code`. Every answer has an `X-Request-Id`.
+A job that was accepted with 202 always ends: every image is `succeeded`, `failed` with a reason, or `canceled`.
+Errors are `application/problem+json` with a stable `code`. Every response has an `X-Request-Id`.
 """
 
 
@@ -29,6 +27,25 @@ class State(TypedDict):
     """What the lifespan adds to the `state` of each request's scope."""
 
     services: Services
+
+
+class Application(FastAPI):
+    """FastAPI with another middleware stack: request id, problems, router.
+
+    FastAPI's own seven middlewares serve its dependencies, forms and telemetry, which no route here uses
+    (docs/decisions/0035-one-request-path.md).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(self.router))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self._stack(scope, receive, send)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -40,22 +57,19 @@ def create_app(settings: ApiSettings) -> FastAPI:
         async with open_services(settings, cards) as services:
             yield {"services": services}
 
-    app: FastAPI = FastAPIOffline(  # serves the scripts of /docs itself instead of linking to a CDN
+    app = Application(
         title="Darkroom",
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # asks for providers at each request
+        docs_url=None,
+        redoc_url=None,
     )
-    for page in app.routes:
-        if isinstance(page, APIRoute):  # /docs and /redoc are served by FastAPI's own handler, which needs this
-            page.app = AsyncExitStackMiddleware(page.app)
     # The router tries one route after the other: the two calls that make up a load come first. `include_router` would
     # put a router with a scan of its own in between.
     routers = (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router)
     app.router.routes[:0] = [route for router in routers for route in router.routes]
-    openapi.install(app)
-    # Instead of FastAPI's own seven middlewares. No route of ours needs any of them.
-    app.middleware_stack = RequestIdMiddleware(ProblemMiddleware(app.router))
+    openapi.add_pages(app)
+    openapi.describe_problems(app)
     return app

@@ -16,8 +16,10 @@ async def livez() -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/readyz", summary="Jobs can be taken", response_model=schemas.Health, responses=schemas.responses(503))
+@router.get(
+    "/readyz", summary="The service accepts jobs", response_model=schemas.Health, responses=schemas.responses(503)
+)
 async def readyz(services: AppServices) -> Response:
-    """Redis takes writes. Queueing works without a worker; `/v1/models` says who serves."""
+    """Redis accepts writes. Jobs can be queued without a worker; `/v1/models` shows which workers serve a model."""
     await services.check_writes()
     return json_response({"status": "ok"})

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: submit, read, list, results, cancel, delete."""
+"""`/v1/jobs`: submit, read, list, add parts, seal, cancel, retry, delete."""
 
 import re
 from typing import Annotated
@@ -29,21 +29,26 @@ _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re
 
 class SubmitQuery(StrictQuery):
     model: ModelRef | None = Field(
-        None, description="Which model: a name, or name@version for one version of it; none: the default one."
+        None, description="A model's name, or name@version for one version of it. Default: the default model."
     )
-    top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
+    top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes to return for an image.")
     lane: Lane | None = Field(
-        None, description="`bulk` yields to `interactive`. None: interactive for up to 64 images, bulk for more."
+        None, description="`bulk` yields to `interactive`. Default: interactive for up to 64 images, bulk for more."
     )
-    webhook_url: str | None = Field(None, max_length=2048, description="Called once the job has ended.")
-    open: bool = Field(False, description="Without a body: a job that takes parts until it is sealed.")
+    webhook_url: str | None = Field(None, max_length=2048, description="A URL that is called when the job has ended.")
+    open: bool = Field(
+        False,
+        description="Create a job without images, which accepts parts until it is sealed. The request has no body.",
+    )
 
 
 class JobsQuery(StrictQuery):
-    status: JobState | None = Field(None, description="Only jobs in this state; pages may be short.")
-    idempotency_key: str | None = Field(None, description="Only the job that this Idempotency-Key has made.")
+    status: JobState | None = Field(
+        None, description="Only jobs in this state. A page may have fewer than `limit` jobs."
+    )
+    idempotency_key: str | None = Field(None, description="Only the job that was created with this Idempotency-Key.")
     limit: Limit = 100
-    cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the page before.")
+    cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the previous page.")
 
 
 class JobQuery(StrictQuery):
@@ -51,7 +56,7 @@ class JobQuery(StrictQuery):
         0,
         ge=0,
         allow_inf_nan=False,
-        description="Hold the answer until the job ends, or so many seconds; at most `WAIT_SECONDS_MAX` (30).",
+        description="Seconds to wait for the end of the job before answering; at most `WAIT_SECONDS_MAX` (30).",
     )
 
 
@@ -68,9 +73,10 @@ class JobQuery(StrictQuery):
 async def submit(
     request: Request, owner: Owner, services: AppServices, query: Annotated[SubmitQuery, Query()]
 ) -> Response:
-    """One image as the body, or many: multipart, tar, zip, or URLs as JSON. They are read as they arrive.
+    """The body is one image, or many as multipart, tar, zip, or JSON with URLs. It is read as it arrives.
 
-    `Prefer: wait=N` waits for the end, 30 s at most. With an `Idempotency-Key`, a repeat gives the first answer.
+    `Prefer: wait=N` waits for the end of the job, 30 s at most. A repeat with the same `Idempotency-Key` returns the
+    first job.
     """
     if query.webhook_url:
         check_webhook(query.webhook_url, owner, services.settings)
@@ -92,7 +98,7 @@ async def submit(
 
 @router.get(
     "/{job_id}",
-    summary="A job as it stands",
+    summary="The current state of a job",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 422, 503),
 )
@@ -135,9 +141,10 @@ async def list_jobs(owner: Owner, services: AppServices, query: Annotated[JobsQu
     openapi_extra=schemas.PART,
 )
 async def add_items(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
-    """The body is one of those of a submit.
+    """The body has one of the formats of a submit.
 
-    With an `Idempotency-Key`, a part that broke off is sent again from its beginning, and nothing is taken twice.
+    A part that was interrupted can be sent again from its beginning with the same `Idempotency-Key`: no image is added
+    twice.
     """
     job = await services.reader.get(job_id, owner)
     return await _accepted(services, await services.open_jobs.add(request, job, _idempotency_key(request)))
@@ -145,12 +152,12 @@ async def add_items(request: Request, owner: Owner, job_id: JobId, services: App
 
 @router.post(
     "/{job_id}/seal",
-    summary="Close an open job: it takes no more parts",
+    summary="Seal an open job: it accepts no more parts",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
 )
 async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
-    """A job that is sealed already stays so."""
+    """Has no effect on a sealed job."""
     await services.reader.get(job_id, owner)
     await services.open_jobs.seal(job_id, owner)
     return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
@@ -158,12 +165,12 @@ async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
 
 @router.post(
     "/{job_id}/cancel",
-    summary="Cancel what has not ended",
+    summary="Cancel the images that have not ended",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 503),
 )
 async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response:
-    """A job that has ended stays as it is."""
+    """Has no effect on a job that has ended."""
     await services.reader.cancel(job_id, owner)
     return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
 
@@ -171,19 +178,19 @@ async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response
 @router.post(
     "/{job_id}/retry",
     status_code=202,
-    summary="Try failed images again, as a new job",
+    summary="Retry the failed images of a job as a new job",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.RETRY_CONFLICTS}),
     openapi_extra=schemas.RETRY,
 )
 async def retry(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
-    """Those whose failure may pass, as after a crash or a timeout, and whose bytes are kept with the job."""
+    """Images whose failure may be temporary, such as a crash or a timeout, and whose bytes are stored with the job."""
     job = await services.reader.get(job_id, owner)
     return await _accepted(services, await services.submissions.retry(job, _idempotency_key(request)))
 
 
 @router.delete(
-    "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.responses(401, 404, 410, 503)
+    "/{job_id}", status_code=204, summary="Delete a job and its data", responses=schemas.responses(401, 404, 410, 503)
 )
 async def delete(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     await services.reader.delete(job_id, owner)
@@ -202,7 +209,7 @@ async def _accepted(services: Services, result: SubmitResult, headers: dict[str,
 
 
 def _idempotency_key(request: Request) -> str:
-    """Raises InvalidRequest where it is no key."""
+    """The request's Idempotency-Key, or "" without one. Raises InvalidRequest if it is malformed."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return ""
@@ -211,9 +218,9 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
-def _preferred_wait_seconds(request: Request, most: float) -> float | None:
-    """N of `Prefer: wait=N` (RFC 7240), at most `most`. What makes no sense is passed over, as that RFC has it."""
+def _preferred_wait_seconds(request: Request, seconds_max: float) -> float | None:
+    """N of `Prefer: wait=N` (RFC 7240), at most `seconds_max`. Malformed preferences are ignored, as the RFC says."""
     if "prefer" not in request.headers:
         return None
     found = _PREFER_WAIT.search(",".join(request.headers.getlist("prefer")))
-    return min(float(found[1]), most) if found else None
+    return min(float(found[1]), seconds_max) if found else None

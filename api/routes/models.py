@@ -1,4 +1,4 @@
-"""`/v1/models`: what can be asked, and who serves it now."""
+"""`/v1/models`: the models, their versions, and how many workers serve them now."""
 
 from collections import Counter
 from typing import Annotated, Any
@@ -53,7 +53,7 @@ async def _faults(services: Services) -> list[dict[str, Any]]:
 
 
 async def _views(services: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
-    """Of all versions of some models, the newest last."""
+    """The resources of model versions. `cards` has all versions of its models, the newest last."""
     serving = {name: await services.model_registry.serving(name) for name in {card.name for card in cards}}
     default = {card.name: card.ref for card in cards}
     default |= {card.name: card.ref for card in cards if card.ref in dict(serving[card.name])}

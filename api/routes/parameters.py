@@ -15,7 +15,7 @@ from jobs.ids import from_text
 class _BearerKey(SecurityBase):
     """Reads the owner of the request's API key; raises Unauthorized."""
 
-    model = HTTPBearerModel(description="An API key, where keys are set.")
+    model = HTTPBearerModel(description="An API key, if the server has keys.")
     scheme_name = "HTTPBearer"
 
     def __call__(self, request: Request) -> str:
@@ -42,8 +42,8 @@ AppServices = Annotated[Services, Depends(services_of)]
 Owner = Annotated[str, Depends(_BearerKey())]
 JobId = Annotated[
     bytes,
-    Path(description="The job's id, as the submit answered it."),
+    Path(description="The job's id, from the response to the submit."),
     PlainValidator(_job_id),
     WithJsonSchema({"type": "string", "format": "uuid"}),
 ]
-Limit = Annotated[int, Field(ge=1, le=1000, description="How many a page.")]
+Limit = Annotated[int, Field(ge=1, le=1000, description="The most that a page may have.")]

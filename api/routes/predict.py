@@ -1,4 +1,4 @@
-"""`/predict`: the book's synchronous call, answered through the same queue."""
+"""`/predict`: the synchronous call of the book that the project follows, through the same queue."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -31,7 +31,7 @@ router = APIRouter(tags=["the book's call"], route_class=EndpointRoute)
     openapi_extra=schemas.PREDICT_UPLOAD,
 )
 async def predict(request: Request, owner: Owner, services: AppServices) -> Response:
-    """Multipart with the image in the field `file`."""
+    """The body is multipart, with the image in the field `file`."""
     submission = await services.submissions.prepare(owner, top_k=1)
     result = await services.submissions.submit_and_wait(
         request, submission, services.settings.predict_wait_seconds, lane=Lane.INTERACTIVE, field="file"

@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: what is known of a job's images, also while it runs."""
+"""`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: a job's results and progress, also while it runs."""
 
 import re
 import zlib
@@ -32,7 +32,7 @@ _SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _VARY = {"Vary": "Accept, Accept-Encoding"}
 _CODING = re.compile(r"\s*(gzip|\*)\s*(?:;\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?", re.IGNORECASE)
 _GZIP_LEVEL, _GZIP_WBITS = 4, 31
-_FILTERED_CHUNKS_MAX = 256  # of one page: a filter that finds little is no reason to hold up others
+_FILTERED_CHUNKS_MAX = 256  # read for one page, so that a filter that matches few items does not delay other requests
 
 
 class Format(StrEnum):
@@ -44,11 +44,13 @@ class Format(StrEnum):
 class ResultsQuery(StrictQuery):
     limit: Limit = 100
     cursor: str | None = Field(
-        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the page before."
+        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the previous page."
     )
-    status: ItemState | None = Field(None, description="Only items in this state; pages may be short.")
-    format: Format | None = Field(None, description="As the `Accept` header, which this overrides.")
-    follow: bool = Field(False, description="NDJSON and CSV: wait for what is pending, in order, until the job ends.")
+    status: ItemState | None = Field(
+        None, description="Only items in this state. A page may have fewer than `limit` items."
+    )
+    format: Format | None = Field(None, description="Overrides the `Accept` header.")
+    follow: bool = Field(False, description="NDJSON and CSV: also stream pending items, in order, until the job ends.")
 
 
 @router.get(
@@ -69,24 +71,24 @@ class ResultsQuery(StrictQuery):
 async def results(
     request: Request, owner: Owner, job_id: JobId, services: AppServices, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
-    """JSON pages, pending images included; as NDJSON or CSV all that have ended, a line each."""
+    """JSON: pages of all images, pending ones included. NDJSON and CSV: a line for each image that has ended."""
     job = await services.reader.get(job_id, owner)
-    wanted = query.format or _accepted_format(request)
-    if wanted is Format.JSON:
+    format_ = query.format or _accepted_format(request)
+    if format_ is Format.JSON:
         if query.follow:
-            raise InvalidRequest("follow: NDJSON and CSV can be followed, pages cannot.")
-        return _zipped(request, json_response(await _page(services, job, query), headers=_VARY))
-    form: LineFormat = Csv() if wanted is Format.CSV else Ndjson()
-    lines = ResultLines(services.reader, services.model_registry, form, query.status)
+            raise InvalidRequest("follow: only NDJSON and CSV can be followed.")
+        return _gzip_page(request, json_response(await _page(services, job, query), headers=_VARY))
+    line_format: LineFormat = Csv() if format_ is Format.CSV else Ndjson()
+    lines = ResultLines(services.reader, services.model_registry, line_format, query.status)
     headers, media_type = dict(_VARY), _NDJSON
-    if wanted is Format.CSV:
+    if format_ is Format.CSV:
         media_type = "text/csv; charset=utf-8"
         headers["Content-Disposition"] = f'attachment; filename="{to_text(job_id)}.csv"'
     stream = _followed(services, job, lines) if query.follow and not job.state.ended else lines.of(job)
     if _takes_gzip(request):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
-    return await _begun(request, stream, media_type, headers)
+    return await _start_stream(request, stream, media_type, headers)
 
 
 @router.get(
@@ -97,26 +99,26 @@ async def results(
         404,
         410,
         also={
-            200: {"description": "`counts` as they change, then `end`", "content": {"text/event-stream": {}}},
-            204: {"description": "The `Last-Event-ID` is that of the end: there is no more"},
+            200: {"description": "`counts` events as they change, then `end`", "content": {"text/event-stream": {}}},
+            204: {"description": "`Last-Event-ID` is that of the `end` event: nothing follows"},
             503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
         },
     ),
 )
 async def job_events(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
-    """Ends with the job. An `EventSource` that was cut off goes on after the last event that it has seen."""
-    seen = request.headers.get("last-event-id", "")
+    """Ends with the job. An `EventSource` that reconnects continues after the last event it has received."""
+    last_event_id = request.headers.get("last-event-id", "")
     job = await services.reader.get(job_id, owner)
-    if seen == END_ID and job.state.ended:
+    if last_event_id == END_ID and job.state.ended:
         return Response(status_code=204)
     stream = follow_events(
         job,
-        seen,
+        last_event_id,
         reader=services.reader,
         presenter=services.presenter,
         streams=services.followed_streams,
     )
-    return await _begun(request, stream, "text/event-stream", _SSE)
+    return await _start_stream(request, stream, "text/event-stream", _SSE)
 
 
 async def _page(services: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
@@ -137,10 +139,10 @@ async def _followed(services: Services, job: Job, lines: ResultLines) -> AsyncGe
             yield data
 
 
-async def _begun(
+async def _start_stream(
     request: Request, stream: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str]
 ) -> Response:
-    """An answer whose first piece is there: what is refused is refused before it."""
+    """A streamed response. Its first piece is read here: an error before it is still answered with a problem."""
     first = await anext(stream, b"")
     if IS_HEAD in request.scope:
         await stream.aclose()
@@ -155,7 +157,7 @@ async def _with_first(first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGener
 
 
 async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Each piece can be read as soon as it is here."""
+    """Compress a stream so that a client can read each piece as soon as it arrives."""
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
 
     def pack(data: bytes) -> bytes:
@@ -167,7 +169,7 @@ async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     yield packer.flush()
 
 
-def _zipped(request: Request, page: Response) -> Response:
+def _gzip_page(request: Request, page: Response) -> Response:
     if _takes_gzip(request):
         page.body = zlib.compress(page.body, _GZIP_LEVEL, _GZIP_WBITS)
         page.headers["Content-Length"] = str(len(page.body))
@@ -176,7 +178,7 @@ def _zipped(request: Request, page: Response) -> Response:
 
 
 def _takes_gzip(request: Request) -> bool:
-    """As RFC 9110 has it; what is malformed is passed over."""
+    """Whether the client accepts gzip (RFC 9110). Malformed codings are ignored."""
     found = map(_CODING.fullmatch, request.headers.get("accept-encoding", "").split(","))
     weights = {match[1].lower(): float(match[2] or 1) for match in found if match}
     return weights.get("gzip", weights.get("*", 0.0)) > 0
