@@ -1,4 +1,4 @@
-"""The fault suite, short: every fault at least once, under load."""
+"""A short run of the fault suite: every fault at least once, under load."""
 
 import os
 import re
