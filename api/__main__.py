@@ -1,3 +1,5 @@
+"""`python -m api`."""
+
 from api.main import run
 
 if __name__ == "__main__":

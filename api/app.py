@@ -2,48 +2,74 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
-from api.asgi import openapi, problems
-from api.asgi.endpoint import Express
-from api.auth import Keys
+from api.asgi import openapi
+from api.asgi.problems import ProblemMiddleware
+from api.asgi.request_id import RequestIdMiddleware
 from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
 from jobs.model_packages import pinned_cards
 
 DESCRIPTION = """
-Submit one image or many, get a job id at once, and come back for the classes.
+Submit one image or many, get a job id at once, and fetch the classes later.
 
-Once a submit was answered with 202, the job ends: every image is `succeeded`, `failed` with a reason, or `canceled`.
-Errors are `application/problem+json` with a stable `code`. Every answer has an `X-Request-Id`.
+A job that was accepted with 202 always ends: every image is `succeeded`, `failed` with a reason, or `canceled`.
+Errors are `application/problem+json` with a stable `code`. Every response has an `X-Request-Id`.
 """
 
 
 class State(TypedDict):
+    """What the lifespan adds to the `state` of each request's scope."""
+
     services: Services
-    keys: Keys
 
 
-def create_app(settings: ApiSettings) -> ASGIApp:
-    """The application for these settings; connections open when it starts."""
+class Application(FastAPI):
+    """FastAPI with another middleware stack: request id, problems, router.
+
+    FastAPI's own seven middlewares serve its dependencies, forms and telemetry, which no route here uses
+    (docs/decisions/0035-one-request-path.md).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(self.router))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self._stack(scope, receive, send)
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The application for these settings. Its connections open in its lifespan."""
     cards = list(pinned_cards(settings.models_dir))
-    keys = Keys(settings.api_keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_services(settings, cards) as services:
-            yield {"services": services, "keys": keys}
+            yield {"services": services}
 
-    app: FastAPI = FastAPIOffline(  # its pages come from this process, not from a CDN
-        title="Darkroom", version="1", description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    app = Application(
+        title="Darkroom",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
-    problems.install(app, settings.retry_after_seconds)
-    for router in (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router):
-        app.include_router(router)
-    openapi.install(app)
-    return Express(app, collection=jobs.router.prefix, submit=jobs.submit, get=jobs.get_job)
+    # The router tries one route after the other: the two calls that make up a load come first. `include_router` would
+    # put a router with a scan of its own in between.
+    routers = (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router)
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
+    openapi.add_pages(app)
+    openapi.describe_problems(app)
+    return app

@@ -1,49 +1,31 @@
-"""Who is calling: API keys to owners."""
+"""API keys: which owner a request belongs to."""
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated
-
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import Unauthorized
-from api.services import Services
 from api.settings import OWNER_OF_ALL
 
-_bearer = HTTPBearer(auto_error=False, description="An API key, where keys are set.")
 
-
-class Keys:
-    """Keys are looked up by their hash, so that no comparison tells how much of a guess was right."""
+class ApiKeys:
+    """Looks keys up by their hash: the time that a lookup takes says nothing about how much of a guess was right."""
 
     def __init__(self, api_keys: Mapping[str, str]) -> None:
         self._owners = {_digest(key): owner for owner, key in api_keys.items()}
 
-    def owner(self, key: str | None) -> str:
-        """Raises Unauthorized where keys are set and this is none of them."""
+    def owner(self, authorization: str) -> str:
+        """The owner of the key in an `Authorization` header. Without configured keys, all requests have one owner.
+
+        Raises:
+            Unauthorized: keys are configured, and the header has none of them.
+        """
         if not self._owners:
             return OWNER_OF_ALL
-        owner = self._owners.get(_digest(key)) if key is not None else None
+        scheme, _, key = authorization.partition(" ")
+        owner = self._owners.get(_digest(key.strip())) if scheme.lower() == "bearer" else None
         if owner is None:
             raise Unauthorized
         return owner
-
-
-async def services_of(request: Request) -> Services:
-    services: Services = request.state.services
-    return services
-
-
-async def owner_of(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> str:
-    keys: Keys = request.state.keys
-    return keys.owner(credentials.credentials if credentials else None)
-
-
-Owner = Annotated[str, Depends(owner_of)]
-Calls = Annotated[Services, Depends(services_of)]
 
 
 def _digest(key: str) -> bytes:

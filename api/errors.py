@@ -1,10 +1,10 @@
-"""Errors that only the API raises; those that the job store raises too are in `jobs/errors.py`."""
+"""Errors that only the API raises. Errors that the job store also raises are in `jobs/errors.py`."""
 
 from jobs.errors import DarkroomError
 
 
 class Unauthorized(DarkroomError):
-    status, code, title = 401, "unauthorized", "A valid API key is needed"
+    status, code, title = 401, "unauthorized", "A valid API key is required"
 
 
 class ModelNotFound(DarkroomError):
@@ -16,7 +16,7 @@ class JobNotEnded(DarkroomError):
 
 
 class NothingToRetry(DarkroomError):
-    status, code, title = 409, "nothing_to_retry", "The job has no failed image whose bytes are kept"
+    status, code, title = 409, "nothing_to_retry", "The job has no failed image whose bytes are stored"
 
 
 class UploadTimeout(DarkroomError):
@@ -24,21 +24,21 @@ class UploadTimeout(DarkroomError):
 
 
 class UnsupportedMediaType(DarkroomError):
-    status, code, title = 415, "unsupported_media_type", "This type of upload is not accepted"
+    status, code, title = 415, "unsupported_media_type", "Unsupported type of upload"
 
 
 class UnknownModel(DarkroomError):
-    status, code, title = 422, "unknown_model", "No model of this name is served here"
+    status, code, title = 422, "unknown_model", "There is no model of this name"
 
 
 class UnclassifiableImage(DarkroomError):
-    """The only image of a synchronous call failed; `item_code` says why."""
+    """The image of a synchronous call failed; the extension `item_code` has the reason."""
 
     status, code, title = 422, "bad_image", "The image cannot be classified"
 
 
 class TooManyStreams(DarkroomError):
-    status, code, title = 503, "too_many_streams", "Too many answers are held open now"
+    status, code, title = 503, "too_many_streams", "Too many streams are open"
 
 
 class WaitTimeout(DarkroomError):

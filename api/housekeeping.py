@@ -1,4 +1,4 @@
-"""The background round of an API process: models stay known, the clock stays right, what is due is dropped."""
+"""The background task of an API process: models, clock, drain rate, sweep."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from contextlib import suppress
 from api.drain_rate import DrainRate
 from jobs.errors import DarkroomError
 from jobs.model_manifest import ModelCard
+from jobs.outage_log import OutageLog
 from jobs.store.client import StoreClient
 from jobs.store.job_reader import JobReader
 from jobs.store.keys import FETCH
@@ -14,46 +15,45 @@ from jobs.store.model_registry import ModelRegistry
 
 log = logging.getLogger(__name__)
 
-
-SWEEP_SECONDS = 1  # between two rounds
-_SWEEP_SECONDS_MAX = 0.5  # of one round
+RUN_SECONDS = 1  # between two runs
+_SWEEP_SECONDS_MAX = 0.5  # of one run
 
 
 class Housekeeping:
-    """Keeps the models of `cards` known and the server's clock right, and drops what is due.
-
-    Workers sweep too; a stack without one must not grow.
-    """
+    """Workers sweep too, but without a running worker the store must not grow either."""
 
     def __init__(
-        self, client: StoreClient, store: JobReader, models: ModelRegistry, cards: list[ModelCard], drain: DrainRate
+        self,
+        client: StoreClient,
+        reader: JobReader,
+        model_registry: ModelRegistry,
+        cards: list[ModelCard],
+        drain_rate: DrainRate,
     ) -> None:
         self._client = client
-        self._store = store
-        self._models = models
+        self._reader = reader
+        self._model_registry = model_registry
         self._cards = cards
-        self._drain = drain
-        self._well = True
+        self._drain_rate = drain_rate
+        self._outage = OutageLog("housekeeping: waiting for the job store")
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            await self.round()
+            await asyncio.sleep(RUN_SECONDS)
+            await self.run_once()
 
-    async def round(self) -> None:
-        """Whatever fails, the next round comes; an outage is logged once."""
+    async def run_once(self) -> None:
+        """Logs errors instead of raising them: the next run tries again."""
         try:
             await self._client.set_clock()
-            self._drain.sample(self._client.now_ms() / 1000, *await self._store.drained())
-            await self._models.register(self._cards)
-            models = await self._models.refs()
-            with suppress(TimeoutError):  # the next round goes on
+            self._drain_rate.sample(self._client.now_ms() / 1000, *await self._reader.drained())
+            await self._model_registry.register(self._cards)
+            models = await self._model_registry.refs()
+            with suppress(TimeoutError):  # the next run continues
                 async with asyncio.timeout(_SWEEP_SECONDS_MAX):
-                    await self._store.sweep({*models, FETCH})
-            self._well = True
+                    await self._reader.sweep({*models, FETCH})
+            self._outage.recovered()
         except DarkroomError as error:
-            if self._well:
-                log.warning("housekeeping is put off: %s", error)
-            self._well = False
+            self._outage.failed(error)
         except Exception:
             log.exception("housekeeping failed")

@@ -1,10 +1,10 @@
-"""Jobs, items and models as the JSON that clients see."""
+"""Converts jobs, items and models into the JSON that clients get."""
 
 from collections.abc import Callable
 from typing import Any
 
 from api.drain_rate import DrainRate
-from jobs.ids import to_text
+from jobs.ids import job_path, to_text
 from jobs.model_manifest import ModelCard
 from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
 from jobs.settings import StoreSettings
@@ -12,24 +12,26 @@ from jobs.store.model_registry import ModelRegistry
 from jobs.times import iso_time
 
 CONFIDENCE_DIGITS = 6
-ETA_SHARE = 0.02  # of a job's images: fewer tell nothing of its pace
+ETA_FRACTION = 0.02  # of a job's images: with fewer done, its own rate is too uncertain
 
 
 class JobPresenter:
     def __init__(
-        self, settings: StoreSettings, models: ModelRegistry, drain: DrainRate, now_ms: Callable[[], float]
+        self,
+        settings: StoreSettings,
+        model_registry: ModelRegistry,
+        drain_rate: DrainRate,
+        now_ms: Callable[[], float],
     ) -> None:
         self._result_ttl_ms = int(settings.result_ttl_seconds * 1000)
-        self._models = models
-        self._drain = drain
+        self._model_registry = model_registry
+        self._drain_rate = drain_rate
         self._now_ms = now_ms
 
     async def job(self, job: Job) -> dict[str, Any]:
-        job_id = to_text(job.id)
-        path = f"/v1/jobs/{job_id}"
-        canceled = job.state is JobState.CANCELED
+        path = job_path(job.id)
         view: dict[str, Any] = {
-            "id": job_id,
+            "id": to_text(job.id),
             "status": job.state,
             "model": job.model,
             "lane": job.lane,
@@ -38,10 +40,10 @@ class JobPresenter:
             "expires_at": None if job.ended_ms is None else iso_time(job.ended_ms + self._result_ttl_ms),
             "counts": {
                 "total": job.total,
-                "pending": 0 if canceled else job.unfinished,
+                "pending": job.pending,
                 "succeeded": job.succeeded,
                 "failed": job.failed,
-                "canceled": job.unfinished if canceled else 0,
+                "canceled": job.canceled,
             },
             "eta_seconds": self._eta_seconds(job),
             "links": {"self": path, "results": f"{path}/results", "events": f"{path}/events"},
@@ -55,23 +57,23 @@ class JobPresenter:
         return view
 
     def _eta_seconds(self, job: Job) -> float | None:
-        """By the job's own pace once it has one; before, by what all workers do now. None where nobody can know."""
+        """From the job's own rate once enough images are done, else from the drain rate; None if that is unknown."""
         if job.state.ended or job.state is JobState.OPEN:
             return None
         done = job.succeeded + job.failed
-        if job.started_ms is not None and done >= max(1, job.total * ETA_SHARE):
+        if job.started_ms is not None and done >= max(1, job.total * ETA_FRACTION):
             seconds = max(0.001, (self._now_ms() - job.started_ms) / 1000)
             return round(job.unfinished * seconds / done, 1)
-        if self._drain.images_per_second < 1:
+        if self._drain_rate.images_per_second < 1:
             return None
-        return round(job.unfinished / self._drain.images_per_second, 1)
+        return round(job.unfinished / self._drain_rate.images_per_second, 1)
 
     async def item(self, item: Item) -> dict[str, Any]:
         view: dict[str, Any] = {"index": item.index, "name": item.name, "status": item.state}
         if isinstance(item.outcome, Failure):
             view["error"] = {"code": item.outcome.code, "detail": item.outcome.detail}
         elif item.outcome is not None and item.model_ref is not None:
-            classes = (await self._models.card(item.model_ref)).classes
+            classes = (await self._model_registry.card(item.model_ref)).classes
             ranked = [
                 {"class": classes[index], "confidence": round(confidence, CONFIDENCE_DIGITS)}
                 for index, confidence in item.outcome
@@ -83,6 +85,7 @@ class JobPresenter:
 
 
 def model_view(card: ModelCard, serving: list[str], *, default: bool) -> dict[str, Any]:
+    """`serving` names the processes that serve this version, each "worker|process"."""
     workers = {process.partition("|")[0] for process in serving}
     return {
         "id": card.ref,

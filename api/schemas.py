@@ -1,4 +1,4 @@
-"""The shapes of answers, for the OpenAPI document. `api/presenters.py` fills them; a test holds the two together."""
+"""The schemas of responses, for the OpenAPI document. `api/presenters.py` builds the responses; tests validate them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -38,21 +38,21 @@ _JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
-class _Shape(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-class Ranked(_Shape):
+class Ranked(_StrictModel):
     class_name: str = Field(alias="class")
     confidence: float = Field(ge=0, le=1)
 
 
-class ItemProblem(_Shape):
+class ItemProblem(_StrictModel):
     code: str
     detail: str
 
 
-class ItemResult(_Shape):
+class ItemResult(_StrictModel):
     """One image of a job."""
 
     model_config = ConfigDict(json_schema_extra={"example": _RESULT_EXAMPLE})
@@ -61,15 +61,16 @@ class ItemResult(_Shape):
     status: ItemState
     class_name: str | None = Field(None, alias="class")
     confidence: float | None = Field(None, ge=0, le=1)
-    model: str | None = Field(None, description="name@version of the model that gave this class.")
+    model: str | None = Field(None, description="name@version of the model that classified the image.")
     top_k: list[Ranked] | None = None
     warnings: list[Literal["unfamiliar"]] | None = Field(
-        None, description="`unfamiliar`: the image looks like nothing that the model has learned. Absent: none."
+        None,
+        description="`unfamiliar`: the image is unlike the model's training data. Absent if there are no warnings.",
     )
     error: ItemProblem | None = None
 
 
-class Counts(_Shape):
+class Counts(_StrictModel):
     total: int
     pending: int
     succeeded: int
@@ -77,14 +78,14 @@ class Counts(_Shape):
     canceled: int
 
 
-class Links(_Shape):
+class Links(_StrictModel):
     self: str
     results: str
     events: str
 
 
-class JobResource(_Shape):
-    """One submission. `result` stands there when it has one image."""
+class JobResource(_StrictModel):
+    """One submission. A job of one image has its `result` here."""
 
     model_config = ConfigDict(json_schema_extra={"example": _JOB_EXAMPLE})
     id: str
@@ -95,58 +96,58 @@ class JobResource(_Shape):
     completed_at: datetime | None
     expires_at: datetime | None
     counts: Counts
-    eta_seconds: float | None = Field(description="By the pace that was measured; none where that is not known.")
+    eta_seconds: float | None = Field(description="Estimated from the measured rate; null if that is unknown.")
     links: Links
     skipped: int | None = Field(
-        None, description="Entries of archives passed over, as `.DS_Store` and `__MACOSX/` are."
+        None, description="Archive members that were ignored, such as `.DS_Store` and `__MACOSX/`."
     )
-    retry_of: str | None = Field(None, description="The job whose failed images this one tries again.")
+    retry_of: str | None = Field(None, description="The job whose failed images this job retries.")
     result: ItemResult | None = None
 
 
-class JobPage(_Shape):
+class JobPage(_StrictModel):
     jobs: list[JobResource]
     next_cursor: str | None
 
 
-class ItemPage(_Shape):
+class ItemPage(_StrictModel):
     items: list[ItemResult]
     next_cursor: str | None
 
 
-class ClassifyProcess(_Shape):
+class Serving(_StrictModel):
     workers: int
     processes: int
 
 
 class ModelResource(ModelCard):
-    """One version of a model, and who serves it now."""
+    """One version of a model, and how many workers serve it now."""
 
     id: str
-    default: bool = Field(description="Whether a job that asks for this model and no version of it gets this one now.")
-    serving: ClassifyProcess
+    default: bool = Field(description="Whether a job that names the model without a version gets this version now.")
+    serving: Serving
 
 
-class ModelFault(_Shape):
-    """A model that workers do not serve though they were told to."""
+class ModelFault(_StrictModel):
+    """A model that workers are configured to serve and could not load."""
 
     model: str
     detail: str
     workers: int
 
 
-class ModelList(_Shape):
+class ModelList(_StrictModel):
     models: list[ModelResource]
     faults: list[ModelFault]
 
 
-class BookPrediction(_Shape):
+class BookPrediction(_StrictModel):
     model_config = ConfigDict(json_schema_extra={"example": {"class": "Coat", "confidence": "0.6488"}})
     class_name: str = Field(alias="class")
     confidence: str
 
 
-class Health(_Shape):
+class Health(_StrictModel):
     status: Literal["ok"]
 
 
@@ -158,24 +159,24 @@ _PENDING_EXAMPLE = {
     "result": {"index": 0, "name": "shirt.png", "status": "pending"},
 }
 _LOCATION = {"description": "The job's path.", "schema": {"type": "string"}}
-_APPLIED = {"description": "The `wait` that was applied, where one was asked for.", "schema": {"type": "string"}}
-_RETRY_AFTER = {"description": "When to ask again, in seconds.", "schema": {"type": "integer"}}
+_APPLIED = {"description": "The `wait` that was applied, if the request asked for one.", "schema": {"type": "string"}}
+_RETRY_AFTER = {"description": "Seconds to wait before the next request.", "schema": {"type": "integer"}}
 ACCEPTED: dict[str, Any] = {
-    "description": "Accepted: the job will end",
+    "description": "Accepted: the job is certain to end",
     "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER, "Preference-Applied": _APPLIED},
     "content": {"application/json": {"example": _JOB_EXAMPLE | _PENDING_EXAMPLE}},
 }
 ENDED: dict[str, Any] = {
     "model": JobResource,
-    "description": "Ended within the wait that `Prefer` asked for",
+    "description": "The job ended within the wait that `Prefer` asked for",
     "headers": {"Location": _LOCATION, "Preference-Applied": _APPLIED},
 }
 
 _DETAILS = {
     401: "`unauthorized`",
-    404: "`job_not_found`: it never existed, or is not yours",
+    404: "`job_not_found`: the job never existed, or belongs to another owner",
     408: "`upload_timeout`",
-    410: "`job_expired`: it was yours, and is gone",
+    410: "`job_expired`: the job has expired or was deleted",
     413: "`upload_too_large`",
     415: "`unsupported_media_type`",
     422: "`invalid_request`",
@@ -185,27 +186,27 @@ _DETAILS = {
 }
 
 
-Special = Mapping[int, str | dict[str, Any]]
+ResponseDescriptions = Mapping[int, str | dict[str, Any]]
 
 
-def responses(*problems: int, also: Special | None = None) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: the problems it can answer with, and what is special about a status.
+def responses(*problems: int, also: ResponseDescriptions | None = None) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: its problems by status, and in `also` descriptions that only this route has.
 
-    `api/asgi/openapi.py` adds the shape of a problem.
+    `api/asgi/openapi.py` adds the schema of a problem.
     """
     described = {status: _DETAILS[status] for status in problems} | dict(also or {})
-    return {status: {"description": it} if isinstance(it, str) else it for status, it in described.items()}
+    return {status: {"description": text} if isinstance(text, str) else text for status, text in described.items()}
 
 
-SUBMIT_PROBLEMS: Special = {
+SUBMIT_PROBLEMS: ResponseDescriptions = {
     409: "`idempotency_in_progress`",
     422: "`invalid_request`, `unknown_model` or `idempotency_key_reused`",
-    503: "`queue_full` or `store_unavailable`, with `Retry-After`; with a `job_id` where the job may stand",
+    503: "`queue_full` or `store_unavailable`, with `Retry-After`; with a `job_id` if the job may have been accepted",
 }
 _PREFER: dict[str, Any] = {
     "name": "Prefer",
     "in": "header",
-    "description": "`wait=N`: answer with the ended job, if it ends within so many seconds (30 at most).",
+    "description": "`wait=N`: wait up to N seconds (30 at most) for the end of the job before answering.",
     "schema": {"type": "string"},
     "example": "wait=10",
 }
@@ -214,7 +215,7 @@ _PREFER: dict[str, Any] = {
 _KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "A repeat with the same key gives the first answer, for as long as the job is kept.",
+    "description": "A repeat with the same key returns the first job, for as long as the job is stored.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -1,19 +1,23 @@
-"""What the routes call, opened once a process."""
+"""The objects that routes call, created once for each API process."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from api.asgi.shutdown import on_stop_signal
+from api.auth import ApiKeys
 from api.drain_rate import DrainRate
 from api.housekeeping import Housekeeping
 from api.presenters import JobPresenter
 from api.results.completion import JobCompletions
 from api.results.stream_limit import FollowedStreams
 from api.settings import ApiSettings
-from api.submissions.submit import Intake
+from api.submissions.parts import OpenJobService
+from api.submissions.single_chunk import SingleChunkSubmitter
+from api.submissions.stream import StreamSubmitter
+from api.submissions.submit import SubmissionService
+from api.submissions.upload_streams import UploadStreams
 from jobs.model_manifest import ModelCard
 from jobs.store.client import StoreClient
 from jobs.store.job_reader import JobReader
@@ -22,61 +26,51 @@ from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts
 from jobs.store.submit import Submitter
 from jobs.store.upload_budget import UploadBudget
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Services:
     settings: ApiSettings
     client: StoreClient
-    store: JobReader
-    models: ModelRegistry
-    intake: Intake
-    open_jobs: OpenJobParts
+    reader: JobReader
+    model_registry: ModelRegistry
+    submissions: SubmissionService
+    open_jobs: OpenJobService
     completions: JobCompletions
     followed_streams: FollowedStreams
-    drain: DrainRate
+    drain_rate: DrainRate
     presenter: JobPresenter
+    api_keys: ApiKeys
+
+    async def check_writes(self) -> None:
+        """Raises StoreUnavailable if Redis takes no writes."""
+        await self.client.check_writes()
 
 
 @asynccontextmanager
 async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncIterator[Services]:
-    """Open the connections and background tasks, and close them in reverse."""
+    """Open the connections and start the background tasks; stop and close them in reverse order."""
     async with AsyncExitStack() as stack:
         client = StoreClient(settings, timeout_seconds=settings.submit_deadline_seconds)
         stack.push_async_callback(client.close)
         client.start()
-        store = JobReader(client)
-        models = ModelRegistry(client)
-        upload_budget = UploadBudget(
-            settings.uploads_budget_bytes, settings.api_processes, bulk_fraction=settings.uploads_bulk_fraction
-        )
-        submitter = Submitter(client, upload_budget, owner_pending_items_max=settings.owner_pending_items_max)
-        open_jobs = OpenJobParts(
-            client,
-            upload_budget,
-            OpenJobLimits(
-                owner_pending_items_max=settings.owner_pending_items_max,
-                job_items_max=settings.job_items_max,
-                room_wait_seconds_max=settings.room_wait_seconds_max,
-                hold_seconds=settings.hold_seconds,
-            ),
-        )
-        drain = DrainRate(retry_after_seconds=settings.retry_after_seconds)
-        completions = JobCompletions(store, settings.redis_url, client.database)
+        reader = JobReader(client)
+        model_registry = ModelRegistry(client)
+        drain_rate = DrainRate(retry_after_seconds=settings.retry_after_seconds)
+        completions = JobCompletions(reader, settings.redis_url, client.database)
         completions.start()
         stack.push_async_callback(completions.close)
         stack.enter_context(on_stop_signal(completions.release))
-        house = Housekeeping(client, store, models, cards, drain)
-        await house.round()
-        task = asyncio.create_task(house.keep())
+        housekeeping = Housekeeping(client, reader, model_registry, cards, drain_rate)
+        await housekeeping.run_once()
+        task = asyncio.create_task(housekeeping.run())
         stack.callback(task.cancel)
+        submissions, open_jobs = _upload_services(settings, client, reader, model_registry, completions)
         yield Services(
             settings=settings,
             client=client,
-            store=store,
-            models=models,
-            intake=Intake(settings, store, submitter, open_jobs, upload_budget, models),
+            reader=reader,
+            model_registry=model_registry,
+            submissions=submissions,
             open_jobs=open_jobs,
             completions=completions,
             followed_streams=FollowedStreams(
@@ -84,6 +78,38 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
                 streams_max=settings.held_streams_max,
                 seconds_max=settings.held_stream_seconds_max,
             ),
-            drain=drain,
-            presenter=JobPresenter(settings, models, drain, client.now_ms),
+            drain_rate=drain_rate,
+            presenter=JobPresenter(settings, model_registry, drain_rate, client.now_ms),
+            api_keys=ApiKeys(settings.api_keys),
         )
+
+
+def _upload_services(
+    settings: ApiSettings,
+    client: StoreClient,
+    reader: JobReader,
+    model_registry: ModelRegistry,
+    completions: JobCompletions,
+) -> tuple[SubmissionService, OpenJobService]:
+    """The two services that read uploads. They share the upload budget and the limit of streams."""
+    upload_budget = UploadBudget(
+        settings.uploads_budget_bytes, settings.api_processes, bulk_fraction=settings.uploads_bulk_fraction
+    )
+    submitter = Submitter(client, upload_budget, owner_pending_items_max=settings.owner_pending_items_max)
+    parts = OpenJobParts(
+        client,
+        upload_budget,
+        OpenJobLimits(
+            owner_pending_items_max=settings.owner_pending_items_max,
+            job_items_max=settings.job_items_max,
+            room_wait_seconds_max=settings.room_wait_seconds_max,
+            hold_seconds=settings.hold_seconds,
+        ),
+    )
+    streams = UploadStreams(streams_max=settings.upload_streams_max, seconds_max=settings.stream_seconds_max)
+    single_chunk = SingleChunkSubmitter(submitter, reader, item_bytes_max=settings.item_bytes_max)
+    stream = StreamSubmitter(settings, reader, submitter, parts, upload_budget, streams, single_chunk)
+    submissions = SubmissionService(
+        settings, reader, submitter, upload_budget, model_registry, completions, single_chunk, stream
+    )
+    return submissions, OpenJobService(settings, reader, submitter, parts, upload_budget, streams)

@@ -138,5 +138,15 @@ class Job:
 
     @property
     def unfinished(self) -> int:
-        """Items with no result: pending while the job lives, canceled once it was canceled."""
+        """Items without a result."""
         return self.total - self.succeeded - self.failed
+
+    @property
+    def pending(self) -> int:
+        """Items that may still get a result."""
+        return 0 if self.state is JobState.CANCELED else self.unfinished
+
+    @property
+    def canceled(self) -> int:
+        """Items that had no result when the job was canceled."""
+        return self.unfinished - self.pending

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from jobs.errors import InvalidRequest
-from jobs.ids import to_text
-from jobs.records import Job, JobState
+from jobs.ids import job_path, to_text
+from jobs.records import Job
 from jobs.settings import WebhookSettings
 from jobs.times import iso_time
 from jobs.urls import is_web_url
@@ -41,8 +41,7 @@ def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
 
 def event(job: Job) -> dict[str, Any]:
     """What the webhook of an ended job is sent: the same each time."""
-    path = f"/v1/jobs/{to_text(job.id)}"
-    canceled = job.state is JobState.CANCELED
+    path = job_path(job.id)
     return {
         "type": f"job.{job.state}",
         "timestamp": iso_time(job.ended_ms),
@@ -56,7 +55,7 @@ def event(job: Job) -> dict[str, Any]:
                 "total": job.total,
                 "succeeded": job.succeeded,
                 "failed": job.failed,
-                "canceled": job.unfinished if canceled else 0,
+                "canceled": job.canceled,
             },
             "links": {"self": path, "results": f"{path}/results"},
         },

@@ -1,1 +1,1 @@
-"""Below the routes: request ids, errors as problems, JSON responses, the OpenAPI document, uvicorn."""
+"""HTTP below the routes: parameters, request ids, problems, JSON responses, the OpenAPI document, uvicorn."""

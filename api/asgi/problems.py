@@ -4,19 +4,20 @@ import logging
 import uuid
 
 import orjson
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobs.errors import DarkroomError, InvalidRequest, QueueFull
+from api.services import Services
+from jobs.errors import DarkroomError, QueueFull
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+_METHODS = ("DELETE", "GET", "POST")
 
 
 class Problem(BaseModel):
@@ -40,51 +41,66 @@ class Problem(BaseModel):
     detail: str
 
 
-def install(app: FastAPI, retry_after_seconds: int) -> None:
-    """Turn every exception of a route into a problem."""
+class ProblemMiddleware:
+    """Answers an error of the application with a problem.
 
-    async def darkroom_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, DarkroomError)
-        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-        if isinstance(error, QueueFull):
-            headers["Retry-After"] = str(request.state.services.drain.retry_after(error))
-        elif error.status in (429, 503):
-            headers["Retry-After"] = str(retry_after_seconds)
-        return problem(error.status, error.code, error.title, error.detail, headers, **error.extensions)
+    If the response has started, the server refuses another start: it logs the error and closes the connection.
+    """
 
-    async def invalid_request(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        details = (f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors())
-        return await darkroom_error(_, InvalidRequest("; ".join(details)))
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    async def http_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        code = _CODES.get(error.status_code, "http_error")
-        headers = {"Allow": _allowed(request)} if error.status_code == 405 else dict(error.headers or {})
-        return problem(error.status_code, code, error.detail, error.detail, headers)
-
-    async def unknown(_: Request, error: Exception) -> Response:
-        number = uuid.uuid4().hex[:12]
-        log.error("error %s", number, exc_info=error)
-        return problem(500, "internal_error", "Something went wrong here", f"It is in the log as {number}.", {})
-
-    app.add_exception_handler(DarkroomError, darkroom_error)
-    app.add_exception_handler(RequestValidationError, invalid_request)
-    app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(Exception, unknown)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            await _response(scope, error)(scope, receive, send)
 
 
-def _allowed(request: Request) -> str:
-    """The methods of all routes with this path: Starlette names those of the first alone."""
-    routes = request.app.routes
-    found = {
+def _response(scope: Scope, error: Exception) -> Response:
+    if isinstance(error, DarkroomError):
+        return _problem(error.status, error.code, error.title, error.detail, _headers(scope, error), error.extensions)
+    if isinstance(error, HTTPException):  # of the router, or of the files behind /docs
+        headers = {"Allow": _allowed_methods(scope)} if error.status_code == 405 else dict(error.headers or {})
+        code = _HTTP_CODES.get(error.status_code, "http_error")
+        return _problem(error.status_code, code, error.detail, error.detail, headers)
+    error_id = uuid.uuid4().hex[:12]
+    log.error("unexpected error %s", error_id, exc_info=error)
+    return _problem(500, "internal_error", "Internal server error", f"The server has logged it as {error_id}.")
+
+
+def _headers(scope: Scope, error: DarkroomError) -> dict[str, str]:
+    if error.status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    services: Services = scope["state"]["services"]
+    if isinstance(error, QueueFull):
+        return {"Retry-After": str(services.drain_rate.retry_after(error))}
+    if error.status in (429, 503):
+        return {"Retry-After": str(services.settings.retry_after_seconds)}
+    return {}
+
+
+def _allowed_methods(scope: Scope) -> str:
+    """The methods of all routes of this path: Starlette's `Allow` has those of the first route only."""
+    routes = scope["app"].routes
+    found = [
         method
-        for method in ("GET", "POST", "DELETE")
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    }
-    return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join(sorted({*found, "HEAD"} if "GET" in found else found))
 
 
-def problem(status: int, code: str, title: str, detail: str, headers: dict[str, str], **extensions: str) -> Response:
-    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **extensions}
-    return Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, headers, MEDIA_TYPE)
+def _problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    extensions: dict[str, str] | None = None,
+) -> Response:
+    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    content = orjson.dumps(body | (extensions or {}), option=orjson.OPT_APPEND_NEWLINE)
+    return Response(content, status, headers, MEDIA_TYPE)

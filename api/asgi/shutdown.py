@@ -1,4 +1,4 @@
-"""Telling the process's own tasks that it is about to stop, before the server waits for open requests."""
+"""Runs a callback when the process is told to stop, before uvicorn waits for open requests."""
 
 import asyncio
 import signal
@@ -9,20 +9,20 @@ from types import FrameType
 
 @contextmanager
 def on_stop_signal(callback: Callable[[], None]) -> Iterator[None]:
-    """Call back on SIGTERM or SIGINT, then let the server's own handler act."""
+    """Call `callback` on SIGTERM or SIGINT, and then the handler that uvicorn has set."""
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def stop(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(callback)
-        handler = before[signal.Signals(number)]
+        handler = previous[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
 
-    for number in before:
+    for number in previous:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""HTTP on the wire: uvicorn's protocol, whose answers leave in one piece.
+"""uvicorn's HTTP protocol, changed to send each response in one write.
 
-uvicorn writes the head and the body of an answer one after the other, and uvloop sends each at once: two system calls,
-two packets and two wake-ups of the client (docs/decisions/0022-one-write-an-answer.md).
+uvicorn writes the head and the body of a response separately, and uvloop sends each at once: two system calls, two
+packets and two wake-ups of the client (docs/decisions/0022-one-write-an-answer.md).
 """
 
 import asyncio
@@ -9,23 +9,23 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_JOINED_BYTES_MAX = 64 << 10  # larger pieces are not copied for the sake of one call
+_COALESCED_BYTES_MAX = 64 << 10  # copying a larger piece costs more than a system call
 
 
 class SingleWriteProtocol(HttpToolsProtocol):
-    """What `uvicorn.run` is given as `http`."""
+    """The `http` argument of `uvicorn.run`."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         super().connection_made(cast("asyncio.Transport", _CoalescingTransport(transport, self.loop)))
 
 
 class _CoalescingTransport:
-    """A transport that holds a piece back for the next one, until the end of this turn of the loop at the latest."""
+    """Delays a write until the next one, or until the end of the event loop's current iteration, and joins the two."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held = b""
+        self._pending = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -34,14 +34,14 @@ class _CoalescingTransport:
         return self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        if self._held:
-            followed_streams, self._held = self._held, b""
-            if len(data) <= _JOINED_BYTES_MAX:
-                self._transport.write(followed_streams + data)
+        if self._pending:
+            pending, self._pending = self._pending, b""
+            if len(data) <= _COALESCED_BYTES_MAX:
+                self._transport.write(pending + data)
                 return
-            self._transport.write(followed_streams)
-        elif len(data) <= _JOINED_BYTES_MAX:
-            self._held = data
+            self._transport.write(pending)
+        elif len(data) <= _COALESCED_BYTES_MAX:
+            self._pending = data
             self._loop.call_soon(self._flush)
             return
         self._transport.write(data)
@@ -51,7 +51,7 @@ class _CoalescingTransport:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._held:
-            followed_streams, self._held = self._held, b""
-            if not self._transport.is_closing():  # the client may have gone since
-                self._transport.write(followed_streams)
+        if self._pending:
+            pending, self._pending = self._pending, b""
+            if not self._transport.is_closing():  # the client may have disconnected since
+                self._transport.write(pending)

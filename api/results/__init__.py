@@ -1,1 +1,1 @@
-"""A job's results: NDJSON and CSV, server-sent events, and waiting for the end of a job."""
+"""Delivers results: waiting for a job to end, streams of events, results as lines."""

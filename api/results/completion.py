@@ -1,8 +1,8 @@
-"""Answers that are held until a job ends: one subscription a process wakes them, not a poll for each client.
+"""Wakes responses that wait for a job to end, by one Redis subscription a process instead of a poll for each client.
 
-A waiter registers, then reads: a job that ends in between is seen by one or the other. The notice of a job of one image
-has its result with it. One that is lost with its connection is made up for by reading all waiters again, after each
-reconnect and every few seconds.
+A waiter subscribes before it reads the job: if the job ends in between, the read or the notice shows it. The notice of
+a job of one image contains the result. A notice that is lost with the connection is made up for: after each reconnect,
+and every few seconds, this process reads the state of every awaited job.
 """
 
 import asyncio
@@ -19,31 +19,36 @@ from redis.exceptions import RedisError
 from starlette.types import Receive
 
 from jobs.errors import StoreUnavailable
+from jobs.outage_log import OutageLog
+from jobs.records import Job
 from jobs.store.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
-from jobs.store.notices import unpack_notices
+from jobs.store.notices import apply_notice, unpack_notices
 
 log = logging.getLogger(__name__)
 
-REREAD_SECONDS = 2  # between two reads of all jobs that are waited for, in case a notice was lost
-_WATCH_AFTER_SECONDS = 0.5  # most jobs have ended by then, and nobody asks whether their client is still there
-_REREAD_AT_ONCE = 1000
+REREAD_SECONDS = 2  # between two reads of all awaited jobs, in case a notice was lost
+_WATCH_CLIENT_AFTER_SECONDS = 0.5  # most jobs have ended by then, and need no task that watches the client
+_JOBS_A_READ = 1000
 _RESUBSCRIBE_SECONDS = 0.2
 
 
 class JobCompletions:
-    def __init__(self, store: JobReader, redis_url: str, database: int) -> None:
-        self._store = store
+    """The waiters of this process, each a future in the set of its job."""
+
+    def __init__(self, reader: JobReader, redis_url: str, database: int) -> None:
+        self._reader = reader
         self._redis_url = redis_url
         self._channel = f"{ENDED_CHANNEL}.{database}"
-        self._waiting = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
-        self._to_come = set[bytes]()  # whose submit is under way: they are not gone, they are not there yet
+        self._futures = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
+        self._expected = set[bytes]()  # jobs whose submit is in progress: absent from the store, but not deleted
+        self._outage = OutageLog("completion notices: waiting for Redis")
         self._tasks = list[asyncio.Task[None]]()
         self.released = False
-        """Whether the process stops, and nobody is to wait any more."""
+        """Whether `release` was called."""
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._reread_now_and_then())]
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._reread_regularly())]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -51,43 +56,65 @@ class JobCompletions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def release(self) -> None:
-        """From now on nobody waits: the process stops, and held answers go out as things stand."""
+        """Wake all waiters, now and in the future: the process stops, and responses show their jobs as they are."""
         self.released = True
-        for job_id in list(self._waiting):
+        for job_id in list(self._futures):
             self._wake(job_id)
+
+    @property
+    def waiting(self) -> int:
+        """How many waiters there are."""
+        return sum(len(futures) for futures in self._futures.values())
 
     @contextmanager
     def subscribe(self, job_id: bytes, *, expected: bool = False) -> Iterator[asyncio.Future[bytes]]:
-        """A future that is done once the job has ended or is gone. Look at the job only after this was entered.
+        """A future that is done once the job has ended or was deleted. Read the job only inside this context.
 
-        Its result is what `apply_notice` takes. One that is `expected` is not gone before it `accepted`.
+        The future's result is a payload for `apply_notice`. With `expected`, the job does not exist yet: until
+        `accepted` is called, its absence from the store does not count as deleted.
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id].add(future)
+        self._futures[job_id].add(future)
         if expected:
-            self._to_come.add(job_id)
+            self._expected.add(job_id)
         if self.released:
             _finish(future)
         try:
             yield future
         finally:
-            futures = self._waiting[job_id]
+            futures = self._futures[job_id]
             futures.discard(future)
             if not futures:
-                del self._waiting[job_id]
-                self._to_come.discard(job_id)
+                del self._futures[job_id]
+                self._expected.discard(job_id)
 
     def accepted(self, job_id: bytes) -> None:
-        """The job is in the store."""
-        self._to_come.discard(job_id)
+        """An expected job is in the store now."""
+        self._expected.discard(job_id)
 
-    def _wake(self, job_id: bytes, told: bytes = b"") -> None:
-        for future in self._waiting.get(job_id, ()):
-            _finish(future, told)
+    async def wait_until_ended(self, job: Job, seconds: float, receive: Receive) -> Job:
+        """The job once it has ended, `seconds` have passed or the client disconnects. Raises as `JobReader.get`."""
+        with self.subscribe(job.id) as ended:
+            job = await self._reader.get(job.id, job.owner)
+            if job.state.ended:
+                return job
+            payload = await wait_for(ended, seconds, receive)
+            return job if apply_notice(job, payload) else await self._reader.get(job.id, job.owner)
+
+    async def reread(self) -> None:
+        """Read the state of every awaited job, and wake the waiters of those that have ended or were deleted."""
+        job_ids = list(self._futures.keys() - self._expected)
+        for start in range(0, len(job_ids), _JOBS_A_READ):
+            for job_id in await self._reader.ended(job_ids[start : start + _JOBS_A_READ]):
+                self._wake(job_id)
+
+    def _wake(self, job_id: bytes, payload: bytes = b"") -> None:
+        for future in self._futures.get(job_id, ()):
+            _finish(future, payload)
 
     async def _listen(self) -> None:
-        retry = Retry(NoBackoff(), 0)  # redis-py would subscribe again by itself, and nobody would be read again
-        subscribed = True
+        # Without retries: redis-py would resubscribe by itself, and `reread` would not run after a reconnect.
+        retry = Retry(NoBackoff(), 0)
         while True:
             try:
                 async with (
@@ -95,66 +122,61 @@ class JobCompletions:
                     redis.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
                     await pubsub.subscribe(self._channel)
-                    await self._reread()
-                    subscribed = True
+                    await self.reread()
+                    self._outage.recovered()
                     async for message in pubsub.listen():
-                        self._take(message["data"])
+                        self._read_notices(message["data"])
             except (RedisError, OSError, StoreUnavailable) as error:
-                if subscribed:
-                    log.warning("the subscription is lost and starts again: %s", error)
-                subscribed = False
+                self._outage.failed(error)
                 await asyncio.sleep(_RESUBSCRIBE_SECONDS)
 
-    def _take(self, notices: bytes) -> None:
+    def _read_notices(self, notices: bytes) -> None:
         try:
-            for job_id, told in unpack_notices(notices):
-                self._wake(job_id, told)
-        except struct.error as error:  # those who wait are read in a while
-            log.warning("a notice cannot be understood: %s", error)
+            for job_id, payload in unpack_notices(notices):
+                self._wake(job_id, payload)
+        except struct.error as error:  # the next `reread` wakes the waiters
+            log.warning("cannot parse a completion notice: %s", error)
 
-    async def _reread_now_and_then(self) -> None:
+    async def _reread_regularly(self) -> None:
         while True:
             await asyncio.sleep(REREAD_SECONDS)
             try:
-                await self._reread()
+                await self.reread()
             except StoreUnavailable:
                 pass
-            except Exception:  # whatever it is, the next round must come
-                log.exception("cannot read those who wait")
-
-    async def _reread(self) -> None:
-        waiting = list(self._waiting.keys() - self._to_come)
-        for start in range(0, len(waiting), _REREAD_AT_ONCE):
-            for job_id in await self._store.ended(waiting[start : start + _REREAD_AT_ONCE]):
-                self._wake(job_id)
+            except Exception:  # the loop must survive any error
+                log.exception("cannot read the state of the awaited jobs")
 
 
 async def wait_for(future: asyncio.Future[bytes], seconds: float, receive: Receive) -> bytes:
-    """Wait for the future, so many seconds, or until the client goes away. Returns its result, or b""."""
+    """Wait for a future of `subscribe`, at most `seconds` and only while the client is connected.
+
+    Returns the future's result, or b"" if the wait ended without one.
+    """
     loop = asyncio.get_running_loop()
-    gone: asyncio.Task[None] | None = None
+    disconnected: asyncio.Task[None] | None = None
 
-    def watch() -> None:
-        nonlocal gone
-        gone = loop.create_task(_disconnect(receive))
-        gone.add_done_callback(lambda _: _finish(future))
+    def watch_client() -> None:
+        nonlocal disconnected
+        disconnected = loop.create_task(wait_for_disconnect(receive))
+        disconnected.add_done_callback(lambda _: _finish(future))
 
-    over = loop.call_later(seconds, _finish, future)
-    watching = loop.call_later(_WATCH_AFTER_SECONDS, watch)
+    timeout = loop.call_later(seconds, _finish, future)
+    watch = loop.call_later(_WATCH_CLIENT_AFTER_SECONDS, watch_client)
     try:
         return await future
     finally:
-        over.cancel()
-        watching.cancel()
-        if gone is not None:
-            gone.cancel()
+        timeout.cancel()
+        watch.cancel()
+        if disconnected is not None:
+            disconnected.cancel()
 
 
-async def _disconnect(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _finish(future: asyncio.Future[bytes], told: bytes = b"") -> None:
+def _finish(future: asyncio.Future[bytes], payload: bytes = b"") -> None:
     if not future.done():
-        future.set_result(told)
+        future.set_result(payload)

@@ -6,48 +6,58 @@ from typing import Any
 
 import orjson
 
-from api.services import Services
+from api.presenters import JobPresenter
+from api.results.stream_limit import FollowedStreams
 from jobs.errors import JobExpired, JobNotFound
 from jobs.records import Job
+from jobs.store.job_reader import JobReader
 
 END_ID = "end"
 HEARTBEAT_SECONDS = 15  # the longest silence of a stream, so that proxies do not close it
-_RETRY_MS = 2000  # when an EventSource that was cut off comes back
+_RETRY_MS = 2000  # after which an EventSource reconnects
 
 
-async def events(calls: Services, job: Job, seen: str) -> AsyncGenerator[bytes]:
-    """`counts` where they differ from those of the event `seen`, heartbeats between, and `end` with the ended job.
+async def follow_events(
+    job: Job,
+    last_event_id: str,
+    *,
+    reader: JobReader,
+    presenter: JobPresenter,
+    streams: FollowedStreams,
+) -> AsyncGenerator[bytes]:
+    """A `counts` event for each change since `last_event_id`, heartbeats in between, and `end` with the ended job.
 
     Raises:
         TooManyStreams: before the first event.
     """
-    with calls.followed_streams.holding(job.id) as followed_streams:
+    now = asyncio.get_running_loop().time
+    with streams.open(job.id) as stream:
         yield f"retry: {_RETRY_MS}\n\n".encode()
-        quiet_since = asyncio.get_running_loop().time()
+        last_sent = now()
         while True:
-            view = await calls.presenter.job(job)
-            number = _id(job)
-            if number != seen:
-                yield _event("counts", number, {name: view[name] for name in ("status", "counts", "eta_seconds")})
-                seen, quiet_since = number, asyncio.get_running_loop().time()
+            view = await presenter.job(job)
+            event_id = _counts_id(job)
+            if event_id != last_event_id:
+                yield _event("counts", event_id, {name: view[name] for name in ("status", "counts", "eta_seconds")})
+                last_event_id, last_sent = event_id, now()
             if job.state.ended:
                 yield _event("end", END_ID, view)
                 return
-            if not await followed_streams.pause():
+            if not await stream.wait_for_change():
                 return
-            if asyncio.get_running_loop().time() - quiet_since >= HEARTBEAT_SECONDS:
+            if now() - last_sent >= HEARTBEAT_SECONDS:
                 yield b": still running\n\n"
-                quiet_since = asyncio.get_running_loop().time()
+                last_sent = now()
             try:
-                job = await calls.store.get(job.id, job.owner)
+                job = await reader.get(job.id, job.owner)
             except (JobExpired, JobNotFound):  # it was deleted
                 return
 
 
-def _id(job: Job) -> str:
-    """The same counts have the same id."""
+def _counts_id(job: Job) -> str:
+    """The same for the same counts, so that a client that reconnects gets no event that it has seen."""
     return f"{job.total}-{job.succeeded}-{job.failed}-{job.state}"
 
 
-def _event(kind: str, number: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\nid: {number}\ndata: {orjson.dumps(data).decode()}\n\n".encode()
+def _event(kind: str, event_id: str, data: dict[str, Any]) -> bytes:
+    return f"event: {kind}\nid: {event_id}\ndata: {orjson.dumps(data).decode()}\n\n".encode()

@@ -1,12 +1,12 @@
-"""All results of a job as lines, straight from what the store keeps of each chunk.
+"""All results of a job as lines, converted chunk by chunk from the packed form in the store.
 
-Going through `JobPresenter.item`, with an await and dicts for each item, takes several times as long.
+`JobPresenter.item`, with an await and dicts for each item, would take several times as long.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from api.results.line_formats import Flat, LineFormat, Names
+from api.results.line_formats import LineFormat, Names, RankedClasses
 from jobs.codec import unpack_flat
 from jobs.records import Failure, ItemState, Job, JobState
 from jobs.store.job_hash import StoredChunks, decode_names
@@ -17,73 +17,72 @@ _CHUNKS_A_READ = 16  # about 1,000 items, and 300 kB of lines
 
 
 class ResultLines:
-    """The items of one job in order, chunk by chunk.
+    """The items of one job in order, as lines of one format; with `status`, only the items in this state."""
 
-    With `wait`, those that are pending are waited for: it is called while the next chunk is not done, and returns
-    whether to look again.
-    """
-
-    def __init__(self, store: JobReader, models: ModelRegistry, form: LineFormat, status: ItemState | None) -> None:
-        self._store = store
-        self._models = models
-        self._form = form
+    def __init__(
+        self, reader: JobReader, model_registry: ModelRegistry, line_format: LineFormat, status: ItemState | None
+    ) -> None:
+        self._reader = reader
+        self._model_registry = model_registry
+        self._format = line_format
         self._status = status
-        self._classes = dict[str, Any]()
+        self._class_names = dict[str, Any]()
 
-    async def of(self, job: Job, wait: Callable[[], Awaitable[bool]] | None = None) -> AsyncGenerator[bytes]:
-        """Some chunks' lines at a time. Ends early where the job is deleted meanwhile."""
-        if self._form.head:
-            yield self._form.head
-        number = first = 0
-        while (rows := await self._store.rows(job.id, number, _CHUNKS_A_READ)) is not None:
-            lines, done, items = await self._read(rows, first, to_the_first_pending=wait is not None)
-            number, first = number + done, first + items
+    async def of(self, job: Job, wait_for_change: Callable[[], Awaitable[bool]] | None = None) -> AsyncGenerator[bytes]:
+        """The lines of several chunks at a time. Ends early if the job is deleted meanwhile.
+
+        Without `wait_for_change`, the items as they are now. With it, each item once it has ended: it is called while
+        the next chunk is pending, and returns whether to read again.
+        """
+        if self._format.head:
+            yield self._format.head
+        chunk = item = 0
+        while (stored := await self._reader.rows(job.id, chunk, _CHUNKS_A_READ)) is not None:
+            lines, chunks, items = await self._lines(stored, item, stop_at_pending=wait_for_change is not None)
+            chunk, item = chunk + chunks, item + items
             if lines:
                 yield lines
-            if done == len(rows.chunks):
-                if rows.more:
+            if chunks == len(stored.chunks):
+                if stored.more:
                     continue
-                if rows.state is not JobState.OPEN or wait is None:
+                if stored.state is not JobState.OPEN or wait_for_change is None:
                     return
-            assert wait is not None
-            if not await wait():
+            assert wait_for_change is not None
+            if not await wait_for_change():
                 return
 
-    async def _read(self, rows: StoredChunks, first: int, *, to_the_first_pending: bool) -> tuple[bytes, int, int]:
-        """The lines of these chunks, how many chunks that was, and how many items."""
-        lines, items, done = list[bytes](), 0, 0
-        for packed, packed_names in rows.chunks:
-            if packed is None and to_the_first_pending and not rows.state.ended:
+    async def _lines(self, stored: StoredChunks, first: int, *, stop_at_pending: bool) -> tuple[bytes, int, int]:
+        """The lines of these chunks, the number of chunks in them, and the number of items."""
+        lines, items, chunks = list[bytes](), 0, 0
+        for packed, packed_names in stored.chunks:
+            if packed is None and stop_at_pending and not stored.state.ended:
                 break
             names = decode_names(packed_names)
-            lines.append(await self._chunk(rows, first + items, names, packed))
+            lines.append(await self._chunk(stored, first + items, names, packed))
             items += len(names)
-            done += 1
-        return b"".join(lines), done, items
+            chunks += 1
+        return b"".join(lines), chunks, items
 
-    async def _chunk(self, rows: StoredChunks, first: int, names: Names, packed: bytes | None) -> bytes:
+    async def _chunk(self, stored: StoredChunks, first: int, names: Names, packed: bytes | None) -> bytes:
         if packed is None:
-            failure = None if rows.failure_code is None else Failure(rows.failure_code)
-            state = _state_without_result(rows.state, failure)
-            wanted = state is not ItemState.PENDING if self._status is None else state is self._status
-            return self._form.alike(first, names, state, failure) if wanted else b""
+            failure = None if stored.failure_code is None else Failure(stored.failure_code)
+            state = _state_without_result(stored.state, failure)
+            # Without a filter, pending items have no line: a line is final.
+            selected = state is not ItemState.PENDING if self._status is None else state is self._status
+            return self._format.same_state(first, names, state, failure) if selected else b""
         ref, items = unpack_flat(packed)
-        if ref not in self._classes:
-            if not _any(items):
-                return self._form.classified(first, names, self._wanted(items), ref, [])
-            self._classes[ref] = self._form.classes((await self._models.card(ref)).classes)
-        return self._form.classified(first, names, self._wanted(items), ref, self._classes[ref])
+        if ref not in self._class_names:
+            if all(isinstance(item, Failure) for item in items):  # the store may not know the model
+                return self._format.results(first, names, self._select(items), ref, [])
+            self._class_names[ref] = self._format.encode_class_names((await self._model_registry.card(ref)).classes)
+        return self._format.results(first, names, self._select(items), ref, self._class_names[ref])
 
-    def _wanted(self, items: Sequence[Flat | Failure]) -> Sequence[Flat | Failure | None]:
+    def _select(self, items: Sequence[RankedClasses | Failure]) -> Sequence[RankedClasses | Failure | None]:
+        """Each item in the requested state, None in place of the others."""
         if self._status is None:
             return items
-        kinds = {ItemState.FAILED: True, ItemState.SUCCEEDED: False}
-        wanted = kinds.get(self._status)
-        return [item if isinstance(item, Failure) is wanted else None for item in items]
-
-
-def _any(items: Sequence[Flat | Failure]) -> bool:
-    return any(not isinstance(item, Failure) for item in items)
+        failed = {ItemState.FAILED: True, ItemState.SUCCEEDED: False}.get(self._status)
+        return [item if isinstance(item, Failure) is failed else None for item in items]
 
 
 def _state_without_result(state: JobState, failure: Failure | None) -> ItemState:

@@ -1,7 +1,4 @@
-"""All results of a job as lines, NDJSON or CSV, straight from what the store keeps of each chunk.
-
-Going through `JobPresenter.item`, with an await and dicts for each item, takes several times as long.
-"""
+"""Results as lines of NDJSON or CSV. Used by `ResultLines`, a chunk at a time."""
 
 import csv
 from collections.abc import Sequence
@@ -16,61 +13,62 @@ from jobs.item_codes import ITEM_DETAIL
 from jobs.records import UNFAMILIAR, Failure, ItemState
 
 CSV_COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail", "warnings")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins like this
 
 Names = Sequence[str | None]
-Flat = tuple[Any, ...]
-"""Class, confidence, class, confidence …, best first."""
+RankedClasses = tuple[Any, ...]
+"""Class index, confidence, class index, confidence …, best first."""
 
 
 class LineFormat(Protocol):
-    """One way to write items. Each method writes one chunk, whose first item has the index `first`."""
+    """One way to write items. Each call writes one chunk, whose first item has the index `first`."""
 
     head: bytes
+    """The bytes before the first line."""
 
-    def classified(
-        self, first: int, names: Names, items: Sequence[Flat | Failure | None], ref: str, classes: Any
+    def results(
+        self, first: int, names: Names, items: Sequence[RankedClasses | Failure | None], ref: str, class_names: Any
     ) -> bytes:
-        """Items that have results; None stands for one that is not wanted. `classes` is what `classes` made."""
+        """Items with results. None stands for an item that is filtered out; `ref` is the model's name@version."""
 
-    def alike(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
-        """Items that all have the same state, and no result."""
+    def same_state(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
+        """Items without results, which all have the same state."""
 
-    def classes(self, names: Sequence[str]) -> Any:
-        """The names of a model's classes, made ready once."""
+    def encode_class_names(self, names: Sequence[str]) -> Any:
+        """A model's class names, encoded once for `results`."""
 
 
 class Ndjson:
     head = b""
 
-    def classified(
-        self, first: int, names: Names, items: Sequence[Flat | Failure | None], ref: str, classes: Any
+    def results(
+        self, first: int, names: Names, items: Sequence[RankedClasses | Failure | None], ref: str, class_names: Any
     ) -> bytes:
         lines = list[str]()
         for index, (name, item) in enumerate(zip(names, items, strict=True), first):
             if item is None:
                 continue
-            label = "null" if name is None else orjson.dumps(name).decode()
+            json_name = "null" if name is None else orjson.dumps(name).decode()
             if isinstance(item, Failure):
-                lines.append(_failed(index, label, item))
+                lines.append(_failed(index, json_name, item))
             else:
-                flat = list(item)
-                flat[::2] = [classes[at] for at in item[::2]]
+                values = list(item)
+                values[::2] = [class_names[class_index] for class_index in item[::2]]
                 template = _template(len(item) // 2, ref, unfamiliar=isinstance(item, UnfamiliarFlat))
-                lines.append(template % (index, label, flat[0], flat[1], *flat))
+                lines.append(template % (index, json_name, values[0], values[1], *values))
         return "".join(lines).encode()
 
-    def alike(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
+    def same_state(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
         lines = list[str]()
         for index, name in enumerate(names, first):
-            label = orjson.dumps(name).decode()
+            json_name = orjson.dumps(name).decode()
             if failure is not None:
-                lines.append(_failed(index, label, failure))
+                lines.append(_failed(index, json_name, failure))
             else:
-                lines.append(f'{{"index":{index},"name":{label},"status":"{state}"}}\n')
+                lines.append(f'{{"index":{index},"name":{json_name},"status":"{state}"}}\n')
         return "".join(lines).encode()
 
-    def classes(self, names: Sequence[str]) -> Any:
+    def encode_class_names(self, names: Sequence[str]) -> Any:
         return [orjson.dumps(name).decode() for name in names]
 
 
@@ -85,20 +83,20 @@ def _template(top_k: int, ref: str, *, unfamiliar: bool) -> str:
     )
 
 
-def _failed(index: int, label: str, failure: Failure) -> str:
-    return f'{{"index":{index},"name":{label},"status":"failed","error":{_problem(failure)}}}\n'
+def _failed(index: int, json_name: str, failure: Failure) -> str:
+    return f'{{"index":{index},"name":{json_name},"status":"failed","error":{_error(failure)}}}\n'
 
 
 @cache
-def _problem(failure: Failure) -> str:
+def _error(failure: Failure) -> str:
     return orjson.dumps({"code": failure.code, "detail": failure.detail}).decode()
 
 
 class Csv:
     head = (",".join(CSV_COLUMNS) + "\r\n").encode()
 
-    def classified(
-        self, first: int, names: Names, items: Sequence[Flat | Failure | None], ref: str, classes: Any
+    def results(
+        self, first: int, names: Names, items: Sequence[RankedClasses | Failure | None], ref: str, class_names: Any
     ) -> bytes:
         rows = list[tuple[object, ...]]()
         for index, (name, item) in enumerate(zip(names, items, strict=True), first):
@@ -107,18 +105,20 @@ class Csv:
             elif item is not None:
                 confidence = "%.6f" % item[1]  # noqa: UP031 - twice as fast
                 warnings = UNFAMILIAR if isinstance(item, UnfamiliarFlat) else ""
-                rows.append((index, _cell(name), "succeeded", classes[item[0]], confidence, ref, "", "", warnings))
-        return _table(rows)
+                rows.append((index, _cell(name), "succeeded", class_names[item[0]], confidence, ref, "", "", warnings))
+        return _csv_rows(rows)
 
-    def alike(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
+    def same_state(self, first: int, names: Names, state: ItemState, failure: Failure | None) -> bytes:
         code, detail = (failure.code, failure.detail) if failure is not None else ("", "")
-        return _table((at, _cell(name), state, "", "", "", code, detail, "") for at, name in enumerate(names, first))
+        return _csv_rows(
+            (index, _cell(name), state, "", "", "", code, detail, "") for index, name in enumerate(names, first)
+        )
 
-    def classes(self, names: Sequence[str]) -> Any:
+    def encode_class_names(self, names: Sequence[str]) -> Any:
         return list(names)
 
 
-def _table(rows: Any) -> bytes:
+def _csv_rows(rows: Any) -> bytes:
     text = StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()

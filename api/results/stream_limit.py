@@ -1,4 +1,4 @@
-"""Answers that go on while a job runs: how many, for how long, and what ends them."""
+"""Bounds responses that follow a running job: how many, for how long, and how often each reads the job."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from api.errors import TooManyStreams
 from api.results.completion import JobCompletions
 
-PROGRESS_POLL_SECONDS = 0.25  # between two reads of a job that is followed
+PROGRESS_POLL_SECONDS = 0.25  # between two reads of a followed job
 
 
 class FollowedStreams:
@@ -17,32 +17,33 @@ class FollowedStreams:
         self._completions = completions
         self._streams_max = streams_max
         self._seconds_max = seconds_max
-        self._streams = 0
+        self._count = 0
 
     @contextmanager
-    def holding(self, job_id: bytes) -> Iterator["HeldStream"]:
-        """Raises TooManyStreams where there are too many."""
-        if self._streams >= self._streams_max:
+    def open(self, job_id: bytes) -> Iterator["FollowedStream"]:
+        """Raises TooManyStreams if too many are open."""
+        if self._count >= self._streams_max:
             raise TooManyStreams
-        self._streams += 1
+        self._count += 1
         try:
             with self._completions.subscribe(job_id) as ended:
-                yield HeldStream(self._completions, ended, self._seconds_max)
+                yield FollowedStream(self._completions, ended, self._seconds_max)
         finally:
-            self._streams -= 1
+            self._count -= 1
 
 
-class HeldStream:
+class FollowedStream:
     def __init__(self, completions: JobCompletions, ended: asyncio.Future[bytes], seconds_max: float) -> None:
         self._completions = completions
         self._ended = ended
-        self._until = asyncio.get_running_loop().time() + seconds_max
+        self._deadline = asyncio.get_running_loop().time() + seconds_max
 
-    async def pause(self) -> bool:
-        """Wait for the job's end, but not longer than a look takes to be worth it. Returns whether to look again."""
-        if self._completions.released or asyncio.get_running_loop().time() >= self._until:
+    async def wait_for_change(self) -> bool:
+        """Wait until the job ends or `PROGRESS_POLL_SECONDS` pass. Returns whether to read the job again."""
+        if self._completions.released or asyncio.get_running_loop().time() >= self._deadline:
             return False
         await asyncio.wait([self._ended], timeout=PROGRESS_POLL_SECONDS if not self._ended.done() else 0)
         if self._ended.done() and not self._completions.released:
-            await asyncio.sleep(PROGRESS_POLL_SECONDS / 10)  # an end that is not to be read yet is no reason to spin
+            # The job has ended, but a read may not show it yet: do not busy-loop until it does.
+            await asyncio.sleep(PROGRESS_POLL_SECONDS / 10)
         return not self._completions.released

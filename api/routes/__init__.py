@@ -1,1 +1,1 @@
-"""The routes: each parses, calls one function, and maps the answer."""
+"""The routes: each reads its parameters, calls a service and presents the result."""

@@ -4,10 +4,11 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api import schemas
+from api.asgi.endpoint import EndpointRoute
 from api.asgi.responses import json_response
-from api.auth import Calls
+from api.routes.parameters import AppServices
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=EndpointRoute)
 
 
 @router.get("/livez", summary="The process is alive", response_model=schemas.Health)
@@ -15,8 +16,10 @@ async def livez() -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/readyz", summary="Jobs can be taken", response_model=schemas.Health, responses=schemas.responses(503))
-async def readyz(calls: Calls) -> Response:
-    """Redis takes writes. Queueing works without a worker; `/v1/models` says who serves."""
-    await calls.client.check_writes()
+@router.get(
+    "/readyz", summary="The service accepts jobs", response_model=schemas.Health, responses=schemas.responses(503)
+)
+async def readyz(services: AppServices) -> Response:
+    """Redis accepts writes. Jobs can be queued without a worker; `/v1/models` shows which workers serve a model."""
+    await services.check_writes()
     return json_response({"status": "ok"})

@@ -1,7 +1,6 @@
-"""`/v1/jobs`: submit, read, list, results, cancel, delete."""
+"""`/v1/jobs`: submit, read, list, add parts, seal, cancel, retry, delete."""
 
 import re
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -9,20 +8,19 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import schemas
-from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
+from api.asgi.endpoint import EndpointRoute, StrictQuery
 from api.asgi.responses import json_response
-from api.auth import Calls, Owner
-from api.results.completion import wait_for
+from api.routes.parameters import AppServices, JobId, Limit, Owner
 from api.services import Services
-from api.submissions.submit import Accepted, Order, key_digest
-from jobs.errors import InvalidRequest, StoreUnavailable
-from jobs.ids import to_text
-from jobs.records import TOP_K_MAX, Job, JobState, Lane
+from api.submissions.digests import key_digest
+from api.submissions.result import SubmitResult
+from jobs.errors import InvalidRequest
+from jobs.ids import job_path
+from jobs.records import TOP_K_MAX, JobState, Lane
 from jobs.settings import ModelRef
-from jobs.store.notices import apply_notice
 from jobs.webhooks import check_webhook
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
 POLL_AFTER_SECONDS = 1
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -31,21 +29,26 @@ _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re
 
 class SubmitQuery(StrictQuery):
     model: ModelRef | None = Field(
-        None, description="Which model: a name, or name@version for one version of it; none: the default one."
+        None, description="A model's name, or name@version for one version of it. Default: the default model."
     )
-    top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes an image.")
+    top_k: int = Field(5, ge=1, le=TOP_K_MAX, description="How many classes to return for an image.")
     lane: Lane | None = Field(
-        None, description="`bulk` yields to `interactive`. None: interactive for up to 64 images, bulk for more."
+        None, description="`bulk` yields to `interactive`. Default: interactive for up to 64 images, bulk for more."
     )
-    webhook_url: str | None = Field(None, max_length=2048, description="Called once the job has ended.")
-    open: bool = Field(False, description="Without a body: a job that takes parts until it is sealed.")
+    webhook_url: str | None = Field(None, max_length=2048, description="A URL that is called when the job has ended.")
+    open: bool = Field(
+        False,
+        description="Create a job without images, which accepts parts until it is sealed. The request has no body.",
+    )
 
 
 class JobsQuery(StrictQuery):
-    status: JobState | None = Field(None, description="Only jobs in this state; pages may be short.")
-    idempotency_key: str | None = Field(None, description="Only the job that this Idempotency-Key has made.")
+    status: JobState | None = Field(
+        None, description="Only jobs in this state. A page may have fewer than `limit` jobs."
+    )
+    idempotency_key: str | None = Field(None, description="Only the job that was created with this Idempotency-Key.")
     limit: Limit = 100
-    cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the page before.")
+    cursor: int | None = Field(None, ge=0, le=2**53, description="`next_cursor` of the previous page.")
 
 
 class JobQuery(StrictQuery):
@@ -53,7 +56,7 @@ class JobQuery(StrictQuery):
         0,
         ge=0,
         allow_inf_nan=False,
-        description="Hold the answer until the job ends, or so many seconds; at most `WAIT_SECONDS_MAX` (30).",
+        description="Seconds to wait for the end of the job before answering; at most `WAIT_SECONDS_MAX` (30).",
     )
 
 
@@ -67,30 +70,48 @@ class JobQuery(StrictQuery):
     ),
     openapi_extra=schemas.UPLOAD,
 )
-async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[SubmitQuery, Query()]) -> Response:
-    """One image as the body, or many: multipart, tar, zip, or URLs as JSON. They are read as they arrive.
+async def submit(
+    request: Request, owner: Owner, services: AppServices, query: Annotated[SubmitQuery, Query()]
+) -> Response:
+    """The body is one image, or many as multipart, tar, zip, or JSON with URLs. It is read as it arrives.
 
-    `Prefer: wait=N` waits for the end, 30 s at most. With an `Idempotency-Key`, a repeat gives the first answer.
+    `Prefer: wait=N` waits for the end of the job, 30 s at most. A repeat with the same `Idempotency-Key` returns the
+    first job.
     """
     if query.webhook_url:
-        check_webhook(query.webhook_url, owner, calls.settings)
-    order = Order(owner, query.model, query.lane, query.top_k, query.webhook_url or "", key=_idempotency_key(request))
-    job_id = await calls.intake.new_id(owner)
+        check_webhook(query.webhook_url, owner, services.settings)
+    submission = await services.submissions.prepare(
+        owner,
+        query.model,
+        top_k=query.top_k,
+        webhook_url=query.webhook_url or "",
+        key=_idempotency_key(request),
+    )
     if query.open:
-        return await _accepted(calls, await calls.intake.open(order, job_id))
-    wait = _preferred_wait_seconds(request, calls.settings.wait_seconds_max)
+        return await _accepted(services, await services.open_jobs.open(submission, query.lane))
+    wait = _preferred_wait_seconds(request, services.settings.wait_seconds_max)
     if wait is None:
-        return await _accepted(calls, await calls.intake.submit(request, order, job_id))
-    with calls.completions.subscribe(job_id, expected=True) as ended:
-        accepted = await calls.intake.submit(request, order, job_id)
-        calls.completions.accepted(job_id)
-        told = b"" if accepted.replayed else await wait_for(ended, wait, request.receive)
-    job = accepted.job
-    if not apply_notice(job, told):
-        read = _until_ended(request, calls, job, wait) if accepted.replayed else calls.store.get(job.id, owner)
-        with suppress(StoreUnavailable):  # the job stands all the same
-            job = await read
-    return await _accepted(calls, Accepted(job, accepted.replayed), {"Preference-Applied": f"wait={wait:g}"})
+        return await _accepted(services, await services.submissions.submit(request, submission, lane=query.lane))
+    result = await services.submissions.submit_and_wait(request, submission, wait, lane=query.lane)
+    return await _accepted(services, result, {"Preference-Applied": f"wait={wait:g}"})
+
+
+@router.get(
+    "/{job_id}",
+    summary="The current state of a job",
+    response_model=schemas.JobResource,
+    responses=schemas.responses(401, 404, 410, 422, 503),
+)
+async def get_job(
+    request: Request, owner: Owner, job_id: JobId, services: AppServices, query: Annotated[JobQuery, Query()]
+) -> Response:
+    wait = query.wait
+    if wait > services.settings.wait_seconds_max:
+        raise InvalidRequest(f"wait: at most {services.settings.wait_seconds_max:g} seconds")
+    job = await services.reader.get(job_id, owner)
+    if wait and not job.state.ended:
+        job = await services.completions.wait_until_ended(job, wait, request.receive)
+    return json_response(await services.presenter.job(job))
 
 
 @router.get(
@@ -99,32 +120,14 @@ async def submit(request: Request, owner: Owner, calls: Calls, query: Annotated[
     response_model=schemas.JobPage,
     responses=schemas.responses(401, 422, 503),
 )
-async def list_jobs(owner: Owner, calls: Calls, query: Annotated[JobsQuery, Query()]) -> Response:
+async def list_jobs(owner: Owner, services: AppServices, query: Annotated[JobsQuery, Query()]) -> Response:
     if query.idempotency_key is not None:
-        job = await calls.store.by_idempotency_key(owner, key_digest(query.idempotency_key))
+        job = await services.reader.by_idempotency_key(owner, key_digest(query.idempotency_key))
         found = [job] if job is not None and query.status in (None, job.state) else []
-        return json_response({"jobs": [await calls.presenter.job(job) for job in found], "next_cursor": None})
-    jobs, next_cursor = await calls.store.list(owner, before=query.cursor, limit=query.limit, state=query.status)
-    views = [await calls.presenter.job(job) for job in jobs]
+        return json_response({"jobs": [await services.presenter.job(job) for job in found], "next_cursor": None})
+    jobs, next_cursor = await services.reader.list(owner, before=query.cursor, limit=query.limit, state=query.status)
+    views = [await services.presenter.job(job) for job in jobs]
     return json_response({"jobs": views, "next_cursor": None if next_cursor is None else str(next_cursor)})
-
-
-@router.get(
-    "/{job_id}",
-    summary="A job as it stands",
-    response_model=schemas.JobResource,
-    responses=schemas.responses(401, 404, 410, 422, 503),
-)
-async def get_job(
-    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[JobQuery, Query()]
-) -> Response:
-    wait = query.wait
-    if wait > calls.settings.wait_seconds_max:
-        raise InvalidRequest(f"wait: at most {calls.settings.wait_seconds_max:g} seconds")
-    job = await calls.store.get(job_id, owner)
-    if wait and not job.state.ended:
-        job = await _until_ended(request, calls, job, wait)
-    return json_response(await calls.presenter.job(job))
 
 
 @router.post(
@@ -137,86 +140,76 @@ async def get_job(
     ),
     openapi_extra=schemas.PART,
 )
-async def add_items(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    """The body is one of those of a submit.
+async def add_items(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    """The body has one of the formats of a submit.
 
-    With an `Idempotency-Key`, a part that broke off is sent again from its beginning, and nothing is taken twice.
+    A part that was interrupted can be sent again from its beginning with the same `Idempotency-Key`: no image is added
+    twice.
     """
-    job = await calls.store.get(job_id, owner)
-    order = Order(owner, key=_idempotency_key(request))
-    return await _accepted(calls, await calls.intake.add(request, job, order))
+    job = await services.reader.get(job_id, owner)
+    return await _accepted(services, await services.open_jobs.add(request, job, _idempotency_key(request)))
 
 
 @router.post(
     "/{job_id}/seal",
-    summary="Close an open job: it takes no more parts",
+    summary="Seal an open job: it accepts no more parts",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
 )
-async def seal(owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    """A job that is sealed already stays so."""
-    await calls.store.get(job_id, owner)
-    await calls.open_jobs.seal(job_id, owner)
-    return json_response(await calls.presenter.job(await calls.store.get(job_id, owner)))
+async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    """Has no effect on a sealed job."""
+    await services.reader.get(job_id, owner)
+    await services.open_jobs.seal(job_id, owner)
+    return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
 
 
 @router.post(
     "/{job_id}/cancel",
-    summary="Cancel what has not ended",
+    summary="Cancel the images that have not ended",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 503),
 )
-async def cancel(owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    """A job that has ended stays as it is."""
-    await calls.store.cancel(job_id, owner)
-    return json_response(await calls.presenter.job(await calls.store.get(job_id, owner)))
+async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    """Has no effect on a job that has ended."""
+    await services.reader.cancel(job_id, owner)
+    return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
 
 
 @router.post(
     "/{job_id}/retry",
     status_code=202,
-    summary="Try failed images again, as a new job",
+    summary="Retry the failed images of a job as a new job",
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 404, 410, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.RETRY_CONFLICTS}),
     openapi_extra=schemas.RETRY,
 )
-async def retry(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    """Those whose failure may pass, as after a crash or a timeout, and whose bytes are kept with the job."""
-    job = await calls.store.get(job_id, owner)
-    return await _accepted(calls, await calls.intake.retry(job, _idempotency_key(request)))
+async def retry(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    """Images whose failure may be temporary, such as a crash or a timeout, and whose bytes are stored with the job."""
+    job = await services.reader.get(job_id, owner)
+    return await _accepted(services, await services.submissions.retry(job, _idempotency_key(request)))
 
 
 @router.delete(
-    "/{job_id}", status_code=204, summary="Forget a job and its data", responses=schemas.responses(401, 404, 410, 503)
+    "/{job_id}", status_code=204, summary="Delete a job and its data", responses=schemas.responses(401, 404, 410, 503)
 )
-async def delete(owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    await calls.store.delete(job_id, owner)
+async def delete(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    await services.reader.delete(job_id, owner)
     return Response(status_code=204)
 
 
-async def _accepted(calls: Services, accepted: Accepted, headers: dict[str, str] | None = None) -> Response:
-    """202, or 200 where a wait was asked for and the job has ended in it."""
-    job = accepted.job
-    headers = {"Location": _path(job)} | (headers or {})
-    if accepted.replayed:
+async def _accepted(services: Services, result: SubmitResult, headers: dict[str, str] | None = None) -> Response:
+    """202; or 200 if the client asked to wait and the job has ended."""
+    job = result.job
+    headers = {"Location": job_path(job.id)} | (headers or {})
+    if result.replayed:
         headers["Idempotency-Replayed"] = "true"
     if job.state.ended and "Preference-Applied" in headers:
-        return json_response(await calls.presenter.job(job), headers=headers)
-    return json_response(await calls.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
-
-
-async def _until_ended(request: Request, calls: Services, job: Job, seconds: float) -> Job:
-    """The job, once it has ended or the time is over."""
-    with calls.completions.subscribe(job.id) as ended:
-        job = await calls.store.get(job.id, job.owner)
-        if job.state.ended:
-            return job
-        told = await wait_for(ended, seconds, request.receive)
-        return job if apply_notice(job, told) else await calls.store.get(job.id, job.owner)
+        return json_response(await services.presenter.job(job), headers=headers)
+    return json_response(await services.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
 
 
 def _idempotency_key(request: Request) -> str:
-    """Raises InvalidRequest where it is no key."""
+    """The request's Idempotency-Key, or "" without one. Raises InvalidRequest if it is malformed."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return ""
@@ -225,13 +218,9 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
-def _preferred_wait_seconds(request: Request, most: float) -> float | None:
-    """N of `Prefer: wait=N` (RFC 7240), at most `most`. What makes no sense is passed over, as that RFC has it."""
+def _preferred_wait_seconds(request: Request, seconds_max: float) -> float | None:
+    """N of `Prefer: wait=N` (RFC 7240), at most `seconds_max`. Malformed preferences are ignored, as the RFC says."""
     if "prefer" not in request.headers:
         return None
     found = _PREFER_WAIT.search(",".join(request.headers.getlist("prefer")))
-    return min(float(found[1]), most) if found else None
-
-
-def _path(job: Job) -> str:
-    return f"/v1/jobs/{to_text(job.id)}"
+    return min(float(found[1]), seconds_max) if found else None

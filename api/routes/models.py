@@ -1,28 +1,31 @@
-"""`/v1/models`: what can be asked, and who serves it now."""
+"""`/v1/models`: the models, their versions, and how many workers serve them now."""
 
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from api import schemas
+from api.asgi.endpoint import EndpointRoute
 from api.asgi.responses import json_response
-from api.auth import Calls, owner_of
 from api.errors import ModelNotFound
 from api.presenters import model_view
+from api.routes.parameters import AppServices, Owner
 from api.services import Services
 from jobs.model_manifest import ModelCard, name_of
 from jobs.settings import ModelRef
 
-router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(owner_of)])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=EndpointRoute)
 
 
 @router.get(
     "", summary="Every version of every model", response_model=schemas.ModelList, responses=schemas.responses(401, 503)
 )
-async def list_models(calls: Calls) -> Response:
-    return json_response({"models": await _views(calls, await calls.models.cards()), "faults": await _faults(calls)})
+async def list_models(_: Owner, services: AppServices) -> Response:
+    return json_response(
+        {"models": await _views(services, await services.model_registry.cards()), "faults": await _faults(services)}
+    )
 
 
 @router.get(
@@ -32,24 +35,26 @@ async def list_models(calls: Calls) -> Response:
     responses=schemas.responses(401, 503, also={404: "`model_not_found`", 422: "`invalid_request`"}),
 )
 async def get_model(
-    name: Annotated[ModelRef, Path(description="The model's name, or name@version.")], calls: Calls
+    _: Owner, name: Annotated[ModelRef, Path(description="The model's name, or name@version.")], services: AppServices
 ) -> Response:
-    views = await _views(calls, [card for card in await calls.models.cards() if card.name == name_of(name)])
+    views = await _views(
+        services, [card for card in await services.model_registry.cards() if card.name == name_of(name)]
+    )
     models = [view for view in views if name in (view["name"], view["id"])]
-    faults = [fault for fault in await _faults(calls) if name in (fault["model"], name_of(fault["model"]))]
+    faults = [fault for fault in await _faults(services) if name in (fault["model"], name_of(fault["model"]))]
     if not models and not faults:
         raise ModelNotFound
     return json_response({"models": models, "faults": faults})
 
 
-async def _faults(calls: Services) -> list[dict[str, Any]]:
-    workers = Counter(await calls.models.faults())
+async def _faults(services: Services) -> list[dict[str, Any]]:
+    workers = Counter(await services.model_registry.faults())
     return [{"model": model, "detail": why, "workers": count} for (model, why), count in sorted(workers.items())]
 
 
-async def _views(calls: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
-    """Of all versions of some models, the newest last."""
-    serving = {name: await calls.models.serving(name) for name in {card.name for card in cards}}
+async def _views(services: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
+    """The resources of model versions. `cards` has all versions of its models, the newest last."""
+    serving = {name: await services.model_registry.serving(name) for name in {card.name for card in cards}}
     default = {card.name: card.ref for card in cards}
     default |= {card.name: card.ref for card in cards if card.ref in dict(serving[card.name])}
     return [

@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: what is known of a job's images, also while it runs."""
+"""`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: a job's results and progress, also while it runs."""
 
 import re
 import zlib
@@ -13,26 +13,26 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from api import schemas
-from api.asgi.endpoint import DirectRoute, JobId, Limit, StrictQuery
-from api.asgi.request_id import HEAD
+from api.asgi.endpoint import EndpointRoute, StrictQuery
+from api.asgi.request_id import IS_HEAD
 from api.asgi.responses import json_response
-from api.auth import Calls, Owner
-from api.results.events import END_ID, events
+from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
+from api.routes.parameters import AppServices, JobId, Limit, Owner
 from api.services import Services
 from jobs.errors import InvalidRequest
 from jobs.ids import to_text
 from jobs.records import ItemState, Job
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
 _NDJSON, _CSV = "application/x-ndjson", "text/csv"
 _SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _VARY = {"Vary": "Accept, Accept-Encoding"}
 _CODING = re.compile(r"\s*(gzip|\*)\s*(?:;\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?", re.IGNORECASE)
 _GZIP_LEVEL, _GZIP_WBITS = 4, 31
-_FILTERED_CHUNKS_MAX = 256  # of one page: a filter that finds little is no reason to hold up others
+_FILTERED_CHUNKS_MAX = 256  # read for one page, so that a filter that matches few items does not delay other requests
 
 
 class Format(StrEnum):
@@ -44,11 +44,13 @@ class Format(StrEnum):
 class ResultsQuery(StrictQuery):
     limit: Limit = 100
     cursor: str | None = Field(
-        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the page before."
+        None, pattern=r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$", description="`next_cursor` of the previous page."
     )
-    status: ItemState | None = Field(None, description="Only items in this state; pages may be short.")
-    format: Format | None = Field(None, description="As the `Accept` header, which this overrides.")
-    follow: bool = Field(False, description="NDJSON and CSV: wait for what is pending, in order, until the job ends.")
+    status: ItemState | None = Field(
+        None, description="Only items in this state. A page may have fewer than `limit` items."
+    )
+    format: Format | None = Field(None, description="Overrides the `Accept` header.")
+    follow: bool = Field(False, description="NDJSON and CSV: also stream pending items, in order, until the job ends.")
 
 
 @router.get(
@@ -67,26 +69,26 @@ class ResultsQuery(StrictQuery):
     ),
 )
 async def results(
-    request: Request, owner: Owner, job_id: JobId, calls: Calls, query: Annotated[ResultsQuery, Query()]
+    request: Request, owner: Owner, job_id: JobId, services: AppServices, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
-    """JSON pages, pending images included; as NDJSON or CSV all that have ended, a line each."""
-    job = await calls.store.get(job_id, owner)
-    wanted = query.format or _accepted_format(request)
-    if wanted is Format.JSON:
+    """JSON: pages of all images, pending ones included. NDJSON and CSV: a line for each image that has ended."""
+    job = await services.reader.get(job_id, owner)
+    format_ = query.format or _accepted_format(request)
+    if format_ is Format.JSON:
         if query.follow:
-            raise InvalidRequest("follow: NDJSON and CSV can be followed, pages cannot.")
-        return _zipped(request, json_response(await _page(calls, job, query), headers=_VARY))
-    form: LineFormat = Csv() if wanted is Format.CSV else Ndjson()
-    lines = ResultLines(calls.store, calls.models, form, query.status)
+            raise InvalidRequest("follow: only NDJSON and CSV can be followed.")
+        return _gzip_page(request, json_response(await _page(services, job, query), headers=_VARY))
+    line_format: LineFormat = Csv() if format_ is Format.CSV else Ndjson()
+    lines = ResultLines(services.reader, services.model_registry, line_format, query.status)
     headers, media_type = dict(_VARY), _NDJSON
-    if wanted is Format.CSV:
+    if format_ is Format.CSV:
         media_type = "text/csv; charset=utf-8"
         headers["Content-Disposition"] = f'attachment; filename="{to_text(job_id)}.csv"'
-    stream = _followed(calls, job, lines) if query.follow and not job.state.ended else lines.of(job)
+    stream = _followed(services, job, lines) if query.follow and not job.state.ended else lines.of(job)
     if _takes_gzip(request):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
-    return await _begun(request, stream, media_type, headers)
+    return await _start_stream(request, stream, media_type, headers)
 
 
 @router.get(
@@ -97,45 +99,52 @@ async def results(
         404,
         410,
         also={
-            200: {"description": "`counts` as they change, then `end`", "content": {"text/event-stream": {}}},
-            204: {"description": "The `Last-Event-ID` is that of the end: there is no more"},
+            200: {"description": "`counts` events as they change, then `end`", "content": {"text/event-stream": {}}},
+            204: {"description": "`Last-Event-ID` is that of the `end` event: nothing follows"},
             503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
         },
     ),
 )
-async def job_events(request: Request, owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    """Ends with the job. An `EventSource` that was cut off goes on after the last event that it has seen."""
-    seen = request.headers.get("last-event-id", "")
-    job = await calls.store.get(job_id, owner)
-    if seen == END_ID and job.state.ended:
+async def job_events(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    """Ends with the job. An `EventSource` that reconnects continues after the last event it has received."""
+    last_event_id = request.headers.get("last-event-id", "")
+    job = await services.reader.get(job_id, owner)
+    if last_event_id == END_ID and job.state.ended:
         return Response(status_code=204)
-    return await _begun(request, events(calls, job, seen), "text/event-stream", _SSE)
+    stream = follow_events(
+        job,
+        last_event_id,
+        reader=services.reader,
+        presenter=services.presenter,
+        streams=services.followed_streams,
+    )
+    return await _start_stream(request, stream, "text/event-stream", _SSE)
 
 
-async def _page(calls: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
+async def _page(services: Services, job: Job, query: ResultsQuery) -> dict[str, Any]:
     chunk, place, index = map(int, (query.cursor or "0-0-0").split("-"))
     views, next_cursor = list[dict[str, Any]](), None
-    async for number, at, item in calls.store.items(job, chunk=chunk, place=place, index=index):
+    async for number, at, item in services.reader.items(job, chunk=chunk, place=place, index=index):
         if len(views) == query.limit or number >= chunk + _FILTERED_CHUNKS_MAX:
             next_cursor = f"{number}-{at}-{item.index}"
             break
         if query.status in (None, item.state):
-            views.append(await calls.presenter.item(item))
+            views.append(await services.presenter.item(item))
     return {"items": views, "next_cursor": next_cursor}
 
 
-async def _followed(calls: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
-    with calls.followed_streams.holding(job.id) as followed_streams:
-        async for data in lines.of(job, followed_streams.pause):
+async def _followed(services: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
+    with services.followed_streams.open(job.id) as stream:
+        async for data in lines.of(job, stream.wait_for_change):
             yield data
 
 
-async def _begun(
+async def _start_stream(
     request: Request, stream: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str]
 ) -> Response:
-    """An answer whose first piece is there: what is refused is refused before it."""
+    """A streamed response. Its first piece is read here: an error before it is still answered with a problem."""
     first = await anext(stream, b"")
-    if HEAD in request.scope:
+    if IS_HEAD in request.scope:
         await stream.aclose()
     return StreamingResponse(_with_first(first, stream), media_type=media_type, headers=headers)
 
@@ -148,7 +157,7 @@ async def _with_first(first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGener
 
 
 async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Each piece can be read as soon as it is here."""
+    """Compress a stream so that a client can read each piece as soon as it arrives."""
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
 
     def pack(data: bytes) -> bytes:
@@ -160,7 +169,7 @@ async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     yield packer.flush()
 
 
-def _zipped(request: Request, page: Response) -> Response:
+def _gzip_page(request: Request, page: Response) -> Response:
     if _takes_gzip(request):
         page.body = zlib.compress(page.body, _GZIP_LEVEL, _GZIP_WBITS)
         page.headers["Content-Length"] = str(len(page.body))
@@ -169,7 +178,7 @@ def _zipped(request: Request, page: Response) -> Response:
 
 
 def _takes_gzip(request: Request) -> bool:
-    """As RFC 9110 has it; what is malformed is passed over."""
+    """Whether the client accepts gzip (RFC 9110). Malformed codings are ignored."""
     found = map(_CODING.fullmatch, request.headers.get("accept-encoding", "").split(","))
     weights = {match[1].lower(): float(match[2] or 1) for match in found if match}
     return weights.get("gzip", weights.get("*", 0.0)) > 0

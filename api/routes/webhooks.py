@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/webhook`: whether the job's webhook was called, and what came of it."""
+"""`/v1/jobs/{id}/webhook`: the state of a job's webhook and its last attempts."""
 
 from datetime import datetime
 from typing import Any
@@ -9,17 +9,17 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from api import schemas
-from api.asgi.endpoint import DirectRoute, JobId
+from api.asgi.endpoint import EndpointRoute
 from api.asgi.responses import json_response
-from api.auth import Calls, Owner
-from jobs.store.webhooks import Webhook, WebhookState, read_webhook
+from api.routes.parameters import AppServices, JobId, Owner
+from jobs.store.webhooks import Webhook, WebhookState
 from jobs.times import iso_time
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
 
 class WebhookAttempt(BaseModel):
-    """One call: the answer's status, or the stable code of why there was none."""
+    """One call: the status of the response, or a stable code for why there was no response."""
 
     at: datetime
     status: int | None
@@ -28,7 +28,7 @@ class WebhookAttempt(BaseModel):
 
 
 class WebhookResource(BaseModel):
-    """A job's webhook, its last 20 attempts oldest first. `none` is the state of a job without one."""
+    """A job's webhook with its last 20 attempts, oldest first. A job without a webhook has the state `none`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -48,14 +48,14 @@ class WebhookResource(BaseModel):
 
 @router.get(
     "/{job_id}/webhook",
-    summary="Where the job's webhook stands",
+    summary="The state of a job's webhook",
     response_model=WebhookResource,
     responses=schemas.responses(401, 404, 410, 503),
 )
-async def get_webhook(owner: Owner, job_id: JobId, calls: Calls) -> Response:
-    """The URL is shown without its query, which may hold a secret."""
-    job = await calls.store.get(job_id, owner)
-    return json_response(_view(await read_webhook(calls.client, job)))
+async def get_webhook(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+    """The URL is shown without its query, which may contain a secret."""
+    job = await services.reader.get(job_id, owner)
+    return json_response(_view(await services.reader.webhook(job)))
 
 
 def _view(webhook: Webhook) -> dict[str, Any]:

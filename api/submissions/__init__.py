@@ -1,1 +1,1 @@
-"""From the images of an upload to an accepted job, or to more chunks of an open one."""
+"""Turns the images of an upload into an accepted job, or into more chunks of an open job."""

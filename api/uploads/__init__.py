@@ -1,1 +1,1 @@
-"""Request bodies: one image, multipart, tar, zip or URLs, read as they arrive and packed into chunks."""
+"""Reads the images of a request body: a single image, multipart, tar, zip, or a list of URLs."""

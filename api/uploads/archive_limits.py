@@ -1,4 +1,4 @@
-"""What tar and zip archives have in common: limits, and entries that are no images before a byte is looked at."""
+"""Rules shared by tar and zip: limits, and members that are refused or skipped before their bytes are read."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from api.uploads.source import ArchiveStats, UploadedImage, label
 from jobs.errors import InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
 
-_LEFTOVERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}  # written by macOS and Windows beside a user's files
 _SEPARATOR = re.compile(r"[/\\]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ARCHIVE_MAGIC = (
@@ -23,14 +23,14 @@ _ARCHIVE_MAGIC = (
     b"\x28\xb5\x2f\xfd",
 )
 _TAR_MAGIC_AT = 257
-SPOOL_BYTES_MAX = 8 << 20  # bytes of a zip that are kept in memory; a larger zip is spooled to disk
-RATIO_FLOOR_BYTES = 1 << 20  # what is smaller unpacked does no harm, whatever its ratio
+SPOOL_BYTES_MAX = 8 << 20  # bytes of a zip that are buffered in memory; a larger zip is spooled to disk
+RATIO_FLOOR_BYTES = 1 << 20  # below this unpacked size, no compression ratio does harm
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
     item_bytes_max: int
-    entries_max: int
+    members_max: int
     inflated_bytes_max: int
     ratio_max: float
     spool_bytes_max: int
@@ -51,19 +51,34 @@ class ArchiveLimits:
         return inflated > RATIO_FLOOR_BYTES and inflated > compressed * self.ratio_max
 
 
-class Entries:
-    """Judges the entries of one archive as they come."""
+class ArchiveMembers:
+    """Applies the limits to the members of one archive, in their order."""
 
-    def __init__(self, limits: ArchiveLimits, tally: ArchiveStats) -> None:
+    def __init__(self, limits: ArchiveLimits, stats: ArchiveStats) -> None:
         self._limits = limits
-        self._tally = tally
+        self._stats = stats
         self.inflated = 0
         """Bytes unpacked so far."""
         self._count = 0
-        self._seen = set[int]()  # hashes of names: a million names would take too much
+        self._seen = set[int]()  # hashes of the names: the names of a million members would take too much memory
 
-    def problem(self, path: str, size: int) -> ItemCode | None:
-        """Why an entry is refused by its name or size, if it is."""
+    def skips(self, path: str) -> bool:
+        """Count a member. Returns whether it is a system file of macOS or Windows, which is not an item.
+
+        Raises:
+            UploadTooLarge: the archive has too many members.
+        """
+        self._count += 1
+        if self._count > self._limits.members_max:
+            raise UploadTooLarge(f"An archive may have at most {self._limits.members_max} entries.")
+        *folders, base = path.split("/") if "\\" not in path else _SEPARATOR.split(path)
+        if base in _SYSTEM_FILES or base.startswith("._") or "__MACOSX" in folders:
+            self._stats.skipped += 1
+            return True
+        return False
+
+    def refusal(self, path: str, size: int) -> ItemCode | None:
+        """Why a member of this name and size is refused; None if it is not."""
         if path.startswith(("/", "\\")) or _DRIVE.match(path):
             return ItemCode.ABSOLUTE_PATH
         if ".." in path and ".." in _SEPARATOR.split(path):
@@ -74,40 +89,25 @@ class Entries:
             return ItemCode.DUPLICATE_NAME
         return ItemCode.ITEM_TOO_LARGE if size > self._limits.item_bytes_max else None
 
-    def skips(self, path: str) -> bool:
-        """Whether the entry is a leftover of macOS or Windows; those are counted.
-
-        Raises:
-            UploadTooLarge: the archive has too many entries.
-        """
-        self._count += 1
-        if self._count > self._limits.entries_max:
-            raise UploadTooLarge(f"An archive may have {self._limits.entries_max} entries.")
-        *folders, base = path.split("/") if "\\" not in path else _SEPARATOR.split(path)
-        if base in _LEFTOVERS or base.startswith("._") or "__MACOSX" in folders:
-            self._tally.skipped += 1
-            return True
-        return False
-
-    def inflate(self, size: int) -> None:
-        """Count unpacked bytes. Raises UploadTooLarge where they are too many in all."""
+    def add_inflated(self, size: int) -> None:
+        """Count unpacked bytes. Raises UploadTooLarge if the archive unpacks to too many."""
         self.inflated += size
         if self.inflated > self._limits.inflated_bytes_max:
-            raise UploadTooLarge(f"An archive may have {self._limits.inflated_bytes_max} bytes unpacked.")
+            raise UploadTooLarge(f"An archive may unpack to at most {self._limits.inflated_bytes_max} bytes.")
 
-    def image(self, path: str, data: bytes | ItemCode) -> UploadedImage:
+    def to_image(self, path: str, data: bytes | ItemCode) -> UploadedImage:
         return UploadedImage(label(path), ItemCode.NESTED_ARCHIVE if _is_archive(data) else data)
-
-
-def _is_archive(data: bytes | ItemCode) -> bool:
-    if isinstance(data, ItemCode):
-        return False
-    return data.startswith(_ARCHIVE_MAGIC) or is_tar(data)
 
 
 def is_tar(head: bytes) -> bool:
     return head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
 
 
-def damaged(what: str) -> InvalidRequest:
-    return InvalidRequest(f"The archive {what}.")
+def damaged(problem: str) -> InvalidRequest:
+    return InvalidRequest(f"The archive {problem}.")
+
+
+def _is_archive(data: bytes | ItemCode) -> bool:
+    if isinstance(data, ItemCode):
+        return False
+    return data.startswith(_ARCHIVE_MAGIC) or is_tar(data)

@@ -1,4 +1,4 @@
-"""A request's body as it comes in."""
+"""A request body, read piece by piece within limits of size and time."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ _LENGTH_DIGITS_MAX = 18
 
 
 class Body:
-    """A request's body as it comes in."""
+    """One request's body. Bytes that are buffered in memory count against the upload budget until `close`."""
 
     def __init__(self, request: Request, upload_budget: UploadBudget, settings: ApiSettings) -> None:
         self.headers = request.headers
@@ -24,82 +24,83 @@ class Body:
         self._idle_seconds_max = settings.upload_idle_seconds_max
         self._loop = asyncio.get_running_loop()
         self._size = 0
-        self._taken = 0
-        self._limit_seconds = self._until = math.inf
+        self._buffered_bytes = 0
+        self._limit_seconds = self._deadline = math.inf
 
-    async def parts(self, bytes_max: int) -> AsyncGenerator[bytes]:
-        """
+    async def pieces(self, bytes_max: int) -> AsyncGenerator[bytes]:
+        """The body as the server receives it, without buffering.
+
         Raises:
-            UploadTooLarge: it has, or announces, more than `bytes_max`.
-            UploadTimeout: nothing came for too long.
-            InvalidRequest: it was cut off.
+            UploadTooLarge: the body has, or its Content-Length announces, more than `bytes_max` bytes.
+            UploadTimeout: no data arrived for too long.
+            InvalidRequest: the client disconnected before the end.
         """
-        self._check_announced(bytes_max)
+        self._check_content_length(bytes_max)
         more = True
         while more:
-            part, more = await self._receive()
-            self._size += len(part)
+            piece, more = await self._receive()
+            self._size += len(piece)
             if self._size > bytes_max:
-                raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
-            if part:
-                yield part
+                raise UploadTooLarge(f"The body may have at most {bytes_max} bytes.")
+            if piece:
+                yield piece
 
-    async def whole(self, bytes_max: int) -> bytes:
-        """All of it, kept in memory as `kept` does. Most bodies of one image come in one piece.
+    async def read_all(self, bytes_max: int) -> bytes:
+        """The whole body, buffered in memory. Most bodies of one image arrive in one piece.
 
         Raises:
-            As `parts` and `kept`.
+            As `pieces` and `buffered`.
         """
-        self._check_announced(bytes_max)
+        self._check_content_length(bytes_max)
         pieces, more = list[bytes](), True
         while more:
             piece, more = await self._receive()
-            self._keep(piece, bytes_max)
+            self._count_buffered(piece, bytes_max)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def limit(self, seconds: float) -> None:
-        """All that is still to come must come within so many seconds."""
+    async def buffered(self, bytes_max: int, pieces: AsyncIterator[bytes] | None = None) -> AsyncGenerator[bytes]:
+        """The pieces of a body that its reader buffers in memory; by default, `pieces(bytes_max)`.
+
+        Raises:
+            QueueFull: the upload budget is used up.
+            And as `pieces` does.
+        """
+        async for piece in self.pieces(bytes_max) if pieces is None else pieces:
+            self._count_buffered(piece, bytes_max)
+            yield piece
+
+    def set_deadline(self, seconds: float) -> None:
+        """Require the rest of the body to arrive within `seconds` from now."""
         self._limit_seconds = seconds
-        self._until = self._loop.time() + seconds
+        self._deadline = self._loop.time() + seconds
+
+    def close(self) -> None:
+        """Stop counting the buffered bytes: they were dropped, or from now on another component counts them."""
+        self._upload_budget.release(self._buffered_bytes)
+        self._buffered_bytes = 0
 
     async def _receive(self) -> tuple[bytes, bool]:
-        """What comes next, and whether more will."""
-        left = self._until - self._loop.time()
+        """The next piece, and whether more follow."""
+        left = self._deadline - self._loop.time()
         try:
             async with asyncio.timeout(min(left, self._idle_seconds_max)):
                 message = await self._request.receive()
         except TimeoutError:
             if left < self._idle_seconds_max:
-                raise UploadTimeout(f"An image may take {self._limit_seconds:g} seconds.") from None
-            raise UploadTimeout(f"Nothing came for {self._idle_seconds_max:g} seconds.") from None
+                raise UploadTimeout(f"Sending an image may take at most {self._limit_seconds:g} seconds.") from None
+            raise UploadTimeout(f"No data arrived for {self._idle_seconds_max:g} seconds.") from None
         if message["type"] == "http.disconnect":
             raise InvalidRequest("The body was cut off.")
         return message.get("body", b""), message.get("more_body", False)
 
-    async def kept(self, bytes_max: int, parts: AsyncIterator[bytes] | None = None) -> AsyncGenerator[bytes]:
-        """The parts of a body that is kept in memory: what has come takes room until `close`.
-
-        Raises:
-            QueueFull: there is no room.
-            And as `parts` does.
-        """
-        async for part in self.parts(bytes_max) if parts is None else parts:
-            self._keep(part, bytes_max)
-            yield part
-
-    def _check_announced(self, bytes_max: int) -> None:
-        announced = self.headers.get("content-length", "0")  # digits, as uvicorn has seen to; perhaps very many
+    def _check_content_length(self, bytes_max: int) -> None:
+        announced = self.headers.get("content-length", "0")  # uvicorn admits digits only, but any number of them
         if len(announced) > _LENGTH_DIGITS_MAX or int(announced) > bytes_max:
-            raise UploadTooLarge(f"The body may have {bytes_max} bytes, and announces more.")
+            raise UploadTooLarge(f"The body may have at most {bytes_max} bytes; its Content-Length is larger.")
 
-    def _keep(self, part: bytes, bytes_max: int) -> None:
-        self._taken += len(part)
-        self._upload_budget.take(len(part))
-        if self._taken > bytes_max:
-            raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
-
-    def close(self) -> None:
-        """What has come takes no room here any more: it is on its way into the store, which counts it, or dropped."""
-        self._upload_budget.release(self._taken)
-        self._taken = 0
+    def _count_buffered(self, piece: bytes, bytes_max: int) -> None:
+        self._buffered_bytes += len(piece)
+        self._upload_budget.take(len(piece))
+        if self._buffered_bytes > bytes_max:
+            raise UploadTooLarge(f"The body may have at most {bytes_max} bytes.")

@@ -1,4 +1,4 @@
-"""The images of an upload, and chunks made of them."""
+"""Packs the images of an upload into chunks."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -10,7 +10,7 @@ from jobs.store.submit import Chunk
 
 
 class ChunkBuilder:
-    """Packs images into chunks as they come."""
+    """Collects images until a chunk is full."""
 
     def __init__(self, *, by_reference: bool = False) -> None:
         self._by_reference = by_reference
@@ -19,7 +19,7 @@ class ChunkBuilder:
         self._bytes = 0
 
     def add(self, image: UploadedImage) -> Chunk | None:
-        """Returns the chunk before this image, once it is full."""
+        """Returns the chunk of the earlier images if this image does not fit into it."""
         size = 0 if isinstance(image.data, ItemCode) else len(image.data)
         full = len(self._images) == self._items_max or self._bytes + size > CHUNK_BYTES_MAX
         chunk = self.build() if full and self._images else None
@@ -28,16 +28,16 @@ class ChunkBuilder:
         return chunk
 
     def build(self) -> Chunk | None:
-        """The chunk of what has come since the last one."""
+        """The chunk of the images since the last one; None if there are none."""
         if not self._images:
             return None
-        chunk = chunk_of(self._images, by_reference=self._by_reference)
+        chunk = build_chunk(self._images, by_reference=self._by_reference)
         self._images, self._bytes = [], 0
         return chunk
 
 
-def chunk_of(images: Sequence[UploadedImage], *, by_reference: bool = False) -> Chunk:
-    """One chunk of all these images, of which there is one at least."""
+def build_chunk(images: Sequence[UploadedImage], *, by_reference: bool = False) -> Chunk:
+    """One chunk of all these images, at least one."""
     data = pack_upload([image.data for image in images])
     first = images[0].data
     return Chunk(
@@ -50,7 +50,10 @@ def chunk_of(images: Sequence[UploadedImage], *, by_reference: bool = False) -> 
 
 
 async def read_chunks(source: UploadSource, add: Callable[[Chunk], Awaitable[None]]) -> Chunk | None:
-    """Pack images into chunks and hand on each full one. Returns the last, or None where no image came."""
+    """Pack images into chunks and pass each full one to `add`. Returns the last chunk, or None if there were no images.
+
+    The caller adds the last chunk: how depends on whether it is also the first one.
+    """
     builder = ChunkBuilder(by_reference=source.by_reference)
     async for image in source.images:
         if (full := builder.add(image)) is not None:

@@ -1,4 +1,4 @@
-"""What a request's body brings: one image, or many in a multipart body, an archive or a list of URLs."""
+"""Picks the reader of a request body, by its Content-Type or, if that says nothing, by its first bytes."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -20,10 +20,10 @@ from jobs.media_types import sniff
 _HEAD_BYTES = 512  # a tar's magic is in its first header
 _FORM_BYTES = 64 << 10  # of a form around its one image
 _EMPTY = "The body is empty."
-# The last is what curl --data-binary says of any file.
-_TOLD_BY_MAGIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+# Types that say nothing about the content. The last is what curl --data-binary sends for any file.
+_GENERIC_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
-# A gzip-compressed tar goes by many names, and is told by its bytes.
+# Gzip-compressed tars have many names; the reader recognizes compression by the first bytes.
 _TAR_TYPES = (
     "application/x-tar",
     "application/tar",
@@ -37,51 +37,51 @@ _TAR_TYPES = (
 
 
 def is_image(body: Body) -> bool:
-    """Whether the body says that it is one image."""
+    """Whether the Content-Type declares one image."""
     return body.headers.get("content-type", "")[:6].lower() == "image/"
 
 
 async def read_image(body: Body, settings: ApiSettings) -> UploadedImage:
-    """The body, where it says that it is one image.
+    """The body of a request whose Content-Type declares one image.
 
     Raises:
         UploadTooLarge, UploadTimeout, InvalidRequest, QueueFull
     """
-    data = await body.whole(settings.item_bytes_max)
+    data = await body.read_all(settings.item_bytes_max)
     if not data:
         raise InvalidRequest(_EMPTY)
     return UploadedImage(None, data)
 
 
 async def open_source(body: Body, settings: ApiSettings, *, field: str | None = None) -> UploadSource:
-    """What the body brings; with `field`, the one image in that multipart field.
+    """The images of the body; with `field`, the one image in that multipart field.
 
     Raises:
         UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest: here or while the images are read.
     """
     if is_image(body) and field is None:
-        return UploadSource(_single(partial(read_image, body, settings)), alone=True)
+        return UploadSource(_single(partial(read_image, body, settings)), single=True)
     media_type, options = parse_options_header(body.headers.get("content-type", ""))
-    parts = body.parts(settings.upload_bytes_max)
+    pieces = body.pieces(settings.upload_bytes_max)
     if field is not None:
         if media_type != "multipart/form-data":
             raise UnsupportedMediaType(f"Send multipart/form-data with the image in the field '{field}'.")
-        parts = body.kept(settings.item_bytes_max + _FORM_BYTES)
+        pieces = body.buffered(settings.item_bytes_max + _FORM_BYTES)
     if media_type == "multipart/form-data":
-        images = read_multipart(parts, settings, options.get("boundary", ""), field)
-        return UploadSource(images, alone=field is not None)
-    if media_type in _TOLD_BY_MAGIC:
-        head, parts = await _peek(parts)
+        images = read_multipart(pieces, settings, options.get("boundary", ""), field)
+        return UploadSource(images, single=field is not None)
+    if media_type in _GENERIC_TYPES:
+        head, pieces = await _peek(pieces)
         media_type = _archive_type(head)
         if not media_type:
-            return UploadSource(_single(partial(_read_unknown, body, parts, settings)), alone=True)
-    tally = ArchiveStats()
+            return UploadSource(_single(partial(_read_undeclared_image, body, pieces, settings)), single=True)
+    stats = ArchiveStats()
     if media_type in _TAR_TYPES:
-        return UploadSource(read_tar(parts, ArchiveLimits.of(settings), tally), tally)
+        return UploadSource(read_tar(pieces, ArchiveLimits.of(settings), stats), stats)
     if media_type in _ZIP_TYPES:
-        return UploadSource(read_zip(parts, ArchiveLimits.of(settings), tally), tally)
+        return UploadSource(read_zip(pieces, ArchiveLimits.of(settings), stats), stats)
     if media_type == "application/json":
-        return UploadSource(read_references(body.parts(settings.references_bytes_max), settings), by_reference=True)
+        return UploadSource(read_references(body.pieces(settings.references_bytes_max), settings), by_reference=True)
     raise UnsupportedMediaType(
         "Send image/*, application/octet-stream, multipart/form-data, application/x-tar, application/zip, "
         "or application/json with URLs."
@@ -89,38 +89,39 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
 
 
 def _archive_type(head: bytes) -> str:
-    """The media type of an archive that starts so, or ''."""
+    """The media type of an archive with these first bytes, or ""."""
     kind = sniff(head) or ""
     if kind in _ZIP_TYPES or kind in _TAR_TYPES:
         return kind
     return "application/x-tar" if is_tar(head) else ""
 
 
-async def _peek(parts: AsyncGenerator[bytes]) -> tuple[bytes, AsyncGenerator[bytes]]:
-    """The first bytes, enough to tell what they are, and all parts, these included."""
+async def _peek(pieces: AsyncGenerator[bytes]) -> tuple[bytes, AsyncGenerator[bytes]]:
+    """The first bytes, enough to recognize the format, and all pieces including these bytes."""
     head = b""
-    while len(head) < _HEAD_BYTES and (part := await anext(parts, None)) is not None:
-        head += part
+    while len(head) < _HEAD_BYTES and (piece := await anext(pieces, None)) is not None:
+        head += piece
 
-    async def again() -> AsyncGenerator[bytes]:
+    async def all_pieces() -> AsyncGenerator[bytes]:
         if head:
             yield head
-        async for part in parts:
-            yield part
+        async for piece in pieces:
+            yield piece
 
-    return head, again()
+    return head, all_pieces()
 
 
 async def _single(read: Callable[[], Awaitable[UploadedImage]]) -> AsyncGenerator[UploadedImage]:
     yield await read()
 
 
-async def _read_unknown(body: Body, parts: AsyncIterator[bytes], settings: ApiSettings) -> UploadedImage:
-    data = b"".join([part async for part in body.kept(settings.item_bytes_max, parts)])
+async def _read_undeclared_image(body: Body, pieces: AsyncIterator[bytes], settings: ApiSettings) -> UploadedImage:
+    data = b"".join([piece async for piece in body.buffered(settings.item_bytes_max, pieces)])
     if not data:
         raise InvalidRequest(_EMPTY)
     if not (sniff(data) or "").startswith("image/"):
         raise UnsupportedMediaType(
-            "The body is no image or archive of a known format. Send it with a Content-Type, or as multipart/form-data."
+            "The body is not an image or archive in a known format. "
+            "Send it with a Content-Type, or as multipart/form-data."
         )
     return UploadedImage(None, data)

@@ -1,7 +1,7 @@
-"""The directory of a zip archive, read a slice at a time.
+"""Reads the central directory of a zip archive, a slice at a time.
 
-`zipfile.ZipFile` makes an object of every entry before it shows the first: 0.6 GB for a million of them, and there is
-no telling how many a directory has before it is read (docs/decisions/0018-zip-directories.md).
+`zipfile.ZipFile` makes an object of every member before it returns the first: 0.6 GB for a million of them, and only
+reading the directory shows how many there are (docs/decisions/0018-zip-directories.md).
 """
 
 import io
@@ -18,17 +18,17 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 _LOCATOR64_MAGIC = b"PK\x06\x07"
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _END64_MAGIC = b"PK\x06\x06"
-_ENTRY = struct.Struct("<4s4B4HL2L5H2L")
-_ENTRY_MAGIC = b"PK\x01\x02"
-_EXTRA64 = 1
-_IN_EXTRA64 = 0xFFFFFFFF
+_FILE_HEADER = struct.Struct("<4s4B4HL2L5H2L")
+_FILE_HEADER_MAGIC = b"PK\x01\x02"
+_EXTRA64 = 1  # the id of the zip64 extra field
+_IN_EXTRA64 = 0xFFFFFFFF  # in a 32-bit field whose value is in the zip64 extra field
 
 
 def read_directory(spool: IO[bytes]) -> Iterator[ZipInfo]:
-    """An archive's entries. The spool may be moved about between two of them.
+    """An archive's members. The caller may move the spool's position between two of them.
 
     Raises:
-        BadZipFile: it is no zip, cut off or damaged.
+        BadZipFile: the spool is not a zip archive, or it is cut off or damaged.
     """
     at, end, shift = _find_directory(spool)
     rest = b""
@@ -38,16 +38,16 @@ def read_directory(spool: IO[bytes]) -> Iterator[ZipInfo]:
         at += len(data)
         rest += data
         offset = 0
-        while len(rest) - offset >= _ENTRY.size:
-            fields = _ENTRY.unpack_from(rest, offset)
-            name_end = offset + _ENTRY.size + fields[12]
+        while len(rest) - offset >= _FILE_HEADER.size:
+            fields = _FILE_HEADER.unpack_from(rest, offset)
+            name_end = offset + _FILE_HEADER.size + fields[12]
             extra_end = name_end + fields[13]
             comment_end = extra_end + fields[14]
-            if fields[0] != _ENTRY_MAGIC:
+            if fields[0] != _FILE_HEADER_MAGIC:
                 raise BadZipFile
             if comment_end > len(rest):
                 break
-            yield _entry(fields, rest[offset + _ENTRY.size : name_end], rest[name_end:extra_end], shift)
+            yield _member(fields, rest[offset + _FILE_HEADER.size : name_end], rest[name_end:extra_end], shift)
             offset = comment_end
         rest = rest[offset:]
     if rest:
@@ -55,7 +55,7 @@ def read_directory(spool: IO[bytes]) -> Iterator[ZipInfo]:
 
 
 def _find_directory(spool: IO[bytes]) -> tuple[int, int, int]:
-    """Where it starts and ends, and how far everything is from where the archive says: programs stand before some."""
+    """Start and end of the directory, and how far the archive's offsets are off: a program may stand before it."""
     tail_at = max(0, spool.seek(0, io.SEEK_END) - _END.size - _COMMENT_BYTES_MAX)
     spool.seek(tail_at)
     tail = spool.read()
@@ -63,7 +63,9 @@ def _find_directory(spool: IO[bytes]) -> tuple[int, int, int]:
     while (at := tail.rfind(_END_MAGIC, 0, at)) >= 0:
         if at + _END.size <= len(tail):
             *_, size, offset, comment_bytes = _END.unpack_from(tail, at)
-            if not tail[at + _END.size + comment_bytes :].strip(b"\0"):  # or it is the end of a zip within this one
+            if not tail[at + _END.size + comment_bytes :].strip(
+                b"\0"
+            ):  # else this magic belongs to a zip inside this one
                 break
     else:
         raise BadZipFile
@@ -88,9 +90,9 @@ def _read_at(spool: IO[bytes], at: int, size: int) -> bytes:
     return spool.read(size)
 
 
-def _entry(fields: tuple[int, ...], name: bytes, extra: bytes, shift: int) -> ZipInfo:
+def _member(fields: tuple[int, ...], name: bytes, extra: bytes, shift: int) -> ZipInfo:
     try:
-        path = name.decode()  # also where no flag says so: macOS's archiver sets none
+        path = name.decode()  # also without the UTF-8 flag: macOS's archiver never sets it
     except UnicodeDecodeError:
         path = name.decode("cp437")
     info = ZipInfo(path)
@@ -112,7 +114,11 @@ def _read_extra64(info: ZipInfo, extra: bytes) -> None:
         if kind == _EXTRA64:
             break
         at += size
-    for field in ("file_size", "compress_size", "header_offset"):  # those that do not fit, in this order
+    for field in (
+        "file_size",
+        "compress_size",
+        "header_offset",
+    ):  # the extra field has those that do not fit, in this order
         if getattr(info, field) == _IN_EXTRA64:
             if at + 8 > len(extra):
                 raise BadZipFile

@@ -24,6 +24,7 @@ from jobs.store.job_hash import (
     stored_chunks_command,
 )
 from jobs.store.sweep import sweep_args
+from jobs.store.webhooks import Webhook, read_webhook
 
 _CHUNKS_A_READ = 8  # 512 items at most
 _LENGTHS_A_READ = 1000
@@ -47,6 +48,10 @@ class JobReader:
         if job is None and self._client.secret and belongs_to(job_id, owner, self._client.secret):
             raise JobExpired
         raise JobNotFound
+
+    async def webhook(self, job: Job) -> Webhook:
+        """The state of the job's webhook and its last attempts. Raises StoreUnavailable."""
+        return await read_webhook(self._client, job)
 
     async def ended(self, job_ids: Sequence[bytes]) -> list[bytes]:
         """Those of the jobs that have ended or are gone."""

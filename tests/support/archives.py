@@ -1,4 +1,4 @@
-"""Archives for tests, and reading them through the API's own readers."""
+"""Builds archives for tests, and reads them with the API's readers."""
 
 import tarfile
 import zipfile
@@ -13,7 +13,7 @@ from api.uploads.zip import read_zip
 
 LIMITS = ArchiveLimits(
     item_bytes_max=10_000,
-    entries_max=1000,
+    members_max=1000,
     inflated_bytes_max=64 << 20,
     ratio_max=200,
     spool_bytes_max=1000,
@@ -27,9 +27,9 @@ def make_tar(
     file = BytesIO()
     with tarfile.open(fileobj=file, mode=mode, format=kind) as archive:  # type: ignore[call-overload]  # any mode
         for name, data in files.items() if isinstance(files, Mapping) else files:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, BytesIO(data))
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, BytesIO(data))
     return file.getvalue()
 
 
@@ -41,20 +41,20 @@ def make_zip(files: Mapping[str, bytes], **options: Any) -> bytes:
     return file.getvalue()
 
 
-async def _parts(data: bytes, size: int) -> AsyncIterator[bytes]:
+async def _pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
     for at in range(0, len(data), size):
         yield data[at : at + size]
 
 
 async def untar(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
-    """What a tar brings that comes in parts of so many bytes, and how many entries were skipped."""
-    tally = ArchiveStats()
-    images = [image async for image in read_tar(_parts(data, size), limits, tally)]
-    return images, tally.skipped
+    """The images of a tar that arrives in pieces of `size` bytes, and how many members were skipped."""
+    stats = ArchiveStats()
+    images = [image async for image in read_tar(_pieces(data, size), limits, stats)]
+    return images, stats.skipped
 
 
 async def unzip(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
     """As `untar`, for a zip."""
-    tally = ArchiveStats()
-    images = [image async for image in read_zip(_parts(data, size), limits, tally)]
-    return images, tally.skipped
+    stats = ArchiveStats()
+    images = [image async for image in read_zip(_pieces(data, size), limits, stats)]
+    return images, stats.skipped
