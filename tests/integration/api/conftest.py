@@ -19,7 +19,7 @@ StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
 
 @asynccontextmanager
 async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on a port of its own, in this process, and a client for it."""
+    """A client of an API that runs in this process, on a port of its own."""
     port = free_port()
     values = {
         "redis_url": valkey.url,
@@ -46,13 +46,13 @@ async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.As
 
 @pytest.fixture
 def observed_completions(monkeypatch: pytest.MonkeyPatch) -> ObservedCompletions:
-    """Who waits in the APIs that are started after this."""
+    """The waiters of APIs that are started after this fixture."""
     return ObservedCompletions(monkeypatch)
 
 
 @pytest.fixture
 async def start_api(valkey: Valkey) -> AsyncIterator[StartApi]:
-    """Starts an API with settings of the test's own."""
+    """Starts an API with the given settings."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> httpx.AsyncClient:
@@ -63,5 +63,5 @@ async def start_api(valkey: Valkey) -> AsyncIterator[StartApi]:
 
 @pytest.fixture
 async def api(start_api: StartApi) -> httpx.AsyncClient:
-    """A client of an API with default settings, and no worker behind it."""
+    """A client of an API with default settings and no worker."""
     return await start_api()

@@ -26,7 +26,7 @@ async def submit(api: httpx.AsyncClient, shirt: bytes, files: int = 1) -> str:
     return str(answer.json()["id"])
 
 
-async def test_results_come_in_pages_with_pending_items(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
+async def test_results_have_pages_with_pending_items(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
     job_id = await submit(api, shirt, files=5)
     items, cursor = [], ""
     while cursor is not None:
@@ -92,11 +92,11 @@ async def test_a_long_poll_is_woken_by_the_end_of_its_job(api: httpx.AsyncClient
 
 
 def api_listens(store: Store) -> bool:
-    """Whether the API's one subscription stands."""
+    """Whether the API has subscribed to completion notices."""
     return bool(store.redis.pubsub_numsub(f"{keys.ENDED_CHANNEL}.0")[0][1])
 
 
-async def test_a_long_poll_answers_as_things_stand_when_its_time_is_over(api: httpx.AsyncClient, shirt: bytes) -> None:
+async def test_a_long_poll_returns_the_current_state_after_its_time(api: httpx.AsyncClient, shirt: bytes) -> None:
     job_id = await submit(api, shirt)
     assert (await api.get(f"/v1/jobs/{job_id}?wait=0.05")).json()["status"] == "queued"
 
@@ -110,7 +110,7 @@ async def test_a_long_poll_of_an_ended_job_answers_at_once(api: httpx.AsyncClien
 async def test_a_long_poll_is_answered_though_its_notice_was_lost(
     start_api: StartApi, store: Store, shirt: bytes
 ) -> None:
-    """The end is written without a message, as when the subscription is cut at that moment."""
+    """The job ends without a notice, as when the connection of the subscription breaks at that moment."""
     api = await start_api(reread_seconds=0.2)
     job_id = await submit(api, shirt)
     poll = asyncio.create_task(api.get(f"/v1/jobs/{job_id}?wait=8"))

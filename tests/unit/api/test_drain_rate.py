@@ -9,20 +9,20 @@ def drain() -> DrainRate:
     return DrainRate(retry_after_seconds=2, retry_after_seconds_max=60)
 
 
-def test_where_nothing_is_known_or_nothing_drains_the_settings_say_when_to_come_back(drain: DrainRate) -> None:
+def test_without_a_rate_retry_after_is_the_setting(drain: DrainRate) -> None:
     assert drain.retry_after(QueueFull()) == 2
     assert drain.retry_after(QueueFull(over_bytes=1)) == 60
 
 
 @pytest.mark.parametrize(("over", "seconds"), [(1, 1), (1_000_000, 1), (4_500_000, 5), (10**9, 60)])
-def test_how_long_it_takes_is_told_from_what_drains(drain: DrainRate, over: int, seconds: int) -> None:
+def test_retry_after_follows_the_rate_at_which_bytes_drain(drain: DrainRate, over: int, seconds: int) -> None:
     for second in range(5):
         drain.sample(second, images=100 * second, upload_bytes=1_000_000 * second)
     assert drain.images_per_second == pytest.approx(100)
     assert drain.retry_after(QueueFull(over_bytes=over)) == seconds
 
 
-def test_a_rate_follows_what_happens_and_forgets_what_was(drain: DrainRate) -> None:
+def test_the_rate_follows_recent_samples(drain: DrainRate) -> None:
     for second in range(10):
         drain.sample(second, images=100 * second, upload_bytes=0)
     for second in range(10, 60):
