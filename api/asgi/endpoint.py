@@ -5,6 +5,7 @@ FastAPI's dependency solver costs more CPU than all else that a submit does in t
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from inspect import Parameter, signature
 from typing import Any
 
@@ -63,11 +64,9 @@ class StrictQuery(BaseModel):
 class EndpointRequest(Request):
     """A request that looks headers up in a table; Starlette's scans all of them at each lookup."""
 
-    @property
+    @cached_property
     def headers(self) -> Headers:
-        if not hasattr(self, "_headers"):
-            self._headers = _Headers(self.scope["headers"])
-        return self._headers
+        return _Headers(self.scope["headers"])
 
 
 class _Headers(Headers):

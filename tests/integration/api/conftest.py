@@ -19,7 +19,7 @@ StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
 
 @asynccontextmanager
 async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the API in this process, on its own port. Yields a client for it."""
+    """A client of an API that runs in this process, on a port of its own."""
     port = free_port()
     values = {
         "redis_url": valkey.url,
@@ -53,7 +53,7 @@ def observed_completions(monkeypatch: pytest.MonkeyPatch) -> ObservedCompletions
 
 @pytest.fixture
 async def start_api(valkey: Valkey) -> AsyncIterator[StartApi]:
-    """Starts an API with the test's own settings."""
+    """Starts an API with the given settings."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> httpx.AsyncClient:

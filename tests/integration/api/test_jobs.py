@@ -26,7 +26,7 @@ async def submit(api: httpx.AsyncClient, shirt: bytes, files: int = 1) -> str:
     return str(answer.json()["id"])
 
 
-async def test_results_are_pages_with_pending_items(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
+async def test_results_have_pages_with_pending_items(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
     job_id = await submit(api, shirt, files=5)
     items, cursor = [], ""
     while cursor is not None:
@@ -92,11 +92,11 @@ async def test_a_long_poll_is_woken_by_the_end_of_its_job(api: httpx.AsyncClient
 
 
 def api_listens(store: Store) -> bool:
-    """Whether the API is subscribed to completion notices."""
+    """Whether the API has subscribed to completion notices."""
     return bool(store.redis.pubsub_numsub(f"{keys.ENDED_CHANNEL}.0")[0][1])
 
 
-async def test_a_long_poll_shows_the_job_as_it_is_when_its_time_is_over(api: httpx.AsyncClient, shirt: bytes) -> None:
+async def test_a_long_poll_returns_the_current_state_after_its_time(api: httpx.AsyncClient, shirt: bytes) -> None:
     job_id = await submit(api, shirt)
     assert (await api.get(f"/v1/jobs/{job_id}?wait=0.05")).json()["status"] == "queued"
 

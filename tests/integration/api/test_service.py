@@ -1,4 +1,4 @@
-"""Behaviour common to all routes: keys, request ids, problems; models, health and the pages at /docs."""
+"""Behaviour that all routes share, and the small routes: keys, request ids, models, health, /docs."""
 
 import re
 
@@ -19,7 +19,7 @@ def bearer(owner: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[owner]}"}
 
 
-async def test_where_keys_are_set_each_owner_sees_its_own_jobs(start_api: StartApi, shirt: bytes) -> None:
+async def test_with_api_keys_each_owner_sees_its_own_jobs(start_api: StartApi, shirt: bytes) -> None:
     api = await start_api(api_keys=KEYS)
     job = (await api.post("/v1/jobs", content=shirt, headers=PNG | bearer("alice"))).json()
 
@@ -44,7 +44,7 @@ async def test_where_keys_are_set_each_owner_sees_its_own_jobs(start_api: StartA
         ("POST", "/predict"),
     ],
 )
-async def test_without_a_key_every_route_is_unauthorized(
+async def test_without_a_valid_key_every_route_answers_401(
     start_api: StartApi, method: str, path: str, header: dict[str, str]
 ) -> None:
     api = await start_api(api_keys=KEYS)
@@ -59,14 +59,14 @@ async def test_health_needs_no_key(start_api: StartApi) -> None:
         assert (await api.get(path)).json() == {"status": "ok"}
 
 
-async def test_a_request_id_is_the_clients_own_where_it_gives_one(api: httpx.AsyncClient) -> None:
+async def test_a_request_id_of_the_client_is_returned(api: httpx.AsyncClient) -> None:
     assert (await api.get("/livez", headers={"X-Request-Id": "abc-1"})).headers["X-Request-Id"] == "abc-1"
     for strange in ("a b", "x" * 65, ""):
         made = (await api.get("/livez", headers={"X-Request-Id": strange})).headers["X-Request-Id"]
         assert re.fullmatch("[0-9a-f]{32}", made)
 
 
-async def test_models_show_their_cards_and_serving_processes(api: httpx.AsyncClient, store: Store) -> None:
+async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.AsyncClient, store: Store) -> None:
     listed = (await api.get("/v1/models")).json()
     assert [model["name"] for model in listed["models"]] == ["fmnist-cnn", "fmnist-mlp"]
     assert listed["faults"] == []
@@ -83,7 +83,7 @@ async def test_models_show_their_cards_and_serving_processes(api: httpx.AsyncCli
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}
 
 
-async def test_the_pages_load_from_this_server_alone(api: httpx.AsyncClient) -> None:
+async def test_the_documentation_pages_load_nothing_from_other_servers(api: httpx.AsyncClient) -> None:
     page = await api.get("/docs")
     assert page.status_code == 200
     sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -122,7 +122,7 @@ async def test_the_openapi_document_describes_uploads_and_problems_with_examples
     assert paths <= set(document["paths"])
 
 
-async def test_head_is_answered_wherever_get_is(api: httpx.AsyncClient) -> None:
+async def test_head_works_on_every_get_route(api: httpx.AsyncClient) -> None:
     for path in ("/livez", "/v1/jobs", "/v1/models", "/docs"):
         answer = await api.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
@@ -132,9 +132,7 @@ async def test_head_is_answered_wherever_get_is(api: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("path", "methods"), [("/v1/jobs", "GET, HEAD, POST"), ("/v1/jobs/x", "DELETE, GET, HEAD"), ("/predict", "POST")]
 )
-async def test_a_wrong_method_is_answered_with_the_allowed_ones(
-    api: httpx.AsyncClient, path: str, methods: str
-) -> None:
+async def test_a_wrong_method_gets_the_allowed_methods(api: httpx.AsyncClient, path: str, methods: str) -> None:
     answer = await api.request("PATCH", path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
 
@@ -153,7 +151,7 @@ async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
     assert answer.headers["X-Request-Id"] == "mine"
 
 
-async def test_a_card_that_cannot_be_parsed_is_ignored(
+async def test_an_unreadable_card_is_skipped(
     api: httpx.AsyncClient, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.redis.hset(keys.MODEL_CARDS, "other@1", '{"of": "a newer release"}')

@@ -1,4 +1,4 @@
-"""Every operation of the OpenAPI document, called as it allows and as it forbids: schemathesis, all checks on."""
+"""Schemathesis calls every operation of the OpenAPI document with valid and invalid input, all checks on."""
 
 import subprocess
 import sys
@@ -7,11 +7,11 @@ from pathlib import Path
 from tests.support.processes import ROOT, Api, Valkey
 
 EXAMPLES = 30
-KEY = "a-key-that-nobody-else-knows"
+KEY = "a-key-of-this-test-only"
 SETTINGS = {
     "API_KEYS": f'{{"alice": "{KEY}"}}',
     "WAIT_SECONDS_MAX": "0.1",
-    "PREDICT_WAIT_SECONDS": "0.05",  # no worker is there
+    "PREDICT_WAIT_SECONDS": "0.05",  # no worker runs
     "HELD_STREAM_SECONDS_MAX": "0.2",
     "ROOM_WAIT_SECONDS_MAX": "0.1",
     "UPLOAD_BYTES_MAX": str(16 << 20),

@@ -1,4 +1,4 @@
-"""Answers as bytes on a connection, of an API in its own process, with the loop and the protocol that it has there."""
+"""Responses as bytes on a socket, from an API in a process of its own with uvloop and `SingleWriteProtocol`."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ from tests.support.store import Store
 from tests.support.waiting import eventually
 
 SECONDS = 30
-TRIES = 20  # of what two packets would break now and then only
+TRIES = 20  # a response in two packets would fail only now and then
 
 
 @pytest.fixture(scope="module")
 def process(_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with _valkey.client as client:
-        client.config_set("maxmemory", MAXMEMORY_BYTES)  # whatever a test before has left
+        client.config_set("maxmemory", MAXMEMORY_BYTES)  # an earlier test may have changed it
     with Api(_valkey.url, tmp_path_factory.mktemp("api") / "log") as api:
         yield api
         assert "Traceback" not in api.output()
@@ -42,14 +42,14 @@ def request(path: str, *headers: str, method: str = "GET") -> bytes:
 
 
 def first_piece(connection: socket.socket) -> bytes:
-    """What can be read once something can be read."""
+    """What one read returns once the socket is readable."""
     readable, _, _ = select.select([connection], [], [], SECONDS)
     assert readable
     return connection.recv(65_536)
 
 
 def to_the_end(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """All bytes until the server closes the connection."""
     pieces = list[bytes]()
     while piece := connection.recv(65_536):
         pieces.append(piece)
@@ -65,14 +65,14 @@ def split_response(answer: bytes) -> tuple[bytes, dict[str, str], bytes]:
 
 
 def read_response(stream: BinaryIO, *, with_body: bool = True) -> tuple[bytes, dict[str, str], bytes]:
-    """`split_response`, for the next one of several answers on a connection."""
+    """`split_response` for the next one of several responses on a connection."""
     head = b"".join(iter(stream.readline, b"\r\n"))
     status, headers, _ = split_response(head + b"\r\n")
     return status, headers, stream.read(int(headers["content-length"])) if with_body else b""
 
 
 async def ended(store: Store, items: int) -> str:
-    """The path of a job of so many images that has ended."""
+    """The path of an ended job with this number of images."""
     job_id = await store.submit(*[b"image"] * items, chunk_items=64)
     number = 0
     while (lease := store.claim(f"boot|task|1|{number}")).chunks:
@@ -82,7 +82,7 @@ async def ended(store: Store, items: int) -> str:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/v1/jobs/not-an-id", "/v1/models"])
-def test_an_answer_comes_in_one_piece(valkey: Valkey, process: Api, path: str) -> None:
+def test_a_response_arrives_in_one_piece(valkey: Valkey, process: Api, path: str) -> None:
     with connected(process) as connection:
         for _ in range(TRIES):
             connection.sendall(request(path))
@@ -91,7 +91,7 @@ def test_an_answer_comes_in_one_piece(valkey: Valkey, process: Api, path: str) -
             json.loads(body)
 
 
-def test_the_answer_to_a_submit_comes_in_one_piece(valkey: Valkey, process: Api, shirt: bytes) -> None:
+def test_the_response_to_a_submit_arrives_in_one_piece(valkey: Valkey, process: Api, shirt: bytes) -> None:
     head = request("/v1/jobs", "Content-Type: image/png", f"Content-Length: {len(shirt)}", method="POST")
     with connected(process) as connection:
         for _ in range(TRIES):
@@ -101,7 +101,7 @@ def test_the_answer_to_a_submit_comes_in_one_piece(valkey: Valkey, process: Api,
             assert headers["location"] == json.loads(body)["links"]["self"]
 
 
-async def test_the_answer_to_a_wait_comes_in_one_piece(store: Store, process: Api, shirt: bytes) -> None:
+async def test_the_response_to_a_wait_arrives_in_one_piece(store: Store, process: Api, shirt: bytes) -> None:
     length = f"Content-Length: {len(shirt)}"
     with connected(process) as connection:
         for _ in range(3):
@@ -110,25 +110,23 @@ async def test_the_answer_to_a_wait_comes_in_one_piece(store: Store, process: Ap
             )
             lease = await store.claimed()
             store.finish(lease)
-            await eventually(lambda: select.select([connection], [], [], 0)[0], what="the answer")
+            await eventually(lambda: select.select([connection], [], [], 0)[0], what="the response")
             status, headers, body = split_response(connection.recv(65_536))
             assert (status, len(body)) == (b"HTTP/1.1 200 OK", int(headers["content-length"]))
             assert json.loads(body)["status"] == "completed"
 
 
-def test_the_head_of_an_answer_comes_without_its_body(valkey: Valkey, process: Api) -> None:
+def test_the_response_to_head_arrives_without_a_body(valkey: Valkey, process: Api) -> None:
     with connected(process) as connection, connection.makefile("rb") as stream:
         connection.sendall(request("/v1/jobs", method="HEAD") + request("/livez"))
         status, headers, _ = read_response(stream, with_body=False)
         assert (status, int(headers["content-length"]) > 0) == (b"HTTP/1.1 200 OK", True)
         status, _, body = read_response(stream)
-        assert (status, json.loads(body)) == (b"HTTP/1.1 200 OK", {"status": "ok"}), "what follows is the next answer"
+        assert (status, json.loads(body)) == (b"HTTP/1.1 200 OK", {"status": "ok"}), "the next response follows"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v1/models", "/nothing-here"])
-def test_a_connection_is_closed_after_the_whole_answer_where_that_was_asked_for(
-    valkey: Valkey, process: Api, path: str
-) -> None:
+def test_connection_close_closes_after_the_whole_response(valkey: Valkey, process: Api, path: str) -> None:
     with connected(process) as connection:
         connection.sendall(request(path, "Connection: close"))
         _, headers, body = split_response(to_the_end(connection))
@@ -136,9 +134,7 @@ def test_a_connection_is_closed_after_the_whole_answer_where_that_was_asked_for(
     assert len(body) == int(headers["content-length"]) > 0
 
 
-def test_a_connection_is_closed_after_the_whole_head_where_that_was_all_that_was_asked_for(
-    valkey: Valkey, process: Api
-) -> None:
+def test_connection_close_closes_after_the_whole_head_of_a_head_request(valkey: Valkey, process: Api) -> None:
     with connected(process) as connection:
         connection.sendall(request("/v1/models", "Connection: close", method="HEAD"))
         status, headers, body = split_response(to_the_end(connection))
@@ -146,7 +142,7 @@ def test_a_connection_is_closed_after_the_whole_head_where_that_was_all_that_was
     assert int(headers["content-length"]) > 0
 
 
-async def test_a_large_answer_comes_whole_and_behind_its_head(store: Store, process: Api) -> None:
+async def test_a_large_response_arrives_whole_and_after_its_head(store: Store, process: Api) -> None:
     path = await ended(store, 1000)
     with connected(process) as connection:
         connection.sendall(request(f"{path}/results?limit=1000", "Connection: close"))
@@ -157,7 +153,7 @@ async def test_a_large_answer_comes_whole_and_behind_its_head(store: Store, proc
 
 
 @pytest.mark.parametrize("close", [True, False])
-async def test_a_stream_of_a_megabyte_comes_whole(store: Store, process: Api, *, close: bool) -> None:
+async def test_a_stream_of_a_megabyte_arrives_whole(store: Store, process: Api, *, close: bool) -> None:
     path = await ended(store, 5000)
     headers = {"Accept": "application/x-ndjson"} | ({"Connection": "close"} if close else {})
     connection = HTTPConnection("127.0.0.1", process.port, timeout=SECONDS)
@@ -170,7 +166,7 @@ async def test_a_stream_of_a_megabyte_comes_whole(store: Store, process: Api, *,
     assert [json.loads(line)["index"] for line in body.splitlines()] == list(range(5000))
 
 
-def test_what_is_held_for_a_connection_that_is_gone_is_dropped() -> None:
+def test_pending_data_of_a_closed_connection_is_dropped() -> None:
     class Gone:
         def __init__(self) -> None:
             self.closing = False
@@ -185,10 +181,10 @@ def test_what_is_held_for_a_connection_that_is_gone_is_dropped() -> None:
 
     gone, turn = Gone(), list[Callable[[], None]]()
     loop = SimpleNamespace(call_soon=turn.append)
-    joining = _CoalescingTransport(cast("asyncio.Transport", gone), cast("asyncio.AbstractEventLoop", loop))
-    joining.write(b"first")
+    coalescing = _CoalescingTransport(cast("asyncio.Transport", gone), cast("asyncio.AbstractEventLoop", loop))
+    coalescing.write(b"first")
     turn.pop()()
-    joining.write(b"second")
+    coalescing.write(b"second")
     gone.closing = True
     turn.pop()()
     assert gone.written == [b"first"]
@@ -210,7 +206,7 @@ def test_requests_of_one_packet_are_answered_in_order(valkey: Valkey, process: A
 @pytest.mark.parametrize(
     "garbage", [b"garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n"]
 )
-def test_what_is_no_request_is_told_so_and_the_connection_closed(valkey: Valkey, process: Api, garbage: bytes) -> None:
+def test_garbage_is_answered_with_400_and_the_connection_closed(valkey: Valkey, process: Api, garbage: bytes) -> None:
     with connected(process) as connection:
         connection.sendall(garbage)
         status, _, body = split_response(to_the_end(connection))
@@ -218,9 +214,7 @@ def test_what_is_no_request_is_told_so_and_the_connection_closed(valkey: Valkey,
     assert body == b"Invalid HTTP request received."
 
 
-def test_a_client_that_asks_whether_to_go_on_is_told_before_it_sends(
-    valkey: Valkey, process: Api, shirt: bytes
-) -> None:
+def test_a_client_that_expects_100_continue_gets_it_before_it_sends(valkey: Valkey, process: Api, shirt: bytes) -> None:
     headers = ("Content-Type: image/png", f"Content-Length: {len(shirt)}", "Expect: 100-continue")
     with connected(process) as connection:
         connection.sendall(request("/v1/jobs", *headers, method="POST"))
@@ -233,7 +227,7 @@ def test_a_client_that_asks_whether_to_go_on_is_told_before_it_sends(
 async def test_a_client_that_reads_slowly_gets_all_of_a_stream(store: Store, process: Api) -> None:
     path = await ended(store, 5000)
     with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the server's side fills up
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the server's send buffer fills up
         connection.settimeout(SECONDS)
         connection.connect(("127.0.0.1", process.port))
         connection.sendall(request(f"{path}/results", "Accept: application/x-ndjson"))
