@@ -182,7 +182,7 @@ def test_a_folder_in_use_is_one_clear_line(clone: Path, first_run: tuple[MakeRun
     [
         ({"RENEW_SECONDS": "2"}, "darkroom: renew_seconds × 3 < lease_seconds"),
         ({"API_KEYS": "alice:a-secret-key"}, "darkroom: API_KEYS: must be valid JSON"),
-        ({"HOST": "192.0.2.1"}, "darkroom: HOST 192.0.2.1 is no address of this machine"),
+        ({"HOST": "192.0.2.1"}, "darkroom: HOST 192.0.2.1 is not an address of this machine"),
         ({"MODEL": "nope"}, "darkroom: weights/nope/manifest.json: No such file or directory"),
     ],
 )
