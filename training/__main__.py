@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("model", choices=RECIPES)
     parser.add_argument("--models-dir", type=Path, default=Path("weights"))
     parser.add_argument("--cache", type=Path, default=Path("data/training"), help="for downloads, logs and checkpoints")
-    parser.add_argument("--docs", type=Path, default=Path("docs/models"), help="for pictures")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="for pictures")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU, if there is one")
     arguments = parser.parse_args()
     arguments.docs.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Accuracy of the shipped network on 2,000 test images, in each rendition of docs/models/README.md."""
+"""Accuracy of the shipped network on 2,000 test images, in each rendition of docs/MODELS.md."""
 
 from functools import cache
 from pathlib import Path
