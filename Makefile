@@ -5,11 +5,11 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test coverage bench guard chaos lint train clean
+.PHONY: help run demo test test-changed coverage bench guard chaos lint train clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctrl-C stops them
 	@exec $(BIN)/python -m deploy.local
@@ -17,11 +17,14 @@ run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctr
 demo: .venv/run ## Submit the sample pictures to what `make run` started
 	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify tests/data/*.png
 
-# A file's tests stay together: they share what is slow to start. Whole stacks come last and have the machine to
-# themselves: how long they may take is part of what is tested.
+# The tests of a file run in one process: they share servers that are slow to start. Tests of whole stacks run last and
+# alone: some of them check how long things take.
 test: .venv/dev ## Run all tests, as many files side by side as there are cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
 	$(BIN)/python -m pytest tests/e2e
+
+test-changed: .venv/dev ## Run the tests of the parts that changed since main: the inner loop; or PARTS="api/uploads"
+	@$(BIN)/python -m tests.changed $(PARTS)
 
 coverage: .venv/dev ## Run all tests one after the other, and show which lines and branches they reach
 	$(BIN)/python -m pytest --cov --cov-report=term
@@ -29,10 +32,10 @@ coverage: .venv/dev ## Run all tests one after the other, and show which lines a
 bench: .venv/dev ## Measure throughput, latency and CPU beside two common designs; about 10 minutes
 	$(BIN)/python -m bench
 
-guard: .venv/dev ## Has it become slower? Half a minute, relative to the machine
+guard: .venv/dev ## Check that the service has not become slower; half a minute, relative to the machine
 	$(BIN)/python -m bench.guard
 
-chaos: .venv/dev ## Break a stack under load, and see that nothing is lost; about 25 minutes, or make chaos SECONDS=90
+chaos: .venv/dev ## Inject faults under load and check that no result is lost; about 25 minutes, or make chaos SECONDS=90
 	$(BIN)/python -m chaos --seconds $(SECONDS)
 
 lint: .venv/dev ## Check style, types and who imports whom
@@ -44,10 +47,10 @@ lint: .venv/dev ## Check style, types and who imports whom
 train: .venv/dev ## Train a model package: make train MODEL=fmnist-cnn
 	$(BIN)/python -m training $(MODEL)
 
-clean: ## Remove what the commands above made here
+clean: ## Remove .venv and data, which the commands above created
 	rm -rf .venv data
 
-# torch comes first and alone, so that nothing else pulls in another build of it.
+# torch is installed first and alone, so that no other package selects another build of it.
 .venv/%: requirements/%.txt client/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' $<)

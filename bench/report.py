@@ -43,7 +43,7 @@ def _compared(found: Mapping[str, Any]) -> str:
     rows: Sequence[Row] = found["compared"]
     limit = {it["kind"]: it["cpu_us"] / 1000 for it in found["limits"] if it["batch"] == 64}
     base = {(row["service"], row["image"]): row for row in rows if row["service"] != "Darkroom"}
-    heads = ["in turns, medians", "image", "in flight", "images/s", "by the tutorial", "by the synchronous"]
+    heads = ["alternating runs, medians", "image", "in flight", "images/s", "× tutorial", "× synchronous"]
     text = begin_table(*heads, "server CPU, ms", "efficiency", "p50 · p99 ms")
     for row in rows:
         ratios = [
@@ -63,8 +63,8 @@ def _compared(found: Mapping[str, Any]) -> str:
 def _fixed(rows: Sequence[Row]) -> str:
     """Latency at the same number in flight for all, beside both baselines with one in flight."""
     base = {(row["service"], row["image"]): row["p50_ms"] for row in rows if row["service"] != "Darkroom"}
-    heads = ["in turns, medians", "image", "in flight", "p50, ms", "by the tutorial's", "by the synchronous one's"]
-    text = begin_table(*heads, "p99, ms", "p99 by p50")
+    heads = ["alternating runs, medians", "image", "in flight", "p50, ms", "× tutorial", "× synchronous"]
+    text = begin_table(*heads, "p99, ms", "p99 / p50")
     for row in rows:
         ratios = ["", ""]
         if row["in_flight"] == 1:

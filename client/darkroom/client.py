@@ -1,4 +1,4 @@
-"""Submit, wait, read the results."""
+"""Submits images, waits for the job's end, reads the results."""
 
 import os
 import time
@@ -13,11 +13,11 @@ import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FILES_A_SUBMIT_MAX = 64
-_HOLD_SECONDS = 20  # how long one request waits for the end of a job
+_WAIT_SECONDS_MAX = 20  # of one request that waits for the end of a job
 
 
 class DarkroomError(Exception):
-    """The server refused, or did not answer.
+    """The server refused the request, or did not respond.
 
     `code` is the server's stable code, or "unreachable"; `status` its HTTP status, or None.
     """
@@ -46,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image's result. `class_name` is None and `error` says why where `status` is not succeeded."""
+    """One image's result. If `status` is not succeeded, `class_name` is None and `error` has the code."""
 
     index: int
     name: str | None
@@ -55,7 +55,7 @@ class Item:
     confidence: float | None
     top_k: list[tuple[str, float]]
     warnings: list[str]
-    """`unfamiliar`: the image looks like nothing that the model has learned."""
+    """`unfamiliar`: the image is unlike the training data."""
     error: str | None
 
 
@@ -70,7 +70,7 @@ class Darkroom:
         self._http = httpx.Client(
             base_url=url or os.environ.get("DARKROOM_URL") or DEFAULT_URL,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_seconds, read=timeout_seconds + _HOLD_SECONDS),
+            timeout=httpx.Timeout(timeout_seconds, read=timeout_seconds + _WAIT_SECONDS_MAX),
         )
 
     def __enter__(self) -> Self:
@@ -101,12 +101,12 @@ class Darkroom:
         """The job once it has ended.
 
         Raises:
-            TimeoutError: it had not ended by then; it goes on.
+            TimeoutError: it has not ended in time; it continues on the server.
         """
         ends = time.monotonic() + timeout_seconds
         while True:
-            hold = max(0.0, min(_HOLD_SECONDS, ends - time.monotonic()))
-            job = _job(self._call("GET", f"/v1/jobs/{job_id}", params={"wait": round(hold, 3)}))
+            wait = max(0.0, min(_WAIT_SECONDS_MAX, ends - time.monotonic()))
+            job = _job(self._call("GET", f"/v1/jobs/{job_id}", params={"wait": round(wait, 3)}))
             if job.ended:
                 return job
             if time.monotonic() >= ends:
@@ -135,17 +135,17 @@ class Darkroom:
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         try:
-            answer = self._http.request(method, path, **options)
+            response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise DarkroomError("unreachable", f"{self._http.base_url}: {error}") from error
-        if answer.is_success:
-            return answer.json()
+        if response.is_success:
+            return response.json()
         try:
-            problem = answer.json()
+            problem = response.json()
         except ValueError:
             problem = {}
         raise DarkroomError(
-            problem.get("code", "http_error"), problem.get("detail", answer.reason_phrase), answer.status_code
+            problem.get("code", "http_error"), problem.get("detail", response.reason_phrase), response.status_code
         )
 
 

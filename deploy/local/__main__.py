@@ -24,15 +24,15 @@ from jobs.settings import StoreSettings, load
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
 
-SOCKET_PATH_MAX = 100  # what fits into a unix socket's address, with room for the end of the string
-STOP_SECONDS = 20  # a worker ends its slice, Valkey writes its file
+SOCKET_PATH_MAX = 100  # characters; a unix socket's address holds 107
+STOP_SECONDS = 20  # a worker finishes its slice, Valkey writes its file
 
 
 class LocalSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65_535)
-    redis_url: str | None = Field(None, description="A server to use in place of the embedded one.")
-    data_dir: Path | None = Field(None, description="Where the embedded server keeps its file.")
+    redis_url: str | None = Field(None, description="A server to use instead of the embedded one.")
+    data_dir: Path | None = Field(None, description="Folder of the embedded server's file.")
 
 
 def main() -> None:
@@ -42,13 +42,13 @@ def main() -> None:
         os.environ.update({"HOST": settings.host, "PORT": str(settings.port)})
         if settings.redis_url is None:
             os.environ["REDIS_URL"] = f"unix://{_socket_path(data_dir)}"
-            os.environ.pop("REDIS_PASSWORD", None)  # meant for another server: the embedded one has none
+            os.environ.pop("REDIS_PASSWORD", None)  # for another server: the embedded one has no password
         load(ApiSettings)
         load(OutboundSettings)
         _check_model(load(WorkerSettings))
         _check_port(settings.host, settings.port)
-        data_dir.mkdir(parents=True, exist_ok=True)  # only now, so that a start that fails leaves nothing behind
-        _take(data_dir)
+        data_dir.mkdir(parents=True, exist_ok=True)  # only now, so that a failed start leaves nothing behind
+        _lock(data_dir)
         config = _write_config(data_dir, embedded=settings.redis_url is None)
     except (SettingsError, ModelPackageError, OSError) as error:
         sys.exit(f"darkroom: {error}")
@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def _check_model(settings: WorkerSettings) -> None:
-    """One that can be served is enough: of the others the worker tells."""
-    cards, faults = check_packages(settings.models_dir, settings.served)
+    """One servable model is enough; the worker reports the others."""
+    cards, load_errors = check_packages(settings.models_dir, settings.served)
     if not cards:
-        raise ModelPackageError("; ".join(faults.values()))
+        raise ModelPackageError("; ".join(load_errors.values()))
 
 
 def _check_port(host: str, port: int) -> None:
@@ -72,11 +72,11 @@ def _check_port(host: str, port: int) -> None:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             hint = f"try `make run PORT={max(8000, port % 65_535 + 1)}`"
             raise SettingsError(f"port {port} on {host} cannot be used ({error.strerror}): {hint}") from None
-        raise SettingsError(f"HOST {host} is no address of this machine ({error.strerror})") from None
+        raise SettingsError(f"HOST {host} is not an address of this machine ({error.strerror})") from None
 
 
-def _take(data_dir: Path) -> None:
-    """Hold a lock on the folder for as long as this process lives."""
+def _lock(data_dir: Path) -> None:
+    """Lock the folder for the lifetime of this process."""
     lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +85,7 @@ def _take(data_dir: Path) -> None:
 
 
 def _socket_path(data_dir: Path) -> Path:
-    """Valkey listens on a socket of its own, so there is no second port to be taken."""
+    """Valkey listens on a unix socket, so that no second port is needed."""
     path = data_dir / "valkey.sock"
     if len(str(path)) <= SOCKET_PATH_MAX and quote(str(path)) == str(path):  # it becomes part of a URL
         return path
@@ -94,7 +94,7 @@ def _socket_path(data_dir: Path) -> Path:
 
 
 def _write_config(data_dir: Path, *, embedded: bool) -> Path:
-    """Supervisord's configuration: started in this order, stopped in the reverse one."""
+    """Write supervisord's configuration: programs start in this order and stop in the reverse order."""
     config = RawConfigParser()
     config["supervisord"] = {
         "nodaemon": "true",
@@ -111,7 +111,7 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
         server = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=_socket_path(data_dir))
         programs = {"valkey": shlex.join(server), **programs}
     if os.getuid() == 0:
-        config["supervisord"]["user"] = "root"  # said outright, it is not warned of
+        config["supervisord"]["user"] = "root"  # explicit, so that supervisord does not warn
     for priority, (name, command) in enumerate(programs.items()):
         config[f"program:{name}"] = {
             "command": command,
@@ -119,7 +119,7 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
             "redirect_stderr": "true",
             "stdout_logfile": "/dev/fd/1",
             "stdout_logfile_maxbytes": "0",
-            "stdout_events_enabled": "true",  # so that the last line of what fails is known
+            "stdout_events_enabled": "true",  # so that the last line of a failing program is known
             "autorestart": "true",
             "startsecs": "1",
             "startretries": "5",
@@ -133,7 +133,7 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
     config["program:ready"].update({"autorestart": "false", "startsecs": "0", "startretries": "0"})
     for section in config.values():
         for name, value in section.items():
-            section[name] = value.replace("%", "%%")  # supervisord would take what follows for a variable's name
+            section[name] = value.replace("%", "%%")  # supervisord expands %(name)s
     path = data_dir / "supervisord.conf"
     with path.open("w") as file:
         config.write(file)

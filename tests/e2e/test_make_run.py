@@ -1,4 +1,4 @@
-"""The README's own commands, from a clean clone in an empty folder."""
+"""The pages' own commands (README, docs/HTTP.md, docs/models/), from a clean clone in an empty folder."""
 
 import csv
 import json
@@ -72,9 +72,10 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def readme_commands() -> list[str]:
-    """The curl lines of the README, in order, each block one command."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def commands_of_the_pages() -> list[str]:
+    """The curl lines of the README and of docs/HTTP.md, in order, each block one command."""
+    pages = (ROOT / "README.md").read_text() + (ROOT / "docs" / "HTTP.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", pages, re.DOTALL)
     return [block for block in blocks if "curl" in block]
 
 
@@ -86,9 +87,9 @@ def first_run(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield make, port
 
 
-def test_the_readmes_curl_lines_work(first_run: tuple[MakeRun, int], clone: Path) -> None:
+def test_the_curl_lines_of_the_pages_work(first_run: tuple[MakeRun, int], clone: Path) -> None:
     _, port = first_run
-    script = "set -euo pipefail\n" + "\necho\n".join(readme_commands()).replace(":8000", f":{port}")
+    script = "set -euo pipefail\n" + "\necho\n".join(commands_of_the_pages()).replace(":8000", f":{port}")
     assert script.count("curl") >= 7
     done = subprocess.run(["bash", "-c", script], cwd=clone, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -181,7 +182,7 @@ def test_a_folder_in_use_is_one_clear_line(clone: Path, first_run: tuple[MakeRun
     [
         ({"RENEW_SECONDS": "2"}, "darkroom: renew_seconds × 3 < lease_seconds"),
         ({"API_KEYS": "alice:a-secret-key"}, "darkroom: API_KEYS: must be valid JSON"),
-        ({"HOST": "192.0.2.1"}, "darkroom: HOST 192.0.2.1 is no address of this machine"),
+        ({"HOST": "192.0.2.1"}, "darkroom: HOST 192.0.2.1 is not an address of this machine"),
         ({"MODEL": "nope"}, "darkroom: weights/nope/manifest.json: No such file or directory"),
     ],
 )
@@ -273,16 +274,15 @@ def network():
 def test_a_readers_own_weights_and_network_are_served(
     clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path
 ) -> None:
-    """The README's lines for a network, and for the book's state dict. A model that is not there stops neither."""
+    """The README's lines for a network, the models page's for the book's state dict. An absent model stops neither."""
     (clone / "mine.py").write_text(MINE)
     make_weights = (
         "import mine, safetensors.torch, torch; torch.save(mine.network().state_dict(), 'mine.pt'); "
         "torch.save(safetensors.torch.load_file('weights/fmnist-mlp/fmnist-mlp.safetensors'), 'fmnist.weights.pth')"
     )
     subprocess.run([clone / ".venv/bin/python", "-c", make_weights], cwd=clone, check=True)
-    blocks = re.findall(
-        r"```sh\n((?:(?!```).)*?)make run MODEL=(mine|book)\n```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
+    pages = (ROOT / "README.md").read_text() + (ROOT / "docs" / "models" / "README.md").read_text()
+    blocks = re.findall(r"```sh\n((?:(?!```).)*?)make run MODEL=(mine|book)\n```", pages, re.DOTALL)
     assert [model for _, model in blocks] == ["mine", "book"]
     for lines, _ in blocks:
         subprocess.run(["bash", "-ec", lines], cwd=clone, check=True)
