@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 from jobs.outage_log import OutageLog
+from jobs.store.keys import Heartbeat
 from worker.process_state import is_stopping
 from worker.settings import LeasingSettings
 from worker.store import open_store
@@ -18,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class LeaseRenewer(threading.Thread):
-    def __init__(self, settings: LeasingSettings, model: str, ref: str, process: str) -> None:
+    def __init__(self, settings: LeasingSettings, model: str, heartbeat: Heartbeat) -> None:
         super().__init__(name="lease keeper", daemon=True)
         self._settings = settings
-        self._presence = (model, ref, process)
+        self._presence = (model, heartbeat)
         self._store = open_store(settings)
         self._held = dict[str, float]()
         self._stopped = threading.Event()

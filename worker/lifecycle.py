@@ -52,7 +52,6 @@ class WorkerKind:
     fault: str
     """What it means when that fails."""
     task: str = TASK
-    reaper: type[Reaper] = Reaper
     load_errors: Mapping[str, str] = field(default_factory=dict)
     """Models that cannot be served, and why, where that is known before a child has tried."""
 
@@ -83,7 +82,7 @@ class WorkerLifecycle:
             # again at the next scan.
             sender.hub.call_soon(_consume_from, sender, frozenset(map(queue_of, models)))
 
-        self._reaper = self._role.reaper(
+        self._reaper = Reaper(
             self._settings,
             self._role.models,
             os.environ[_WORKER_ID],

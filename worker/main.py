@@ -5,7 +5,7 @@ from contextlib import closing
 
 from jobs.errors import ModelPackageError
 from jobs.model_packages import check_packages
-from jobs.store.doorbell import build_bell
+from jobs.store.doorbell import build_doorbell
 from worker.celery_app import make_celery, start_up, tell_faults
 from worker.celery_app import run as run_worker
 from worker.lifecycle import ChildService, WorkerKind
@@ -45,7 +45,7 @@ def run() -> None:
     def introduce() -> None:
         for card in cards:
             try:
-                store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
+                store.register(card, {model: build_doorbell(app, model) for model in (card.name, card.ref)})
             except ModelPackageError as error:
                 load_errors[card.ref] = str(error)
         if load_errors.keys() >= set(role.models):

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from jobs.item_codes import ItemCode
 from jobs.model_manifest import name_of, natural_sort_key
 from jobs.outage_log import OutageLog
+from jobs.store.keys import Heartbeat
 from jobs.store.leases import WORKER_LOST
 from worker.oom import oom_kills
 from worker.settings import LeasingSettings
@@ -125,13 +126,13 @@ class Reaper(threading.Thread):
 
     def _take_back_presence(self) -> None:
         for name in set(map(name_of, self._models)):
-            self._store.leave(name, f"{self._worker_id}|")
+            self._store.remove_heartbeats(name, self._worker_id)
 
     def _release(self) -> None:
         """Free the leases of children that died. A death is struck off once Redis has answered for it."""
         while self._unreleased:
             task_id, why = self._unreleased[0]
-            for token in self._store.tokens(f"{self._worker_id}|{task_id}|"):
+            for token in self._store.tokens_of(self._worker_id, task_id):
                 log.warning("%s: %d chunks of a dead child are ready again", why, self._store.release(token, why))
             self._unreleased.popleft()
 
@@ -142,9 +143,7 @@ class Reaper(threading.Thread):
             self._take_back_presence()
             return
         processes = {name: self._store.ready_processes(name) for name in set(map(name_of, self._models))}
-        own = {
-            ref for found in processes.values() for ref, process in found if process.startswith(f"{self._worker_id}|")
-        }
+        own = {it.ref for found in processes.values() for it in found if it.worker_id == self._worker_id}
         served = self._served(own)
         self._choose_bells(served, processes)
         ready = bool(own)
@@ -168,14 +167,14 @@ class Reaper(threading.Thread):
             self._told.add(model)
         return [model for model in self._models if model not in load_errors or model in ready]
 
-    def _choose_bells(self, served: Sequence[str], processes: Mapping[str, list[tuple[str, str]]]) -> None:
+    def _choose_bells(self, served: Sequence[str], processes: Mapping[str, list[Heartbeat]]) -> None:
         """Take the doorbells of what is served; those of a name only where no newer version of it is ready.
 
         Whoever has the newer version takes them within two scans of its own, and they are taken by both until then.
         """
         wanted = set(served)
         for name in set(map(name_of, served)):
-            newest = max((ref for ref, _ in processes[name]), key=natural_sort_key, default=None)
+            newest = max((it.ref for it in processes[name]), key=natural_sort_key, default=None)
             outdated = newest is not None and newest not in served
             self._outdated[name] = self._outdated[name] + 1 if outdated else 0
             if not outdated or (name in self._heard and self._outdated[name] < OUTDATED_SCANS):
@@ -207,8 +206,8 @@ class Reaper(threading.Thread):
             self._ever_ready |= ready
         if ready and (
             self._bell_taken.is_set()
-            or not any(map(self._store.bells, self._heard))
-            or self._store.tokens(f"{self._worker_id}|")
+            or not any(map(self._store.waiting_doorbells, self._heard))
+            or self._store.tokens_of(self._worker_id)
         ):
             self._bell_taken.clear()
             self._idle_scans = 0

@@ -9,6 +9,7 @@ from typing import TypedDict
 from redis.exceptions import RedisError
 
 from jobs.item_codes import ItemCode
+from jobs.store.keys import Heartbeat, OwnerToken
 from jobs.store.leases import RETURNED, FinishedChunk, Lease
 from worker.classify.lease_run import LeaseRunner, OutOfTime
 from worker.classify.slice_size import SliceSize
@@ -48,7 +49,7 @@ class ClaimLoop:
         )
         self._turn = itertools.count(os.getpid())  # children out of step look at different lanes first
         self._sequence = itertools.count()
-        self._lease_renewer = LeaseRenewer(settings, classifier.card.name, self._ref, f"{worker_id}|{os.getpid()}")
+        self._lease_renewer = LeaseRenewer(settings, classifier.card.name, Heartbeat(self._ref, worker_id, os.getpid()))
 
     def start(self) -> None:
         """Show this process as ready, and keep its leases."""
@@ -198,4 +199,4 @@ class ClaimLoop:
             log.warning("a lease could not be given back; it lapses in %s s", self._settings.lease_seconds)
 
     def _token(self, task_id: str) -> str:
-        return f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"
+        return OwnerToken(self._worker_id, task_id, os.getpid(), next(self._sequence)).pack()

@@ -81,12 +81,12 @@ class LeaseRunner:
     def _settle(self, claimed: ClaimedChunk, todo: list[_Todo]) -> list[Outcome]:
         """The chunk's outcomes as far as they stand without a look at its images; the others go to `todo`."""
         if claimed.upload is None:
-            return [Failure(ItemCode.UPLOAD_LOST)] * claimed.entry.items
+            return [Failure(ItemCode.UPLOAD_LOST)] * claimed.chunk_ref.items
         outcomes = self._done(claimed)
-        images = unpack_upload(claimed.upload, claimed.entry.items)
+        images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
         for number, image in enumerate(images[len(outcomes) :], len(outcomes)):
-            failure = claimed.charges.verdict(
-                number, crash_tries_max=self._crash_tries_max, losses_max=self._losses_max
+            failure = claimed.failure_counts.failure_of(
+                number, crash_tries_max=self._crash_tries_max, lost_leases_max=self._losses_max
             )
             if isinstance(image, ItemCode):
                 outcomes.append(Failure(image))
@@ -107,14 +107,14 @@ class LeaseRunner:
     def _finished(self, claimed: ClaimedChunk, outcomes: list[Outcome]) -> FinishedChunk:
         succeeded = sum(not isinstance(outcome, Failure) for outcome in outcomes)
         kept = b"" if succeeded == len(outcomes) else _kept(claimed, outcomes)
-        return FinishedChunk(claimed.entry, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), kept)
+        return FinishedChunk(claimed.chunk_ref, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), kept)
 
 
 def _kept(claimed: ClaimedChunk, outcomes: list[Outcome]) -> bytes:
     """The bytes of images that may succeed when they are tried again."""
     if claimed.upload is None:
         return b""
-    images = unpack_upload(claimed.upload, claimed.entry.items)
+    images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
     return pack_retained(
         (number, image)
         for number, (image, outcome) in enumerate(zip(images, outcomes, strict=True))

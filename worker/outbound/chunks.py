@@ -52,14 +52,14 @@ class ChunkFetcher:
     def _urls(self, claimed: ClaimedChunk) -> list[str | ItemCode]:
         """What is still to be fetched; a code where that is settled."""
         if claimed.upload is None:
-            return [ItemCode.UPLOAD_LOST] * claimed.entry.items
+            return [ItemCode.UPLOAD_LOST] * claimed.chunk_ref.items
         return [
             item if isinstance(item, ItemCode) else self._verdict(claimed, number) or bytes(item).decode()
-            for number, item in enumerate(unpack_upload(claimed.upload, claimed.entry.items))
+            for number, item in enumerate(unpack_upload(claimed.upload, claimed.chunk_ref.items))
         ]
 
     def _verdict(self, claimed: ClaimedChunk, number: int) -> ItemCode | None:
-        failure = claimed.charges.verdict(
-            number, crash_tries_max=self._settings.crash_tries_max, losses_max=self._settings.losses_max
+        failure = claimed.failure_counts.failure_of(
+            number, crash_tries_max=self._settings.crash_tries_max, lost_leases_max=self._settings.losses_max
         )
         return None if failure is None else failure.code

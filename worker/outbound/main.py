@@ -2,12 +2,11 @@
 
 from contextlib import closing
 
-from jobs.store.doorbell import build_bell
+from jobs.store.doorbell import build_doorbell
 from jobs.store.keys import FETCH, OUTBOUND_TASK
 from worker.celery_app import make_celery, start_up
 from worker.celery_app import run as run_worker
 from worker.lifecycle import ChildService, WorkerKind
-from worker.outbound.reaper import OutboundReaper
 from worker.outbound.settings import OutboundSettings
 from worker.outbound.store import open_outbound_store
 
@@ -28,7 +27,6 @@ role = WorkerKind(
     open_server=_open_server,
     fault="nothing can be fetched",
     task=OUTBOUND_TASK,
-    reaper=OutboundReaper,
 )
 app = make_celery(settings, role)
 
@@ -36,4 +34,4 @@ app = make_celery(settings, role)
 def run() -> None:
     """Work until told to stop, or until no child can."""
     with closing(open_outbound_store(settings)) as store:
-        run_worker(app, settings, role, lambda: store.register_bell(build_bell(app, FETCH, OUTBOUND_TASK)))
+        run_worker(app, settings, role, lambda: store.register_doorbell(build_doorbell(app, FETCH, OUTBOUND_TASK)))

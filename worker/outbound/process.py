@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 
 from jobs.codec import pack_upload
 from jobs.records import ChunkRef
-from jobs.store.keys import FETCH
+from jobs.store.keys import FETCH, Heartbeat, OwnerToken
 from jobs.store.leases import RETURNED, Lease
-from jobs.store.outbound import Due, Verdict
+from jobs.store.outbound import DeliveryStatus, Due
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
 from worker.outbound.fetch import Fetcher
@@ -41,7 +41,7 @@ class OutboundProcess:
         self._store_thread = ThreadPoolExecutor(1, "store")  # a connection is for one thread
         self._turn = itertools.count(os.getpid())
         self._sequence = itertools.count()
-        self._lease_renewer = LeaseRenewer(settings, FETCH, f"{FETCH}@1", f"{worker_id}|{os.getpid()}")
+        self._lease_renewer = LeaseRenewer(settings, FETCH, Heartbeat(f"{FETCH}@1", worker_id, os.getpid()))
         self._web = self._runner.run(self._open())
         self._chunks = ChunkFetcher(settings, Fetcher(settings, self._web))
         self._webhook_caller = WebhookCaller(settings, self._web)
@@ -102,7 +102,7 @@ class OutboundProcess:
             lease = await self._claim(task_id)
             if not lease.chunks:
                 return lease.more
-            self._begin(running, lease.chunks[0].entry.items, self._fetch(lease))
+            self._begin(running, lease.chunks[0].chunk_ref.items, self._fetch(lease))
         return bool(running)
 
     def _begin(self, running: set[asyncio.Task[None]], images: int, work: Coroutine[Any, Any, None]) -> None:
@@ -123,7 +123,7 @@ class OutboundProcess:
 
     async def _claim(self, task_id: str) -> Lease:
         """A lease on one chunk, so that none waits for another's slow server."""
-        token = f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"
+        token = OwnerToken(self._worker_id, task_id, os.getpid(), next(self._sequence)).pack()
         try:
             return await self._call(self._store.claim, FETCH, token, items_max=1, bytes_max=1, turn=next(self._turn))
         except RedisError:
@@ -139,14 +139,14 @@ class OutboundProcess:
                 )
             else:
                 images = await self._chunks.images(claimed)
-            await self._deliver(lease.token, claimed.entry, pack_upload(images))
+            await self._deliver(lease.token, claimed.chunk_ref, pack_upload(images))
 
     async def _deliver(self, token: str, entry: ChunkRef, images: bytes) -> None:
         """Hand the images on; where there is no room for too long, give the chunk back, to be fetched again later."""
         until = _now() + self._settings.fetch_room_seconds_max
         while True:
             verdict = await self._call(self._store.deliver, token, entry, images)
-            if verdict in (Verdict.OK, Verdict.LOST):
+            if verdict in (DeliveryStatus.OK, DeliveryStatus.LOST):
                 return
             if _now() >= until:
                 self._no_room_until = _now() + self._settings.fetch_room_seconds_max

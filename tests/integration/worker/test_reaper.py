@@ -13,9 +13,10 @@ import redis
 from billiard.exceptions import WorkerLostError
 
 from jobs.store import keys
+from jobs.store.keys import Heartbeat
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, children_of
 from tests.support.stack import PNG, Stack
-from tests.support.store import MODEL, Store
+from tests.support.store import MODEL, Store, owner_token
 from tests.support.waiting import eventually, wait_until
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
@@ -45,7 +46,7 @@ given_up: list[str] = []
 
 async def test_a_dead_childs_lease_is_freed_while_a_long_sweep_is_due(store: Store, make_reaper: MakeReaper) -> None:
     await store.submit(b"victim")
-    store.claim("boot|task9|1|0")
+    store.claim(owner_token(task_id="task9"))
     trash = bytes(16) + struct.pack(">II", 0, 1_000_000)  # as of a canceled job of so many chunks
     store.redis.rpush(keys.TRASH, trash)
     reaper = make_reaper()
@@ -62,7 +63,7 @@ async def test_a_release_that_redis_refuses_is_made_later_and_as_a_crash(
     store: Store, make_reaper: MakeReaper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(b"poison")
-    store.claim("boot|task9|1|0")
+    store.claim(owner_token(task_id="task9"))
     reaper = make_reaper(reap_seconds=0.1)
     failed = threading.Event()
     release = reaper._store.release
@@ -81,7 +82,7 @@ async def test_a_release_that_redis_refuses_is_made_later_and_as_a_crash(
     assert failed.is_set()
     lease = store.claim(turn=1)
     assert lease.suspect
-    assert (lease.chunks[0].charges.crashes, lease.chunks[0].charges.losses) == (1, 0)
+    assert (lease.chunks[0].failure_counts.crashes, lease.chunks[0].failure_counts.lost_leases) == (1, 0)
 
 
 DEAF = """
@@ -182,17 +183,17 @@ ALONE, BOTH = frozenset({OURS}), frozenset({OURS, MODEL})
     ("ready", "heard"),
     [
         ([], BOTH),  # nobody else is: as at a start
-        ([(OURS, "boot|1")], BOTH),
-        ([(OURS, "other|1"), (OLDER, "other|1")], BOTH),
-        ([(OURS, "boot|1"), (NEWER, "other|1")], ALONE),
-        ([(OLDER, "other|1")], ALONE),  # until a child of ours is ready
+        ([Heartbeat(OURS, "boot", 1)], BOTH),
+        ([Heartbeat(OURS, "other", 1), Heartbeat(OLDER, "other", 1)], BOTH),
+        ([Heartbeat(OURS, "boot", 1), Heartbeat(NEWER, "other", 1)], ALONE),
+        ([Heartbeat(OLDER, "other", 1)], ALONE),  # until a child of ours is ready
     ],
 )
 async def test_doorbells_of_the_name_are_the_newest_versions(
-    store: Store, make_reaper: MakeReaper, ready: list[tuple[str, str]], heard: frozenset[str]
+    store: Store, make_reaper: MakeReaper, ready: list[Heartbeat], heard: frozenset[str]
 ) -> None:
-    for ref, process in ready:
-        store.leases.heartbeat(MODEL, ref, process, seconds=5)
+    for heartbeat in ready:
+        store.leases.heartbeat(MODEL, heartbeat, seconds=5)
     seen = list[frozenset[str]]()
     make_reaper(heard=seen, reap_seconds=0.02).start()
     await eventually(lambda: len(seen) >= 5, what="some scans")
@@ -206,11 +207,11 @@ async def test_they_are_left_to_a_newer_version_only_when_it_was_ready_for_a_whi
     reaper = make_reaper(heard=seen)
     for _ in range(2):
         reaper._scan()
-    store.leases.heartbeat(MODEL, NEWER, "other|1", seconds=5)
+    store.leases.heartbeat(MODEL, Heartbeat(NEWER, "other", 1), seconds=5)
     for _ in range(4):
         reaper._scan()
     assert seen == [BOTH] * 4 + [ALONE] * 2
-    store.leases.leave(MODEL, "other|")
+    store.leases.remove_heartbeats(MODEL, "other")
     reaper._scan()
     assert seen[-1] == BOTH
 
@@ -218,7 +219,7 @@ async def test_they_are_left_to_a_newer_version_only_when_it_was_ready_for_a_whi
 @pytest.mark.parametrize("ends_in_ms", [-1, 3_600_000], ids=["it has ended", "the clock was set back"])
 async def test_a_presence_of_another_time_is_none(store: Store, make_reaper: MakeReaper, ends_in_ms: int) -> None:
     seconds, _ = store.redis.time()
-    store.redis.zadd(keys.HEARTBEATS + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {Heartbeat(NEWER, "other", 1).pack(): int(seconds) * 1000 + ends_in_ms})
     seen = list[frozenset[str]]()
     reaper = make_reaper(heard=seen)
     for _ in range(5):
@@ -231,7 +232,7 @@ async def test_a_model_that_only_some_children_can_serve_is_served(store: Store,
     reaper = make_reaper(heard=seen)
     reaper._load_errors = lambda: {OURS: "its weights were lost"}  # type: ignore[method-assign]  # as a child would note
     reaper._scan()
-    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=5)
+    store.leases.heartbeat(MODEL, Heartbeat(OURS, "boot", 1), seconds=5)
     reaper._scan()
     assert seen == [frozenset(), BOTH]
 
@@ -239,7 +240,7 @@ async def test_a_model_that_only_some_children_can_serve_is_served(store: Store,
 async def test_a_worker_that_is_told_to_stop_shows_no_presence_and_asks_for_nothing(
     store: Store, make_reaper: MakeReaper
 ) -> None:
-    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=5)
+    store.leases.heartbeat(MODEL, Heartbeat(OURS, "boot", 1), seconds=5)
     seen = list[frozenset[str]]()
     reaper = make_reaper(heard=seen)
     reaper.ending()
@@ -254,11 +255,11 @@ async def test_the_watchdog_leaves_a_worker_alone_that_shows_life(
 ) -> None:
     given_up.clear()
     reaper = make_reaper(reap_seconds=0.02, watchdog_seconds=0.5)
-    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=8)
+    store.leases.heartbeat(MODEL, Heartbeat(OURS, "boot", 1), seconds=8)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     if sign == "its children hold leases":
         await store.submit(b"slow")
-        store.claim("boot|task9|1|0")
+        store.claim(owner_token(task_id="task9"))
     reaper.start()
     for _ in range(20):
         if sign == "it takes doorbells":
@@ -277,7 +278,7 @@ async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_al
     reaper = make_reaper(reap_seconds=1, watchdog_seconds=5, load_seconds_max=20)
     for _ in range(20):
         reaper._scan()
-    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=8)
+    store.leases.heartbeat(MODEL, Heartbeat(OURS, "boot", 1), seconds=8)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     for _ in range(5):
         reaper._scan()
@@ -286,7 +287,7 @@ async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_al
     assert given_up == ["doorbells wait, and this worker has taken none for 5 s"]
 
     given_up.clear()
-    store.leases.leave(MODEL, "boot|")
+    store.leases.remove_heartbeats(MODEL, "boot")
     for _ in range(5):
         reaper._scan()
     assert given_up == []
@@ -306,7 +307,7 @@ async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
     store: Store, make_reaper: MakeReaper
 ) -> None:
     await store.submit(b"victim")
-    store.claim("boot|task9|1|0")
+    store.claim(owner_token(task_id="task9"))
     reaper = make_reaper(reap_seconds=0.2)
     reaper._load_errors = lambda: {"broken": "it is broken"}  # type: ignore[method-assign]  # as a child would note
     maxmemory = store.redis.config_get("maxmemory")["maxmemory"]

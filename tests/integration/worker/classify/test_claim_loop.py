@@ -14,10 +14,11 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field, job_key
+from jobs.store.keys import Heartbeat
 from jobs.store.scripts import load_scripts
 from tests.support.pictures import bad_pictures, good_pictures, samples
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import MODEL, OWNER, Store, chunk_of
+from tests.support.store import MODEL, OWNER, WORKER_ID, Store, chunk_of, owner_token
 from tests.support.waiting import eventually
 from worker import process_state as notes
 from worker.classify.claim_loop import ClaimLoop
@@ -203,7 +204,7 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
     job_id = await store.submit(shirt, shirt, shirt)
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     for attempt in range(2):
-        lease = store.claim(f"boot|task|2|{attempt}", turn=1)
+        lease = store.claim(owner_token(attempt, pid=2), turn=1)
         store.leases.renew(lease.token, at_item=1)
         store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
 
@@ -254,7 +255,7 @@ async def test_when_redis_goes_away_in_the_middle_the_lease_is_given_back_unchar
 
     lease = store.claim()
     assert len(lease.chunks) == 1
-    assert (lease.chunks[0].charges.losses, lease.chunks[0].charges.crashes) == (0, 0)
+    assert (lease.chunks[0].failure_counts.lost_leases, lease.chunks[0].failure_counts.crashes) == (0, 0)
 
 
 async def test_a_finish_whose_answer_is_lost_is_repeated_and_counts_once(
@@ -468,9 +469,9 @@ async def test_when_redis_goes_away_between_two_slices_both_leases_are_given_bac
         child.serve("task", MODEL)
 
     assert store.redis.exists(keys.LEASES) == 0
-    claimed = [store.claim(f"boot|task|1|{number}").chunks[0] for number in range(2)]
-    assert {one.entry.job_id for one in claimed} == jobs
-    assert {(one.charges.losses, one.charges.crashes) for one in claimed} == {(0, 0)}
+    claimed = [store.claim(number).chunks[0] for number in range(2)]
+    assert {one.chunk_ref.job_id for one in claimed} == jobs
+    assert {(one.failure_counts.lost_leases, one.failure_counts.crashes) for one in claimed} == {(0, 0)}
 
 
 async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
@@ -497,7 +498,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
             break
         except Death:
             assert len(held) < 4
-            tokens = store.leases.tokens("boot|task|")
+            tokens = store.leases.tokens_of(WORKER_ID, "task")
             held.append(len(tokens))
             for token in tokens:  # as the reaper does
                 store.leases.release(token, ItemCode.WORKER_CRASHED)
@@ -538,8 +539,8 @@ async def test_two_leases_are_kept_at_once(store: Store, valkey: Valkey) -> None
     for _ in range(2):
         await store.submit(b"x")
     settings = WorkerSettings(redis_url=valkey.url, renew_seconds=0.1)
-    tokens = [store.claim(f"boot|task|1|{number}", items=1).token for number in range(2)]
-    keeper = LeaseRenewer(settings, MODEL, f"{MODEL}@1", "boot|1")
+    tokens = [store.claim(number, items=1).token for number in range(2)]
+    keeper = LeaseRenewer(settings, MODEL, Heartbeat(f"{MODEL}@1", "boot", 1))
 
     def earliest_end() -> float:
         return min(end for _, end in store.redis.zrange(keys.LEASES, 0, -1, withscores=True))
@@ -557,8 +558,10 @@ async def test_a_worker_that_is_ending_keeps_its_leases_and_shows_no_presence(
     await store.submit(b"x")
     monkeypatch.setenv(notes._FOLDER, str(tmp_path))
     notes.write_stopping()
-    token = store.claim("boot|task|1|0").token
-    keeper = LeaseRenewer(WorkerSettings(redis_url=valkey.url, renew_seconds=0.1), MODEL, f"{MODEL}@1", "boot|1")
+    token = store.claim(0).token
+    keeper = LeaseRenewer(
+        WorkerSettings(redis_url=valkey.url, renew_seconds=0.1), MODEL, Heartbeat(f"{MODEL}@1", "boot", 1)
+    )
     before = store.redis.zscore(keys.LEASES, token) or 0
     with keeper.renewing(token):
         keeper.start()
@@ -572,17 +575,18 @@ async def test_a_worker_that_is_ending_keeps_its_leases_and_shows_no_presence(
 async def test_a_lease_is_kept_and_presence_shown_also_where_redis_is_full(store: Store, valkey: Valkey) -> None:
     await store.submit(b"x")
     settings = WorkerSettings(redis_url=valkey.url, lease_seconds=1, renew_seconds=0.1)
-    token = store.leases.claim(MODEL, "boot|task|1|0", items_max=64, bytes_max=1 << 26, turn=0).token
-    keeper = LeaseRenewer(settings, MODEL, f"{MODEL}@1", "boot|1")
+    token = store.leases.claim(MODEL, owner_token(0), items_max=64, bytes_max=1 << 26, turn=0).token
+    keeper = LeaseRenewer(settings, MODEL, Heartbeat(f"{MODEL}@1", "boot", 1))
     store.redis.config_set("maxmemory", 1)
     with keeper.renewing(token):
         keeper.start()
         shown = await eventually(
-            lambda: store.redis.zscore(keys.HEARTBEATS + MODEL, f"{MODEL}@1|boot|1"), what="presence"
+            lambda: store.redis.zscore(keys.HEARTBEATS + MODEL, Heartbeat(f"{MODEL}@1", "boot", 1).pack()),
+            what="presence",
         )
         end = store.redis.zscore(keys.LEASES, token) or 0
         await eventually(
             lambda: (store.redis.zscore(keys.LEASES, token) or 0) > end + 1000, what="a second of renewals"
         )
     keeper.stop()
-    assert (store.redis.zscore(keys.HEARTBEATS + MODEL, f"{MODEL}@1|boot|1") or 0) > shown
+    assert (store.redis.zscore(keys.HEARTBEATS + MODEL, Heartbeat(f"{MODEL}@1", "boot", 1).pack()) or 0) > shown

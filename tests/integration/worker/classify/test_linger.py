@@ -12,7 +12,7 @@ from jobs.item_codes import ItemCode
 from jobs.records import Lane
 from jobs.store import keys
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import MODEL, Store
+from tests.support.store import MODEL, Store, owner_token
 from tests.support.waiting import eventually
 from worker.classify.claim_loop import ClaimLoop
 from worker.inference.classifier import Classifier
@@ -132,7 +132,7 @@ async def test_a_child_that_lingers_in_vain_looks_no_more_often_than_at_its_ends
     valkey: Valkey, classifier: Classifier, store: Store
 ) -> None:
     child = make_claim_loop(valkey, classifier, linger_seconds=0.3)
-    store.claim("boot|task|9|9")  # so that the server knows the script
+    store.claim(owner_token(9, pid=9))  # so that the server knows the script
     store.redis.config_resetstat()
     await asyncio.to_thread(child.serve, "task", MODEL)
     commands = store.redis.info("commandstats")

@@ -10,6 +10,7 @@ import aiohttp
 from jobs.records import ChunkRef
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field
+from jobs.store.keys import OwnerToken
 from tests.support.pictures import encode, photo
 from tests.support.stack import Stack, load_client
 from tests.support.waiting import wait_until
@@ -24,7 +25,7 @@ def freeze_holder_of_two_leases(stack: Stack, among: list[int]) -> tuple[int, se
     def frozen() -> bool:
         held = defaultdict[int, list[bytes]](list)
         for token in stack.redis.zrange(keys.LEASES, 0, -1):
-            held[int(token.split(b"|")[2])].append(token)
+            held[OwnerToken.unpack(token).pid].append(token)
         for pid in {pid for pid, tokens in held.items() if len(tokens) == 2} & set(among):
             os.kill(pid, signal.SIGSTOP)
             chunks = [stack.redis.smembers(keys.LEASED_CHUNKS.encode() + token) for token in held[pid]]

@@ -18,12 +18,12 @@ from jobs.records import JobState, Lane
 from jobs.store import keys
 from jobs.store.job_hash import job_key
 from jobs.store.keys import FETCH
-from jobs.store.outbound import OutboundStore, Verdict
+from jobs.store.outbound import DeliveryStatus, OutboundStore
 from jobs.store.submit import Chunk
 from jobs.store.webhooks import WebhookState, read_webhook
 from jobs.webhooks import Attempt
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, owner_token
 from tests.support.waiting import eventually
 from tests.support.web import Site, forever, serving_site
 from worker.outbound.process import OutboundProcess
@@ -100,7 +100,7 @@ def images(store: Store, **options: Any) -> list[bytes | ItemCode]:
     """What the classifying workers would get next."""
     (claimed,) = store.claim(**options).chunks
     assert claimed.upload is not None
-    return [i if isinstance(i, ItemCode) else bytes(i) for i in unpack_upload(claimed.upload, claimed.entry.items)]
+    return [i if isinstance(i, ItemCode) else bytes(i) for i in unpack_upload(claimed.upload, claimed.chunk_ref.items)]
 
 
 async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, serve: Serve, site: Site) -> None:
@@ -111,7 +111,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, serv
     await serve()
 
     lease = store.claim()
-    entry, upload = lease.chunks[0].entry, lease.chunks[0].upload
+    entry, upload = lease.chunks[0].chunk_ref, lease.chunks[0].upload
     assert upload is not None
     assert [item if isinstance(item, ItemCode) else bytes(item) for item in unpack_upload(upload, 5)] == [
         b"image 0",
@@ -233,7 +233,7 @@ async def test_images_that_wait_for_room_for_too_long_are_given_up_uncharged(
     await submit(store, site.answers("/a.png", body=b"y" * 1100))
     await serve(**TIGHT, fetch_room_seconds_max=0.2, outbound_slice_seconds=0.5)
     lease = store.claim(model=FETCH)
-    assert (lease.chunks[0].charges.losses, lease.chunks[0].charges.crashes) == (0, 0)
+    assert (lease.chunks[0].failure_counts.lost_leases, lease.chunks[0].failure_counts.crashes) == (0, 0)
     assert site.asked("/a.png") == 1, "it is not fetched again and again"
 
 
@@ -250,10 +250,10 @@ async def test_a_full_redis_is_no_room(store: Store, outbound: OutboundStore) ->
     await submit(store, "http://example.com/a.png")
     lease = store.claim(model=FETCH)
     store.redis.config_set("maxmemory", 1)
-    entry = lease.chunks[0].entry
-    assert outbound.deliver(lease.token, entry, b"x" * 1000) is Verdict.QUEUE_FULL
+    entry = lease.chunks[0].chunk_ref
+    assert outbound.deliver(lease.token, entry, b"x" * 1000) is DeliveryStatus.QUEUE_FULL
     store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
-    assert outbound.deliver(lease.token, entry, b"x" * 1000) is Verdict.OK
+    assert outbound.deliver(lease.token, entry, b"x" * 1000) is DeliveryStatus.OK
 
 
 async def test_what_comes_after_its_lease_has_lapsed_is_not_taken(store: Store, outbound: OutboundStore) -> None:
@@ -261,11 +261,11 @@ async def test_what_comes_after_its_lease_has_lapsed_is_not_taken(store: Store, 
     lease = store.claim(model=FETCH)
     store.leases.release(lease.token, "returned")
     before = store.keys()
-    assert outbound.deliver(lease.token, lease.chunks[0].entry, b"late") is Verdict.LOST
+    assert outbound.deliver(lease.token, lease.chunks[0].chunk_ref, b"late") is DeliveryStatus.LOST
     assert store.keys() == before
-    again = store.claim(model=FETCH, token="boot|task|2|0")
-    assert outbound.deliver(again.token, again.chunks[0].entry, pack_upload([b"x"])) is Verdict.OK
-    assert outbound.deliver(again.token, again.chunks[0].entry, pack_upload([b"y"])) is Verdict.LOST
+    again = store.claim(model=FETCH, token=owner_token(0, pid=2))
+    assert outbound.deliver(again.token, again.chunks[0].chunk_ref, pack_upload([b"x"])) is DeliveryStatus.OK
+    assert outbound.deliver(again.token, again.chunks[0].chunk_ref, pack_upload([b"y"])) is DeliveryStatus.LOST
     assert images(store) == [b"x"]
 
 
@@ -276,7 +276,7 @@ async def test_a_url_that_has_killed_thrice_fails_unfetched_and_its_neighbours_a
     await submit(store, *urls)
     store.leases.release(store.claim(model=FETCH).token, ItemCode.WORKER_CRASHED)
     for attempt in range(2):
-        lease = store.claim(f"boot|task|2|{attempt}", turn=1, model=FETCH)
+        lease = store.claim(owner_token(attempt, pid=2), turn=1, model=FETCH)
         assert lease.suspect
         store.leases.renew(lease.token, at_item=1)
         store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
@@ -480,11 +480,11 @@ async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
 
 async def test_a_doorbell_rings_for_a_webhook_that_is_due(store: Store, outbound: OutboundStore) -> None:
     store.redis.set(keys.DOORBELL_TEMPLATE + FETCH, "ring BELLID")
-    outbound.ring_for_webhooks()
+    outbound.sweep([FETCH], seconds=1)
     assert store.redis.llen(keys.QUEUE + FETCH) == 0
     await ended(store, "http://example.com/")
     store.redis.config_set("maxmemory", 1)
-    outbound.ring_for_webhooks()
-    outbound.ring_for_webhooks()
+    outbound.sweep([FETCH], seconds=1)
+    outbound.sweep([FETCH], seconds=1)
     store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
     assert store.redis.llen(keys.QUEUE + FETCH) == 1
