@@ -8,6 +8,7 @@ from jobs.ids import to_text
 from jobs.model_manifest import ModelCard
 from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
 from jobs.settings import StoreSettings
+from jobs.store.keys import Heartbeat
 from jobs.store.model_registry import ModelRegistry
 from jobs.times import iso_time
 
@@ -82,8 +83,8 @@ class JobPresenter:
         return view
 
 
-def model_view(card: ModelCard, serving: list[str], *, default: bool) -> dict[str, Any]:
-    workers = {process.partition("|")[0] for process in serving}
+def model_view(card: ModelCard, serving: list[Heartbeat], *, default: bool) -> dict[str, Any]:
+    workers = {it.worker_id for it in serving}
     return {
         "id": card.ref,
         **card.model_dump(),

@@ -12,7 +12,7 @@ from jobs.ids import new_id
 from jobs.records import LANE_CODE, Lane
 from jobs.store.job_hash import upload_key
 from jobs.store.scripts import load_scripts
-from jobs.store.submit import BATCH_SUBMITS_MAX
+from jobs.store.submit_batch import BATCH_SUBMITS_MAX
 from worker.settings import WorkerSettings
 
 DRAIN_SECONDS = 300

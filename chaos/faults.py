@@ -22,6 +22,7 @@ from chaos.load import Load
 from jobs.records import STATE_OF_CODE, ChunkRef
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field, job_key
+from jobs.store.keys import OwnerToken
 from tests.support.processes import Process, Worker
 
 MODEL = "fmnist-mlp"
@@ -98,7 +99,7 @@ class Ground:
         def look() -> FollowedStreams | None:
             redis = self.fleet.redis
             for token in redis.zrange(keys.LEASES, 0, -1):
-                if int(token.split(b"|")[2]) not in pids:
+                if OwnerToken.unpack(token).pid not in pids:
                     continue
                 stop(signal.SIGSTOP)
                 entries = list(redis.smembers(keys.LEASED_CHUNKS.encode() + token))

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
-from typing import Protocol, cast
+from typing import Any, cast
 
 import hiredis
 
@@ -26,46 +26,25 @@ class NotSent(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """The commands were sent, and no answer came."""
+    """The commands were sent, and no reply arrived."""
 
-
-class Batch(Protocol):
-    """Commands that are not settled before they are sent: until then, more callers may join in."""
-
-    def callers(self) -> int:
-        """How many there are by now."""
-
-    def commands(self) -> Sequence[Command]:
-        """Called once, when they are sent. None where everybody went away."""
+    def __init__(self, *, timed_out: bool = False) -> None:
+        super().__init__()
+        self.timed_out = timed_out
+        """Whether the server hangs, so that callers behind this one should not wait for it."""
 
 
 class _Request:
-    __slots__ = ("batch", "data", "replies", "size", "waiter", "wanted")
+    """Commands of one caller."""
 
-    def __init__(
-        self, commands: Sequence[Command | bytes], waiter: asyncio.Future[list[Reply]], batch: Batch | None = None
-    ) -> None:
-        self._take(commands)
-        self.waiter = waiter
-        self.batch = batch
-        self.replies = list[Reply]()
+    __slots__ = ("commands", "data", "replies", "size", "waiter")
 
-    def settle(self) -> None:
-        """What is sent stands from here on."""
-        if self.batch is None or self.wanted or self.waiter.done():
-            return
-        try:
-            self._take(self.batch.commands())
-        except Exception as error:  # the batch's callers learn of it, and others are not held up
-            self.waiter.set_exception(error)
-            return
-        if not self.wanted:
-            self.waiter.set_result([])
-
-    def _take(self, commands: Sequence[Command | bytes]) -> None:
-        self.data = list(map(pack, commands))  # joined once, when all that is sent is known
+    def __init__(self, commands: Sequence[Command | bytes], waiter: asyncio.Future[list[Reply]]) -> None:
+        self.commands = len(commands)
+        self.data = list(map(pack, commands))  # joined once, when the whole pipeline is known
         self.size = sum(map(len, self.data))
-        self.wanted = len(commands)
+        self.waiter = waiter
+        self.replies = list[Reply]()
 
 
 class _RedisProtocol(asyncio.Protocol):
@@ -86,7 +65,7 @@ class _RedisProtocol(asyncio.Protocol):
         while (reply := self._reader.gets()) is not False:
             request = self._in_flight[0]
             request.replies.append(reply)
-            if len(request.replies) == request.wanted:
+            if len(request.replies) == request.commands:
                 self._in_flight.popleft()
                 if not request.waiter.done():
                     request.waiter.set_result(request.replies)
@@ -97,9 +76,14 @@ class _RedisProtocol(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(error)
         while self._in_flight:
-            _fail(self._in_flight.popleft(), OutcomeUnknown())
+            _fail(self._in_flight.popleft().waiter, OutcomeUnknown())
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether replies are outstanding."""
+        return bool(self._in_flight)
 
     async def exchange(self, requests: list[_Request]) -> None:
         """Send the requests and return once all are answered or the connection is lost."""
@@ -130,6 +114,7 @@ class PipelinedConnection:
         self._bytes_max = group_bytes_max
         self._on_connect = on_connect
         self._waiting = deque[_Request]()
+        self._idle_waiters = list[asyncio.Future[None]]()
         self._arrived = asyncio.Event()
         self._wire: _RedisProtocol | None = None
         self._task: asyncio.Task[None] | None = None
@@ -157,17 +142,30 @@ class PipelinedConnection:
             NotSent: nothing was sent.
             OutcomeUnknown: it was sent, and whether it ran is not known.
         """
-        return await self._enqueue(commands)
+        return await self.send(*commands)
 
-    async def execute_batch(self, batch: Batch) -> list[Reply]:
-        """`execute`, for what is still growing until it is sent."""
-        return await self._enqueue((), batch)
-
-    def _enqueue(self, commands: Sequence[Command | bytes], batch: Batch | None = None) -> asyncio.Future[list[Reply]]:
+    def send(self, *commands: Command | bytes) -> asyncio.Future[list[Reply]]:
+        """`execute`, without waiting for the replies."""
         waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(commands, waiter, batch))
+        self._waiting.append(_Request(commands, waiter))
         self._arrived.set()
         return waiter
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a pipeline is in flight."""
+        return self._wire is not None and self._wire.is_busy
+
+    async def idle(self) -> None:
+        """Return once no pipeline is in flight. What the caller sends at once goes into the next one.
+
+        Raises:
+            NotSent: the server does not answer.
+        """
+        if self.is_busy:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
 
     async def _run(self) -> None:
         while True:
@@ -182,8 +180,13 @@ class PipelinedConnection:
                 log.exception("a group of commands failed; the connection is opened anew")
                 self._drop()
             finally:
-                for request in group:  # nobody waits for ever, whatever went wrong
-                    _fail(request, OutcomeUnknown())
+                for request in group:  # no caller waits for ever, whatever went wrong
+                    _fail(request.waiter, OutcomeUnknown())
+            if self._idle_waiters:
+                for waiter in self._take_idle_waiters():
+                    if not waiter.done():
+                        waiter.set_result(None)
+                await asyncio.sleep(0)  # they send before the next pipeline is put together
 
     async def _run_group(self, group: list[_Request]) -> None:
         try:
@@ -191,13 +194,15 @@ class PipelinedConnection:
                 wire = await self._connected()
         except (OSError, TimeoutError, hiredis.HiredisError, OutcomeUnknown) as error:
             for request in group:
-                _fail(request, NotSent())
+                _fail(request.waiter, NotSent())
             self._disconnect(error)
             return
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await wire.exchange(group)
         except TimeoutError:
+            for request in group:
+                _fail(request.waiter, OutcomeUnknown(timed_out=True))
             self._disconnect(TimeoutError(f"no reply within {self._timeout_seconds:g} s"))
         else:
             self._outage.recovered()
@@ -210,17 +215,19 @@ class PipelinedConnection:
 
     def _fail_waiting(self) -> None:
         while self._waiting:
-            _fail(self._waiting.popleft(), NotSent())
+            _fail(self._waiting.popleft().waiter, NotSent())
+        for waiter in self._take_idle_waiters():
+            _fail(waiter, NotSent())
+
+    def _take_idle_waiters(self) -> list[asyncio.Future[None]]:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        return waiters
 
     def _next_group(self) -> list[_Request]:
-        """What goes into the next pipeline: callers that went away are left out."""
-        group, size, callers = list[_Request](), 0, 0
-        while self._waiting:
+        """The requests of the next pipeline. Requests whose caller went away are left out."""
+        group, size = list[_Request](), 0
+        while self._waiting and len(group) < self._requests_max:
             request = self._waiting[0]
-            callers += request.batch.callers() if request.batch is not None else 1
-            if group and callers > self._requests_max:
-                break
-            request.settle()
             if request.waiter.done():
                 self._waiting.popleft()
                 continue
@@ -262,10 +269,10 @@ class PipelinedConnection:
             self._wire = None
 
 
-def _fail(request: _Request, error: Exception) -> None:
-    if not request.waiter.done():
-        request.waiter.set_exception(error)
-        request.waiter.exception()  # it is seen: a caller that went away is no reason for asyncio to complain
+def _fail(waiter: asyncio.Future[Any], error: Exception) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
+        waiter.exception()  # marks it as retrieved: asyncio would complain if the caller went away
 
 
 async def _open(address: RedisAddress) -> tuple[_RedisProtocol, list[Command]]:

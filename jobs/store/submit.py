@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from dataclasses import dataclass
-from itertools import chain
 
 import orjson
 from hiredis import ReplyError
@@ -20,17 +19,17 @@ from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient, is_noscript
+from jobs.store.client import StoreClient
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.keys import FIELDS
 from jobs.store.pipeline import NotSent, OutcomeUnknown
+from jobs.store.submit_batch import SubmitBatches
 from jobs.store.upload_budget import UploadBudget
-from jobs.store.wire import Command, Reply
+from jobs.store.wire import Command
 
 log = logging.getLogger(__name__)
 
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
-BATCH_SUBMITS_MAX = 32  # bounds the keys that one call of the script touches: six a submit where no owner comes twice
 _RESOLVE_MARGIN_SECONDS = 0.01  # between this process's idea of the server's clock and that clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,
@@ -110,75 +109,13 @@ def accepted_job(submission: Submission, accepted_ms: int) -> Job:
     )
 
 
-class _Member:
-    """One submission of a batch."""
-
-    __slots__ = ("args", "set_upload", "upload_bytes", "verdict")
-
-    def __init__(self, args: list[bytes | str | int], set_upload: Command | None, upload_bytes: int) -> None:
-        self.args = args
-        self.set_upload = set_upload
-        self.upload_bytes = upload_bytes
-        self.verdict: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-
-
-class _Batch:
-    """Submissions that go into one call of the script: what they have in common costs the server once."""
-
-    def __init__(self, head: Command) -> None:
-        self.members = list[_Member]()
-        self.closed = False
-        self._upload_bytes = 0
-        self._head = head
-
-    def takes(self, member: _Member, submits_max: int, bytes_max: int) -> bool:
-        """Whether this one may join."""
-        full = len(self.members) >= submits_max or self._upload_bytes + member.upload_bytes > bytes_max
-        return not self.closed and not full
-
-    def add(self, member: _Member) -> None:
-        self.members.append(member)
-        self._upload_bytes += member.upload_bytes
-
-    def callers(self) -> int:
-        return len(self.members)
-
-    def commands(self) -> list[Command]:
-        self.closed = True
-        # Those whose client went away are left out; their bytes were never written.
-        self.members = [member for member in self.members if not member.verdict.done()]
-        if not self.members:
-            return []
-        return [*(it.set_upload for it in self.members if it.set_upload is not None), self.call()]
-
-    def call(self) -> Command:
-        return (*self._head, *chain.from_iterable(member.args for member in self.members))
-
-    def settle(self, replies: list[Reply]) -> None:
-        """Give each member its verdict, or the error of the server that stands in its way."""
-        *written, verdicts = replies
-        uploads = iter(written)
-        for at, member in enumerate(self.members):
-            upload = next(uploads) if member.set_upload is not None else None
-            refused = next((it for it in (upload, verdicts) if isinstance(it, ReplyError)), None)
-            if not member.verdict.done():
-                member.verdict.set_result([refused] if refused is not None else verdicts[at])
-
-    def fail(self, error: Exception) -> None:
-        self.closed = True  # also where it was never sent: nobody may join what is over
-        for member in self.members:
-            if not member.verdict.done():
-                member.verdict.set_exception(error)
-
-
 class Submitter:
     def __init__(self, client: StoreClient, upload_budget: UploadBudget, *, owner_pending_items_max: int) -> None:
         self._client = client
         self._upload_budget = upload_budget
         self._settings = client.settings
-        self._pending_max = owner_pending_items_max
-        self._batch: _Batch | None = None
-        self._sending = set[asyncio.Task[None]]()
+        head = ("EVALSHA", client.script("enqueue").sha1, 0, client.settings.records_budget_bytes)
+        self._batches = SubmitBatches(client, (*head, owner_pending_items_max))
 
     async def new_id(self, owner: str) -> bytes:
         """An id for a job to come."""
@@ -218,61 +155,37 @@ class Submitter:
         deadline_ms = int(self._client.now_ms() + self._client.timeout_seconds * 1000)
         chunk = submission.chunk
         args = self._args(submission, deadline_ms, open_seconds)
-        if chunk is None or chunk.data is None:
-            member = _Member(args, None, 0)
-        else:
-            member = _Member(args, self._set_upload(submission.id, chunk), len(chunk.data))
-        self._join(member)
+        set_upload, upload_bytes = None, 0
+        if chunk is not None and chunk.data is not None:
+            set_upload, upload_bytes = self._set_upload(submission.id, chunk), len(chunk.data)
         try:
-            verdict = await member.verdict
+            outcome, *details = await self._batches.submit(args, set_upload, upload_bytes)
         except NotSent:
             raise StoreUnavailable from None
         except OutcomeUnknown:
             return await self._resolve(submission.id, deadline_ms)
-        if isinstance(verdict[0], ReplyError):
+        if isinstance(outcome, ReplyError):
             await self.discard_upload(submission.id)
-            raise self._client.refusal(verdict[0])
-        return await self._verdict(submission, *verdict)
+            raise self._client.refusal(outcome)
+        return await self._accepted_ms(submission, outcome, *details)
 
-    def _join(self, member: _Member) -> None:
-        """Into the batch that waits to be sent, or a new one."""
-        batch = self._batch
-        submits_max = min(BATCH_SUBMITS_MAX, self._client.group_submits_max)
-        if batch is None or not batch.takes(member, submits_max, self._client.group_bytes_max):
-            budget = self._settings.records_budget_bytes
-            batch = self._batch = _Batch(("EVALSHA", self._client.script("enqueue").sha1, 0, budget, self._pending_max))
-            task = asyncio.create_task(self._send(batch))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-        batch.add(member)
-
-    async def _send(self, batch: _Batch) -> None:
-        try:
-            replies = await self._client.commits.execute_batch(batch)
-            if replies and is_noscript(replies[-1]):
-                source = self._client.script("enqueue").source
-                replies[-1:] = (await self._client.commits.execute(("SCRIPT", "LOAD", source), batch.call()))[1:]
-            if replies:
-                batch.settle(replies)
-        except Exception as error:
-            batch.fail(error)
-
-    async def _verdict(self, submission: Submission, verdict: bytes, *more: bytes) -> int | ExistingJob:
-        match verdict:
+    async def _accepted_ms(self, submission: Submission, outcome: bytes, *details: bytes) -> int | ExistingJob:
+        """What `enqueue` returns for an outcome of the script. Raises the request error of a refusal."""
+        match outcome:
             case b"ok":
-                return int(more[0])
+                return int(details[0])
             case b"earlier":
-                earlier = ExistingJob(*more)
+                earlier = ExistingJob(*details)
                 if submission.fingerprint and earlier.fingerprint != submission.fingerprint:
                     raise IdempotencyKeyReused
                 return earlier
             case b"in_progress":
-                raise IdempotencyInProgress(job_id=to_text(more[0]))
+                raise IdempotencyInProgress(job_id=to_text(details[0]))
             case b"queue_full":
-                raise QueueFull(over_bytes=int(more[0]))
+                raise QueueFull(over_bytes=int(details[0]))
             case b"late":
                 await self._client.set_clock()
-        raise _REFUSALS[verdict]
+        raise _REFUSALS[outcome]
 
     def _args(self, submission: Submission, deadline_ms: int, open_seconds: float) -> list[bytes | str | int]:
         args: list[bytes | str | int] = [

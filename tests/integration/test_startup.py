@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.settings import SHIPPED_MODEL
-from jobs.store.keys import LOAD_ERRORS
+from jobs.store.keys import LOAD_ERRORS, LoadError
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, Worker
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -82,8 +82,8 @@ def package(folder: Path, **changes: object) -> Path:
 def load_errors(valkey: Valkey) -> dict[str, str]:
     """The load errors in Redis: each model with the reason why it is not served."""
     with valkey.client as client:
-        parts = (member.decode().split("|", 2) for member in client.zrange(LOAD_ERRORS, 0, -1))
-        return {model: why for model, _, why in parts}
+        load_errors = map(LoadError.unpack, client.zrange(LOAD_ERRORS, 0, -1))
+        return {it.model: it.reason for it in load_errors}
 
 
 def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import redis
 from jobs.errors import DarkroomError
 from jobs.store.client import StoreClient
 from jobs.store.submit import ExistingJob, Submission, Submitter
+from jobs.store.wire import Command, Reply
 from tests.support.waiting import eventually
 
 _GATE = "gate"
@@ -40,6 +41,23 @@ async def blocking_commits(store_client: StoreClient, client: "redis.Redis[bytes
     finally:
         client.rpush(_GATE, 1)
         await held
+
+
+def lose_next_reply(store_client: StoreClient, *, error: Exception, sent: bool = True) -> None:
+    """Let the next commands on the connection for submits raise the error, after they have run if `sent`."""
+    commits = store_client.commits
+    send = commits.send
+
+    def lose(*commands: Command | bytes) -> asyncio.Future[list[Reply]]:
+        async def lost() -> list[Reply]:
+            if sent:
+                await send(*commands)
+            raise error
+
+        commits.send = send  # type: ignore[method-assign]  # the later ones are answered
+        return asyncio.ensure_future(lost())
+
+    commits.send = lose  # type: ignore[method-assign]
 
 
 @dataclass

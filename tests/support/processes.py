@@ -15,7 +15,7 @@ import redis
 
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.model_manifest import name_of
-from jobs.store.keys import HEARTBEATS
+from jobs.store.keys import HEARTBEATS, Heartbeat
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ class Worker(Process):
         assert self.running(), self.output()
         with redis.Redis.from_url(self._redis_url) as client:
             members = client.zrange(HEARTBEATS + name_of(self._model), 0, -1)
-        ready = {int(member.rpartition(b"|")[2]) for member in members}
+        ready = {Heartbeat.unpack(member).pid for member in members}
         return len(ready & set(self.children())) == self._children
 
 

@@ -20,7 +20,7 @@ from jobs.store.keys import ENDED_CHANNEL
 from jobs.store.leases import FinishedChunk, Lease
 from tests.integration.api.conftest import StartApi
 from tests.support.completions import ObservedCompletions, raw_id
-from tests.support.store import OWNER, Store
+from tests.support.store import OWNER, Store, owner_token
 from tests.support.waiting import eventually
 
 PNG = {"Content-Type": "image/png"}
@@ -46,9 +46,9 @@ OUTCOMES = [*map(classes, TOP_KS), Failure(ItemCode.CORRUPT_IMAGE)]
 def end(store: Store, lease: Lease, outcome: Outcome) -> None:
     """Finish with this outcome, of the version 1 of the model."""
     for claimed in lease.chunks:
-        outcomes = pack_outcomes("fmnist-mlp@1", [outcome] * claimed.entry.items)
-        succeeded = 0 if isinstance(outcome, Failure) else claimed.entry.items
-        store.leases.finish(lease.token, [FinishedChunk(claimed.entry, succeeded, outcomes)])
+        outcomes = pack_outcomes("fmnist-mlp@1", [outcome] * claimed.chunk_ref.items)
+        succeeded = 0 if isinstance(outcome, Failure) else claimed.chunk_ref.items
+        store.leases.finish(lease.token, [FinishedChunk(claimed.chunk_ref, succeeded, outcomes)])
 
 
 async def submitted(api: httpx.AsyncClient, shirt: bytes, top_k: int = 5) -> str:
@@ -153,7 +153,7 @@ async def test_a_wait_for_many_images_ends_with_the_last(api: httpx.AsyncClient,
     asking = asyncio.create_task(api.post("/v1/jobs", files=files, headers=WAIT))
     for number in range(3):
         lease = await eventually(
-            lambda number=number: found if (found := store.claim(f"boot|task|1|{number}")).chunks else None, what="work"
+            lambda number=number: found if (found := store.claim(number)).chunks else None, what="work"
         )
         end(store, lease, Failure(ItemCode.CORRUPT_IMAGE) if number == 1 else classes(5))
 
@@ -216,7 +216,7 @@ async def test_jobs_that_end_in_one_call_wake_each_its_own_waiter(
     for n, claimed in enumerate(lease.chunks):
         outcome = Failure(ItemCode.CORRUPT_IMAGE) if n % 3 == 0 else classes(n % 5 + 1)
         packed = pack_outcomes("fmnist-mlp@1", [outcome])
-        done.append(FinishedChunk(claimed.entry, int(n % 3 != 0), packed))
+        done.append(FinishedChunk(claimed.chunk_ref, int(n % 3 != 0), packed))
     store.leases.finish(lease.token, done)
 
     names = [(await assert_as_read(api, await answer))["result"]["name"] for answer in asked]
@@ -267,7 +267,7 @@ async def test_a_notice_of_a_job_that_nobody_awaits_is_passed_over(
     await store.submit(b"another")
     for claimed in store.claim(items=2).chunks:  # both, each by itself
         packed = pack_outcomes("fmnist-mlp@1", [classes(1)])
-        store.leases.finish("boot|task|1|0", [FinishedChunk(claimed.entry, 1, packed)])
+        store.leases.finish(owner_token(0), [FinishedChunk(claimed.chunk_ref, 1, packed)])
 
     assert (await poll).json()["status"] == "completed"
     assert store.redis.hget(job_key(raw_id(path)), keys.FIELDS["state"]) == b"c"

@@ -29,7 +29,7 @@ def pictures(shirt: bytes, count: int) -> dict[str, bytes]:
 def drain(store: Store) -> int:
     """Classify all that waits, as a worker would."""
     done = 0
-    while (lease := store.claim(f"boot|task|1|{done}")).chunks:
+    while (lease := store.claim(done)).chunks:
         done += store.finish(lease)
     return done
 
@@ -101,7 +101,7 @@ async def test_entries_that_are_no_images_fail_as_items(api: httpx.AsyncClient, 
     files = {"a.png": shirt, "../b.png": shirt, "c.zip": b"PK\x03\x04"}
     job = (await api.post("/v1/jobs", content=make_tar(files), headers=TAR)).json()
     (claimed,) = store.claim().chunks
-    assert claimed.entry.items == 3
+    assert claimed.chunk_ref.items == 3
     assert job["counts"]["total"] == 3
 
 
@@ -299,13 +299,13 @@ async def test_opening_with_the_same_key_opens_one_job(api: httpx.AsyncClient) -
 def fail(store: Store, failures: dict[str, ItemCode]) -> None:
     """Finish what waits: images of these names fail, with their bytes kept, the others are coats."""
     lease = store.claim()
-    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].entry.job_id, chunk_field("names", 0)))
+    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].chunk_ref.job_id, chunk_field("names", 0)))
     done = []
     for claimed in lease.chunks:
-        images = unpack_upload(claimed.upload, claimed.entry.items)
+        images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
         outcomes = [Failure(failures[name]) if name in failures else COAT for name in names]
         kept = pack_retained((place, images[place]) for place, name in enumerate(names) if name in failures)
-        done.append(FinishedChunk(claimed.entry, 3 - len(failures), pack_outcomes("fmnist-mlp@1", outcomes), kept))
+        done.append(FinishedChunk(claimed.chunk_ref, 3 - len(failures), pack_outcomes("fmnist-mlp@1", outcomes), kept))
     store.leases.finish(lease.token, done)
 
 

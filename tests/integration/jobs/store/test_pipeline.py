@@ -14,6 +14,7 @@ from jobs.store.pipeline import NotSent, OutcomeUnknown, PipelinedConnection
 from jobs.store.redis_url import address_of
 from jobs.store.submit import Chunk, Submission, Submitter
 from tests.integration.jobs.store.conftest import TIMEOUT_SECONDS
+from tests.support.concurrent_submits import lose_next_reply
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, make_upload_budget
 
@@ -133,18 +134,8 @@ async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_client: 
     """The connection dies after the script has run and before its answer is read."""
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
-    execute = short_client.commits.execute
-    calls = 0
+    lose_next_reply(short_client, error=OutcomeUnknown())
 
-    async def lose_the_first_answer(*commands: object) -> object:
-        nonlocal calls
-        calls += 1
-        replies = await execute(*commands)
-        if calls == 1:
-            raise OutcomeUnknown
-        return replies
-
-    short_client.commits.execute = lose_the_first_answer
     accepted_ms = await submitter.enqueue(job)
 
     found = await JobReader(short_client).get(job.id, OWNER)
@@ -156,10 +147,7 @@ async def test_a_submit_that_never_ran_is_known_not_to_stand(short_client: Store
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
 
-    async def lose_them(_: object) -> object:
-        raise OutcomeUnknown
-
-    short_client.commits.execute_batch = lose_them
+    lose_next_reply(short_client, error=OutcomeUnknown(), sent=False)
     with pytest.raises(StoreUnavailable) as raised:
         await submitter.enqueue(job)
     assert raised.value.extensions == {}

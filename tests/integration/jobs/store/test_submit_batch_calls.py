@@ -13,9 +13,15 @@ from jobs.store import keys
 from jobs.store.client import StoreClient
 from jobs.store.job_hash import job_key
 from jobs.store.job_reader import JobReader
-from jobs.store.pipeline import Batch, NotSent, OutcomeUnknown
-from jobs.store.submit import BATCH_SUBMITS_MAX, Submission, Submitter
-from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently
+from jobs.store.pipeline import NotSent, OutcomeUnknown
+from jobs.store.submit import Submission, Submitter
+from jobs.store.submit_batch import BATCH_SUBMITS_MAX
+from tests.support.concurrent_submits import (
+    blocking_commits,
+    counting_script_calls,
+    lose_next_reply,
+    submit_concurrently,
+)
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, make_chunk, make_upload_budget
 from tests.support.waiting import eventually
@@ -143,7 +149,7 @@ async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_
     server.signal(signal.SIGSTOP)
     asking = asyncio.create_task(submit_concurrently(submitter, submissions))
     if loss == "killed":
-        await eventually(lambda: submitter._batch is not None and submitter._batch.closed, what="a batch that is sent")
+        await eventually(lambda: short_client.commits.is_busy, what="a batch that is sent")
         server.kill()
 
     outcomes = await asking
@@ -154,17 +160,11 @@ async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_
 
 
 async def test_those_of_a_batch_whose_answer_was_lost_find_out_what_stands(
-    short_client: StoreClient, server: Valkey, monkeypatch: pytest.MonkeyPatch
+    short_client: StoreClient, server: Valkey
 ) -> None:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=3)
     submissions = await submissions_of(submitter, 5)
-    execute_batch = short_client.commits.execute_batch
-
-    async def lose_the_answer(batch: Batch) -> None:
-        await execute_batch(batch)
-        raise OutcomeUnknown
-
-    monkeypatch.setattr(short_client.commits, "execute_batch", lose_the_answer)
+    lose_next_reply(short_client, error=OutcomeUnknown())
     outcomes = await submit_concurrently(submitter, submissions)
 
     store = JobReader(short_client)
@@ -207,13 +207,8 @@ async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
 async def test_nobody_joins_a_batch_that_was_never_sent(short_client: StoreClient, server: Valkey) -> None:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     ids = [await submitter.new_id(OWNER) for _ in range(2)]
-
-    async def away(_: object) -> object:
-        raise NotSent
-
-    send, short_client.commits.execute_batch = short_client.commits.execute_batch, away
+    lose_next_reply(short_client, error=NotSent(), sent=False)
     with pytest.raises(StoreUnavailable):
         await submitter.enqueue(Submission(ids[0], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))
-    short_client.commits.execute_batch = send
     async with asyncio.timeout(10):
         assert await submitter.enqueue(Submission(ids[1], OWNER, MODEL, Lane.INTERACTIVE, 5, make_chunk([b"image"])))
