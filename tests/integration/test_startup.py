@@ -25,7 +25,7 @@ def starting(service: str, tmp_path: Path, valkey: Valkey, **environment: str) -
     memory = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "UPLOAD_BYTES_MAX": str(64 << 20)}
     values = {"REDIS_URL": valkey.url, "MODEL": "fmnist-mlp", **memory, **environment}
     with Process([sys.executable, "-m", service], tmp_path / "log", values) as process:
-        status = process.wait(60)
+        status = process.wait(150)
         return status, [line for line in process.output().splitlines() if line.startswith("darkroom")]
 
 
@@ -137,7 +137,7 @@ def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: b
     with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", environment) as worker:
         wait_until(lambda: "Redis is not there yet" in worker.output(), what="a worker that waits")
         with server, server.client as client:
-            wait_until(lambda: client.zcard(f"serving:{SHIPPED_MODEL}") == 1, seconds=60, what="a ready child")
+            wait_until(lambda: client.zcard(f"serving:{SHIPPED_MODEL}") == 1, seconds=120, what="a ready child")
             assert worker.running()
             worker.stop()
 

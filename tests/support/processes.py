@@ -89,7 +89,7 @@ class Process:
         assert self._popen is not None
         self._popen.send_signal(number)
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Wait for the end. Returns the exit status."""
         assert self._popen is not None
         return self._popen.wait(timeout=seconds)
@@ -171,7 +171,7 @@ class Worker(Process):
 
     def start(self) -> None:
         super().start()
-        wait_until(self._is_up, seconds=60, what="the worker")
+        wait_until(self._is_up, seconds=120, what="the worker")
 
     def children(self) -> list[int]:
         """The pids of its classifying processes."""
