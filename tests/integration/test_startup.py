@@ -147,7 +147,7 @@ def test_a_worker_that_has_never_reached_redis_logs_it_once_and_stops_at_a_signa
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(60)
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": url}) as worker:
             wait_until(lambda: hang_up(server) and "waiting for Redis" in worker.output(), what="a worker that waits")
