@@ -8,6 +8,7 @@ from jobs.ids import job_path, to_text
 from jobs.model_manifest import ModelCard
 from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
 from jobs.settings import StoreSettings
+from jobs.store.keys import Heartbeat
 from jobs.store.model_registry import ModelRegistry
 from jobs.times import iso_time
 
@@ -84,9 +85,9 @@ class JobPresenter:
         return view
 
 
-def model_view(card: ModelCard, serving: list[str], *, default: bool) -> dict[str, Any]:
-    """`serving` names the processes that serve this version, each "worker|process"."""
-    workers = {process.partition("|")[0] for process in serving}
+def model_view(card: ModelCard, serving: list[Heartbeat], *, default: bool) -> dict[str, Any]:
+    """`serving` has the heartbeats of the processes that serve this version."""
+    workers = {it.worker_id for it in serving}
     return {
         "id": card.ref,
         **card.model_dump(),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
+from jobs.store.keys import OwnerToken
 from jobs.store.leases import RETURNED, FinishedChunk, Lease, LeaseStore
 
 log = logging.getLogger(__name__)
@@ -87,4 +88,4 @@ class LeaseClient:
             log.warning("cannot release a lease; it lapses in %s s", self._lease_seconds)
 
     def _token(self, task_id: str) -> str:
-        return f"{self._worker_id}|{task_id}|{os.getpid()}|{next(self._sequence)}"
+        return OwnerToken(self._worker_id, task_id, os.getpid(), next(self._sequence)).pack()

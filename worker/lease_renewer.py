@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 from jobs.outage_log import OutageLog
+from jobs.store.keys import Heartbeat
 from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
 from worker.store import open_lease_store
@@ -27,8 +28,7 @@ class LeaseRenewer(threading.Thread):
         """`served` are the models of this process, each as its name and its `name@version`."""
         super().__init__(name="lease renewer", daemon=True)
         self._settings = settings
-        self._served = tuple(served)
-        self._process = f"{worker_id}|{os.getpid()}"
+        self._heartbeats = [(name, Heartbeat(ref, worker_id, os.getpid())) for name, ref in served]
         self._process_state = process_state
         self._store = open_lease_store(settings)
         self._renewed_since = dict[str, float]()
@@ -76,8 +76,8 @@ class LeaseRenewer(threading.Thread):
     def _renew(self, tokens: deque[str], *, heartbeats: bool) -> None:
         if heartbeats:
             seconds = self._settings.renew_seconds * 3 + 1
-            for name, ref in self._served:  # a heartbeat renews a lease in the same call
+            for name, heartbeat in self._heartbeats:  # a heartbeat renews a lease in the same call
                 token = tokens.popleft() if tokens else ""
-                self._store.heartbeat(name, ref, self._process, seconds=seconds, token=token)
+                self._store.heartbeat(name, heartbeat, seconds=seconds, token=token)
         for token in tokens:
             self._store.renew(token)

@@ -6,7 +6,7 @@ from celery import Celery
 
 from jobs.errors import ModelPackageError
 from jobs.model_packages import check_packages
-from jobs.store.doorbell import build_bell
+from jobs.store.doorbell import build_doorbell
 from jobs.store.leases import LeaseStore
 from worker.settings import WorkerSettings
 
@@ -31,7 +31,7 @@ class ModelRegistration:
         """
         for card in self._cards:
             try:
-                store.register(card, {model: build_bell(app, model) for model in (card.name, card.ref)})
+                store.register(card, {model: build_doorbell(app, model) for model in (card.name, card.ref)})
             except ModelPackageError as error:
                 self._load_errors[card.ref] = str(error)
         if self._load_errors.keys() >= set(self.models):

@@ -48,19 +48,19 @@ async def get_model(
 
 
 async def _faults(services: Services) -> list[dict[str, Any]]:
-    workers = Counter(await services.model_registry.faults())
+    workers = Counter((it.model, it.reason) for it in await services.model_registry.load_errors())
     return [{"model": model, "detail": why, "workers": count} for (model, why), count in sorted(workers.items())]
 
 
 async def _views(services: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
     """The resources of model versions. `cards` has all versions of its models, the newest last."""
-    serving = {name: await services.model_registry.serving(name) for name in {card.name for card in cards}}
+    serving = {name: await services.model_registry.ready_processes(name) for name in {card.name for card in cards}}
     default = {card.name: card.ref for card in cards}
-    default |= {card.name: card.ref for card in cards if card.ref in dict(serving[card.name])}
+    default |= {card.name: card.ref for card in cards if any(it.ref == card.ref for it in serving[card.name])}
     return [
         model_view(
             card,
-            [process for ref, process in serving[card.name] if ref == card.ref],
+            [it for it in serving[card.name] if it.ref == card.ref],
             default=default[card.name] == card.ref,
         )
         for card in cards

@@ -49,7 +49,7 @@ def queue_of(model: str) -> str:
     return QUEUE + model
 
 
-def build_bell(app: Celery, model: str, task: str = TASK) -> bytes:
+def build_doorbell(app: Celery, model: str, task: str = TASK) -> bytes:
     """The doorbell's template: what `LPUSH`ed to the model's queue, its placeholder filled, is a task to Celery."""
     channel = Connection(transport=_KeepingTransport).channel()
     app.send_task(

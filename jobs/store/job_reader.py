@@ -23,7 +23,7 @@ from jobs.store.job_hash import (
     retained_command,
     stored_chunks_command,
 )
-from jobs.store.sweep import sweep_args
+from jobs.store.scripts import sweep_args
 from jobs.store.webhooks import Webhook, read_webhook
 
 _CHUNKS_A_READ = 8  # 512 items at most

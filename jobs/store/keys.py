@@ -5,7 +5,7 @@ of `KEYS` and `FIELDS` in their place. In the comments `ID` is a job's 16 raw by
 its chunks as four big-endian bytes.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 TASK: Final = "classify"
 OUTBOUND_TASK: Final = "outbound"  # fetches the URLs of chunks and calls the webhooks that are due
@@ -115,3 +115,62 @@ KEYS: Final[dict[str, str | int]] = {
 def ended_channel(database: int) -> str:
     """The pub/sub channel of the completion notices of one Redis database."""
     return f"{ENDED_CHANNEL}.{database}"
+
+
+# Strings that name a process: several values joined by "|"
+
+
+class OwnerToken(NamedTuple):
+    """The owner of a lease: one claim of one worker process."""
+
+    worker_id: str
+    task_id: str
+    """The Celery task in which the process claims."""
+    pid: int
+    sequence: int
+    """Counts the claims of the process."""
+
+    def pack(self) -> str:
+        return f"{self.worker_id}|{self.task_id}|{self.pid}|{self.sequence}"
+
+    @classmethod
+    def unpack(cls, packed: bytes | str) -> "OwnerToken":
+        worker_id, task_id, pid, sequence = _text(packed).split("|")
+        return cls(worker_id, task_id, int(pid), int(sequence))
+
+
+class Heartbeat(NamedTuple):
+    """A worker process that is ready to serve a version of a model."""
+
+    ref: str
+    """`name@version`."""
+    worker_id: str
+    pid: int
+
+    def pack(self) -> str:
+        return f"{self.ref}|{self.worker_id}|{self.pid}"
+
+    @classmethod
+    def unpack(cls, packed: bytes | str) -> "Heartbeat":
+        ref, worker_id, pid = _text(packed).split("|")
+        return cls(ref, worker_id, int(pid))
+
+
+class LoadError(NamedTuple):
+    """Why a worker does not serve one of its models."""
+
+    model: str
+    worker_id: str
+    reason: str
+    """May contain `|`."""
+
+    def pack(self) -> str:
+        return f"{self.model}|{self.worker_id}|{self.reason}"
+
+    @classmethod
+    def unpack(cls, packed: bytes | str) -> "LoadError":
+        return cls(*_text(packed).split("|", 2))
+
+
+def _text(packed: bytes | str) -> str:
+    return packed.decode() if isinstance(packed, bytes) else packed

@@ -1,4 +1,4 @@
-"""Which models are known, and which worker processes serve them now."""
+"""Which models are registered, and which worker processes serve them now."""
 
 import logging
 from collections.abc import Iterable
@@ -7,12 +7,13 @@ from jobs.errors import StoreUnavailable
 from jobs.model_manifest import ModelCard, card_from_json, natural_sort_key
 from jobs.store import keys
 from jobs.store.client import StoreClient
+from jobs.store.keys import Heartbeat, LoadError
 
 log = logging.getLogger(__name__)
 
 
 class ModelRegistry:
-    """Cards never change, so they are kept once read."""
+    """Caches the cards that it has read: cards never change."""
 
     def __init__(self, client: StoreClient) -> None:
         self._client = client
@@ -20,12 +21,12 @@ class ModelRegistry:
         self._refs = set[str]()
 
     async def register(self, cards: Iterable[ModelCard]) -> None:
-        """Make models known before a worker serves them. A version that is known already stays as it is."""
+        """Register models before a worker serves them. A version that is registered already stays as it is."""
         for card in cards:
             await self._client.run(self._client.commits, ("HSETNX", keys.MODEL_CARDS, card.ref, card.model_dump_json()))
 
     async def cards(self) -> list[ModelCard]:
-        """Every known version of every model, by name, the newest last."""
+        """Every registered version of every model, by name, the newest last."""
         (known,) = await self._client.read(("HKEYS", keys.MODEL_CARDS))
         unread = [ref for ref in known if ref.decode() not in self._cards]
         if unread:
@@ -35,7 +36,7 @@ class ModelRegistry:
         return sorted(self._cards.values(), key=lambda card: natural_sort_key(card.ref))
 
     async def card(self, ref: str) -> ModelCard:
-        """The card of `name@version`, which a result has named.
+        """The card of `name@version`, the model of a result.
 
         Raises:
             StoreUnavailable: it cannot be read.
@@ -47,7 +48,7 @@ class ModelRegistry:
         return self._cards[ref]
 
     def _add(self, ref: str, data: bytes) -> None:
-        """A card of a release that writes them otherwise is passed over."""
+        """Skip a card that another release wrote in a form that this one cannot read."""
         try:
             self._cards[ref] = card = card_from_json(data)
             self._refs |= {card.name, card.ref}
@@ -55,26 +56,24 @@ class ModelRegistry:
             log.warning("the card of %s cannot be read: %s", ref, error)
 
     async def knows(self, ref: str) -> bool:
-        """Whether there is such a model, by its name or as `name@version`."""
+        """Whether `ref`, a name or `name@version`, is a registered model."""
         if ref not in self._refs:
             await self.cards()
         return ref in self._refs
 
     async def refs(self) -> set[str]:
-        """All that a job may ask for: every model's name, and every version of it."""
+        """Every model that a job may name: each name, and each `name@version`."""
         await self.cards()
         return self._refs
 
-    async def faults(self) -> list[tuple[str, str]]:
-        """Models that a worker does not serve though it was told to, each with why: once for each such worker."""
+    async def load_errors(self) -> list[LoadError]:
+        """Why workers do not serve models that they are configured for; one for each worker and model."""
         ((seconds, _),) = await self._client.read(("TIME",))
         (members,) = await self._client.read(("ZRANGEBYSCORE", keys.LOAD_ERRORS, int(seconds), "+inf"))
-        parts = (member.decode().split("|", 2) for member in members)
-        return [(model, why) for model, _, why in parts]
+        return list(map(LoadError.unpack, members))
 
-    async def serving(self, name: str) -> list[tuple[str, str]]:
-        """The ready worker processes of a model: (name@version, process)."""
+    async def ready_processes(self, name: str) -> list[Heartbeat]:
+        """The worker processes that serve any version of a model."""
         ((seconds, _),) = await self._client.read(("TIME",))
         (members,) = await self._client.read(("ZRANGEBYSCORE", keys.HEARTBEATS + name, int(seconds) * 1000, "+inf"))
-        pairs = (member.decode().partition("|") for member in members)
-        return [(ref, process) for ref, _, process in pairs]
+        return list(map(Heartbeat.unpack, members))

@@ -14,14 +14,14 @@ from jobs.store.leases import LeaseStore
 from jobs.webhooks import ATTEMPTS_KEPT, Attempt, attempts_from
 
 
-class Verdict(Enum):
-    """What became of a chunk whose images were fetched."""
+class DeliveryStatus(Enum):
+    """What happened to a chunk whose images were fetched."""
 
     OK = b"ok"
     QUEUE_FULL = b"queue_full"
     UPLOAD_LOST = b"upload_lost"
     LOST = b"lost"
-    """Its lease has lapsed, or its job has ended."""
+    """Its lease was lost, or its job has ended."""
 
 
 class Due(NamedTuple):
@@ -35,35 +35,31 @@ class Due(NamedTuple):
 class OutboundStore(LeaseStore):
     # -- fetched images
 
-    def deliver(self, token: str, entry: ChunkRef, images: bytes) -> Verdict:
-        """Put packed images in the place of a chunk's URLs, and make the chunk ready for its job's model.
+    def deliver(self, token: str, chunk_ref: ChunkRef, images: bytes) -> DeliveryStatus:
+        """Replace a chunk's URLs by the packed images, and make the chunk ready for its job's model.
 
-        On `QUEUE_FULL` the lease stays as it was: the call may be repeated.
+        After `QUEUE_FULL` the chunk is still under the lease: the call may be repeated.
         """
         try:
-            # Asked first: bytes for which there is no room shall not lie beside those that are counted.
-            verdict = self._fetched(token, entry, len(images))
-            if verdict is not Verdict.OK:
-                return verdict
-            staged = keys.UPLOAD.encode() + entry.job_id + os.urandom(8)
+            # Check the budget first: it does not count staged bytes.
+            status = self._deliver(token, chunk_ref, len(images))
+            if status is not DeliveryStatus.OK:
+                return status
+            staged = keys.UPLOAD.encode() + chunk_ref.job_id + os.urandom(8)
             self._redis.set(staged, images, px=int(self._settings.upload_ttl_seconds * 1000))
-            return self._fetched(token, entry, len(images), staged)
+            return self._deliver(token, chunk_ref, len(images), staged)
         except OutOfMemoryError:
-            return Verdict.QUEUE_FULL
+            return DeliveryStatus.QUEUE_FULL
 
-    def _fetched(self, token: str, entry: ChunkRef, size: int, *staged: bytes) -> Verdict:
+    def _deliver(self, token: str, chunk_ref: ChunkRef, size: int, *staged: bytes) -> DeliveryStatus:
         budget = self._settings.uploads_budget_bytes
-        return Verdict(self._call("deliver", token, entry.pack(), budget, size, *staged))
+        return DeliveryStatus(self._run_script("deliver", [token, chunk_ref.pack(), budget, size, *staged]))
 
     # -- webhooks
 
-    def ring_for_webhooks(self) -> None:
-        """Ring where one is due, unless a doorbell waits already."""
-        self._call("webhook", "ring")
-
     def take_webhooks(self, limit: int, *, seconds: float) -> list[Due]:
-        """Webhooks that are due; nobody else takes these for so long."""
-        taken = self._call("webhook", "take", int(seconds * 1000), limit)
+        """Webhooks that are due. No other process gets them for so long."""
+        taken = self._run_script("webhook", ["take", int(seconds * 1000), limit])
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in taken:
             pipeline.hmget(job_key(job_id), *JOB_FIELDS)
@@ -77,12 +73,12 @@ class OutboundStore(LeaseStore):
         return found
 
     def record_attempt(self, job_id: bytes, attempt: Attempt, *, again_seconds: float | None) -> None:
-        """Keep an attempt with its job; the next one is due after so many seconds, or never."""
-        again = "" if again_seconds is None else int(again_seconds * 1000)
-        self._call("webhook", "record", job_id, orjson.dumps([*attempt]), ATTEMPTS_KEPT, again)
+        """Store an attempt with its job. The next one is due after `again_seconds`, or never if None."""
+        again_ms = "" if again_seconds is None else int(again_seconds * 1000)
+        self._run_script("webhook", ["record", job_id, orjson.dumps([*attempt]), ATTEMPTS_KEPT, again_ms])
 
     # -- the doorbell
 
-    def register_bell(self, bell: bytes) -> None:
-        """Leave the doorbell that rings for chunks to be fetched."""
-        self._call("register", "", "", keys.FETCH, bell)
+    def register_doorbell(self, template: bytes) -> None:
+        """Store the template of the doorbell that rings for URLs and webhooks."""
+        self._run_script("register", ["", "", keys.FETCH, template])

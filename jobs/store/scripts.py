@@ -1,13 +1,14 @@
-"""The store's Lua scripts, as the server knows them."""
+"""The store's Lua scripts, as the server knows them, and the arguments that both sides call the sweep with."""
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
 from jobs.records import BY_REFERENCE, LANE_CODE, STATE_OF_CODE
+from jobs.settings import StoreSettings
 from jobs.store.keys import FIELDS, KEYS, ended_channel
 
 NAMES = (
@@ -15,6 +16,7 @@ NAMES = (
     *("deliver", "webhook", "register"),
 )
 
+_SWEEP_MODELS_MAX = 2  # so that one call of sweep.lua touches at most 256 keys
 _CONSTANT = re.compile(r"\b(K|F|STATE|LANE)\.(\w+)\b")
 
 
@@ -52,3 +54,19 @@ def load_scripts(database: int) -> dict[str, Script]:
         return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
     return {name: script((folder / f"{name}.lua").read_text()) for name in NAMES}
+
+
+def sweep_args(settings: StoreSettings, models: Iterable[str]) -> Iterator[list[str | int]]:
+    """The arguments of `sweep.lua` for all the models, a few models a call.
+
+    It frees records before their budget is full: down to 90% of it.
+    """
+    common = [
+        int(settings.result_ttl_seconds * 1000),
+        int(settings.min_result_ttl_seconds * 1000),
+        int(settings.records_budget_bytes * 0.9),
+        int(settings.queue_deadline_seconds * 1000),
+    ]
+    names = list(models)
+    for first in range(0, max(1, len(names)), _SWEEP_MODELS_MAX):
+        yield [*common, *names[first : first + _SWEEP_MODELS_MAX]]

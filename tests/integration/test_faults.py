@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from jobs.store import keys
+from jobs.store.keys import OwnerToken
 from tests.support.pictures import LIMITS, encode, photo
 from tests.support.processes import ROOT
 from tests.support.stack import PNG, Stack, load_client, results_of, submit_all
@@ -87,7 +88,7 @@ async def test_the_late_finish_of_a_child_that_slept_through_its_lease_is_refuse
     images = test_images[:300]
     submitting = asyncio.create_task(submit_all(api.url, images))
     pid = await asyncio.to_thread(stack.freeze_holder_of_a_lease, sleeper.children())
-    token = next(token for token in stack.redis.zrange(keys.LEASES, 0, -1) if int(token.split(b"|")[2]) == pid)
+    token = next(token for token in stack.redis.zrange(keys.LEASES, 0, -1) if OwnerToken.unpack(token).pid == pid)
     await asyncio.to_thread(stack.worker, children=1)
     ids = await submitting
 

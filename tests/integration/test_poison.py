@@ -25,6 +25,7 @@ SETTINGS = {
     "LEASE_SECONDS": "3",
     "RENEW_SECONDS": "0.5",
     "CHILD_MEMORY_BYTES_MAX": str(MEMORY_BYTES_MAX),
+    "WATCHDOG_SECONDS": "200",  # a poison can kill all children at once, and a slow machine starts them slowly
     "PYTHONPATH": str(ROOT),
 }
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.settings import REMOVED_SETTINGS, SHIPPED_MODEL
-from jobs.store.keys import FETCH, LOAD_ERRORS
+from jobs.store.keys import FETCH, LOAD_ERRORS, LoadError
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Valkey, Worker
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -25,7 +25,7 @@ def starting(service: str, tmp_path: Path, valkey: Valkey, **environment: str) -
     memory = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "UPLOAD_BYTES_MAX": str(64 << 20)}
     values = {"REDIS_URL": valkey.url, "MODEL": "fmnist-mlp", **memory, **environment}
     with Process([sys.executable, "-m", service], tmp_path / "log", values) as process:
-        status = process.wait(60)
+        status = process.wait(150)
         return status, [line for line in process.output().splitlines() if line.startswith("darkroom")]
 
 
@@ -100,8 +100,8 @@ def package(folder: Path, **changes: object) -> Path:
 def load_errors(valkey: Valkey) -> dict[str, str]:
     """The load errors in Redis: each model with the reason why it is not served."""
     with valkey.client as client:
-        parts = (member.decode().split("|", 2) for member in client.zrange(LOAD_ERRORS, 0, -1))
-        return {model: why for model, _, why in parts}
+        load_errors = map(LoadError.unpack, client.zrange(LOAD_ERRORS, 0, -1))
+        return {it.model: it.reason for it in load_errors}
 
 
 def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: b
     with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", environment) as worker:
         wait_until(lambda: "Redis is not there yet" in worker.output(), what="a worker that waits")
         with server, server.client as client:
-            wait_until(lambda: client.zcard(f"serving:{SHIPPED_MODEL}") == 1, seconds=60, what="a ready child")
+            wait_until(lambda: client.zcard(f"serving:{SHIPPED_MODEL}") == 1, seconds=120, what="a ready child")
             assert worker.running()
             worker.stop()
 
@@ -165,7 +165,7 @@ def test_a_worker_that_has_never_reached_redis_logs_it_once_and_stops_at_a_signa
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(60)
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": url}) as worker:
             wait_until(lambda: hang_up(server) and "waiting for Redis" in worker.output(), what="a worker that waits")

@@ -8,7 +8,6 @@ from worker.classify.claim_loop import ClaimLoop
 MakeClaimLoop = Callable[..., ClaimLoop]
 BeforeDecode = Callable[[Callable[[bytes], None]], None]
 
-WORKER_ID = "boot"
 BULK_FIRST = 6  # the turn that looks at the bulk lane first
 SMALLEST = 1e-9  # seconds: a slice of one image
 

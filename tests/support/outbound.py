@@ -40,4 +40,4 @@ def claim_images(store: Store, **options: Any) -> list[bytes | ItemCode]:
     """Claim the one chunk that is ready for the job's model; its images."""
     (claimed,) = store.claim(**options).chunks
     assert claimed.upload is not None
-    return [i if isinstance(i, ItemCode) else bytes(i) for i in unpack_upload(claimed.upload, claimed.entry.items)]
+    return [i if isinstance(i, ItemCode) else bytes(i) for i in unpack_upload(claimed.upload, claimed.chunk_ref.items)]

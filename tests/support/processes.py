@@ -15,7 +15,7 @@ import redis
 
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.model_manifest import name_of
-from jobs.store.keys import HEARTBEATS
+from jobs.store.keys import HEARTBEATS, Heartbeat
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ class Process:
         assert self._popen is not None
         self._popen.send_signal(number)
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Wait for the end. Returns the exit status."""
         assert self._popen is not None
         return self._popen.wait(timeout=seconds)
@@ -171,7 +171,7 @@ class Worker(Process):
 
     def start(self) -> None:
         super().start()
-        wait_until(self._is_up, seconds=60, what="the worker")
+        wait_until(self._is_up, seconds=120, what="the worker")
 
     def children(self) -> list[int]:
         """The pids of its classifying processes."""
@@ -182,7 +182,7 @@ class Worker(Process):
         assert self.running(), self.output()
         with redis.Redis.from_url(self._redis_url) as client:
             members = client.zrange(HEARTBEATS + name_of(self._model), 0, -1)
-        ready = {int(member.rpartition(b"|")[2]) for member in members}
+        ready = {Heartbeat.unpack(member).pid for member in members}
         return len(ready & set(self.children())) == self._children
 
 

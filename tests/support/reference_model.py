@@ -24,12 +24,12 @@ def ready(lane: Lane, owner: str) -> str:
 @dataclass(eq=False)
 class ModelChunk:
     job: "ModelJob"
-    entry: ChunkRef
+    chunk_ref: ChunkRef
     upload: bytes
     place: str
     """The key in which it stands while it waits."""
     outcomes: list[Outcome] = field(default_factory=list)
-    charges: FailureCounts = field(default_factory=FailureCounts)
+    failure_counts: FailureCounts = field(default_factory=FailureCounts)
     progress: bytes = b""
 
     @property
@@ -38,8 +38,8 @@ class ModelChunk:
 
     def submitted(self) -> Chunk:
         """As it is submitted, each time anew."""
-        first = sum(chunk.entry.items for chunk in self.job.chunks[: self.entry.chunk])
-        names: list[str | None] = [f"{first + n}.png" for n in range(self.entry.items)]
+        first = sum(chunk.chunk_ref.items for chunk in self.job.chunks[: self.chunk_ref.chunk])
+        names: list[str | None] = [f"{first + n}.png" for n in range(self.chunk_ref.items)]
         return Chunk(names, len(self.upload), self.upload)
 
     def shown(self) -> list[Shown]:
@@ -49,19 +49,19 @@ class ModelChunk:
                 for outcome in self.outcomes
             ]
         if self.job.failure_code is not None:
-            return [(ItemState.FAILED, Failure(self.job.failure_code))] * self.entry.items
+            return [(ItemState.FAILED, Failure(self.job.failure_code))] * self.chunk_ref.items
         canceled = self.job.state is JobState.CANCELED
-        return [(ItemState.CANCELED if canceled else ItemState.PENDING, None)] * self.entry.items
+        return [(ItemState.CANCELED if canceled else ItemState.PENDING, None)] * self.chunk_ref.items
 
-    def charge(self, why: str, reached: int | None) -> None:
-        charges = self.charges
-        if why == WORKER_LOST:
-            self.charges = replace(charges, losses=charges.losses + 1)
+    def add_failure(self, reason: str, reached: int | None) -> None:
+        counts = self.failure_counts
+        if reason == WORKER_LOST:
+            self.failure_counts = replace(counts, lost_leases=counts.lost_leases + 1)
         elif reached is not None and reached >= 0:
-            items = {**charges.items, str(reached): charges.items.get(str(reached), 0) + 1}
-            self.charges = replace(charges, items=items, code=why)
+            items = {**counts.items, str(reached): counts.items.get(str(reached), 0) + 1}
+            self.failure_counts = replace(counts, items=items, code=reason)
         else:
-            self.charges = replace(charges, crashes=charges.crashes + 1, code=why)
+            self.failure_counts = replace(counts, crashes=counts.crashes + 1, code=reason)
 
 
 @dataclass(eq=False)
@@ -87,7 +87,7 @@ class ModelJob:
 
     @property
     def total(self) -> int:
-        return sum(chunk.entry.items for chunk in self.chunks)
+        return sum(chunk.chunk_ref.items for chunk in self.chunks)
 
     def shown(self) -> list[Shown]:
         return [shown for chunk in self.chunks for shown in chunk.shown()]
@@ -99,8 +99,8 @@ class ModelJob:
         """One that is not added yet."""
         upload = make_chunk(images).data
         assert upload is not None
-        entry = ChunkRef(self.id, len(self.chunks), len(images), len(upload))
-        return ModelChunk(self, entry, upload, ready(self.lane, self.owner))
+        chunk_ref = ChunkRef(self.id, len(self.chunks), len(images), len(upload))
+        return ModelChunk(self, chunk_ref, upload, ready(self.lane, self.owner))
 
 
 @dataclass(eq=False)
@@ -137,7 +137,7 @@ class ReferenceModel:
         self._end_if_done(job)
 
     def claim(self, lease: Lease) -> None:
-        chunks = [self.chunk(claimed.entry) for claimed in lease.chunks]
+        chunks = [self.chunk(claimed.chunk_ref) for claimed in lease.chunks]
         for chunk in chunks:
             chunk.place = keys.LEASED_CHUNKS + lease.token
             chunk.job.started = True
@@ -156,15 +156,15 @@ class ReferenceModel:
         chunk.outcomes = outcomes
         if chunk.job.state is not JobState.OPEN:
             self._end_if_done(chunk.job)
-        return chunk.entry.items
+        return chunk.chunk_ref.items
 
-    def release(self, lease: ModelLease, why: str) -> int:
+    def release(self, lease: ModelLease, reason: str) -> int:
         """How many chunks were made ready."""
         chunks = [chunk for chunk in lease.held if chunk.waits]
         for chunk in chunks:
-            if why != RETURNED:
-                chunk.charge(why, lease.reached)
-            suspect = lease.reached is not None or why not in (RETURNED, WORKER_LOST)
+            if reason != RETURNED:
+                chunk.add_failure(reason, lease.reached)
+            suspect = lease.reached is not None or reason not in (RETURNED, WORKER_LOST)
             chunk.place = SUSPECTS if suspect else ready(chunk.job.lane, chunk.job.owner)
         lease.held.clear()
         return len(chunks)
@@ -205,15 +205,15 @@ class ReferenceModel:
         return [lease for lease in self.leases if lease.held]
 
     def pending(self, owner: str) -> int:
-        return sum(chunk.entry.items for chunk in self._waiting() if chunk.job.owner == owner)
+        return sum(chunk.chunk_ref.items for chunk in self._waiting() if chunk.job.owner == owner)
 
     def terminal(self) -> int:
         """Items in a terminal state, of jobs that are gone, too."""
         return sum(job.total - job.count(ItemState.PENDING) for job in self.jobs)
 
-    def chunk(self, entry: ChunkRef) -> ModelChunk:
-        (job,) = (job for job in self.jobs if job.id == entry.job_id)
-        return job.chunks[entry.chunk]
+    def chunk(self, chunk_ref: ChunkRef) -> ModelChunk:
+        (job,) = (job for job in self.jobs if job.id == chunk_ref.job_id)
+        return job.chunks[chunk_ref.chunk]
 
     def _waiting(self) -> Iterator[ModelChunk]:
         return (chunk for job in self.jobs if job.live for chunk in job.chunks if chunk.waits)

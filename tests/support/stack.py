@@ -11,6 +11,7 @@ import aiohttp
 import redis
 
 from jobs.store import keys
+from jobs.store.keys import OwnerToken
 from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey, Worker
 from tests.support.waiting import wait_until
 
@@ -58,7 +59,7 @@ class Stack:
 
         def frozen() -> bool:
             for token in self.redis.zrange(keys.LEASES, 0, -1):
-                pid = int(token.split(b"|")[2])
+                pid = OwnerToken.unpack(token).pid
                 if pid not in among:
                     continue
                 os.kill(pid, signal.SIGSTOP)

@@ -12,6 +12,7 @@ from jobs.store import keys
 from jobs.store.client import StoreClient
 from jobs.store.job_hash import job_key
 from jobs.store.job_reader import JobReader
+from jobs.store.keys import OwnerToken
 from jobs.store.leases import FinishedChunk, Lease, LeaseStore
 from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
 from jobs.store.submit import Chunk, Submission, Submitter
@@ -20,6 +21,7 @@ from tests.support.waiting import eventually
 
 MODEL = "fmnist-mlp"
 OWNER = "public"
+WORKER_ID = "boot"
 COAT: Outcome = [Prediction(4, 0.75), Prediction(6, 0.125)]
 
 
@@ -30,6 +32,10 @@ LIMITS = OpenJobLimits(
 
 def make_upload_budget(settings: StoreSettings) -> UploadBudget:
     return UploadBudget(settings.uploads_budget_bytes, 1, bulk_fraction=0.8)
+
+
+def owner_token(sequence: int = 0, *, worker_id: str = WORKER_ID, task_id: str = "task", pid: int = 1) -> str:
+    return OwnerToken(worker_id, task_id, pid, sequence).pack()
 
 
 class Store:
@@ -81,9 +87,9 @@ class Store:
         await self.open_jobs.seal(part.job_id, owner)
         return part.job_id
 
-    def claim(
-        self, token: str = "boot|task|1|0", *, items: int = 64, turn: int | None = None, model: str = MODEL
-    ) -> Lease:
+    def claim(self, token: str | int = 0, *, items: int = 64, turn: int | None = None, model: str = MODEL) -> Lease:
+        """A lease under this token, or under `owner_token` with this sequence number."""
+        token = owner_token(token) if isinstance(token, int) else token
         turn = 8 * next(self._turn) if turn is None else turn
         return self.leases.claim(model, token, items_max=items, bytes_max=64 << 20, turn=turn)
 
@@ -127,7 +133,7 @@ def chunk_of(submission: Submission) -> Chunk:
 def finished(lease: Lease, outcome: Outcome = COAT) -> Sequence[FinishedChunk]:
     done = []
     for claimed in lease.chunks:
-        items = claimed.entry.items
+        items = claimed.chunk_ref.items
         succeeded = 0 if isinstance(outcome, Failure) else items
-        done.append(FinishedChunk(claimed.entry, succeeded, pack_outcomes("fmnist-mlp@1", [outcome] * items)))
+        done.append(FinishedChunk(claimed.chunk_ref, succeeded, pack_outcomes("fmnist-mlp@1", [outcome] * items)))
     return done

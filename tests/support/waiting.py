@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], *, seconds: float = 30, what: str = "the condition", poll_seconds: float = POLL_SECONDS
+    condition: Callable[[], T], *, seconds: float = 60, what: str = "the condition", poll_seconds: float = POLL_SECONDS
 ) -> T:
     """Wait until the condition is true, and return its value. Fails the test after so many seconds."""
     ends = time.monotonic() + seconds
@@ -22,7 +22,7 @@ def wait_until(
         time.sleep(poll_seconds)
 
 
-async def eventually(condition: Callable[[], T], *, seconds: float = 30, what: str = "the condition") -> T:
+async def eventually(condition: Callable[[], T], *, seconds: float = 60, what: str = "the condition") -> T:
     """`wait_until` for coroutines: the event loop goes on meanwhile."""
     ends = time.monotonic() + seconds
     while True:

@@ -89,12 +89,12 @@ class LeaseRunner:
     def _known_outcomes(self, claimed: ClaimedChunk, pending: list[_PendingItem]) -> list[Outcome]:
         """The chunk's outcomes that are known without decoding an image; the other images are added to `pending`."""
         if claimed.upload is None:
-            return [Failure(ItemCode.UPLOAD_LOST)] * claimed.entry.items
+            return [Failure(ItemCode.UPLOAD_LOST)] * claimed.chunk_ref.items
         outcomes = self._earlier_outcomes(claimed)
-        images = unpack_upload(claimed.upload, claimed.entry.items)
+        images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
         for number, image in enumerate(images[len(outcomes) :], len(outcomes)):
-            failure = claimed.charges.verdict(
-                number, crash_tries_max=self._crash_tries_max, losses_max=self._losses_max
+            failure = claimed.failure_counts.failure_of(
+                number, crash_tries_max=self._crash_tries_max, lost_leases_max=self._losses_max
             )
             if isinstance(image, ItemCode):
                 outcomes.append(Failure(image))
@@ -115,14 +115,14 @@ class LeaseRunner:
     def _finished(self, claimed: ClaimedChunk, outcomes: list[Outcome]) -> FinishedChunk:
         succeeded = sum(not isinstance(outcome, Failure) for outcome in outcomes)
         retained = b"" if succeeded == len(outcomes) else _retained(claimed, outcomes)
-        return FinishedChunk(claimed.entry, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), retained)
+        return FinishedChunk(claimed.chunk_ref, succeeded, pack_outcomes(self._classifier.card.ref, outcomes), retained)
 
 
 def _retained(claimed: ClaimedChunk, outcomes: list[Outcome]) -> bytes:
     """The packed images whose failure may be retried."""
     if claimed.upload is None:
         return b""
-    images = unpack_upload(claimed.upload, claimed.entry.items)
+    images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
     return pack_retained(
         (number, image)
         for number, (image, outcome) in enumerate(zip(images, outcomes, strict=True))

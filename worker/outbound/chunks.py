@@ -52,14 +52,14 @@ class ChunkFetcher:
     def _urls(self, claimed: ClaimedChunk) -> list[str | ItemCode]:
         """The URL of each item, or its error code if that is known without fetching."""
         if claimed.upload is None:
-            return [ItemCode.UPLOAD_LOST] * claimed.entry.items
+            return [ItemCode.UPLOAD_LOST] * claimed.chunk_ref.items
         return [
             item if isinstance(item, ItemCode) else self._failure_code(claimed, number) or bytes(item).decode()
-            for number, item in enumerate(unpack_upload(claimed.upload, claimed.entry.items))
+            for number, item in enumerate(unpack_upload(claimed.upload, claimed.chunk_ref.items))
         ]
 
     def _failure_code(self, claimed: ClaimedChunk, number: int) -> ItemCode | None:
-        failure = claimed.charges.verdict(
-            number, crash_tries_max=self._settings.crash_tries_max, losses_max=self._settings.losses_max
+        failure = claimed.failure_counts.failure_of(
+            number, crash_tries_max=self._settings.crash_tries_max, lost_leases_max=self._settings.losses_max
         )
         return None if failure is None else failure.code

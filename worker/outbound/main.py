@@ -5,7 +5,7 @@ from functools import partial
 
 from celery import Celery
 
-from jobs.store.doorbell import build_bell
+from jobs.store.doorbell import build_doorbell
 from jobs.store.keys import FETCH, OUTBOUND_TASK
 from worker.celery_app import run as run_worker
 from worker.celery_app import start_up
@@ -20,7 +20,7 @@ def run() -> None:
     settings = start_up(OutboundSettings, "outbound")
 
     def introduce(app: Celery, _: ProcessState) -> None:
-        store.register_bell(build_bell(app, FETCH, OUTBOUND_TASK))
+        store.register_doorbell(build_doorbell(app, FETCH, OUTBOUND_TASK))
 
     kind = WorkerKind(
         name="outbound",

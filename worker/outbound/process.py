@@ -17,7 +17,7 @@ from jobs.codec import pack_upload
 from jobs.records import ChunkRef
 from jobs.store.keys import FETCH
 from jobs.store.leases import Lease
-from jobs.store.outbound import Due, Verdict
+from jobs.store.outbound import DeliveryStatus, Due
 from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
@@ -107,7 +107,7 @@ class OutboundProcess:
             lease = await self._call(self._leases.claim, FETCH, task_id, limits)
             if not lease.chunks:
                 return lease.more
-            self._start(running, lease.chunks[0].entry.items, self._fetch(lease))
+            self._start(running, lease.chunks[0].chunk_ref.items, self._fetch(lease))
         return bool(running)
 
     def _start(self, running: set[asyncio.Task[None]], count: int, work: Coroutine[Any, Any, None]) -> None:
@@ -137,17 +137,17 @@ class OutboundProcess:
                 )
             else:
                 images = await self._chunk_fetcher.images(claimed)
-            await self._deliver(lease.token, claimed.entry, pack_upload(images))
+            await self._deliver(lease.token, claimed.chunk_ref, pack_upload(images))
 
-    async def _deliver(self, token: str, entry: ChunkRef, images: bytes) -> None:
+    async def _deliver(self, token: str, chunk_ref: ChunkRef, images: bytes) -> None:
         """Give the images to the job's model.
 
         If the upload budget has no space for too long, release the chunk, to be fetched again later.
         """
         until = _now() + self._settings.fetch_room_seconds_max
         while True:
-            verdict = await self._call(self._store.deliver, token, entry, images)
-            if verdict in (Verdict.OK, Verdict.LOST):
+            status = await self._call(self._store.deliver, token, chunk_ref, images)
+            if status in (DeliveryStatus.OK, DeliveryStatus.LOST):
                 return
             if _now() >= until:
                 self._budget_full_until = _now() + self._settings.fetch_room_seconds_max

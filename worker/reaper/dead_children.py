@@ -38,6 +38,6 @@ class DeadChildren:
         """Release the leases of each death. A death stays on the list until Redis has confirmed its releases."""
         while self._deaths:
             task_id, code = self._deaths[0]
-            for token in self._store.tokens(f"{self._worker_id}|{task_id}|"):
+            for token in self._store.tokens_of(self._worker_id, task_id):
                 log.warning("%s: %d chunks of a dead child are ready again", code, self._store.release(token, code))
             self._deaths.popleft()

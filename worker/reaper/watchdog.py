@@ -55,6 +55,6 @@ class Watchdog:
     def _is_active(self, queues: Iterable[str]) -> bool:
         return (
             self._doorbell_taken.is_set()
-            or not any(map(self._store.bells, queues))
-            or bool(self._store.tokens(f"{self._worker_id}|"))
+            or not any(map(self._store.waiting_doorbells, queues))
+            or bool(self._store.tokens_of(self._worker_id))
         )

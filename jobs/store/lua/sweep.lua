@@ -109,6 +109,11 @@ for at = 5, #ARGV do
     end
   end
   redis.call('ZREMRANGEBYSCORE', K.heartbeats .. model, '-inf', now)
-  if has_ready(model) then ring_doorbell(model, 1) else redis.call('DEL', K.wake .. model) end
+  if has_ready(model) then
+    ring_doorbell(model, 1)
+  else
+    redis.call('DEL', K.wake .. model)
+    if model == K.fetch and redis.call('ZCOUNT', K.webhooks_due, '-inf', now) > 0 then ring_doorbell(model, 1) end
+  end
 end
 return steps

@@ -52,7 +52,7 @@ async def test_ndjson_has_a_line_for_each_item_that_has_ended(
 
     first = store.claim(items=2)
     store.finish(first, Failure(ItemCode.NOT_AN_IMAGE))
-    store.finish(store.claim("boot|task|1|1", items=2))
+    store.finish(store.claim(1, items=2))
     answer = await api.get(path, headers=NDJSON)
 
     assert answer.headers["Content-Type"].startswith("application/x-ndjson")

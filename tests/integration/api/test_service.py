@@ -8,6 +8,7 @@ import pytest
 from api.schemas import ModelList
 from jobs.store import keys
 from jobs.store.job_reader import JobReader
+from jobs.store.keys import Heartbeat
 from tests.integration.api.conftest import StartApi
 from tests.support.store import MODEL, Store
 
@@ -76,8 +77,8 @@ async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.A
     assert model["test_accuracy"] > 0.885
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
-    for process in ("boot1|11", "boot1|12", "boot2|21"):
-        store.leases.heartbeat(MODEL, "fmnist-mlp@1", process, seconds=60)
+    for worker_id, pid in (("boot1", 11), ("boot1", 12), ("boot2", 21)):
+        store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", worker_id, pid), seconds=60)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}

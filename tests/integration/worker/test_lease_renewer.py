@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jobs.store import keys
+from jobs.store.keys import Heartbeat
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import MODEL, Store
+from tests.support.store import MODEL, WORKER_ID, Store
 from tests.support.waiting import eventually
 from worker.lease_renewer import LeaseRenewer
 from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
 
 MakeLeaseRenewer = Callable[..., LeaseRenewer]
-WORKER_ID = "boot"
 SERVED = [(MODEL, f"{MODEL}@1")]
 
 
@@ -38,13 +38,13 @@ def lease_end(store: Store, token: str) -> float:
 def heartbeats(store: Store, model: str = MODEL) -> dict[str, float]:
     """The models that processes of this name serve, with the end of their heartbeats."""
     members = store.redis.zrange(keys.HEARTBEATS + model, 0, -1, withscores=True)
-    return {member.decode().partition("|")[0]: end for member, end in members}
+    return {Heartbeat.unpack(member).ref: end for member, end in members}
 
 
 async def test_two_leases_are_renewed_at_once(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:
     for _ in range(2):
         await store.submit(b"x")
-    tokens = [store.claim(f"{WORKER_ID}|task|1|{number}", items=1).token for number in range(2)]
+    tokens = [store.claim(number, items=1).token for number in range(2)]
     renewer = make_lease_renewer()
 
     before = [lease_end(store, token) for token in tokens]
@@ -61,7 +61,7 @@ async def test_one_thread_sends_the_heartbeats_of_several_models(
 ) -> None:
     for _ in range(4):
         await store.submit(b"x")
-    tokens = [store.claim(f"{WORKER_ID}|task|1|{number}", items=1).token for number in range(4)]
+    tokens = [store.claim(number, items=1).token for number in range(4)]
     renewer = make_lease_renewer([("first", "first@1"), ("second", "second@2"), ("second", "second@10")])
 
     before = [lease_end(store, token) for token in tokens]
@@ -79,7 +79,7 @@ async def test_one_thread_sends_the_heartbeats_of_several_models(
 async def test_a_task_past_its_time_limit_is_not_renewed(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:
     for _ in range(2):
         await store.submit(b"x")
-    late, on_time = (store.claim(f"{WORKER_ID}|task|1|{number}", items=1).token for number in range(2))
+    late, on_time = (store.claim(number, items=1).token for number in range(2))
     renewer = make_lease_renewer(lease_seconds=0.5, task_time_limit_seconds=2)
     with renewer.renewing(late):
         renewer.start()
@@ -95,7 +95,7 @@ async def test_a_worker_that_stops_renews_its_leases_and_sends_no_heartbeats(
 ) -> None:
     await store.submit(b"x")
     process_state.write_stopping()
-    token = store.claim(f"{WORKER_ID}|task|1|0").token
+    token = store.claim(0).token
     renewer = make_lease_renewer()
     before = lease_end(store, token)
     with renewer.renewing(token):
@@ -106,7 +106,7 @@ async def test_a_worker_that_stops_renews_its_leases_and_sends_no_heartbeats(
 
 async def test_a_full_redis_takes_renewals_and_heartbeats(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:
     await store.submit(b"x")
-    token = store.claim(f"{WORKER_ID}|task|1|0").token
+    token = store.claim(0).token
     renewer = make_lease_renewer(lease_seconds=1)
     store.redis.config_set("maxmemory", 1)
     with renewer.renewing(token):

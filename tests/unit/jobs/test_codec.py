@@ -77,7 +77,7 @@ def test_codes_in_the_store_keep_their_numbers() -> None:
     ]
 
 
-def test_a_chunk_charge_and_an_items_own_add_up() -> None:
-    charges = FailureCounts(crashes=1, items={"3": 2}, code="timeout")
-    assert charges.verdict(3, crash_tries_max=3, losses_max=20) == Failure(ItemCode.TIMEOUT)
-    assert charges.verdict(2, crash_tries_max=3, losses_max=20) is None
+def test_crashes_of_a_chunk_and_of_an_item_add_up() -> None:
+    counts = FailureCounts(crashes=1, items={"3": 2}, code="timeout")
+    assert counts.failure_of(3, crash_tries_max=3, lost_leases_max=20) == Failure(ItemCode.TIMEOUT)
+    assert counts.failure_of(2, crash_tries_max=3, lost_leases_max=20) is None

@@ -114,7 +114,7 @@ async def test_a_wait_for_many_images_ends_with_the_last(
     submitting = asyncio.create_task(notified_api.post("/v1/jobs", files=files, headers=WAIT))
     for number in range(3):
         lease = await eventually(
-            lambda number=number: found if (found := store.claim(f"boot|task|1|{number}")).chunks else None, what="work"
+            lambda number=number: found if (found := store.claim(number)).chunks else None, what="work"
         )
         store.finish(lease, Failure(ItemCode.CORRUPT_IMAGE) if number == 1 else ranked_predictions(5))
 
@@ -182,7 +182,7 @@ async def test_jobs_that_end_in_one_call_each_wake_their_own_waiter(
     for n, claimed in enumerate(lease.chunks):
         outcome = Failure(ItemCode.CORRUPT_IMAGE) if n % 3 == 0 else ranked_predictions(n % 5 + 1)
         packed = pack_outcomes("fmnist-mlp@1", [outcome])
-        done.append(FinishedChunk(claimed.entry, int(n % 3 != 0), packed))
+        done.append(FinishedChunk(claimed.chunk_ref, int(n % 3 != 0), packed))
     store.leases.finish(lease.token, done)
 
     names = [(await assert_as_read(notified_api, await answer))["result"]["name"] for answer in submits]

@@ -34,9 +34,9 @@ def finish(store: Store, outcomes: list[Outcome] | None = None, *, items: int = 
     lease = store.claim(items=items)
     done = []
     for claimed in lease.chunks:
-        given = [(outcomes or [COAT])[n % len(outcomes or [COAT])] for n in range(claimed.entry.items)]
+        given = [(outcomes or [COAT])[n % len(outcomes or [COAT])] for n in range(claimed.chunk_ref.items)]
         succeeded = sum(not isinstance(outcome, Failure) for outcome in given)
-        done.append(FinishedChunk(claimed.entry, succeeded, pack_outcomes("fmnist-mlp@1", given)))
+        done.append(FinishedChunk(claimed.chunk_ref, succeeded, pack_outcomes("fmnist-mlp@1", given)))
     store.leases.finish(lease.token, done)
 
 
@@ -156,7 +156,7 @@ async def test_followed_results_arrive_in_order_as_they_are_finished(
     part = await store.open()
     for at in range(4):
         await store.open_jobs.add(part, make_chunk([b"image"] * 2, 2 * at), bytes(16))
-    first, second = store.claim("boot|task|1|0", items=4), store.claim("boot|task|1|1", items=4)
+    first, second = store.claim(0, items=4), store.claim(1, items=4)
     received = list[dict[str, Any]]()
 
     async def follow() -> None:

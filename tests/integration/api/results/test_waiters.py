@@ -11,12 +11,13 @@ import pytest
 
 from api.results import completion
 from jobs.codec import pack_outcomes
+from jobs.store import keys
 from jobs.store.job_hash import job_key
 from jobs.store.keys import ENDED_CHANNEL
 from jobs.store.leases import FinishedChunk
 from tests.integration.api.conftest import StartApi
 from tests.support.completions import ObservedCompletions, ranked_predictions, raw_id, start_long_poll, submit_image
-from tests.support.store import Store
+from tests.support.store import Store, owner_token
 from tests.support.waiting import eventually
 
 PNG = {"Content-Type": "image/png"}
@@ -73,10 +74,10 @@ async def test_a_notice_of_a_job_without_a_waiter_is_ignored(
     await store.submit(b"another")
     for claimed in store.claim(items=2).chunks:  # both, in a call each
         packed = pack_outcomes("fmnist-mlp@1", [ranked_predictions(1)])
-        store.leases.finish("boot|task|1|0", [FinishedChunk(claimed.entry, 1, packed)])
+        store.leases.finish(owner_token(0), [FinishedChunk(claimed.chunk_ref, 1, packed)])
 
     assert (await poll).json()["status"] == "completed"
-    assert store.redis.hget(job_key(raw_id(path)), "s") == b"c"
+    assert store.redis.hget(job_key(raw_id(path)), keys.FIELDS["state"]) == b"c"
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/predict"])

@@ -8,6 +8,7 @@ from jobs.codec import pack_outcomes, pack_retained, unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Failure
 from jobs.store import keys
+from jobs.store.job_hash import chunk_field
 from jobs.store.leases import FinishedChunk
 from tests.support.archives import make_tar
 from tests.support.store import COAT, Store
@@ -17,13 +18,15 @@ from tests.support.uploads import PNG, TAR, finish_all
 def fail(store: Store, failures: dict[str, ItemCode]) -> None:
     """Finish the ready chunks: images of these names fail, with their bytes retained, the others are coats."""
     lease = store.claim()
-    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].entry.job_id, "i0"))
+    names = json.loads(store.redis.hget(keys.JOB.encode() + lease.chunks[0].chunk_ref.job_id, chunk_field("names", 0)))
     done = []
     for claimed in lease.chunks:
-        images = unpack_upload(claimed.upload, claimed.entry.items)
+        images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
         outcomes = [Failure(failures[name]) if name in failures else COAT for name in names]
         retained = pack_retained((place, images[place]) for place, name in enumerate(names) if name in failures)
-        done.append(FinishedChunk(claimed.entry, 3 - len(failures), pack_outcomes("fmnist-mlp@1", outcomes), retained))
+        done.append(
+            FinishedChunk(claimed.chunk_ref, 3 - len(failures), pack_outcomes("fmnist-mlp@1", outcomes), retained)
+        )
     store.leases.finish(lease.token, done)
 
 

@@ -78,7 +78,7 @@ async def test_members_that_are_not_images_fail_as_items(api: httpx.AsyncClient,
     files = {"a.png": shirt, "../b.png": shirt, "c.zip": b"PK\x03\x04"}
     job = (await api.post("/v1/jobs", content=make_tar(files), headers=TAR)).json()
     (claimed,) = store.claim().chunks
-    assert claimed.entry.items == 3
+    assert claimed.chunk_ref.items == 3
     assert job["counts"]["total"] == 3
 
 

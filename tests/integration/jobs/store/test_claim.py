@@ -5,11 +5,11 @@ from jobs.item_codes import ItemCode
 from jobs.records import JobState, Lane
 from jobs.store import keys
 from jobs.store.leases import Lease
-from tests.support.store import MODEL, OWNER, Store, make_chunk
+from tests.support.store import MODEL, OWNER, Store, make_chunk, owner_token
 
 
 def claim(store: Store, number: int, *, items: int, bulk_items: int, turn: int = 0) -> Lease:
-    token = f"boot|task|1|{number}"
+    token = owner_token(number)
     return store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk_items, bytes_max=64 << 20, turn=turn)
 
 
@@ -19,11 +19,11 @@ async def test_a_claim_takes_what_is_ready_and_its_bytes(store: Store) -> None:
     lease = store.claim()
 
     (claimed,) = lease.chunks
-    assert (claimed.entry.job_id, claimed.entry.items, claimed.top_k) == (job_id, 2, 5)
+    assert (claimed.chunk_ref.job_id, claimed.chunk_ref.items, claimed.top_k) == (job_id, 2, 5)
     assert claimed.upload is not None
     assert unpack_upload(claimed.upload, 2) == [b"one", b"two"]
     assert (await store.get(job_id)).state is JobState.RUNNING
-    assert store.claim("boot|task|1|1").chunks == []
+    assert store.claim(1).chunks == []
 
 
 async def test_a_claim_ends_at_the_items_that_were_wanted(store: Store) -> None:
@@ -34,7 +34,7 @@ async def test_a_claim_ends_at_the_items_that_were_wanted(store: Store) -> None:
 
     assert len(lease.chunks) == 7
     assert lease.more
-    assert not store.claim("boot|task|1|1").more
+    assert not store.claim(1).more
 
 
 async def test_a_chunk_that_does_not_fit_any_more_waits_for_the_next_claim_in_its_place(store: Store) -> None:
@@ -42,24 +42,24 @@ async def test_a_chunk_that_does_not_fit_any_more_waits_for_the_next_claim_in_it
     large = await store.submit(*[b"image"] * 64)
     last = await store.submit(b"one")
 
-    assert [c.entry.job_id for c in store.claim(items=64).chunks] == [small]
-    assert [c.entry.job_id for c in store.claim("boot|task|1|1", items=65).chunks] == [large, last]
+    assert [c.chunk_ref.job_id for c in store.claim(items=64).chunks] == [small]
+    assert [c.chunk_ref.job_id for c in store.claim(1, items=65).chunks] == [large, last]
 
 
 async def test_bytes_bound_a_claim_but_one_larger_chunk_is_taken_alone(store: Store) -> None:
     jobs = [await store.submit(b"x" * 1000) for _ in range(3)]
 
-    lease = store.leases.claim(MODEL, "boot|task|1|0", items_max=64, bytes_max=2100, turn=0)
-    assert [c.entry.job_id for c in lease.chunks] == jobs[:2]
-    lease = store.leases.claim(MODEL, "boot|task|1|1", items_max=64, bytes_max=10, turn=0)
-    assert [c.entry.job_id for c in lease.chunks] == jobs[2:]
+    lease = store.leases.claim(MODEL, owner_token(0), items_max=64, bytes_max=2100, turn=0)
+    assert [c.chunk_ref.job_id for c in lease.chunks] == jobs[:2]
+    lease = store.leases.claim(MODEL, owner_token(1), items_max=64, bytes_max=10, turn=0)
+    assert [c.chunk_ref.job_id for c in lease.chunks] == jobs[2:]
 
 
 async def test_interactive_goes_first_and_every_eighth_claim_looks_at_bulk_first(store: Store) -> None:
     bulk = await store.submit(b"bulk", lane=Lane.BULK)
     interactive = [await store.submit(b"one") for _ in range(8)]
 
-    taken = [store.claim(f"boot|task|1|{turn}", items=1, turn=turn).chunks[0].entry.job_id for turn in range(9)]
+    taken = [store.claim(turn, items=1, turn=turn).chunks[0].chunk_ref.job_id for turn in range(9)]
 
     assert taken.index(bulk) == 6
     assert [job for job in taken if job != bulk] == interactive
@@ -67,13 +67,13 @@ async def test_interactive_goes_first_and_every_eighth_claim_looks_at_bulk_first
 
 async def test_bulk_is_claimed_when_nothing_else_is_ready(store: Store) -> None:
     bulk = await store.submit(b"bulk", lane=Lane.BULK)
-    assert [c.entry.job_id for c in store.claim().chunks] == [bulk]
+    assert [c.chunk_ref.job_id for c in store.claim().chunks] == [bulk]
 
 
 async def test_one_claim_is_of_one_lane(store: Store) -> None:
     await store.submit(b"bulk", lane=Lane.BULK)
     interactive = await store.submit(b"one")
-    assert [c.entry.job_id for c in store.claim().chunks] == [interactive]
+    assert [c.chunk_ref.job_id for c in store.claim().chunks] == [interactive]
 
 
 async def test_each_lane_has_its_own_number_of_items(store: Store) -> None:
@@ -95,14 +95,14 @@ async def test_where_no_bulk_is_wanted_neither_bulk_nor_suspects_are_taken(store
 
     interactive = await store.submit(b"one")
     (claimed,) = claim(store, 8, items=64, bulk_items=0, turn=6).chunks
-    assert claimed.entry.job_id == interactive
+    assert claimed.chunk_ref.job_id == interactive
 
 
 async def test_a_suspect_is_of_no_lane(store: Store) -> None:
     await store.submit(b"suspect", lane=Lane.BULK)
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
 
-    lease = store.claim("boot|task|1|1", turn=1)
+    lease = store.claim(1, turn=1)
     assert (lease.suspect, lease.bulk) == (True, False)
 
 
@@ -115,7 +115,7 @@ async def test_the_first_claim_of_a_job_notes_when_it_started(store: Store) -> N
     assert started is not None
     assert started >= (await store.get(job_id)).accepted_ms
     store.redis.hset(keys.JOB.encode() + job_id, keys.FIELDS["started_ms"], 1)
-    store.claim("boot|task|1|1")
+    store.claim(1)
     assert (await store.get(job_id)).started_ms == 1, "the first one counts"
 
 
@@ -129,7 +129,7 @@ async def test_an_open_job_stays_open_when_it_is_claimed_and_its_start_is_noted_
     assert job.state is JobState.OPEN
     assert job.started_ms is not None
     store.redis.hset(keys.JOB.encode() + part.job_id, keys.FIELDS["started_ms"], 1)
-    store.claim("boot|task|1|1")
+    store.claim(1)
     assert (await store.get(part.job_id)).started_ms == 1
 
     await store.open_jobs.seal(part.job_id, OWNER)
@@ -141,7 +141,7 @@ async def test_owners_of_full_chunks_share_claims_of_any_size(store: Store) -> N
     of = {await store.submit(*[b"x"] * 64 * 30, owner=owner, lane=Lane.BULK): owner for owner in ("a", "b", "c")}
 
     taken = Counter(
-        of[claimed.entry.job_id]
+        of[claimed.chunk_ref.job_id]
         for number in range(15)
         for claimed in claim(store, number, items=64, bulk_items=200).chunks
     )
@@ -158,7 +158,7 @@ async def test_owners_share_a_claim_whatever_each_has_waiting(store: Store) -> N
 
     counts = {"greedy": 0, "modest": 0, "third": 0}
     for claimed in store.claim(items=12).chunks:
-        counts[of[claimed.entry.job_id]] += 1
+        counts[of[claimed.chunk_ref.job_id]] += 1
 
     assert counts == {"greedy": 5, "modest": 2, "third": 5}
 
@@ -169,7 +169,7 @@ async def test_chunks_of_a_canceled_or_deleted_job_are_passed_over_and_lose_thei
     await store.jobs.delete(deleted, OWNER)
     kept = await store.submit(b"three")
 
-    assert [c.entry.job_id for c in store.claim().chunks] == [kept]
+    assert [c.chunk_ref.job_id for c in store.claim().chunks] == [kept]
     assert len(store.redis.keys(keys.UPLOAD + "*")) == 1
 
 
@@ -180,7 +180,7 @@ async def test_a_claim_says_when_only_dead_chunks_were_looked_at(store: Store) -
 
     first = store.claim()
     assert (first.chunks, first.more) == ([], True)
-    assert [c.entry.job_id for c in store.claim("boot|task|1|1").chunks] == [live]
+    assert [c.chunk_ref.job_id for c in store.claim(1).chunks] == [live]
 
 
 async def test_models_do_not_see_each_others_work(store: Store) -> None:

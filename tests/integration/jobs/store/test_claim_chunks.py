@@ -10,7 +10,7 @@ from jobs.records import ChunkRef, Lane
 from jobs.store import keys
 from jobs.store.leases import Lease
 from tests.support.concurrent_submits import counting_script_calls, submit_concurrently
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, owner_token
 
 
 async def queue(store: Store, *chunks: int, owner: str = OWNER, lane: Lane = Lane.INTERACTIVE) -> list[bytes]:
@@ -21,11 +21,11 @@ async def queue(store: Store, *chunks: int, owner: str = OWNER, lane: Lane = Lan
 
 
 def claim(store: Store, number: int, *, items: int, bytes_max: int = 1 << 26) -> Lease:
-    return store.leases.claim(MODEL, f"boot|task|1|{number}", items_max=items, bytes_max=bytes_max, turn=0)
+    return store.leases.claim(MODEL, owner_token(number), items_max=items, bytes_max=bytes_max, turn=0)
 
 
 def taken(lease: Lease) -> list[bytes]:
-    return [claimed.entry.job_id for claimed in lease.chunks]
+    return [claimed.chunk_ref.job_id for claimed in lease.chunks]
 
 
 def waiting(store: Store, owner: str = OWNER) -> list[bytes]:
@@ -110,8 +110,8 @@ async def test_each_owners_chunks_are_taken_once_and_in_order_whatever_their_siz
     for number in itertools.count():
         wanted, bytes_max = draw.randint(1, 80), draw.choice([100, 300, 1 << 26])
         lease = claim(store, number, items=wanted, bytes_max=bytes_max)
-        items = sum(claimed.entry.items for claimed in lease.chunks)
-        size = sum(claimed.entry.upload_bytes for claimed in lease.chunks)
+        items = sum(claimed.chunk_ref.items for claimed in lease.chunks)
+        size = sum(claimed.chunk_ref.upload_bytes for claimed in lease.chunks)
         assert len(lease.chunks) == 1 or (items <= wanted and size <= bytes_max) or not lease.more
         for job_id in taken(lease):
             found[owner_of[job_id]].append(job_id)
@@ -135,7 +135,7 @@ async def test_owners_of_chunks_of_unlike_sizes_get_like_shares_in_the_long_run(
     shares = Counter[str]()
     for number in range(12):
         for claimed in claim(store, number, items=96).chunks:
-            shares[owner_of[claimed.entry.job_id]] += claimed.entry.items
+            shares[owner_of[claimed.chunk_ref.job_id]] += claimed.chunk_ref.items
 
     assert shares.keys() == jobs.keys()
     assert max(shares.values()) - min(shares.values()) <= 2 * 16 * 3, shares

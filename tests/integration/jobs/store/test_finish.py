@@ -9,7 +9,7 @@ from jobs.store import keys
 from jobs.store.job_hash import chunk_field, job_key
 from jobs.store.leases import FinishedChunk, Lease, LeaseStore
 from tests.support.processes import Valkey
-from tests.support.store import COAT, MODEL, OWNER, Store, finished
+from tests.support.store import COAT, MODEL, OWNER, Store, finished, owner_token
 
 CRASHED = Failure(ItemCode.WORKER_CRASHED)
 
@@ -46,7 +46,7 @@ async def test_a_job_ends_with_its_last_chunk(store: Store) -> None:
     assert (await store.get(job_id)).state is JobState.RUNNING
     assert (await store.get(job_id)).unfinished == 1
 
-    store.finish(store.claim("boot|task|1|1"))
+    store.finish(store.claim(1))
     assert (await store.get(job_id)).state is JobState.COMPLETED
     items = [item async for _, _, item in store.jobs.items(await store.get(job_id))]
     assert [(item.index, item.name) for item in items] == [(n, f"{n}.png") for n in range(5)]
@@ -56,7 +56,7 @@ async def test_a_finish_leaves_no_lease_no_bytes_and_nothing_pending(store: Stor
     await store.submit(b"one")
     store.finish(store.claim())
 
-    assert store.redis.exists(keys.LEASES, keys.LEASED_CHUNKS + "boot|task|1|0") == 0
+    assert store.redis.exists(keys.LEASES, keys.LEASED_CHUNKS + owner_token(0)) == 0
     assert store.redis.keys(keys.UPLOAD + "*") == []
     assert (store.stat("uploads"), store.stat(f"pending:{OWNER}"), store.stat("transitions")) == (0, 0, 1)
 
@@ -76,7 +76,7 @@ async def test_a_finish_after_the_lease_lapsed_is_refused(store: Store) -> None:
     job_id = await store.submit(b"one")
     late = store.claim()
     store.leases.release(late.token, "worker_lost")
-    again = store.claim("boot|task|2|0")
+    again = store.claim(owner_token(0, pid=2))
 
     assert store.finish(late, Failure(ItemCode.CORRUPT_IMAGE)) == 0
     assert (await store.get(job_id)).state is JobState.RUNNING
@@ -130,11 +130,11 @@ async def test_finish_and_claim_in_one_call_survive_an_emptied_script_cache(stor
     store.redis.script_flush()
 
     next_lease = store.leases.finish_and_claim(
-        lease.token, finished(lease), MODEL, "boot|task|1|1", items_max=64, bytes_max=1 << 20, turn=0, bulk_items_max=64
+        lease.token, finished(lease), MODEL, owner_token(1), items_max=64, bytes_max=1 << 20, turn=0, bulk_items_max=64
     )
 
     assert (await store.get(first)).state is JobState.COMPLETED
-    assert [c.entry.job_id for c in next_lease.chunks] == [second]
+    assert [c.chunk_ref.job_id for c in next_lease.chunks] == [second]
 
 
 async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
@@ -147,7 +147,7 @@ async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
     store.leases.finish(lease.token, finished(lease), ring_for=MODEL)
     assert store.redis.llen(keys.QUEUE + MODEL) == 1
 
-    lease = store.claim("boot|task|1|1")
+    lease = store.claim(1)
     store.redis.delete(keys.QUEUE + MODEL)
     store.leases.finish(lease.token, finished(lease), ring_for=MODEL)
     assert store.redis.llen(keys.QUEUE + MODEL) == 0
@@ -164,7 +164,7 @@ async def test_what_drained_is_counted_for_good(store: Store) -> None:
 
 def failed_but_kept(lease: Lease, image: bytes) -> list[FinishedChunk]:
     results = pack_outcomes("fmnist-mlp@1", [CRASHED])
-    return [FinishedChunk(claimed.entry, 0, results, pack_retained([(0, image)])) for claimed in lease.chunks]
+    return [FinishedChunk(claimed.chunk_ref, 0, results, pack_retained([(0, image)])) for claimed in lease.chunks]
 
 
 async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_job(store: Store) -> None:

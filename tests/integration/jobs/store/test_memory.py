@@ -25,7 +25,7 @@ async def cost(store: Store, *, items: int, top_k: int, name: str | None, chunk_
         images = [b"image"] * items
         await asyncio.gather(*(store.submit(*images, chunk_items=chunk_items, name=name) for _ in range(50)))
     number = 0
-    while (lease := store.claim(f"boot|task|1|{number}")).chunks:
+    while (lease := store.claim(number)).chunks:
         store.finish(lease, [Prediction(place, 0.01) for place in range(top_k)])
         number += 1
     return (used_memory(store) - before) / (rounds * 50), store.stat("records") / (rounds * 50)

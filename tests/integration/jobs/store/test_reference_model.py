@@ -40,7 +40,7 @@ from jobs.store.submit import ExistingJob, Submission, Submitter
 from tests.conftest import open_store_client
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.reference_model import SUSPECTS, ModelChunk, ModelJob, ModelLease, ReferenceModel, Shown, ready
-from tests.support.store import MODEL, Store
+from tests.support.store import MODEL, Store, owner_token
 
 T = TypeVar("T")
 
@@ -136,24 +136,26 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(turn=st.integers(0, 7), items=WANTED, bulk=WANTED, size=st.sampled_from([60, 1 << 20]))
     def claim(self, *, turn: int, items: int, bulk: int, size: int) -> None:
-        token = f"boot|task|1|{len(self.model.leases)}"
+        token = owner_token(len(self.model.leases))
         waiting = {chunk for chunk in self.model.waiting() if not chunk.place.startswith(keys.LEASED_CHUNKS)}
         wanted = {Lane.INTERACTIVE: items, Lane.BULK: bulk}
         lease = self.store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk, bytes_max=size, turn=turn)
-        chunks = [self.model.chunk(claimed.entry) for claimed in lease.chunks]
+        chunks = [self.model.chunk(claimed.chunk_ref) for claimed in lease.chunks]
 
         assert bool(chunks) == any(bulk if it.place == SUSPECTS else wanted[it.job.lane] for it in waiting)
         assert waiting >= set(chunks)
         assert lease.more or waiting == set(chunks)
-        assert lease.chunks == [ClaimedChunk(it.entry, 5, it.charges, it.progress, it.upload) for it in chunks]
+        assert lease.chunks == [
+            ClaimedChunk(it.chunk_ref, 5, it.failure_counts, it.progress, it.upload) for it in chunks
+        ]
         if lease.suspect:
             assert [chunk.place for chunk in chunks] == [SUSPECTS]
             self.seen["suspect run"] += 1
         elif chunks:
             lane = Lane.BULK if lease.bulk else Lane.INTERACTIVE
             assert {chunk.place for chunk in chunks} <= {ready(lane, owner) for owner in OWNERS}
-            assert len(chunks) == 1 or sum(it.entry.items for it in chunks) <= wanted[lane]
-            assert len(chunks) == 1 or sum(it.entry.upload_bytes for it in chunks) <= size
+            assert len(chunks) == 1 or sum(it.chunk_ref.items for it in chunks) <= wanted[lane]
+            assert len(chunks) == 1 or sum(it.chunk_ref.upload_bytes for it in chunks) <= size
         self.model.claim(lease)
 
     @precondition(lambda self: self.model.leases or self.model.waiting())
@@ -259,7 +261,7 @@ class StoreMachine(RuleBasedStateMachine):
     def sweep(self) -> None:
         self.sweep_store()
         self.model.sweep()
-        wanted = {upload_key(chunk.job.id, chunk.entry.chunk) for chunk in self.model.waiting()}
+        wanted = {upload_key(chunk.job.id, chunk.chunk_ref.chunk) for chunk in self.model.waiting()}
         assert set(self.redis.keys(keys.UPLOAD + "*")) == wanted
 
     # -- what both must show
@@ -302,7 +304,7 @@ class StoreMachine(RuleBasedStateMachine):
         for lane, ring in zip(Lane, (interactive, bulk), strict=True):
             assert sorted(ring) == [owner.encode() for owner in OWNERS if ready(lane, owner).encode() in queues]
         assert len(dict(found)) == len(found)
-        assert places == {chunk.entry: chunk.place for chunk in self.model.waiting()}
+        assert places == {chunk.chunk_ref: chunk.place for chunk in self.model.waiting()}
 
     def counters_are_right(self) -> None:
         uploads = self.redis.keys(keys.UPLOAD + "*")
@@ -318,7 +320,7 @@ class StoreMachine(RuleBasedStateMachine):
         records = sum(map(int, replies[len(uploads) :]))
 
         for chunk in self.model.waiting():
-            assert sizes[upload_key(chunk.job.id, chunk.entry.chunk)] == chunk.entry.upload_bytes
+            assert sizes[upload_key(chunk.job.id, chunk.chunk_ref.chunk)] == chunk.chunk_ref.upload_bytes
         counted = {
             "accepted": len(self.model.jobs),
             "transitions": self.model.terminal(),
@@ -395,7 +397,7 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 self.ask(enqueue, IdempotencyKeyReused)
             return
-        refusal = self.refusal_of_quota(job, 0 if chunk is None else chunk.entry.items)
+        refusal = self.refusal_of_quota(job, 0 if chunk is None else chunk.chunk_ref.items)
         if first is not None and first.live:
             refusal = IdempotencyInProgress
         self.ask(enqueue, refusal)
@@ -410,11 +412,11 @@ class StoreMachine(RuleBasedStateMachine):
         for chunk in chunks:
             outcomes: list[Outcome] = [
                 [Prediction(next(self.numbers) % 65536, 0.5)] if good[at] else Failure(ItemCode.CORRUPT_IMAGE)
-                for at in range(chunk.entry.items)
+                for at in range(chunk.chunk_ref.items)
             ]
-            succeeded = sum(good[: chunk.entry.items])
+            succeeded = sum(good[: chunk.chunk_ref.items])
             images = pack_retained([(0, kept)]) if kept and not good[0] else b""
-            done.append(FinishedChunk(chunk.entry, succeeded, pack_outcomes(f"{MODEL}@1", outcomes), images))
+            done.append(FinishedChunk(chunk.chunk_ref, succeeded, pack_outcomes(f"{MODEL}@1", outcomes), images))
             self.seen["refused finish"] += chunk.waits and chunk not in lease.held
             expected += self.model.finish(lease, chunk, outcomes)
         assert self.store.leases.finish(lease.token, done) == expected

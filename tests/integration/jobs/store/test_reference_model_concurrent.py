@@ -21,7 +21,7 @@ from jobs.store.job_hash import job_key
 from jobs.store.leases import RETURNED, WORKER_LOST, FinishedChunk, Lease, LeaseStore
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, Store, make_chunk
+from tests.support.store import MODEL, WORKER_ID, Store, make_chunk, owner_token
 
 OWNERS = ("alice", "bob")
 JOBS_EACH = 800
@@ -107,7 +107,9 @@ class World:
         with self.store() as (store, _):
             leases, claims = list[Lease](), 0
             while not self.over.is_set():
-                lease = store.claim(f"boot|{number}|{claims}|0", items=rng.choice([1, 4, 16]), turn=claims)
+                lease = store.claim(
+                    owner_token(task_id=str(number), pid=claims), items=rng.choice([1, 4, 16]), turn=claims
+                )
                 claims += 1
                 if lease.chunks:
                     leases.append(lease)
@@ -127,13 +129,15 @@ class World:
         """Each finish with a result of its own, by which it is known again."""
         for claimed in lease.chunks:
             good: Outcome = [Prediction(next(self.tags) % 65536, 0.5)]
-            outcomes = [rng.choice([good, good, Failure(ItemCode.CORRUPT_IMAGE)]) for _ in range(claimed.entry.items)]
+            outcomes = [
+                rng.choice([good, good, Failure(ItemCode.CORRUPT_IMAGE)]) for _ in range(claimed.chunk_ref.items)
+            ]
             packed = pack_outcomes(f"{MODEL}@1", outcomes)
             late = lease.token in self.told.lapsed
-            taken = store.leases.finish(lease.token, [FinishedChunk(claimed.entry, outcomes.count(good), packed)])
-            assert taken in ({0} if late else {0, claimed.entry.items})
+            taken = store.leases.finish(lease.token, [FinishedChunk(claimed.chunk_ref, outcomes.count(good), packed)])
+            assert taken in ({0} if late else {0, claimed.chunk_ref.items})
             if taken:
-                self.told.written[claimed.entry.job_id, claimed.entry.chunk].append(outcomes)
+                self.told.written[claimed.chunk_ref.job_id, claimed.chunk_ref.chunk].append(outcomes)
             else:
                 self.told.refused += 1
 
@@ -145,7 +149,7 @@ class World:
         """Takes leases for lost, whoever holds them, and sweeps."""
         with self.store() as (store, _):
             while not self.over.is_set():
-                for token in store.leases.tokens("boot|"):
+                for token in store.leases.tokens_of(WORKER_ID):
                     if rng.random() < 0.2:
                         store.redis.zadd(keys.LEASES, {token: 1}, xx=True)
                 for token, end in store.leases.overdue(100).items():
@@ -191,10 +195,10 @@ class World:
                 other.result(timeout=30)
 
     def drain(self, store: Store) -> None:
-        for token in store.leases.tokens("boot|"):
+        for token in store.leases.tokens_of(WORKER_ID):
             store.leases.release(token, RETURNED)
         for number in itertools.count():
-            lease = store.claim(f"last|0|{number}|0")
+            lease = store.claim(owner_token(number, worker_id="last"))
             self.finish(store, random.Random(number), lease)
             if not lease.more:
                 return

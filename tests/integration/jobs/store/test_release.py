@@ -4,14 +4,14 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState
 from jobs.store import keys
 from jobs.store.leases import RETURNED, WORKER_LOST, Lease
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, WORKER_ID, Store, owner_token
 
 SUSPECT_TURN, OTHER_TURN = 1, 0
 CRASHED = ItemCode.WORKER_CRASHED
 
 
 def verdict(lease: Lease, item: int = 0) -> Failure | None:
-    return lease.chunks[0].charges.verdict(item, crash_tries_max=3, losses_max=20)
+    return lease.chunks[0].failure_counts.failure_of(item, crash_tries_max=3, lost_leases_max=20)
 
 
 async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(store: Store) -> None:
@@ -21,9 +21,9 @@ async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(s
 
     assert store.leases.release(lease.token, RETURNED) == 1
 
-    again = store.claim("boot|task|2|0")
-    assert [c.entry.job_id for c in again.chunks] == [first, second]
-    assert again.chunks[0].charges.losses == 0
+    again = store.claim(owner_token(0, pid=2))
+    assert [c.chunk_ref.job_id for c in again.chunks] == [first, second]
+    assert again.chunks[0].failure_counts.lost_leases == 0
     assert not again.suspect
 
 
@@ -45,7 +45,7 @@ async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
     ((token, end),) = store.leases.overdue(100).items()
 
     assert [store.leases.release(token, WORKER_LOST, seen=end) for _ in range(2)] == [1, 0]
-    assert len(store.claim("boot|task|2|0").chunks) == 1
+    assert len(store.claim(owner_token(0, pid=2)).chunks) == 1
 
 
 async def test_a_lease_from_before_the_clock_was_set_back_is_overdue(store: Store) -> None:
@@ -77,31 +77,31 @@ async def test_after_a_crash_each_chunk_runs_alone_on_every_second_claim(store: 
     store.leases.release(lease.token, CRASHED)
     healthy = await store.submit(b"three")
 
-    first = store.claim("boot|task|2|0", turn=SUSPECT_TURN)
+    first = store.claim(owner_token(0, pid=2), turn=SUSPECT_TURN)
     assert first.suspect
     assert len(first.chunks) == 1
-    assert [c.entry.job_id for c in store.claim("boot|task|2|1", turn=OTHER_TURN).chunks] == [healthy]
-    second = store.claim("boot|task|2|2", turn=SUSPECT_TURN)
-    assert {first.chunks[0].entry.job_id, second.chunks[0].entry.job_id} == suspects
+    assert [c.chunk_ref.job_id for c in store.claim(owner_token(1, pid=2), turn=OTHER_TURN).chunks] == [healthy]
+    second = store.claim(owner_token(2, pid=2), turn=SUSPECT_TURN)
+    assert {first.chunks[0].chunk_ref.job_id, second.chunks[0].chunk_ref.job_id} == suspects
 
 
 async def test_suspects_are_taken_on_other_turns_when_nothing_else_is_ready(store: Store) -> None:
     await store.submit(b"one")
     store.leases.release(store.claim().token, CRASHED)
-    assert store.claim("boot|task|2|0", turn=OTHER_TURN).suspect
+    assert store.claim(owner_token(0, pid=2), turn=OTHER_TURN).suspect
 
 
 async def test_only_the_item_that_a_suspect_run_had_reached_is_charged(store: Store) -> None:
     await store.submit(*[b"image"] * 4)
     store.leases.release(store.claim().token, CRASHED)
     for attempt in range(2):
-        lease = store.claim(f"boot|task|2|{attempt}", turn=SUSPECT_TURN)
+        lease = store.claim(owner_token(attempt, pid=2), turn=SUSPECT_TURN)
         assert verdict(lease, 2) is None
         for item in range(3):
             store.leases.renew(lease.token, at_item=item)
         store.leases.release(lease.token, CRASHED)
 
-    lease = store.claim("boot|task|3|0", turn=SUSPECT_TURN)
+    lease = store.claim(owner_token(0, pid=3), turn=SUSPECT_TURN)
     assert [verdict(lease, item) for item in range(4)] == [None, None, Failure(CRASHED), None]
 
 
@@ -109,7 +109,7 @@ async def test_only_the_item_that_a_suspect_run_had_reached_is_charged(store: St
 async def test_the_last_crash_names_the_failure(store: Store, why: ItemCode) -> None:
     await store.submit(b"one")
     for attempt in range(3):
-        lease = store.claim(f"boot|task|{attempt}|0", turn=SUSPECT_TURN)
+        lease = store.claim(owner_token(pid=attempt), turn=SUSPECT_TURN)
         store.leases.release(lease.token, why)
 
     assert verdict(store.claim(turn=SUSPECT_TURN)) == Failure(why)
@@ -118,11 +118,11 @@ async def test_the_last_crash_names_the_failure(store: Store, why: ItemCode) -> 
 async def test_a_suspect_that_is_lost_stays_a_suspect(store: Store) -> None:
     await store.submit(b"one")
     store.leases.release(store.claim().token, CRASHED)
-    store.leases.release(store.claim("boot|task|2|0", turn=SUSPECT_TURN).token, WORKER_LOST)
+    store.leases.release(store.claim(owner_token(0, pid=2), turn=SUSPECT_TURN).token, WORKER_LOST)
 
-    lease = store.claim("boot|task|3|0", turn=SUSPECT_TURN)
+    lease = store.claim(owner_token(0, pid=3), turn=SUSPECT_TURN)
     assert lease.suspect
-    assert (lease.chunks[0].charges.crashes, lease.chunks[0].charges.losses) == (1, 1)
+    assert (lease.chunks[0].failure_counts.crashes, lease.chunks[0].failure_counts.lost_leases) == (1, 1)
 
 
 async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store: Store) -> None:
@@ -139,8 +139,8 @@ async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store:
 async def test_the_leases_of_one_task_are_told_by_their_prefix(store: Store) -> None:
     for task in ("a", "b"):
         await store.submit(b"one")
-        store.claim(f"boot|{task}|1|0")
-    assert store.leases.tokens("boot|a|") == ["boot|a|1|0"]
+        store.claim(owner_token(task_id=task))
+    assert store.leases.tokens_of(WORKER_ID, "a") == [owner_token(task_id="a")]
 
 
 async def test_a_lapse_rings(store: Store) -> None:

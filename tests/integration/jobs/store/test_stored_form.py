@@ -88,7 +88,7 @@ async def test_a_queued_chunk_of_a_former_release_is_claimed_and_finished(store:
 
     (claimed,) = lease.chunks
     assert claimed.upload == b"\x03\x00\x00\x00abc"
-    assert claimed.charges == FailureCounts(1, 0, {"0": 1}, "timeout")
+    assert claimed.failure_counts == FailureCounts(1, 0, {"0": 1}, "timeout")
     assert store.finish(lease) == 1
     assert (await store.get(ID)).state is JobState.COMPLETED
     assert (store.stat("uploads"), store.stat(f"pending:{OWNER}"), store.stat("drained")) == (0, 0, 103)

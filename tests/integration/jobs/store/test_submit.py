@@ -7,6 +7,7 @@ from jobs.records import JobState, Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.client import StoreClient
+from jobs.store.keys import Heartbeat
 from jobs.store.leases import LeaseStore
 from jobs.store.submit import Submitter, accepted_job
 from tests.conftest import open_store_client
@@ -146,7 +147,7 @@ async def test_the_doorbell_is_rung_while_few_wait(store: Store, leases: LeaseSt
     assert len(bells) == 2, "no more than doorbells_max"
     assert len(set(bells)) == 2, "each has an id of its own"
     for process in range(4):
-        leases.heartbeat(MODEL, "fmnist-mlp@1", f"boot|{process}", seconds=60)
+        leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", "boot", process), seconds=60)
     for _ in range(5):
         await store.submit(b"one")
     assert store.redis.llen(keys.QUEUE + MODEL) == 4, "one for each process that serves"

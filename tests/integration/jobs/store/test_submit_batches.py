@@ -200,7 +200,7 @@ async def test_open_jobs_and_jobs_with_bytes_share_a_batch(store: Store) -> None
 
     assert store.redis.zcard(keys.OPEN_DEADLINES) == 2
     whole = {submissions[1].id, submissions[3].id}
-    assert {claimed.entry.job_id for claimed in store.claim().chunks} == whole
+    assert {claimed.chunk_ref.job_id for claimed in store.claim().chunks} == whole
 
 
 async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:

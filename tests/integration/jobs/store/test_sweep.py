@@ -7,10 +7,11 @@ from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.job_hash import idempotency_key_name
 from jobs.store.job_reader import JobReader
+from jobs.store.keys import Heartbeat
 from tests.conftest import open_store_client
 from tests.support.concurrent_submits import submit_concurrently
 from tests.support.processes import Valkey
-from tests.support.store import COAT, MODEL, OWNER, Store
+from tests.support.store import COAT, MODEL, OWNER, Store, owner_token
 
 
 async def sweep(valkey: Valkey, **settings: float) -> None:
@@ -45,7 +46,7 @@ async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, val
     before = store.keys()
     jobs = [await store.submit(*[b"image"] * 3, chunk_items=2) for _ in range(50)]
     for number in range(50):
-        store.finish(store.claim(f"boot|task|1|{number}", items=4))
+        store.finish(store.claim(number, items=4))
     await store.jobs.cancel(jobs[0], OWNER)
     for job_id in jobs:
         age(store, job_id, 3601)
@@ -69,7 +70,7 @@ async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_
         submission.webhook_url = "https://example.org/hook" if n % 5 < 3 else ""
     await submit_concurrently(store.submitter, submissions)
     number = 0
-    while (lease := store.claim(f"boot|task|1|{number}")).chunks:
+    while (lease := store.claim(number)).chunks:
         store.finish(lease, Failure(ItemCode.NOT_AN_IMAGE) if number else COAT)
         number += 1
     assert (len(store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*")), store.redis.zcard(keys.WEBHOOKS_DUE)) == (50, 60)
@@ -122,7 +123,7 @@ async def test_over_the_record_budget_the_oldest_go_first_but_never_before_their
 ) -> None:
     jobs = [await store.submit(b"one") for _ in range(6)]
     for number in range(6):
-        store.finish(store.claim(f"boot|task|1|{number}", items=1))
+        store.finish(store.claim(number, items=1))
     for job_id in jobs[:3]:
         age(store, job_id, 700)
     one = store.stat("records") / 6
@@ -158,7 +159,7 @@ async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, val
     items = [item async for _, _, item in store.jobs.items(job)]
     assert [item.state for item in items] == [ItemState.SUCCEEDED] * 2 + [ItemState.FAILED] * 2
     assert items[-1].outcome == Failure(ItemCode.DEADLINE_EXCEEDED)
-    assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
+    assert [c.chunk_ref.job_id for c in store.claim(owner_token(0, pid=2)).chunks] == [in_time]
     assert store.stat("transitions") == 4
 
 
@@ -175,7 +176,7 @@ async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store,
     job = await store.get(late)
     assert (job.state, job.failure_code) == (JobState.FAILED, ItemCode.DEADLINE_EXCEEDED)
     assert store.stat(f"pending:{OWNER}") == 1
-    assert [c.entry.job_id for c in store.claim("boot|task|2|0").chunks] == [in_time]
+    assert [c.chunk_ref.job_id for c in store.claim(owner_token(0, pid=2)).chunks] == [in_time]
 
 
 async def test_suspects_of_ended_jobs_are_dropped(store: Store) -> None:
@@ -204,7 +205,7 @@ async def test_many_dead_chunks_of_one_owner_go_in_few_calls(store: Store) -> No
 async def test_a_clock_that_was_set_back_holds_up_nothing(store: Store, valkey: Valkey) -> None:
     ahead, due = await store.submit(b"one"), await store.submit(b"two")
     for number in range(2):
-        store.finish(store.claim(f"boot|task|1|{number}", items=1))
+        store.finish(store.claim(number, items=1))
     age(store, ahead, -7200)
     age(store, due, 3601)
 
@@ -227,7 +228,7 @@ async def test_what_is_left_of_deleted_jobs_is_counted_and_goes_with_time(store:
     for number in range(5):
         job_id = await store.submit(b"one")
         if number % 2:
-            store.finish(store.claim(f"boot|task|1|{number}"))
+            store.finish(store.claim(number))
         await store.jobs.delete(job_id, OWNER)
     await sweep(valkey)
     assert store.redis.llen(keys.ENDED) == 6
@@ -256,18 +257,18 @@ async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store)
 
 
 async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Store) -> None:
-    store.leases.heartbeat(MODEL, "fmnist-mlp@1", "boot|1", seconds=30)
-    store.redis.zadd(keys.HEARTBEATS + MODEL, {"fmnist-mlp@1|boot|2": 1})
+    store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", "boot", 1), seconds=30)
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {Heartbeat("fmnist-mlp@1", "boot", 2).pack(): 1})
 
     await store.jobs.sweep([MODEL])
 
-    assert store.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1) == [b"fmnist-mlp@1|boot|1"]
+    assert store.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1) == [Heartbeat("fmnist-mlp@1", "boot", 1).pack().encode()]
 
 
 async def test_however_many_models_there_are_all_are_swept_two_a_call(store: Store) -> None:
     models = [f"model-{number}" for number in range(20)]
     for model in models:
-        store.redis.zadd(keys.HEARTBEATS + model, {f"{model}@1|boot|2": 1})
+        store.redis.zadd(keys.HEARTBEATS + model, {Heartbeat(f"{model}@1", "boot", 2).pack(): 1})
     store.redis.config_resetstat()
 
     await store.jobs.sweep(models)

@@ -78,7 +78,7 @@ async def test_a_claim_that_leaves_work_leaves_one_token_for_the_next_child(stor
     store.redis.delete(WAKE)  # as if a child had been woken
     assert store.claim(items=1).more
     assert tokens(store) == 1
-    assert store.claim("boot|task|1|1", items=1).more
+    assert store.claim(1, items=1).more
     assert tokens(store) == 1
 
 

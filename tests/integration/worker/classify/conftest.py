@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from jobs.store.leases import LeaseStore
-from tests.support.claim_loops import WORKER_ID, BeforeDecode, MakeClaimLoop
+from tests.support.claim_loops import BeforeDecode, MakeClaimLoop
 from tests.support.pictures import samples
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
+from tests.support.store import WORKER_ID
 from worker.classify.claim_loop import ClaimLoop
 from worker.inference.classifier import Classifier
 from worker.inference.images.batch import ImageBatch

@@ -10,8 +10,8 @@ import redis
 from jobs.item_codes import ItemCode
 from jobs.records import Lane
 from jobs.store import keys
-from tests.support.claim_loops import WORKER_ID, MakeClaimLoop
-from tests.support.store import MODEL, Store
+from tests.support.claim_loops import MakeClaimLoop
+from tests.support.store import MODEL, Store, owner_token
 from tests.support.waiting import eventually
 
 LINGER_SECONDS = 120  # a claim loop that is not woken is much too late for these tests
@@ -123,7 +123,7 @@ async def test_a_child_that_lingers_in_vain_claims_once_before_and_once_after(
     make_claim_loop: MakeClaimLoop, store: Store
 ) -> None:
     claim_loop = make_claim_loop(linger_seconds=1, slice_seconds=30)
-    store.claim(f"{WORKER_ID}|task|9|9")  # so that the server knows the script
+    store.claim(owner_token(9, pid=9))  # so that the server knows the script
     store.redis.config_resetstat()
     await asyncio.to_thread(claim_loop.run_slice, "task", MODEL)
     assert calls(store) == (1, 2)

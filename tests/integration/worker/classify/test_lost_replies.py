@@ -8,7 +8,7 @@ import redis
 from jobs.records import Lane
 from jobs.store import keys
 from jobs.store.leases import LeaseStore
-from tests.support.claim_loops import BULK_FIRST, SMALLEST, WORKER_ID, MakeClaimLoop
+from tests.support.claim_loops import BULK_FIRST, SMALLEST, MakeClaimLoop
 from tests.support.store import MODEL, Store
 from worker.classify.lease_run import LeaseRunner
 
@@ -28,7 +28,7 @@ async def test_when_redis_goes_away_in_the_middle_the_lease_is_released_without_
 
     lease = store.claim()
     assert len(lease.chunks) == 1
-    assert (lease.chunks[0].charges.losses, lease.chunks[0].charges.crashes) == (0, 0)
+    assert (lease.chunks[0].failure_counts.lost_leases, lease.chunks[0].failure_counts.crashes) == (0, 0)
 
 
 async def test_a_finish_whose_reply_is_lost_is_repeated_and_counts_once(
@@ -103,6 +103,6 @@ async def test_when_redis_goes_away_between_two_slices_both_leases_are_released_
         claim_loop.run_slice("task", MODEL)
 
     assert store.redis.exists(keys.LEASES) == 0
-    claimed = [store.claim(f"{WORKER_ID}|task|1|{number}").chunks[0] for number in range(2)]
-    assert {one.entry.job_id for one in claimed} == jobs
-    assert {(one.charges.losses, one.charges.crashes) for one in claimed} == {(0, 0)}
+    claimed = [store.claim(number).chunks[0] for number in range(2)]
+    assert {one.chunk_ref.job_id for one in claimed} == jobs
+    assert {(one.failure_counts.lost_leases, one.failure_counts.crashes) for one in claimed} == {(0, 0)}

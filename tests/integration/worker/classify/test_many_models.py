@@ -129,11 +129,11 @@ def test_each_child_has_its_number_among_the_devices(stack: Stack, tmp_path: Pat
         return sorted(re.findall(r"computes as child (\d)", worker.output()))
 
     with Process([sys.executable, str(script)], tmp_path / "counted.log", environment) as worker:
-        wait_until(lambda: numbers(worker) == ["0", "1", "2"], what="three children")
+        wait_until(lambda: numbers(worker) == ["0", "1", "2"], seconds=120, what="three children")
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children_of(worker.pid)}
         killed = next(pid for pid, command in commands.items() if "spawn_main" in command)
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: len(numbers(worker)) == 4, what="another in its place")
+        wait_until(lambda: len(numbers(worker)) == 4, seconds=120, what="another in its place")
         assert set(numbers(worker)) == {"0", "1", "2"}
 
 
@@ -161,6 +161,6 @@ def test_each_process_hashes_the_weights_of_each_package_once(stack: Stack, pack
     environment = {"REDIS_URL": stack.valkey.url, "MODELS": "first,second", "MODELS_DIR": str(packages)}
     environment |= {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "WORKER_CHILDREN": "2", "PYTHONPATH": str(ROOT)}
     with Process([sys.executable, str(script)], tmp_path / "hashed.log", environment) as worker:
-        wait_until(lambda: stack.redis.zcard(f"{keys.HEARTBEATS}second") == 2, seconds=60, what="two children")
+        wait_until(lambda: stack.redis.zcard(f"{keys.HEARTBEATS}second") == 2, seconds=120, what="two children")
         hashed = [tuple(line.split()[1:]) for line in worker.output().splitlines() if line.startswith("hashed")]
     assert len(hashed) == len(set(hashed)) == 3 * 2, "the main process and two children, two packages each"

@@ -10,7 +10,7 @@ from jobs.records import JobState
 from jobs.store import keys
 from tests.support.packages import package
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import Store
+from tests.support.store import WORKER_ID, Store
 from tests.support.waiting import eventually
 from worker.classify.process import ClassifyProcess
 from worker.process_state import ProcessState
@@ -30,7 +30,7 @@ def classify_process(
         models_dir=models_dir,
         linger_seconds=0,
     )
-    process = ClassifyProcess(settings, "boot", process_state)
+    process = ClassifyProcess(settings, WORKER_ID, process_state)
     process.start()
     try:
         yield process

@@ -9,8 +9,8 @@ from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field, job_key
 from jobs.store.leases import LeaseStore
-from tests.support.claim_loops import BULK_FIRST, SMALLEST, WORKER_ID, BeforeDecode, MakeClaimLoop, outcomes_of
-from tests.support.store import MODEL, Store
+from tests.support.claim_loops import BULK_FIRST, SMALLEST, BeforeDecode, MakeClaimLoop, outcomes_of
+from tests.support.store import MODEL, WORKER_ID, Store, owner_token
 from worker.inference.classifier import Classifier
 
 
@@ -105,7 +105,7 @@ async def test_an_image_that_has_killed_thrice_fails_untouched_and_its_neighbour
     job_id = await store.submit(shirt, shirt, shirt)
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     for attempt in range(2):
-        lease = store.claim(f"{WORKER_ID}|task|2|{attempt}", turn=1)
+        lease = store.claim(owner_token(attempt, pid=2), turn=1)
         store.leases.renew(lease.token, at_item=1)
         store.leases.release(lease.token, ItemCode.WORKER_CRASHED)
 
@@ -169,7 +169,7 @@ async def test_a_poison_that_kills_a_child_with_two_leases_fails_alone(
             break
         except Death:
             assert len(leases_at_death) < 4
-            tokens = store.leases.tokens(f"{WORKER_ID}|task|")
+            tokens = store.leases.tokens_of(WORKER_ID, "task")
             leases_at_death.append(len(tokens))
             for token in tokens:  # as the reaper does
                 store.leases.release(token, ItemCode.WORKER_CRASHED)

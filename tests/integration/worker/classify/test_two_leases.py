@@ -10,6 +10,7 @@ import aiohttp
 from jobs.records import ChunkRef
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field
+from jobs.store.keys import OwnerToken
 from tests.support.pictures import encode, photo
 from tests.support.stack import Stack, load_client
 from tests.support.waiting import wait_until
@@ -24,7 +25,7 @@ def freeze_child_with_two_leases(stack: Stack, among: list[int]) -> tuple[int, s
     def frozen() -> bool:
         leases = defaultdict[int, list[bytes]](list)
         for token in stack.redis.zrange(keys.LEASES, 0, -1):
-            leases[int(token.split(b"|")[2])].append(token)
+            leases[OwnerToken.unpack(token).pid].append(token)
         for pid in {pid for pid, tokens in leases.items() if len(tokens) == 2} & set(among):
             os.kill(pid, signal.SIGSTOP)
             chunks = [stack.redis.smembers(keys.LEASED_CHUNKS.encode() + token) for token in leases[pid]]

@@ -124,7 +124,7 @@ def test_a_package_that_is_replaced_under_a_worker_is_not_served_as_what_it_was(
     (packages / "clothes@10").rename(packages / "clothes@9")
     (child,) = worker.children()
     os.kill(child, signal.SIGKILL)
-    assert worker.wait(30) == 1
+    assert worker.wait(120) == 1
     assert "is no longer the clothes@9 with which this worker was started" in worker.output().splitlines()[-1]
     assert "no longer the clothes@9" in httpx.get(f"{api.url}/v1/models").json()["faults"][0]["detail"]
 

@@ -9,7 +9,7 @@ import pytest
 from jobs.store.outbound import OutboundStore
 from tests.support.outbound import SECRET, MakeOutboundProcess, RunSlice
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import OWNER, Store
+from tests.support.store import OWNER, WORKER_ID, Store
 from tests.support.web import Hosts, Site, serving_site
 from worker.outbound.fetch import Fetcher
 from worker.outbound.process import OutboundProcess
@@ -37,7 +37,7 @@ def make_outbound_process(valkey: Valkey, process_state: ProcessState) -> Iterat
                 "fetch_retry_seconds": 0.01,
                 "webhook_secrets": {OWNER: SECRET},
             }
-            process = OutboundProcess(OutboundSettings(**values | settings), "boot", process_state)
+            process = OutboundProcess(OutboundSettings(**values | settings), WORKER_ID, process_state)
             return opened.enter_context(closing(process))
 
         yield make

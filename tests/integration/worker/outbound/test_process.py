@@ -12,7 +12,7 @@ from jobs.store import keys
 from jobs.store.job_hash import job_key
 from jobs.store.keys import FETCH
 from tests.support.outbound import PATIENT, MakeOutboundProcess, RunSlice, claim_images, submit_urls
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, owner_token
 from tests.support.waiting import eventually
 from tests.support.web import Site
 
@@ -25,7 +25,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, run_
     await run_slice()
 
     lease = store.claim()
-    entry, upload = lease.chunks[0].entry, lease.chunks[0].upload
+    entry, upload = lease.chunks[0].chunk_ref, lease.chunks[0].upload
     assert upload is not None
     assert [item if isinstance(item, ItemCode) else bytes(item) for item in unpack_upload(upload, 5)] == [
         b"image 0",
@@ -133,7 +133,7 @@ async def test_a_url_that_has_killed_thrice_fails_unfetched_and_its_neighbours_a
     await submit_urls(store, *urls)
     store.leases.release(store.claim(model=FETCH).token, ItemCode.WORKER_CRASHED)
     for attempt in range(2):
-        lease = store.claim(f"boot|task|2|{attempt}", turn=1, model=FETCH)
+        lease = store.claim(owner_token(attempt, pid=2), turn=1, model=FETCH)
         assert lease.suspect
         store.leases.renew(lease.token, at_item=1)
         store.leases.release(lease.token, ItemCode.WORKER_CRASHED)

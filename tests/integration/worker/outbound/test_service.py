@@ -16,6 +16,7 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook as Signer
 
 from jobs.store import keys
+from jobs.store.keys import OwnerToken
 from tests.support.processes import MAXMEMORY_BYTES, Process, children_of
 from tests.support.s3 import serving_s3
 from tests.support.stack import Stack
@@ -126,7 +127,7 @@ async def test_a_child_that_is_killed_while_it_fetches_loses_nothing(
     async def kill_the_first(request: web.Request) -> web.Response:
         if site.requested("/0.png") == 1 and request.path == "/0.png":
             (token,) = (t for t in stack.redis.zrange(keys.LEASES, 0, -1))
-            os.kill(int(token.split(b"|")[2]), signal.SIGKILL)
+            os.kill(OwnerToken.unpack(token).pid, signal.SIGKILL)
         return web.Response(body=shirt)
 
     urls = [site.at(f"/{n}.png", kill_the_first) for n in range(4)]

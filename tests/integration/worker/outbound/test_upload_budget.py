@@ -6,10 +6,10 @@ from typing import Any
 from jobs.codec import pack_upload
 from jobs.store import keys
 from jobs.store.keys import FETCH
-from jobs.store.outbound import OutboundStore, Verdict
+from jobs.store.outbound import DeliveryStatus, OutboundStore
 from tests.support.outbound import RunSlice, claim_images, submit_urls
 from tests.support.processes import MAXMEMORY_BYTES
-from tests.support.store import MODEL, OWNER, Store
+from tests.support.store import MODEL, OWNER, Store, owner_token
 from tests.support.waiting import eventually
 from tests.support.web import Site
 
@@ -38,7 +38,7 @@ async def test_images_that_wait_for_space_for_too_long_are_released_without_a_fa
     await submit_urls(store, site.responds("/a.png", body=b"y" * 1100))
     await run_slice(**TIGHT, fetch_room_seconds_max=0.2, outbound_slice_seconds=0.5)
     lease = store.claim(model=FETCH)
-    assert (lease.chunks[0].charges.losses, lease.chunks[0].charges.crashes) == (0, 0)
+    assert (lease.chunks[0].failure_counts.lost_leases, lease.chunks[0].failure_counts.crashes) == (0, 0)
     assert site.requested("/a.png") == 1, "it is not fetched again and again"
 
 
@@ -55,10 +55,10 @@ async def test_a_full_redis_is_a_full_queue(store: Store, outbound: OutboundStor
     await submit_urls(store, "http://example.com/a.png")
     lease = store.claim(model=FETCH)
     store.redis.config_set("maxmemory", 1)
-    entry = lease.chunks[0].entry
-    assert outbound.deliver(lease.token, entry, b"x" * 1000) is Verdict.QUEUE_FULL
+    entry = lease.chunks[0].chunk_ref
+    assert outbound.deliver(lease.token, entry, b"x" * 1000) is DeliveryStatus.QUEUE_FULL
     store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
-    assert outbound.deliver(lease.token, entry, b"x" * 1000) is Verdict.OK
+    assert outbound.deliver(lease.token, entry, b"x" * 1000) is DeliveryStatus.OK
 
 
 async def test_images_delivered_after_their_lease_has_lapsed_are_refused(store: Store, outbound: OutboundStore) -> None:
@@ -66,9 +66,9 @@ async def test_images_delivered_after_their_lease_has_lapsed_are_refused(store: 
     lease = store.claim(model=FETCH)
     store.leases.release(lease.token, "returned")
     before = store.keys()
-    assert outbound.deliver(lease.token, lease.chunks[0].entry, b"late") is Verdict.LOST
+    assert outbound.deliver(lease.token, lease.chunks[0].chunk_ref, b"late") is DeliveryStatus.LOST
     assert store.keys() == before
-    again = store.claim(model=FETCH, token="boot|task|2|0")
-    assert outbound.deliver(again.token, again.chunks[0].entry, pack_upload([b"x"])) is Verdict.OK
-    assert outbound.deliver(again.token, again.chunks[0].entry, pack_upload([b"y"])) is Verdict.LOST
+    again = store.claim(model=FETCH, token=owner_token(0, pid=2))
+    assert outbound.deliver(again.token, again.chunks[0].chunk_ref, pack_upload([b"x"])) is DeliveryStatus.OK
+    assert outbound.deliver(again.token, again.chunks[0].chunk_ref, pack_upload([b"y"])) is DeliveryStatus.LOST
     assert claim_images(store) == [b"x"]

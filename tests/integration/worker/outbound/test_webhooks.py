@@ -11,10 +11,12 @@ from standardwebhooks.webhooks import Webhook as Signer
 from jobs.ids import to_text
 from jobs.store import keys
 from jobs.store.job_hash import job_key
+from jobs.store.keys import FETCH
 from jobs.store.outbound import OutboundStore
 from jobs.store.webhooks import WebhookState, read_webhook
 from jobs.webhooks import Attempt
 from tests.support.outbound import PATIENT, SECRET, MakeOutboundProcess, RunSlice, submit_urls
+from tests.support.processes import MAXMEMORY_BYTES
 from tests.support.store import MODEL, OWNER, Store
 from tests.support.waiting import eventually
 from tests.support.web import Site, forever
@@ -219,3 +221,15 @@ async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
     store.finish(store.claim())
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert (webhook.url, webhook.state, webhook.attempts) == (None, WebhookState.NONE, [])
+
+
+async def test_the_sweep_rings_for_a_webhook_that_is_due(store: Store, outbound: OutboundStore) -> None:
+    store.redis.set(keys.DOORBELL_TEMPLATE + FETCH, "ring BELLID")
+    outbound.sweep([FETCH], seconds=1)
+    assert store.redis.llen(keys.QUEUE + FETCH) == 0
+    await ended(store, "http://example.com/")
+    store.redis.config_set("maxmemory", 1)
+    outbound.sweep([FETCH], seconds=1)
+    outbound.sweep([FETCH], seconds=1)
+    store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
+    assert store.redis.llen(keys.QUEUE + FETCH) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.store.leases import LeaseStore
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.store import MODEL
+from tests.support.store import MODEL, WORKER_ID
 from worker.reaper.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.store import open_lease_store
@@ -14,7 +14,7 @@ from worker.store import open_lease_store
 
 @pytest.fixture
 def make_reaper(valkey: Valkey) -> Iterator[Callable[..., Reaper]]:
-    """Reapers of a worker with the id "boot" that serves version 9 of the model."""
+    """Reapers of a worker with the id WORKER_ID that serves version 9 of the model."""
     with ExitStack() as opened:
 
         def make(
@@ -30,7 +30,7 @@ def make_reaper(valkey: Valkey) -> Iterator[Callable[..., Reaper]]:
             if store is None:
                 store = opened.enter_context(closing(open_lease_store(settings)))
             reaper = Reaper(
-                settings, [f"{MODEL}@9"], "boot", give_up, load_errors=load_errors, consume=consume, store=store
+                settings, [f"{MODEL}@9"], WORKER_ID, give_up, load_errors=load_errors, consume=consume, store=store
             )
             opened.callback(lambda: reaper.stop() if reaper.is_alive() else None)
             return reaper

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from jobs.store import keys
-from tests.support.store import MODEL, Store
+from jobs.store.keys import Heartbeat
+from tests.support.store import MODEL, WORKER_ID, Store
 from worker.reaper.reaper import Reaper
 
 MakeReaper = Callable[..., Reaper]
@@ -18,17 +19,17 @@ LONG_LEASES = {"lease_seconds": 20}  # heartbeats may then last for as long as a
     ("ready", "selected"),
     [
         ([], BOTH),  # no other worker is ready: as at a start
-        ([(OURS, "boot|1")], BOTH),
-        ([(OURS, "other|1"), (OLDER, "other|1")], BOTH),
-        ([(OURS, "boot|1"), (NEWER, "other|1")], ALONE),
-        ([(OLDER, "other|1")], ALONE),  # until a child of this worker is ready
+        ([Heartbeat(OURS, WORKER_ID, 1)], BOTH),
+        ([Heartbeat(OURS, "other", 1), Heartbeat(OLDER, "other", 1)], BOTH),
+        ([Heartbeat(OURS, WORKER_ID, 1), Heartbeat(NEWER, "other", 1)], ALONE),
+        ([Heartbeat(OLDER, "other", 1)], ALONE),  # until a child of this worker is ready
     ],
 )
 async def test_doorbells_of_the_name_are_the_newest_versions(
-    store: Store, make_reaper: MakeReaper, ready: list[tuple[str, str]], selected: frozenset[str]
+    store: Store, make_reaper: MakeReaper, ready: list[Heartbeat], selected: frozenset[str]
 ) -> None:
-    for ref, process in ready:
-        store.leases.heartbeat(MODEL, ref, process, seconds=30)
+    for heartbeat in ready:
+        store.leases.heartbeat(MODEL, heartbeat, seconds=30)
     seen = list[frozenset[str]]()
     reaper = make_reaper(consume=seen.append, **LONG_LEASES)
     for _ in range(5):
@@ -43,11 +44,11 @@ async def test_the_name_is_left_to_a_newer_version_only_when_that_was_ready_for_
     reaper = make_reaper(consume=seen.append, **LONG_LEASES)
     for _ in range(2):
         reaper.run_once()
-    store.leases.heartbeat(MODEL, NEWER, "other|1", seconds=30)
+    store.leases.heartbeat(MODEL, Heartbeat(NEWER, "other", 1), seconds=30)
     for _ in range(4):
         reaper.run_once()
     assert seen == [BOTH] * 4 + [ALONE] * 2
-    store.leases.leave(MODEL, "other|")
+    store.leases.remove_heartbeats(MODEL, "other")
     reaper.run_once()
     assert seen[-1] == BOTH
 
@@ -57,7 +58,7 @@ async def test_a_heartbeat_of_another_time_does_not_count(
     store: Store, make_reaper: MakeReaper, ends_in_ms: int
 ) -> None:
     seconds, _ = store.redis.time()
-    store.redis.zadd(keys.HEARTBEATS + MODEL, {f"{NEWER}|other|1": int(seconds) * 1000 + ends_in_ms})
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {Heartbeat(NEWER, "other", 1).pack(): int(seconds) * 1000 + ends_in_ms})
     seen = list[frozenset[str]]()
     reaper = make_reaper(consume=seen.append)
     for _ in range(5):
@@ -69,6 +70,6 @@ async def test_a_model_that_only_some_children_can_serve_is_served(store: Store,
     seen = list[frozenset[str]]()
     reaper = make_reaper(consume=seen.append, load_errors=lambda: {OURS: "its weights were lost"}, **LONG_LEASES)
     reaper.run_once()
-    store.leases.heartbeat(MODEL, OURS, "boot|1", seconds=30)
+    store.leases.heartbeat(MODEL, Heartbeat(OURS, WORKER_ID, 1), seconds=30)
     reaper.run_once()
     assert seen == [frozenset(), BOTH]

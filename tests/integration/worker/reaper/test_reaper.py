@@ -9,8 +9,9 @@ import redis
 from billiard.exceptions import WorkerLostError
 
 from jobs.store import keys
+from jobs.store.keys import Heartbeat
 from jobs.store.leases import LeaseStore
-from tests.support.store import MODEL, Store
+from tests.support.store import MODEL, WORKER_ID, Store, owner_token
 from tests.support.waiting import eventually
 from worker.reaper.reaper import Reaper
 
@@ -20,7 +21,7 @@ REF = f"{MODEL}@9"
 
 async def test_a_dead_childs_lease_is_freed_while_a_long_sweep_is_due(store: Store, make_reaper: MakeReaper) -> None:
     await store.submit(b"victim")
-    store.claim("boot|task9|1|0")
+    store.claim(owner_token(task_id="task9"))
     trash = bytes(16) + struct.pack(">II", 0, 1_000_000)  # as of a canceled job of so many chunks
     store.redis.rpush(keys.TRASH, trash)
     reaper = make_reaper()
@@ -37,7 +38,7 @@ async def test_a_release_that_redis_refuses_is_made_later_and_as_a_crash(
     store: Store, make_reaper: MakeReaper, leases: LeaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(b"poison")
-    store.claim("boot|task9|1|0")
+    store.claim(owner_token(task_id="task9"))
     failed = threading.Event()
     release = leases.release
 
@@ -57,12 +58,12 @@ async def test_a_release_that_redis_refuses_is_made_later_and_as_a_crash(
     reaper.stop()
     lease = store.claim(turn=1)
     assert lease.suspect
-    assert (lease.chunks[0].charges.crashes, lease.chunks[0].charges.losses) == (1, 0)
+    assert (lease.chunks[0].failure_counts.crashes, lease.chunks[0].failure_counts.lost_leases) == (1, 0)
 
 
 async def test_a_lapsed_lease_is_released_when_two_scans_in_a_row_see_it(store: Store, make_reaper: MakeReaper) -> None:
     await store.submit(b"victim")
-    store.expire_lease(store.claim("other|task9|1|0"))
+    store.expire_lease(store.claim(owner_token(worker_id="other", task_id="task9")))
     reaper = make_reaper()
     reaper.run_once()
     assert store.redis.exists(keys.LEASES)
@@ -74,7 +75,7 @@ async def test_after_a_scan_that_failed_a_lapsed_lease_is_seen_anew(
     store: Store, make_reaper: MakeReaper, leases: LeaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.submit(b"victim")
-    store.expire_lease(store.claim("other|task9|1|0"))
+    store.expire_lease(store.claim(owner_token(worker_id="other", task_id="task9")))
     results, overdue = list[str](), leases.overdue
 
     def fail_the_second(limit: int) -> dict[str, str]:
@@ -92,7 +93,7 @@ async def test_after_a_scan_that_failed_a_lapsed_lease_is_seen_anew(
 async def test_a_worker_that_stops_removes_its_heartbeats_and_consumes_nothing(
     store: Store, make_reaper: MakeReaper
 ) -> None:
-    store.leases.heartbeat(MODEL, REF, "boot|1", seconds=5)
+    store.leases.heartbeat(MODEL, Heartbeat(REF, WORKER_ID, 1), seconds=5)
     consumed = list[frozenset[str]]()
     reaper = make_reaper(consume=consumed.append)
     reaper.worker_is_stopping()
@@ -105,7 +106,7 @@ async def test_a_model_that_is_not_served_stops_no_housekeeping_of_a_full_redis(
     store: Store, make_reaper: MakeReaper
 ) -> None:
     await store.submit(b"victim")
-    store.claim("boot|task9|1|0")
+    store.claim(owner_token(task_id="task9"))
     reaper = make_reaper(reap_seconds=0.2, load_errors=lambda: {"broken": "it is broken"})
     maxmemory = store.redis.config_get("maxmemory")["maxmemory"]
     store.redis.config_set("maxmemory", 1)

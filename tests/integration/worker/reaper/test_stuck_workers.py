@@ -76,7 +76,7 @@ def test_a_worker_whose_children_never_become_ready_exits_and_leaves_none_of_the
             children.update(spawned_by(worker.pid))
             return not worker.running()
 
-        wait_until(has_ended, what="the end of the worker", seconds=60)
+        wait_until(has_ended, what="the end of the worker", seconds=120)
         assert worker.wait() == 1
         assert children
         assert "giving up: no child has been ready for 3 s" in worker.output()

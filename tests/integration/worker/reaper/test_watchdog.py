@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from jobs.store import keys
-from tests.support.store import MODEL, Store
+from jobs.store.keys import Heartbeat
+from tests.support.store import MODEL, WORKER_ID, Store, owner_token
 from worker.reaper.reaper import Reaper
 
 MakeReaper = Callable[..., Reaper]
@@ -18,14 +19,14 @@ LONG_LEASES = {"lease_seconds": 20}  # heartbeats may then last for as long as a
 async def test_a_worker_that_shows_life_is_left_alone(store: Store, make_reaper: MakeReaper, sign: str) -> None:
     reasons = list[str]()
     reaper = make_reaper(give_up=reasons.append, **TIMES, **LONG_LEASES)
-    store.leases.heartbeat(MODEL, REF, "boot|1", seconds=30)
+    store.leases.heartbeat(MODEL, Heartbeat(REF, WORKER_ID, 1), seconds=30)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     await store.submit(b"slow")
     for _ in range(20):
         if sign == "it takes doorbells":
             reaper.doorbell_taken()
         elif not store.redis.exists(keys.LEASES):
-            assert store.claim("boot|task9|1|0").chunks
+            assert store.claim(owner_token(task_id="task9")).chunks
         reaper.run_once()
     assert reasons == []
 
@@ -44,7 +45,7 @@ async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_al
     reaper = make_reaper(give_up=reasons.append, **TIMES, **LONG_LEASES)
     for _ in range(20):
         reaper.run_once()
-    store.leases.heartbeat(MODEL, REF, "boot|1", seconds=30)
+    store.leases.heartbeat(MODEL, Heartbeat(REF, WORKER_ID, 1), seconds=30)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     for _ in range(5):
         reaper.run_once()
@@ -53,7 +54,7 @@ async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_al
     assert reasons == ["doorbells wait, and this worker has taken none for 5 s"]
 
     reasons.clear()
-    store.leases.leave(MODEL, "boot|")
+    store.leases.remove_heartbeats(MODEL, WORKER_ID)
     for _ in range(5):
         reaper.run_once()
     assert reasons == []

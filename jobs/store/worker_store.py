@@ -1,0 +1,122 @@
+"""The job store as a worker's main process sees it: models, heartbeats, load errors, doorbells, the sweep. Blocking.
+
+One instance a thread. `LeaseStore` adds what its child processes do.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.retry import Retry
+
+from jobs.errors import ModelPackageError
+from jobs.model_manifest import ModelCard, card_from_json
+from jobs.settings import StoreSettings
+from jobs.store import keys
+from jobs.store.keys import Heartbeat, LoadError
+from jobs.store.redis_url import address_of
+from jobs.store.scripts import load_scripts, sweep_args
+
+ScriptArgs = Sequence[bytes | str | int]
+
+
+class WorkerStore:
+    def __init__(self, settings: StoreSettings, *, lease_seconds: float, timeout_seconds: float) -> None:
+        self._settings = settings
+        self._lease_ms = int(lease_seconds * 1000)
+        # No retries inside the client: a repeated write could run twice, and each caller knows what a lost reply means.
+        self._redis: Any = Redis.from_url(  # redis-py's types cover both protocols, and fit neither
+            settings.redis_url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        self._scripts = load_scripts(address_of(settings.redis_url).database)
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def register(self, card: ModelCard, templates: Mapping[str, bytes]) -> None:
+        """Make a model known, and store the doorbell templates that submits ring with, by its name and its version.
+
+        Raises:
+            ModelPackageError: this version is registered with other weights or classes.
+        """
+        args: list[bytes | str] = [card.ref, card.model_dump_json()]
+        for model, template in templates.items():
+            args += [model, template]
+        known = card_from_json(self._run_script("register", args))
+        if (known.sha256, known.classes) != (card.sha256, card.classes):
+            raise ModelPackageError(
+                f"{card.ref} is registered with other weights (sha256 {known.sha256[:12]}…): "
+                "give these weights another version"
+            )
+
+    def heartbeat(self, name: str, heartbeat: Heartbeat, *, seconds: float, token: str = "") -> None:
+        """Show for so long that a process is ready to serve the model, and extend the lease of the token, if given.
+
+        One call for both, which Redis accepts even when it is out of memory: a worker without heartbeats would count as
+        dead, and could not drain the store.
+        """
+        heartbeat_ms = int(seconds * 1000)
+        self._run_script("renew", [token, self._lease_ms, "", b"", name, heartbeat.pack(), heartbeat_ms])
+
+    def ready_processes(self, name: str) -> list[Heartbeat]:
+        """The processes that serve any version of the model.
+
+        A heartbeat that ends too far from now is ignored: it was sent before the clock was set back.
+        """
+        now_ms = self._now_ms()
+        end_max = now_ms + 2 * self._lease_ms + 1000
+        return list(map(Heartbeat.unpack, self._redis.zrangebyscore(keys.HEARTBEATS + name, now_ms, end_max)))
+
+    def remove_heartbeats(self, name: str, worker_id: str) -> None:
+        """Withdraw the heartbeats of a worker's processes, as when it stops."""
+        for member in self._redis.zrange(keys.HEARTBEATS + name, 0, -1):
+            if Heartbeat.unpack(member).worker_id == worker_id:
+                self._redis.zrem(keys.HEARTBEATS + name, member)
+
+    def show_load_errors(self, worker_id: str, load_errors: Mapping[str, str], *, seconds: float) -> None:
+        """Publish for so long why a worker does not serve models: model to reason. Replaces its former load errors.
+
+        If Redis is out of memory, nothing is published and nothing raised: the log has the reasons, too.
+        """
+        now = int(self._redis.time()[0])
+        pipeline = self._redis.pipeline(transaction=False)
+        for member in self._redis.zrange(keys.LOAD_ERRORS, 0, -1):
+            if LoadError.unpack(member).worker_id == worker_id:
+                pipeline.zrem(keys.LOAD_ERRORS, member)
+        for model, reason in load_errors.items():
+            pipeline.zadd(keys.LOAD_ERRORS, {LoadError(model, worker_id, reason).pack(): now + 1 + seconds})
+        pipeline.zremrangebyscore(keys.LOAD_ERRORS, "-inf", now)
+        for reply in pipeline.execute(raise_on_error=False):
+            if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
+                raise reply
+
+    def waiting_doorbells(self, model: str) -> int:
+        """How many doorbells wait in the model's queue."""
+        return int(self._redis.llen(keys.QUEUE + model))
+
+    def sweep(self, models: Iterable[str], *, seconds: float) -> None:
+        """Free what is due and ring the doorbells of models with waiting chunks, for about so long."""
+        until = time.monotonic() + seconds
+        left = list(sweep_args(self._settings, models))
+        while left:  # in turns, so that no model waits for the whole sweep of another
+            left = [args for args in left if self._run_script("sweep", args) and time.monotonic() < until]
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._redis.time()
+        return int(seconds * 1000 + micros // 1000)
+
+    def _run_script(self, name: str, args: ScriptArgs) -> Any:
+        """Call a script; load it first if the server has lost its script cache, as after a restart."""
+        script = self._scripts[name]
+        try:
+            return self._redis.evalsha(script.sha1, 0, *args)
+        except NoScriptError:
+            self._redis.script_load(script.source)
+            return self._redis.evalsha(script.sha1, 0, *args)
