@@ -35,7 +35,7 @@ class ResultLines:
         if self._form.head:
             yield self._form.head
         number = first = 0
-        while (rows := await self._store.rows(job.id, number, _CHUNKS_A_READ)) is not None:
+        while (rows := await self._store.stored_chunks(job.id, number, _CHUNKS_A_READ)) is not None:
             lines, done, items = await self._read(rows, first, to_the_first_pending=wait is not None)
             number, first = number + done, first + items
             if lines:

@@ -156,7 +156,7 @@ class Intake:
 
     async def _kept(self, job: Job) -> AsyncGenerator[UploadedImage]:
         found = False
-        async for name, data in self._store.kept(job):
+        async for name, data in self._store.retained_images(job):
             found = True
             yield UploadedImage(name, data)
         if not found:

@@ -95,7 +95,7 @@ class Body:
 
     def _keep(self, part: bytes, bytes_max: int) -> None:
         self._taken += len(part)
-        self._upload_budget.take(len(part))
+        self._upload_budget.reserve(len(part))
         if self._taken > bytes_max:
             raise UploadTooLarge(f"The body may have {bytes_max} bytes.")
 
