@@ -1,4 +1,4 @@
-"""The bytes that travel between API, store and worker: a chunk's images, its results, images kept for a retry."""
+"""Binary formats of a chunk: its images, its results, and the failed images retained for a retry."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -12,17 +12,17 @@ from jobs.records import Failure, Outcome, Prediction, Unfamiliar
 _UNFAMILIAR = 0x80  # in an item's number of classes
 
 
-REFUSED = 0xFFFF_FF00  # + a code: stands for the length of an item that was refused before it was kept
+REFUSED = 0xFFFF_FF00  # + a code: in place of an item's length: the API refused the item
 
 
 _CODES = list(ItemCode)
 
 
 def pack_upload(items: Sequence[bytes | ItemCode]) -> bytes:
-    """One chunk's images in one string: a length for each as 4 bytes, then their bytes. A code: why one was refused."""
+    """One chunk's images in one string: a 4-byte length each, then the bytes. A code stands for a refused image."""
     lengths = (REFUSED + _CODES.index(item) if isinstance(item, ItemCode) else len(item) for item in items)
-    kept = (item for item in items if not isinstance(item, ItemCode))
-    return b"".join((struct.pack(f"<{len(items)}I", *lengths), *kept))
+    images = (item for item in items if not isinstance(item, ItemCode))
+    return b"".join((struct.pack(f"<{len(items)}I", *lengths), *images))
 
 
 def unpack_upload(data: bytes, items: int) -> list[memoryview | ItemCode]:
@@ -38,23 +38,23 @@ def unpack_upload(data: bytes, items: int) -> list[memoryview | ItemCode]:
     return images
 
 
-_KEPT = struct.Struct("<HI")
+_RETAINED = struct.Struct("<HI")
 
 
 def pack_retained(items: Iterable[tuple[int, bytes | memoryview]]) -> bytes:
-    """Failed images of a chunk, kept for a retry: for each its place in the chunk as 2 bytes, length as 4, bytes."""
-    return b"".join(part for place, image in items for part in (_KEPT.pack(place, len(image)), image))
+    """Failed images of a chunk, for a retry: for each its place in the chunk (2 bytes), its length (4), its bytes."""
+    return b"".join(part for place, image in items for part in (_RETAINED.pack(place, len(image)), image))
 
 
 def unpack_retained(data: bytes) -> dict[int, memoryview]:
     """The images by their place in the chunk, without copying them."""
-    view, at, kept = memoryview(data), 0, dict[int, memoryview]()
+    view, at, images = memoryview(data), 0, dict[int, memoryview]()
     while at < len(view):
-        place, length = _KEPT.unpack_from(view, at)
-        at += _KEPT.size
-        kept[place] = view[at : at + length]
+        place, length = _RETAINED.unpack_from(view, at)
+        at += _RETAINED.size
+        images[place] = view[at : at + length]
         at += length
-    return kept
+    return images
 
 
 def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
@@ -75,13 +75,13 @@ def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
 
 
 class UnfamiliarFlat(tuple[Any, ...]):
-    """As `Unfamiliar`, in one row."""
+    """As `Unfamiliar`, for `unpack_flat`."""
 
     __slots__ = ()
 
 
 def unpack_flat(data: bytes) -> tuple[str, list[tuple[Any, ...] | Failure]]:
-    """The model's `name@version`, and for each item class, confidence, class, confidence … or why it failed."""
+    """The model's `name@version`, and for each item (class, confidence, class, confidence, …) or its failure."""
     at = 1 + data[0]
     ref, items = data[1:at].decode(), list[tuple[Any, ...] | Failure]()
     while at < len(data):

@@ -7,7 +7,7 @@ _LINE_CHARACTERS = 300
 
 
 class DarkroomError(Exception):
-    """A refusal with a stable code. Its text is for the client."""
+    """A refused request, with a stable code. Its text is for the client."""
 
     status: int
     code: str
@@ -24,7 +24,7 @@ class JobNotFound(DarkroomError):
 
 
 class IdempotencyInProgress(DarkroomError):
-    status, code, title = 409, "idempotency_in_progress", "The first request with this Idempotency-Key still runs"
+    status, code, title = 409, "idempotency_in_progress", "The first request with this Idempotency-Key is still running"
 
 
 class JobEnded(DarkroomError):
@@ -40,7 +40,7 @@ class JobEmpty(DarkroomError):
 
 
 class JobExpired(DarkroomError):
-    status, code, title = 410, "job_expired", "The job is gone: its time to live is over, or it was deleted"
+    status, code, title = 410, "job_expired", "The job has expired or was deleted"
 
 
 class UploadTooLarge(DarkroomError):
@@ -52,15 +52,15 @@ class InvalidRequest(DarkroomError):
 
 
 class IdempotencyKeyReused(DarkroomError):
-    status, code, title = 422, "idempotency_key_reused", "This Idempotency-Key was used with other content"
+    status, code, title = 422, "idempotency_key_reused", "This Idempotency-Key was used before with other content"
 
 
 class QuotaExceeded(DarkroomError):
-    status, code, title = 429, "quota_exceeded", "Too many of your items are waiting"
+    status, code, title = 429, "quota_exceeded", "Too many of your items are pending"
 
 
 class QueueFull(DarkroomError):
-    """There is no room; `over_bytes` is how much has to drain first, 0 where that is not known."""
+    """A budget of the store is used up; `over_bytes` is how much must drain first, 0 if unknown."""
 
     status, code, title = 503, "queue_full", "The queue is full"
 
@@ -70,13 +70,13 @@ class QueueFull(DarkroomError):
 
 
 class StoreUnavailable(DarkroomError):
-    """The store gave no answer. Nothing was accepted, unless a `job_id` among the extensions says what may stand."""
+    """The store did not reply. Nothing was accepted, unless the extensions have the `job_id` of a possible job."""
 
-    status, code, title = 503, "store_unavailable", "The job store does not answer"
+    status, code, title = 503, "store_unavailable", "The job store is not available"
 
 
 class SettingsError(Exception):
-    """A setting is wrong, or two do not go together. The text is one line for the operator."""
+    """A setting is invalid, or contradicts another. The text is one line for the operator."""
 
 
 class ModelPackageError(Exception):

@@ -1,6 +1,6 @@
 """Job ids: UUIDs of version 7 (RFC 9562) whose last four bytes prove who owns them.
 
-The proof lets the API tell "gone" (410) from "never existed" (404) without keeping a record of what is gone:
+The proof lets the API distinguish an expired job (410) from one that never existed (404) without a record of it:
 see docs/decisions/0002-signed-ids.md.
 """
 
@@ -22,7 +22,7 @@ def new_id(owner: str, secret: bytes) -> bytes:
 
 
 def belongs_to(job_id: bytes, owner: str, secret: bytes) -> bool:
-    """Whether this id was once made for that owner."""
+    """Whether the id was made for this owner."""
     return job_id[_SIGNED:] == _proof(job_id[:_SIGNED], owner, secret)
 
 
@@ -37,7 +37,7 @@ def job_path(job_id: bytes) -> str:
 
 
 def from_text(text: str) -> bytes | None:
-    """The id that this text writes, or None where it writes none."""
+    """The id in its text form, or None if the text is not an id."""
     return bytes.fromhex(text.replace("-", "")) if _TEXT.fullmatch(text) else None
 
 

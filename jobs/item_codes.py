@@ -1,10 +1,10 @@
-"""Why one item failed while its job went on: stable codes, and a sentence for each."""
+"""Stable codes for the failure of one item of a job, and a sentence for each."""
 
 from enum import StrEnum
 
 
 class ItemCode(StrEnum):
-    """Why one item failed while its job went on."""
+    """Why one item of an accepted job failed."""
 
     EMPTY_UPLOAD = "empty_upload"
     NOT_AN_IMAGE = "not_an_image"
@@ -54,40 +54,40 @@ RETRYABLE = frozenset(
         ItemCode.FETCH_TIMEOUT,
     }
 )
-"""What may not happen again when the image is tried again: the image itself is not at fault, or not for certain."""
+"""Failures that a retry may cure: the image itself is not at fault, or not for certain."""
 
 
 ITEM_DETAIL: dict[ItemCode, str] = {
-    ItemCode.EMPTY_UPLOAD: "The upload has no bytes.",
+    ItemCode.EMPTY_UPLOAD: "The upload is empty.",
     ItemCode.NOT_AN_IMAGE: "The bytes are not an image in a known format.",
-    ItemCode.UNSUPPORTED_FORMAT: "Images of this format are not accepted.",
-    ItemCode.CORRUPT_IMAGE: "The image is cut off or damaged.",
-    ItemCode.TOO_MANY_PIXELS: "The image has more pixels, in all or on one side, than are accepted.",
-    ItemCode.TOO_MANY_FRAMES: "The image has more frames than are accepted.",
-    ItemCode.ITEM_TOO_LARGE: "The upload has more bytes than are accepted for one item.",
+    ItemCode.UNSUPPORTED_FORMAT: "This image format is not supported.",
+    ItemCode.CORRUPT_IMAGE: "The image is truncated or damaged.",
+    ItemCode.TOO_MANY_PIXELS: "The image has too many pixels, in total or on one side.",
+    ItemCode.TOO_MANY_FRAMES: "The image has too many frames.",
+    ItemCode.ITEM_TOO_LARGE: "The image has too many bytes.",
     ItemCode.UPLOAD_LOST: "The stored upload bytes were not found.",
-    ItemCode.WORKER_CRASHED: "The worker process died each time it tried this image.",
-    ItemCode.TIMEOUT: "The worker ran out of time each time it tried this image.",
+    ItemCode.WORKER_CRASHED: "The worker process crashed on each attempt to classify this image.",
+    ItemCode.TIMEOUT: "The worker ran out of time on each attempt to classify this image.",
     ItemCode.OUT_OF_MEMORY: "The worker ran out of memory on this image.",
-    ItemCode.WORKER_LOST: "Too many workers were lost while they held this image.",
+    ItemCode.WORKER_LOST: "Too many workers were lost while this image was being processed.",
     ItemCode.MODEL_FAILED: "The model raised an error on this image.",
-    ItemCode.DEADLINE_EXCEEDED: "No worker took the image before its job's deadline.",
-    ItemCode.TOO_MANY_SCANS: "The JPEG has more scans than are accepted.",
-    ItemCode.LINK_ENTRY: "The archive's entry is a link, and links are not followed.",
-    ItemCode.SPECIAL_ENTRY: "The archive's entry is a device, a pipe or something else that is no file.",
-    ItemCode.ABSOLUTE_PATH: "The archive's entry has an absolute path.",
-    ItemCode.PARENT_PATH: "The path of the archive's entry leads out of the archive.",
-    ItemCode.NESTED_ARCHIVE: "The entry is an archive itself, and archives in archives are not opened.",
-    ItemCode.ENCRYPTED_ENTRY: "The archive's entry is encrypted.",
+    ItemCode.DEADLINE_EXCEEDED: "No worker claimed the image before the job's deadline.",
+    ItemCode.TOO_MANY_SCANS: "The JPEG has too many scans.",
+    ItemCode.LINK_ENTRY: "The archive entry is a link; links are not followed.",
+    ItemCode.SPECIAL_ENTRY: "The archive entry is not a regular file.",
+    ItemCode.ABSOLUTE_PATH: "The archive entry has an absolute path.",
+    ItemCode.PARENT_PATH: "The path of the archive entry leads out of the archive.",
+    ItemCode.NESTED_ARCHIVE: "The archive entry is itself an archive; nested archives are not opened.",
+    ItemCode.ENCRYPTED_ENTRY: "The archive entry is encrypted.",
     ItemCode.DUPLICATE_NAME: "An earlier entry of the archive has the same name.",
-    ItemCode.COMPRESSION_BOMB: "The entry grows more when it is unpacked than is accepted.",
-    ItemCode.UNSUPPORTED_COMPRESSION: "The archive's entry is compressed by a method that is not supported.",
-    ItemCode.CORRUPT_ENTRY: "The archive's entry is damaged.",
-    ItemCode.INVALID_URL: "The reference is no http, https or s3 URL that can be fetched.",
-    ItemCode.FORBIDDEN_ADDRESS: "The URL leads to an address that is not fetched from.",
+    ItemCode.COMPRESSION_BOMB: "The archive entry expands to more bytes than allowed.",
+    ItemCode.UNSUPPORTED_COMPRESSION: "The archive entry uses an unsupported compression method.",
+    ItemCode.CORRUPT_ENTRY: "The archive entry is damaged.",
+    ItemCode.INVALID_URL: "The reference is not a valid http, https or s3 URL.",
+    ItemCode.FORBIDDEN_ADDRESS: "The URL resolves to an address that is not allowed.",
     ItemCode.FETCH_FAILED: "The URL could not be fetched.",
     ItemCode.FETCH_TIMEOUT: "Fetching the URL took too long.",
-    ItemCode.FETCH_DENIED: "The URL's server refused access.",
-    ItemCode.FETCH_NOT_FOUND: "There is nothing at the URL.",
-    ItemCode.TOO_MANY_REDIRECTS: "The URL redirects more often than is followed.",
+    ItemCode.FETCH_DENIED: "The server of the URL denied access.",
+    ItemCode.FETCH_NOT_FOUND: "The URL was not found.",
+    ItemCode.TOO_MANY_REDIRECTS: "The URL redirects too many times.",
 }

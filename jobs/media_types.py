@@ -1,4 +1,4 @@
-"""What an upload is, told by its first bytes."""
+"""The media type of an upload, from its first bytes."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),

@@ -1,4 +1,4 @@
-"""Jobs and items as the store keeps them, and the bytes that travel between API, store and worker."""
+"""Jobs, items and chunk references: the types that the API, the store and the workers share."""
 
 import struct
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobs.item_codes import ITEM_DETAIL, ItemCode
 
 CHUNK_ITEMS_MAX = 64
-CHUNK_BYTES_MAX = 4 << 20  # one larger item is a chunk alone
+CHUNK_BYTES_MAX = 4 << 20  # a larger item is a chunk of its own
 REFERENCES_MAX = 8  # URLs of one chunk: each becomes an image of up to the largest size
 TOP_K_MAX = 100
 UNFAMILIAR = "unfamiliar"  # the warning in a result
@@ -61,7 +61,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one image has no class."""
+    """Why one image could not be classified."""
 
     code: ItemCode
 
@@ -71,22 +71,22 @@ class Failure:
 
 
 class Unfamiliar(list[Prediction]):
-    """The classes of an image that looks like nothing the model has learned."""
+    """The predictions for an image that is unlike the model's training data."""
 
 
 Outcome = list[Prediction] | Failure
-"""The classes of one image, best first, or why it has none."""
+"""The predictions for one image, best first, or why it failed."""
 
 
 class ChunkRef(NamedTuple):
-    """A chunk as the queues name it: 26 bytes."""
+    """The name of a chunk in the store's lists and sets; 26 bytes when packed."""
 
     job_id: bytes
     chunk: int
     items: int
     upload_bytes: int
     by_reference: bool = False
-    """Whether its upload holds URLs, to be fetched first."""
+    """Whether its upload holds URLs, which an outbound worker fetches first."""
 
     def pack(self) -> bytes:
         items = self.items | (BY_REFERENCE if self.by_reference else 0)
@@ -111,7 +111,7 @@ class Item:
 
 @dataclass(slots=True)
 class Job:
-    """One submission as it stands now. Times are Redis time in milliseconds since 1970."""
+    """The current state of one job. Times are Redis time in milliseconds since 1970."""
 
     id: bytes
     owner: str
@@ -126,15 +126,15 @@ class Job:
     failed: int
     chunks: int
     failure_code: ItemCode | None
-    """Why items without a result failed, where the whole job was given up."""
+    """Why the items without a result failed, if the whole job failed."""
     started_ms: int | None = None
-    """When a worker took its first chunk."""
+    """When a worker claimed its first chunk."""
     skipped: int = 0
-    """Entries of archives that were passed over because they are no content, as `.DS_Store` is."""
+    """Archive entries that were skipped because they are not content, such as `.DS_Store`."""
     webhook_url: str | None = None
     retry_of: bytes | None = None
     single_item: Item | None = None
-    """The item of a job that has one."""
+    """The item, if the job has exactly one."""
 
     @property
     def unfinished(self) -> int:

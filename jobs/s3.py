@@ -1,4 +1,4 @@
-"""S3 as the settings have it: the API lists its prefixes, the outbound workers read its objects."""
+"""S3 with this stack's settings: the API lists prefixes, the outbound workers read objects."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -13,12 +13,12 @@ from jobs.urls import S3Url
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
-_PAGE = 1000  # what S3 gives at once
+_PAGE = 1000  # the most that S3 returns at once
 _RETRIES = 2
 
 
 def open_bucket(bucket: str, settings: S3Settings, *, connect_seconds: float, request_seconds: float) -> S3Store:
-    """A bucket. Opening it asks nobody; without keys in the settings the machine's own role is asked for later."""
+    """A client of one bucket; opening it sends no request. Without keys in the settings it uses the machine's role."""
     config: S3Config = {"region": settings.s3_region, "skip_signature": settings.s3_anonymous}
     if settings.s3_endpoint_url is not None:
         config["endpoint"] = settings.s3_endpoint_url
@@ -40,7 +40,7 @@ def open_bucket(bucket: str, settings: S3Settings, *, connect_seconds: float, re
 
 
 async def list_prefix(bucket: S3Store, prefix: S3Url) -> AsyncIterator[S3Url]:
-    """The objects below a prefix, as S3 orders them. Those without bytes are passed over: they mark folders."""
+    """The objects below a prefix, in S3's order. Empty objects are skipped: they mark folders."""
     async for page in obstore.list(bucket, prefix.key or None, chunk_size=_PAGE):
         for found in page:
             if found["size"]:

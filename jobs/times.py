@@ -1,4 +1,4 @@
-"""Redis times as clients see them."""
+"""Redis times in the form that clients see."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,6 +17,6 @@ def iso_time(ms: int | None) -> str | None:
     return f"{_second(seconds)}.{rest:03d}Z"
 
 
-@lru_cache(maxsize=128)  # those who ask about now ask about the same second, thousands of times
+@lru_cache(maxsize=128)  # concurrent responses mostly show the same few seconds
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="seconds")

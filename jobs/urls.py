@@ -1,4 +1,4 @@
-"""What a URL must look like before anybody follows it. Where it leads is checked when it is fetched."""
+"""Syntax checks of URLs. The address that a URL resolves to is checked when it is fetched."""
 
 import re
 from typing import NamedTuple
@@ -12,14 +12,14 @@ _S3 = "s3://"
 
 
 class S3Url(NamedTuple):
-    """`s3://bucket/key`, the key as it is: S3 tools do not decode it."""
+    """`s3://bucket/key`. The key is not percent-decoded, as in S3 tools."""
 
     bucket: str
     key: str
 
     @property
     def is_prefix(self) -> bool:
-        """Whether it stands for all objects below it, and not for one."""
+        """Whether the URL names all objects below it rather than one object."""
         return not self.key or self.key.endswith("/")
 
     def __str__(self) -> str:
@@ -27,7 +27,7 @@ class S3Url(NamedTuple):
 
 
 def is_web_url(url: str) -> bool:
-    """Whether this is an http or https URL with a host, without credentials, blanks and control characters."""
+    """Whether this is an http or https URL with a host, and without credentials, spaces or control characters."""
     if len(url) > URL_CHARACTERS_MAX or _UNPRINTABLE.search(url):
         return False
     try:
@@ -39,7 +39,7 @@ def is_web_url(url: str) -> bool:
 
 
 def s3_url(url: str) -> S3Url | None:
-    """The parts of an s3 URL, or None where this is none."""
+    """The parts of an s3 URL, or None if this is not a valid one."""
     if len(url) > URL_CHARACTERS_MAX or not url.startswith(_S3) or _CONTROL.search(url):
         return None
     bucket, _, key = url.removeprefix(_S3).partition("/")
@@ -49,5 +49,5 @@ def s3_url(url: str) -> S3Url | None:
 
 
 def _is_path(key: str) -> bool:
-    """Whether obstore takes the key: S3 itself would take any, but a path must mean the same everywhere."""
+    """Whether obstore accepts the key. S3 accepts any key, but obstore would normalize some to another path."""
     return not key or not {"", ".", ".."}.intersection(key.removesuffix("/").split("/"))

@@ -1,4 +1,4 @@
-"""Webhooks: who may have one, what it says, and what is kept of the attempts to call it."""
+"""Webhooks: which owners may use them, the event that is sent, and the record of attempts."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class Attempt(NamedTuple):
 
     at_ms: int
     outcome: int | str
-    """The answer's status, or why there was no answer."""
+    """The HTTP status of the response, or why there was none."""
     duration_ms: int
 
     @property
@@ -36,11 +36,11 @@ def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
     if not is_web_url(url):
         raise InvalidRequest("webhook_url: must be an http or https URL without credentials.")
     if owner not in settings.webhook_secrets:
-        raise InvalidRequest("webhook_url: there is no secret to sign with; the operator sets WEBHOOK_SECRETS.")
+        raise InvalidRequest("webhook_url: this owner has no signing secret; the operator sets WEBHOOK_SECRETS.")
 
 
 def event(job: Job) -> dict[str, Any]:
-    """What the webhook of an ended job is sent: the same each time."""
+    """The event that the webhook of an ended job receives; the same for each attempt."""
     path = job_path(job.id)
     return {
         "type": f"job.{job.state}",
@@ -63,5 +63,5 @@ def event(job: Job) -> dict[str, Any]:
 
 
 def attempts_from(data: bytes | None) -> list[Attempt]:
-    """Attempts as `hook.lua` keeps them."""
+    """The attempts in a job's hash, as `webhook.lua` writes them."""
     return [Attempt(*attempt) for attempt in orjson.loads(data or b"[]")]

@@ -37,7 +37,7 @@ class ResultLines:
         if self._format.head:
             yield self._format.head
         chunk = item = 0
-        while (stored := await self._reader.rows(job.id, chunk, _CHUNKS_A_READ)) is not None:
+        while (stored := await self._reader.stored_chunks(job.id, chunk, _CHUNKS_A_READ)) is not None:
             lines, chunks, items = await self._lines(stored, item, stop_at_pending=wait_for_change is not None)
             chunk, item = chunk + chunks, item + items
             if lines:

@@ -149,7 +149,7 @@ class SubmissionService:
 
     async def _retained_images(self, job: Job) -> AsyncGenerator[UploadedImage]:
         found = False
-        async for name, data in self._reader.kept(job):
+        async for name, data in self._reader.retained_images(job):
             found = True
             yield UploadedImage(name, data)
         if not found:

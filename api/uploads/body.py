@@ -101,6 +101,6 @@ class Body:
 
     def _count_buffered(self, piece: bytes, bytes_max: int) -> None:
         self._buffered_bytes += len(piece)
-        self._upload_budget.take(len(piece))
+        self._upload_budget.reserve(len(piece))
         if self._buffered_bytes > bytes_max:
             raise UploadTooLarge(f"The body may have at most {bytes_max} bytes.")

@@ -1,4 +1,4 @@
-"""An API process's line to Redis: its connections, the server's clock, the scripts, and what a dead line means."""
+"""An API process's client of Redis: its connections, the server's clock, scripts, and errors of the server."""
 
 import secrets
 import time
@@ -22,7 +22,7 @@ _API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
 
 
 class StoreClient:
-    """Three connections, so that neither a large upload nor the wait for an fsync holds up what is read."""
+    """Three connections, so that neither a large upload nor the wait for an fsync delays reads."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class StoreClient:
         self.reads = connection()
 
     def start(self) -> None:
-        """Open the connections. A server that is away is no error: calls raise StoreUnavailable until it is back."""
+        """Open the connections. If the server is unreachable, calls raise StoreUnavailable until it is back."""
         for connection in (self.commits, self.uploads, self.reads):
             connection.start()
 
@@ -75,11 +75,11 @@ class StoreClient:
             await self.run(self.commits, ("PING",))
 
     def now_ms(self) -> float:
-        """The server's clock, as far as this process knows it."""
+        """The server's clock, as this process last read it."""
         return time.monotonic() * 1000 + self._clock_offset_ms
 
     async def set_clock(self) -> None:
-        """Ask for the server's time: its clock may have been stepped since."""
+        """Read the server's clock, which may have been stepped since."""
         (now,) = await self.read(("TIME",))
         self._clock_offset_ms = _offset_ms(now)
 
@@ -90,7 +90,7 @@ class StoreClient:
         """Run commands that may safely run twice.
 
         Raises:
-            StoreUnavailable: no answer.
+            StoreUnavailable: no reply.
         """
         if not commands:
             return []
@@ -107,7 +107,7 @@ class StoreClient:
         return replies
 
     async def call(self, name: str, *args: bytes | str | int, after: Command | None = None) -> Reply:
-        """Call a script that may safely run twice; `after` is a large write that goes before it in one pipeline."""
+        """Call a script that may safely run twice; `after` is a large write that is sent before it in one pipeline."""
         script = self._scripts[name]
         connection = self.commits if after is None else self.uploads
         command: Command = ("EVALSHA", script.sha1, 0, *args)
@@ -120,7 +120,7 @@ class StoreClient:
         return reply
 
     async def check_writes(self) -> None:
-        """Raises StoreUnavailable or QueueFull unless the server takes writes now."""
+        """Raises StoreUnavailable or QueueFull unless the server accepts writes now."""
         (reply,) = await self.run(self.commits, ("SET", keys.WRITE_PROBE, 1, "PX", 1000))
         if isinstance(reply, ReplyError):
             raise self.refusal(reply)
@@ -128,7 +128,7 @@ class StoreClient:
     def refusal(self, reply: ReplyError) -> QueueFull | StoreUnavailable:
         """The request error for an error reply of the server. The reply's own text goes to the log only."""
         kind, _, _ = str(reply).partition(" ")
-        self._refusals[kind].failed(reply)  # never marked recovered: a reply without this error does not tell
+        self._refusals[kind].failed(reply)  # never recovered(): other replies do not show that this error is over
         return QueueFull() if kind == "OOM" else StoreUnavailable()
 
     async def _on_connect(self, execute: Callable[..., Awaitable[list[Reply]]]) -> None:
@@ -148,5 +148,5 @@ def _offset_ms(now: list[bytes]) -> float:
 
 
 def is_noscript(reply: Reply) -> bool:
-    """Whether the server lost its script cache: it was restarted, and nothing was run."""
+    """Whether the server has lost its script cache, as after a restart; the script did not run."""
     return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")

@@ -1,8 +1,8 @@
 """The doorbell: a Celery message that says "there is work for this model" and carries no ids.
 
-Celery builds it, once a model; the store's scripts then push copies of it, each with a fresh id, so that a submit
-needs neither Celery nor a second round trip. The id must be fresh: kombu keeps unacknowledged deliveries by their
-tag, and an ack of one would remove another.
+Celery builds it once for each model. The store's scripts push copies of it, each with a new id, so that a submit needs
+neither Celery nor a second round trip. The ids must differ: kombu keeps unacknowledged deliveries by their tag, and the
+acknowledgement of one would remove another.
 """
 
 import re
@@ -17,31 +17,31 @@ from kombu.utils.json import dumps
 from jobs.store.keys import DOORBELL_PLACEHOLDER, QUEUE, TASK
 
 
-class _KeepingChannel(virtual.Channel):
-    """Keeps the message that it is given to send."""
+class _CapturingChannel(virtual.Channel):
+    """Captures the message instead of sending it."""
 
     do_restore = False
-    kept: Any = None
+    message: Any = None
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        self.kept = message
+        self.message = message
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         return True
 
     def _new_queue(self, queue: str, **kwargs: Any) -> None:
-        """There is nothing to declare."""
+        """Declares nothing."""
 
 
-class _KeepingTransport(virtual.Transport):
-    Channel = _KeepingChannel
-    driver_type = driver_name = "keeping"
+class _CapturingTransport(virtual.Transport):
+    Channel = _CapturingChannel
+    driver_type = driver_name = "capturing"
 
-    def establish_connection(self) -> "_KeepingTransport":
+    def establish_connection(self) -> "_CapturingTransport":
         return self
 
     def close_connection(self, connection: Any) -> None:
-        """There is nothing to close."""
+        """Closes nothing."""
 
 
 def queue_of(model: str) -> str:
@@ -50,8 +50,8 @@ def queue_of(model: str) -> str:
 
 
 def build_doorbell(app: Celery, model: str, task: str = TASK) -> bytes:
-    """The doorbell's template: what `LPUSH`ed to the model's queue, its placeholder filled, is a task to Celery."""
-    channel = Connection(transport=_KeepingTransport).channel()
+    """The doorbell's template. With its placeholder filled and pushed to the model's queue, it is a Celery task."""
+    channel = Connection(transport=_CapturingTransport).channel()
     app.send_task(
         task,
         (model,),
@@ -62,5 +62,5 @@ def build_doorbell(app: Celery, model: str, task: str = TASK) -> bytes:
         ignore_result=True,
         declare=[],
     )
-    text = dumps(channel.kept)
+    text = dumps(channel.message)
     return re.sub(r'("delivery_tag": ?)"[^"]+"', rf'\1"{DOORBELL_PLACEHOLDER}"', text).encode()

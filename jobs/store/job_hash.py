@@ -55,24 +55,24 @@ _READ_JOB_START, _READ_JOB_END = pack(("HMGET", _SAMPLE_KEY, *JOB_FIELDS)).split
 
 
 def job_without_item_command(job_id: bytes) -> Command:
-    """`job_command` without its only item, which would come with 63 others where it is not the only one."""
+    """`job_command` without the fields of chunk 0: in a larger job they hold up to 64 items."""
     return ("HMGET", job_key(job_id), *_FIELDS_WITHOUT_ITEM)
 
 
 def chunk_command(job_id: bytes, chunk: int) -> Command:
-    """The command whose reply is what `decode_items` takes, and the job's state: None once it is gone."""
+    """The command whose reply has the fields for `decode_items`, then the job's state, None if the job is gone."""
     return ("HMGET", job_key(job_id), chunk_field("results", chunk), chunk_field("names", chunk), FIELDS["state"])
 
 
 class StoredChunks(NamedTuple):
-    """Some chunks of a job as they stand, for whoever reads very many."""
+    """Some chunks of a job as they are stored, for reading very many of them."""
 
     state: JobState
     failure_code: ItemCode | None
     chunks: list[tuple[bytes | None, bytes | None]]
-    """Packed results, None while there are none, and packed names of each."""
+    """Packed results, None before there are any, and packed names of each chunk."""
     more: bool
-    """Whether the job has chunks behind these."""
+    """Whether the job has chunks after these."""
 
 
 def stored_chunks_command(job_id: bytes, numbers: range) -> Command:
@@ -84,18 +84,18 @@ def stored_chunks_command(job_id: bytes, numbers: range) -> Command:
 
 
 def decode_stored_chunks(reply: Fields, first: int) -> StoredChunks | None:
-    """What stands of chunks from the number `first` on, or None where there is no record."""
+    """The chunks from the number `first` on, or None if the job is gone."""
     state, failure_code, chunks, *fields = reply
     if state is None:
         return None
-    there = max(0, int(chunks or 0) - first)
+    count = max(0, int(chunks or 0) - first)
     pairs = list(zip(fields[::2], fields[1::2], strict=True))
     code = ItemCode(failure_code.decode()) if failure_code else None
-    return StoredChunks(STATE_OF_CODE[state], code, pairs[:there], there > len(pairs))
+    return StoredChunks(STATE_OF_CODE[state], code, pairs[:count], count > len(pairs))
 
 
 def retained_command(job_id: bytes, chunk: int) -> Command:
-    """The command whose reply is what `unpack_retained` and `decode_names` take."""
+    """The command whose reply has the fields for `unpack_retained` and `decode_names`."""
     return ("HMGET", job_key(job_id), chunk_field("retained", chunk), chunk_field("names", chunk))
 
 
@@ -105,7 +105,7 @@ def decode_names(packed: bytes | None) -> list[str | None]:
 
 
 def decode_job(job_id: bytes, fields: Fields) -> Job | None:
-    """The job, or None where there is no record."""
+    """The job, or None if there is no record."""
     state, owner, model, lane, top_k, accepted, ended, total, succeeded, failed, chunks, failure_code, *more = fields
     started, skipped, webhook, retry_of, *single_item = more
     if state is None or owner is None or model is None or lane is None:

@@ -1,4 +1,4 @@
-"""The job store as the API sees it: read, list, cancel, delete. Submitting is in `jobs/store/submit.py`."""
+"""The job store as the API sees it: read, list, cancel, delete, sweep. Submits are in `jobs/store/submit.py`."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -35,11 +35,11 @@ class JobReader:
         self._client = client
 
     async def get(self, job_id: bytes, owner: str) -> Job:
-        """The job as it stands now.
+        """The current state of the job.
 
         Raises:
-            JobExpired: it was this owner's, and is gone.
-            JobNotFound: it never existed, or is not this owner's.
+            JobExpired: the id was made for this owner, and the job is gone.
+            JobNotFound: the job never existed, or belongs to another owner.
         """
         (fields,) = await self._client.read(job_command(job_id))
         job = decode_job(job_id, fields)
@@ -54,7 +54,7 @@ class JobReader:
         return await read_webhook(self._client, job)
 
     async def ended(self, job_ids: Sequence[bytes]) -> list[bytes]:
-        """Those of the jobs that have ended or are gone."""
+        """The ids among these whose jobs have ended or are gone."""
         codes = await self._client.read(*(("HGET", job_key(job_id), keys.FIELDS["state"]) for job_id in job_ids))
         return [
             job_id for job_id, code in zip(job_ids, codes, strict=True) if code is None or STATE_OF_CODE[code].ended
@@ -63,9 +63,9 @@ class JobReader:
     async def list(
         self, owner: str, *, before: int | None, limit: int, state: JobState | None
     ) -> tuple[list[Job], int | None]:
-        """Up to `limit` jobs of an owner, newest first, and where the next page starts, or None at the end.
+        """Up to `limit` jobs of an owner, newest first, and the start of the next page, None at the end.
 
-        `before` is such a start. A page is shorter where jobs in it are of another state, or gone this moment.
+        `before` is such a start. A page is shorter if jobs in it have another state or were deleted meanwhile.
         """
         newest = "+inf" if before is None else f"({before}"
         (found,) = await self._client.read(
@@ -84,7 +84,7 @@ class JobReader:
     ) -> AsyncIterator[tuple[int, int, Item]]:
         """The job's items in order, each with its chunk and its place in that chunk.
 
-        Starts at item `index`, which stands at `place` of `chunk`.
+        Starts at item `index`, which is at `place` in `chunk`.
         """
         first = index - place
         for start in range(chunk, job.chunks, _CHUNKS_A_READ):
@@ -100,7 +100,7 @@ class JobReader:
                 first, place = first + len(items), 0
 
     async def by_idempotency_key(self, owner: str, key_digest: bytes) -> Job | None:
-        """The job that the Idempotency-Key of this digest has made."""
+        """The job that was made with the Idempotency-Key of this digest."""
         (job_id,) = await self._client.read(("GET", idempotency_key_name(owner, key_digest)))
         if job_id is None:
             return None
@@ -108,17 +108,17 @@ class JobReader:
         return decode_job(job_id, fields)
 
     async def drained(self) -> tuple[int, int]:
-        """How many images have ended, and how many upload bytes have gone, since the store began."""
+        """How many items have ended, and how many upload bytes were freed, since the store was created."""
         (totals,) = await self._client.read(("HMGET", keys.STATS, "transitions", "drained"))
         return int(totals[0] or 0), int(totals[1] or 0)
 
-    async def rows(self, job_id: bytes, first: int, count: int) -> StoredChunks | None:
-        """Chunks of a job as they are stored, in one read; None where the job is gone."""
+    async def stored_chunks(self, job_id: bytes, first: int, count: int) -> StoredChunks | None:
+        """Chunks of a job as they are stored, in one read; None if the job is gone."""
         (reply,) = await self._client.read(stored_chunks_command(job_id, range(first, first + count)))
         return decode_stored_chunks(reply, first)
 
-    async def kept(self, job: Job) -> AsyncIterator[tuple[str | None, bytes]]:
-        """Name and bytes of each failed image that may be tried again."""
+    async def retained_images(self, job: Job) -> AsyncIterator[tuple[str | None, bytes]]:
+        """Name and bytes of each failed image that was retained for a retry."""
         for start in range(0, job.chunks, _LENGTHS_A_READ):
             numbers = range(start, min(start + _LENGTHS_A_READ, job.chunks))
             lengths = await self._client.read(
@@ -133,11 +133,11 @@ class JobReader:
                     yield names[place], bytes(data)
 
     async def cancel(self, job_id: bytes, owner: str) -> None:
-        """Cancel what has not ended; a job that has ended stays as it is. Raises as `get` does."""
+        """Cancel the items that have not ended; an ended job stays unchanged. Raises as `get` does."""
         await self._change("cancel", job_id, owner)
 
     async def delete(self, job_id: bytes, owner: str) -> None:
-        """Forget the job and its data, also while it runs. Raises as `get` does."""
+        """Delete the job and its data, even if it is running. Raises as `get` does."""
         await self._change("delete", job_id, owner)
 
     async def _change(self, script: str, job_id: bytes, owner: str) -> None:
@@ -146,7 +146,7 @@ class JobReader:
             raise JobNotFound
 
     async def sweep(self, models: Iterable[str]) -> None:
-        """Drop what is due, and ring for what waits."""
+        """Free what is due, and ring the doorbells of models with waiting chunks."""
         left = list(sweep_args(self._client.settings, models))
-        while left:  # in turns, so that much to do for one holds up no other
+        while left:  # in turns, so that no model waits for the whole sweep of another
             left = [args for args in left if await self._client.call("sweep", *args)]

@@ -10,14 +10,14 @@ from jobs.store.job_hash import ended_item
 _NOTICE = struct.Struct(">16sH")
 
 
-_TOLD = struct.Struct(">cd")
+_PAYLOAD = struct.Struct(">cd")
 
 
 _MS_MAX = 1 << 47  # in the year 6429
 
 
 def unpack_notices(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Ids of jobs that have ended, each with what `apply_notice` takes; b"" where that must be read."""
+    """The ids of ended jobs, each with the payload for `apply_notice`; the payload is b"" if the job must be read."""
     at = 0
     while at < len(data):
         job_id, size = _NOTICE.unpack_from(data, at)
@@ -26,17 +26,17 @@ def unpack_notices(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def apply_notice(job: Job, told: bytes) -> bool:
-    """Make of a job what a notice tells that it is now. False: it does not tell, the job must be read."""
-    if not told or job.single_item is None:
+def apply_notice(job: Job, payload: bytes) -> bool:
+    """Update `job` from a completion notice. Returns False if the notice has no result: then the job must be read."""
+    if not payload or job.single_item is None:
         return False
     try:
-        code, ended_ms = _TOLD.unpack_from(told)
+        code, ended_ms = _PAYLOAD.unpack_from(payload)
         state = STATE_OF_CODE[code]
-        ref, (outcome,) = unpack_outcomes(told[_TOLD.size :])
-    except (struct.error, LookupError, ValueError):  # of another version of the scripts
+        ref, (outcome,) = unpack_outcomes(payload[_PAYLOAD.size :])
+    except (struct.error, LookupError, ValueError):  # written by another version of the scripts
         return False
-    if not 0 < ended_ms < _MS_MAX:  # nor is it NaN
+    if not 0 < ended_ms < _MS_MAX:  # also False for NaN
         return False
     job.state, job.ended_ms = state, int(ended_ms)
     job.single_item = ended_item(0, job.single_item.name, outcome, ref)

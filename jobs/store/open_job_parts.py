@@ -1,7 +1,7 @@
-"""Open jobs: they take chunk after chunk until they are sealed.
+"""Open jobs: chunks are added to them until they are sealed.
 
-Chunks come in parts, many parts at a time. Each part has one holder, and a count and a digest of what it has brought,
-so that an add whose answer was lost may be repeated, and a part that broke off goes on where it was.
+Chunks belong to parts, and several parts may be added concurrently. Each part has one holder, and a count and a digest
+of its chunks, so that an add whose reply was lost may be repeated, and an interrupted part can be continued.
 """
 
 import asyncio
@@ -42,34 +42,34 @@ _REFUSALS: dict[bytes, type[DarkroomError]] = {
 
 @dataclass(frozen=True, slots=True)
 class OpenJobLimits:
-    """What an open job may take, and for how long it waits."""
+    """How much an open job accepts, and for how long its callers wait."""
 
     owner_pending_items_max: int
     job_items_max: int
     room_wait_seconds_max: float
     hold_seconds: float
-    """For how long a part belongs to its holder without an add."""
+    """How long a part stays with its holder after its last add."""
 
 
 @dataclass(slots=True)
 class Part:
-    """One upload into an open job, in the hands of this process."""
+    """One upload into an open job, as its holder sees it."""
 
     job_id: bytes
     owner: str
     lane: Lane
     open_seconds: float
-    """How far each add puts off the job's deadline."""
+    """Each add moves the job's deadline to so many seconds from now."""
     name: bytes = b""
-    """8 bytes that tell it from the job's other parts; b"" where a job has one."""
+    """8 bytes that distinguish it from the job's other parts; b"" if the job has only one."""
     token: bytes = field(default_factory=lambda: os.urandom(8))
     chunks: int = 0
-    """How many the job has of this part."""
+    """How many chunks of this part the job has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a part came before."""
+    """How much of a part was added before."""
 
     chunks: int
     digest: bytes
@@ -83,28 +83,28 @@ class OpenJobParts:
         self._limits = limits
 
     async def begin(self, part: Part) -> Progress:
-        """Become the part's holder, unless it is done.
+        """Become the part's holder, unless the part is done.
 
         Raises:
-            IdempotencyInProgress: somebody else holds it.
+            IdempotencyInProgress: another caller holds it.
             JobNotFound, JobSealed, JobEnded, StoreUnavailable
         """
-        verdict, *more = await self._call(part, "begin")
-        if verdict not in (b"ok", b"earlier"):
-            raise _REFUSALS[verdict]
-        return Progress(int(more[0]), more[1], verdict == b"earlier")
+        outcome, *details = await self._call(part, "begin")
+        if outcome not in (b"ok", b"earlier"):
+            raise _REFUSALS[outcome]
+        return Progress(int(details[0]), details[1], outcome == b"earlier")
 
     async def leave(self, part: Part) -> None:
-        """Let somebody else go on with a part that broke off, now rather than after `hold_seconds`."""
+        """Release an interrupted part: another caller can continue it at once, not only after `hold_seconds`."""
         await self._call(part, "begin", hold_seconds=0)
 
     async def add(
         self, part: Part, chunk: Chunk | None, digest: bytes, *, done: bool = False, skipped: int = 0
     ) -> None:
-        """Add the part's next chunk, or only note that it is done. Waits for room, and for a store that is away.
+        """Add the part's next chunk, or only mark the part as done. Waits while the budget or the store is unavailable.
 
         Raises:
-            QueueFull: there was no room for `room_wait_seconds_max`.
+            QueueFull: the budget was used up for `room_wait_seconds_max`.
             QuotaExceeded, UploadTooLarge, IdempotencyInProgress, JobNotFound, JobSealed, JobEnded, StoreUnavailable
         """
         until = asyncio.get_running_loop().time() + self._limits.room_wait_seconds_max
@@ -119,20 +119,20 @@ class OpenJobParts:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def seal(self, job_id: bytes, owner: str, *, fingerprint: bytes = b"", skipped: int = 0) -> None:
-        """The job takes no more. A job that is sealed already stays so.
+        """Seal the job: it takes no more parts. No effect on a job that is sealed already.
 
         Raises:
             JobEmpty, JobNotFound, JobEnded, StoreUnavailable
         """
         part = Part(job_id, owner, Lane.BULK, 0)
-        (verdict, *_) = await self._call(part, "seal", fingerprint, skipped)
-        if verdict != b"ok":
-            raise _REFUSALS[verdict]
+        (outcome, *_) = await self._call(part, "seal", fingerprint, skipped)
+        if outcome != b"ok":
+            raise _REFUSALS[outcome]
 
     async def _add_once(
         self, part: Part, chunk: Chunk | None, digest: bytes, *, done: bool, skipped: int, staged: bool
     ) -> None:
-        """`staged`: the bytes are there already, from a try before."""
+        """`staged`: an earlier attempt has written the bytes already."""
         args: list[bytes | str | int] = [
             part.chunks,
             digest,
@@ -151,22 +151,22 @@ class OpenJobParts:
             if not staged:
                 ttl_ms = int(self._client.settings.upload_ttl_seconds * 1000)
                 bytes_first = ("SET", key, chunk.data, "PX", ttl_ms)
-        verdict, *more = await self._call(part, "add", *args, after=bytes_first)
-        if verdict == b"queue_full":
-            raise QueueFull(over_bytes=max(1, int(more[0])))
-        if verdict != b"ok":
-            raise _REFUSALS[verdict]
+        outcome, *details = await self._call(part, "add", *args, after=bytes_first)
+        if outcome == b"queue_full":
+            raise QueueFull(over_bytes=max(1, int(details[0])))
+        if outcome != b"ok":
+            raise _REFUSALS[outcome]
         part.chunks += chunk is not None
 
     async def _call(
         self,
         part: Part,
-        what: str,
+        command: str,
         *args: bytes | str | int,
         after: Command | None = None,
         hold_seconds: float | None = None,
     ) -> list[bytes]:
         hold_ms = int(1000 * (self._limits.hold_seconds if hold_seconds is None else hold_seconds))
-        fixed = (part.job_id, part.owner, part.name, part.token, hold_ms, int(part.open_seconds * 1000), what)
+        fixed = (part.job_id, part.owner, part.name, part.token, hold_ms, int(part.open_seconds * 1000), command)
         reply: list[bytes] = await self._client.call("part", *fixed, *args, after=after)
         return reply

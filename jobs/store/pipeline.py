@@ -1,8 +1,8 @@
 """One asyncio connection to Redis whose concurrent callers share round trips.
 
 Commands that arrive while a pipeline is in flight join the next one: one write, one read and, with
-`appendfsync always`, one fsync serve many callers, and a lone caller waits for nobody. redis-py's own pipelines
-cost 40 to 90 µs of CPU a submit here, this 4 to 15 (docs/decisions/0003-own-pipeline.md).
+`appendfsync always`, one fsync serve many callers. A lone caller does not wait. redis-py's own pipelines cost 40 to
+90 µs of CPU a submit here, this class 4 to 15 µs (docs/decisions/0003-own-pipeline.md).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class NotSent(Exception):
-    """The server could not be reached; nothing was sent."""
+    """The server could not be reached; the commands were not sent."""
 
 
 class OutcomeUnknown(Exception):
@@ -58,7 +58,7 @@ class _RedisProtocol(asyncio.Protocol):
         self._idle: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transport does not subclass asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -94,9 +94,9 @@ class _RedisProtocol(asyncio.Protocol):
 
 
 class PipelinedConnection:
-    """Runs commands; see the module's text for how callers are grouped.
+    """Runs commands in groups; see the module's docstring.
 
-    `on_connect` is called with `execute` on each new connection, before anybody else's commands.
+    `on_connect` is called with an `execute` function on each new connection, before all other commands.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class PipelinedConnection:
         self._outage = OutageLog("job store: waiting for Redis")
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="group connection")
+        self._task = asyncio.create_task(self._run(), name="pipelined connection")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -134,13 +134,13 @@ class PipelinedConnection:
         self._fail_waiting()
 
     async def execute(self, *commands: Command | bytes) -> list[Reply]:
-        """Run the commands in order, beside those of other callers.
+        """Run the commands in order, in one pipeline with those of other callers.
 
         Returns one reply a command; an error reply of the server is returned as `hiredis.ReplyError`.
 
         Raises:
             NotSent: nothing was sent.
-            OutcomeUnknown: it was sent, and whether it ran is not known.
+            OutcomeUnknown: the commands were sent, and may or may not have run.
         """
         return await self.send(*commands)
 
@@ -177,7 +177,7 @@ class PipelinedConnection:
             try:
                 await self._run_group(group)
             except Exception:
-                log.exception("a group of commands failed; the connection is opened anew")
+                log.exception("a group of commands failed; the connection is reopened")
                 self._drop()
             finally:
                 for request in group:  # no caller waits for ever, whatever went wrong

@@ -1,4 +1,4 @@
-"""Where a `redis://`, `rediss://` or `unix://` URL points."""
+"""The address in a `redis://`, `rediss://` or `unix://` URL."""
 
 import ssl
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether the server that the settings name is one to trust jobs to."""
+"""Checks at start that the Redis server is configured so that it loses no jobs."""
 
 import logging
 
@@ -13,18 +13,18 @@ log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 2
 
 COMPACT_HASHES = {"hash-max-listpack-entries": 32, "hash-max-listpack-value": 65_536}
-"""A job of up to 9 chunks is kept in one piece, as the record budget counts it.
+"""With these limits a job of up to 9 chunks is a listpack, whose size the record budget counts.
 
-One value past the limit makes a hash table of it, which takes 600 bytes more; the default limit is 64 bytes. With more
-entries in one piece every write would move them all.
+One value above the limit turns it into a hash table, which takes 600 bytes more; the default limit is 64 bytes. More
+entries in a listpack would make every write move all of them.
 """
 
 
 def check_server(settings: StoreSettings) -> None:
-    """Look at the server once, before anything is started. One that is away is waited for elsewhere.
+    """Check the server once, before anything is started. An unreachable server is only logged.
 
     Raises:
-        SettingsError: it refuses the password, would evict jobs, or has less memory than the budgets divide.
+        SettingsError: it refuses the password, evicts keys, or has less memory than the budgets add up to.
     """
     try:
         with Redis.from_url(settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, retry=None) as redis:
@@ -33,7 +33,7 @@ def check_server(settings: StoreSettings) -> None:
     except AuthenticationError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
     except RedisError as error:
-        log.warning("Redis is not there yet: %s", error)
+        log.warning("cannot reach Redis yet: %s", error)
         return
     policy, maxmemory = memory["maxmemory_policy"], memory["maxmemory"]
     if policy != "noeviction":
@@ -48,8 +48,10 @@ def check_server(settings: StoreSettings) -> None:
 def _advise(redis: Redis) -> None:
     try:
         limits = redis.config_get("hash-max-listpack-*")
-    except ResponseError:  # a hosted server may keep its configuration to itself
+    except ResponseError:  # a hosted server may not show its configuration
         return
     for name, wanted in COMPACT_HASHES.items():
         if int(limits.get(name) or wanted) < wanted:
-            log.warning("REDIS_URL: %s is below %d: jobs take up to twice the memory that is counted", name, wanted)
+            log.warning(
+                "REDIS_URL: %s is below %d: jobs may take twice the memory that the budget counts", name, wanted
+            )

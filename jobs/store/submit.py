@@ -1,4 +1,4 @@
-"""Submitting: bytes first, then one script that accepts or refuses the job."""
+"""Submits: the upload bytes are written first, then a script accepts or refuses the job."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ from jobs.store.wire import Command
 log = logging.getLogger(__name__)
 
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
-_RESOLVE_MARGIN_SECONDS = 0.01  # between this process's idea of the server's clock and that clock
+_RESOLVE_MARGIN_SECONDS = 0.01  # error of this process's copy of the server's clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,
     b"late": StoreUnavailable,
@@ -41,26 +41,26 @@ _REFUSALS: dict[bytes, type[DarkroomError]] = {
 
 @dataclass
 class Chunk:
-    """Consecutive images of a submission on their way into the store."""
+    """Consecutive images of a submission, before they are stored."""
 
     names: list[str | None]
     upload_bytes: int
     data: bytes | None
     """Packed upload bytes, or None once `Submitter.write_upload` has written them."""
     by_reference: bool = False
-    """Whether they are URLs, which a worker fetches first."""
+    """Whether the items are URLs, which an outbound worker fetches first."""
     only_refused: ItemCode | None = None
-    """Why the only image was refused, where there is just one."""
+    """Why the image was refused, if the chunk has only one."""
 
     @property
     def packed_names(self) -> bytes:
-        """As the store keeps them."""
+        """The names as they are stored."""
         return b"" if self.names == [None] else orjson.dumps(self.names)
 
 
 @dataclass(slots=True)
 class Submission:
-    """A job that is not accepted yet: one chunk, or none where it is to stay open for more."""
+    """A job that is not accepted yet. It has one chunk, or none if it is to become an open job."""
 
     id: bytes
     owner: str
@@ -71,7 +71,7 @@ class Submission:
     key: bytes = b""
     """Digest of the Idempotency-Key."""
     fingerprint: bytes = b""
-    """Digest of what was asked and sent; of an open job's content, `OpenJobParts.seal` gets it."""
+    """Digest of the options and the content; for an open job it is passed to `OpenJobParts.seal`."""
     webhook_url: str = ""
     retry_of: bytes = b""
     seals_itself: bool = False
@@ -80,7 +80,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class ExistingJob:
-    """What an Idempotency-Key made before."""
+    """The job that an Idempotency-Key made before."""
 
     job_id: bytes
     fingerprint: bytes
@@ -118,12 +118,12 @@ class Submitter:
         self._batches = SubmitBatches(client, (*head, owner_pending_items_max))
 
     async def new_id(self, owner: str) -> bytes:
-        """An id for a job to come."""
+        """An id for a new job."""
         await self._client.ready()
         return new_id(owner, self._client.secret)
 
     async def write_upload(self, job_id: bytes, chunk: Chunk) -> None:
-        """Write a chunk's bytes ahead of its job. They vanish on their own if the job is never submitted.
+        """Write a chunk's bytes ahead of its job. They expire if the job is never submitted.
 
         Raises:
             QueueFull, StoreUnavailable
@@ -136,20 +136,20 @@ class Submitter:
         chunk.data = None
 
     async def discard_upload(self, job_id: bytes) -> None:
-        """Drop bytes that were written for a job that will not be submitted."""
+        """Delete bytes that were written for a job that will not be submitted."""
         try:
             await self._client.uploads.execute(("UNLINK", upload_key(job_id, 0)))
         except (NotSent, OutcomeUnknown):
-            log.warning("upload bytes of a refused job stay until their time to live is over")
+            log.warning("cannot delete upload bytes of a refused job; they expire on their own")
 
     async def enqueue(self, submission: Submission, *, open_seconds: float = 0) -> int | ExistingJob:
-        """Accept the job: once this returns, it will end. Returns when, in Redis time (ms).
+        """Submit the job: once this returns, the job will end. Returns when it was accepted, in Redis time (ms).
 
-        A submission without a chunk becomes an open job, whose deadline is in `open_seconds`.
+        A submission without a chunk becomes an open job with a deadline in `open_seconds`.
 
         Raises:
             QueueFull, QuotaExceeded, IdempotencyInProgress, IdempotencyKeyReused: refused; nothing is left behind.
-            StoreUnavailable: not accepted, or with `outcome: unknown` among its extensions if that is not known.
+            StoreUnavailable: not accepted; or with `outcome: unknown` in its extensions, possibly accepted.
         """
         await self._client.ready()
         deadline_ms = int(self._client.now_ms() + self._client.timeout_seconds * 1000)
@@ -211,7 +211,7 @@ class Submitter:
         return ("SET", upload_key(job_id, 0), chunk.data, "PX", ttl_ms)
 
     async def _resolve(self, job_id: bytes, deadline_ms: int) -> int:
-        """After an ambiguous timeout: past the deadline the script refuses, so what stands then is the outcome."""
+        """Find out whether a submit without a reply ran. After its deadline the script refuses it: a read is final."""
         await asyncio.sleep(max(0.0, deadline_ms - self._client.now_ms()) / 1000 + _RESOLVE_MARGIN_SECONDS)
         try:
             time, accepted_ms = await self._client.commits.execute(
@@ -223,10 +223,10 @@ class Submitter:
             return int(accepted_ms)
         if isinstance(time, list) and accepted_ms is None:
             seconds, micros = map(int, time)
-            if seconds * 1000 + micros // 1000 > deadline_ms:  # as the script reckons
+            if seconds * 1000 + micros // 1000 > deadline_ms:  # as in enqueue.lua
                 raise StoreUnavailable
         raise StoreUnavailable(
-            "The job store stopped answering while it was given the job. Ask for the job later to see if it stands.",
+            "The job store stopped replying during the submit. Read the job later to see whether it was accepted.",
             job_id=to_text(job_id),
             outcome="unknown",
         )

@@ -1,18 +1,19 @@
-"""How much room is left for upload bytes."""
+"""The budget for upload bytes."""
 
 import asyncio
 
 from jobs.errors import QueueFull
 from jobs.records import Lane
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 class UploadBudget:
-    """What is left of the budget for upload bytes, of which the store counts those of accepted jobs alone.
+    """Keeps the upload bytes of all API processes and of the store below the budget.
 
-    `open_bytes` are those of uploads that are still coming in, here in memory or written ahead. Other API processes
-    are taken to hold as much: then all together never hold more than the budget, however the load is spread.
+    The store counts the bytes of accepted jobs only. `open_bytes` counts the uploads that this process is receiving, in
+    memory or written ahead. Each other API process is assumed to receive as much, so that all of them together never
+    exceed the budget, however the load is spread.
     """
 
     def __init__(self, budget_bytes: int, processes: int, *, bulk_fraction: float) -> None:
@@ -22,32 +23,32 @@ class UploadBudget:
         self._bulk_bytes = int(budget_bytes * bulk_fraction)
 
     def for_jobs_bytes(self, lane: Lane, *, taken: int = 0) -> int:
-        """What accepted jobs may have in all when one of this lane comes: bulk work leaves room for single uploads.
+        """The upload bytes that accepted jobs may have in total, including a new one of this lane.
 
-        Of `open_bytes`, `taken` are that job's own.
+        Bulk jobs leave a part of the budget to interactive ones. `taken` is the new job's own share of `open_bytes`.
         """
         budget = self._bulk_bytes if lane is Lane.BULK else self._budget_bytes
         return budget - (self.open_bytes - taken) * self._processes
 
-    def take(self, size: int) -> None:
-        """Raises QueueFull where there is no room even without the jobs that wait."""
+    def reserve(self, size: int) -> None:
+        """Raises QueueFull if the budget is exceeded even without the bytes of accepted jobs."""
         self.open_bytes += size
         self.check(0)
 
     async def reserve_when_free(self, size: int, seconds: float) -> None:
-        """`take`, after a wait for that room. Raises QueueFull, with nothing taken, when the time is over."""
+        """`reserve`, after waiting for other uploads. Raises QueueFull after so many seconds, with nothing reserved."""
         until = asyncio.get_running_loop().time() + seconds
         while (self.open_bytes + size) * self._processes > self._budget_bytes:
             if asyncio.get_running_loop().time() >= until:
-                raise QueueFull("There is no room for more uploads now.")
-            await asyncio.sleep(_LOOK_SECONDS)
+                raise QueueFull("The upload budget is used up at the moment.")
+            await asyncio.sleep(_POLL_SECONDS)
         self.open_bytes += size
 
     def release(self, size: int) -> None:
         self.open_bytes -= size
 
     def check(self, waiting_bytes: int) -> None:
-        """Raises QueueFull where there is no room beside so many bytes of accepted jobs."""
+        """Raises QueueFull if the budget is exceeded with so many bytes of accepted jobs."""
         over = waiting_bytes - self.for_jobs_bytes(Lane.INTERACTIVE)
         if over > 0:
-            raise QueueFull("There is no room for more uploads now.", over_bytes=over)
+            raise QueueFull("The upload budget is used up at the moment.", over_bytes=over)

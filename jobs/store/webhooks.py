@@ -1,4 +1,4 @@
-"""Where the webhook of a job stands, as the API reads it."""
+"""The state of a job's webhook, as the API reads it."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -19,18 +19,18 @@ class WebhookState(StrEnum):
 
 
 class Webhook(NamedTuple):
-    """Where a job's webhook stands."""
+    """The state of a job's webhook."""
 
     url: str | None
     state: WebhookState
     next_ms: int | None
-    """When it is called next, in Redis time, or None where that is not known or never."""
+    """When it is called next, in Redis time; None if that is not known yet, or never."""
     attempts: list[Attempt]
     """The last ones, oldest first."""
 
 
 async def read_webhook(client: StoreClient, job: Job) -> Webhook:
-    """Where the webhook of a job stands now.
+    """The current state of a job's webhook.
 
     Raises:
         StoreUnavailable

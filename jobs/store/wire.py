@@ -1,4 +1,4 @@
-"""Commands and replies as they go over a connection to Redis."""
+"""Commands and replies of a connection to Redis."""
 
 from typing import Any, cast
 
@@ -7,12 +7,12 @@ import hiredis
 Command = tuple[bytes | str | int, ...]
 
 
-Reply = Any  # what hiredis reads: bytes, int, None, list, or hiredis.ReplyError as a value
+Reply = Any  # as hiredis parses it: bytes, int, None, list, or hiredis.ReplyError as a value
 
 
 def pack(command: Command | bytes) -> bytes:
-    """A command as it goes over the wire; bytes are one that was packed before."""
+    """The command in the Redis protocol; bytes are a command that was packed before."""
     return command if isinstance(command, bytes) else _pack(command)
 
 
-_pack = cast("Any", hiredis.pack_command)  # its types know no bytes
+_pack = cast("Any", hiredis.pack_command)  # its type stubs do not allow bytes

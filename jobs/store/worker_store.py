@@ -52,7 +52,7 @@ class WorkerStore:
         known = card_from_json(self._run_script("register", args))
         if (known.sha256, known.classes) != (card.sha256, card.classes):
             raise ModelPackageError(
-                f"{card.ref} is registered with other weights (sha256 {known.sha256[:12]}…): "
+                f"{card.ref} is known with other weights (sha256 {known.sha256[:12]}…): "
                 "give these weights another version"
             )
 

@@ -1,4 +1,4 @@
-"""What the store must show, as plain Python: jobs, their chunks, and who holds which."""
+"""A reference model of the store in plain Python: jobs, their chunks, and the leases on them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ class ModelChunk:
     chunk_ref: ChunkRef
     upload: bytes
     place: str
-    """The key in which it stands while it waits."""
+    """The Redis key that holds it until it is finished."""
     outcomes: list[Outcome] = field(default_factory=list)
     failure_counts: FailureCounts = field(default_factory=FailureCounts)
     progress: bytes = b""
@@ -37,7 +37,7 @@ class ModelChunk:
         return self.job.live and not self.outcomes
 
     def submitted(self) -> Chunk:
-        """As it is submitted, each time anew."""
+        """The chunk in the form of a submission."""
         first = sum(chunk.chunk_ref.items for chunk in self.job.chunks[: self.chunk_ref.chunk])
         names: list[str | None] = [f"{first + n}.png" for n in range(self.chunk_ref.items)]
         return Chunk(names, len(self.upload), self.upload)
@@ -74,7 +74,7 @@ class ModelJob:
     fingerprint: bytes = b""
     state: JobState = JobState.QUEUED
     part: Part | None = None
-    """Of a job that is or was open."""
+    """Set for a job that is or was open."""
     seals_itself: bool = False
     started: bool = False
     gone: bool = False
@@ -96,7 +96,7 @@ class ModelJob:
         return sum(shown is state for shown, _ in self.shown())
 
     def new_chunk(self, images: list[bytes]) -> ModelChunk:
-        """One that is not added yet."""
+        """A chunk that is not added yet."""
         upload = make_chunk(images).data
         assert upload is not None
         chunk_ref = ChunkRef(self.id, len(self.chunks), len(images), len(upload))
@@ -107,10 +107,10 @@ class ModelJob:
 class ModelLease:
     lease: Lease
     chunks: list[ModelChunk]
-    held: list[ModelChunk]
-    """Those of the chunks that it holds still."""
+    leased: list[ModelChunk]
+    """The chunks that are still under this lease."""
     reached: int | None
-    """What a suspect run has reached."""
+    """The item that a suspect run has reached."""
 
     @property
     def token(self) -> str:
@@ -122,7 +122,7 @@ class ReferenceModel:
         self.jobs = list[ModelJob]()
         self.keyed = dict[tuple[str, bytes], ModelJob]()
         self.ended = list[ModelJob]()
-        """Until a sweep finds that they are gone."""
+        """In the order of K.ended, until a sweep removes them."""
         self.leases = list[ModelLease]()
 
     # -- what happens
@@ -148,9 +148,9 @@ class ReferenceModel:
 
     def finish(self, lease: ModelLease, chunk: ModelChunk, outcomes: list[Outcome]) -> int:
         """How many items got their terminal state."""
-        if chunk not in lease.held:
+        if chunk not in lease.leased:
             return 0
-        lease.held.remove(chunk)
+        lease.leased.remove(chunk)
         if not chunk.waits:
             return 0
         chunk.outcomes = outcomes
@@ -160,13 +160,13 @@ class ReferenceModel:
 
     def release(self, lease: ModelLease, reason: str) -> int:
         """How many chunks were made ready."""
-        chunks = [chunk for chunk in lease.held if chunk.waits]
+        chunks = [chunk for chunk in lease.leased if chunk.waits]
         for chunk in chunks:
             if reason != RETURNED:
                 chunk.add_failure(reason, lease.reached)
             suspect = lease.reached is not None or reason not in (RETURNED, WORKER_LOST)
             chunk.place = SUSPECTS if suspect else ready(chunk.job.lane, chunk.job.owner)
-        lease.held.clear()
+        lease.leased.clear()
         return len(chunks)
 
     def end(self, job: ModelJob, state: JobState | None = None) -> None:
@@ -175,7 +175,7 @@ class ReferenceModel:
         job.state = state
         self.ended.append(job)
 
-    def forget(self, job: ModelJob) -> None:
+    def delete(self, job: ModelJob) -> None:
         if job.live:
             self.end(job, JobState.CANCELED)
         job.gone = True
@@ -201,8 +201,8 @@ class ReferenceModel:
     def waiting(self) -> list[ModelChunk]:
         return list(self._waiting())
 
-    def held(self) -> list[ModelLease]:
-        return [lease for lease in self.leases if lease.held]
+    def live_leases(self) -> list[ModelLease]:
+        return [lease for lease in self.leases if lease.leased]
 
     def pending(self, owner: str) -> int:
         return sum(chunk.chunk_ref.items for chunk in self._waiting() if chunk.job.owner == owner)

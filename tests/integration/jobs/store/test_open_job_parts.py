@@ -142,7 +142,7 @@ async def fill(store: Store) -> Part:
     """An open job whose next large chunk finds no room among bulk jobs, and is held here, as an upload would."""
     store.upload_budget._bulk_bytes = 2000
     part = await store.open()
-    store.upload_budget.take(LARGE.upload_bytes)
+    store.upload_budget.reserve(LARGE.upload_bytes)
     await store.open_jobs.add(part, LARGE, DIGEST)
     return part
 

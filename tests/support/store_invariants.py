@@ -1,0 +1,99 @@
+"""What store and reference model must both show after each step. See `test_reference_model.py`."""
+
+from hypothesis.stateful import invariant
+
+from jobs.records import LANE_CODE, ChunkRef, ItemState, Lane
+from jobs.store import keys
+from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
+from tests.support.reference_model import SUSPECTS, ready
+from tests.support.store import MODEL
+from tests.support.store_walk import OWNERS, StoreWalk
+
+
+class StoreInvariants(StoreWalk):
+    @invariant()
+    def look(self) -> None:
+        self.seen["steps"] += 1
+        self.items_are_as_modeled()
+        self.each_chunk_that_waits_stands_in_one_place()
+        self.counters_are_right()
+        self.whatever_leads_to_a_job_is_there()
+
+    def items_are_as_modeled(self) -> None:
+        for job, (found, items) in zip(self.model.jobs, self.run(self.read_all()), strict=True):
+            assert (found is None) == job.gone
+            if found is not None:
+                succeeded, failed = job.count(ItemState.SUCCEEDED), job.count(ItemState.FAILED)
+                assert (found.state, found.total, found.chunks) == (job.state, job.total, len(job.chunks))
+                assert (found.succeeded, found.failed, found.failure_code) == (succeeded, failed, job.failure_code)
+                assert items == job.shown()
+
+    def each_chunk_that_waits_stands_in_one_place(self) -> None:
+        names = self.redis.keys()
+        queues = [name for name in names if name.startswith((keys.READY.encode(), SUSPECTS.encode()))]
+        sets = [name for name in names if name.startswith(keys.LEASED_CHUNKS.encode())]
+        rings = [f"{keys.ROTATION}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
+        ask = self.redis.pipeline(transaction=False)
+        for name in [*rings, *queues]:
+            ask.lrange(name, 0, -1)
+        for name in sets:
+            ask.smembers(name)
+        interactive, bulk, *replies = ask.execute()
+        found = [
+            (ChunkRef.unpack(entry), name.decode())
+            for name, entries in zip(queues + sets, replies, strict=True)
+            for entry in entries
+        ]
+        places = {entry: place for entry, place in found if self.model.chunk(entry).job.live}
+
+        for lane, ring in zip(Lane, (interactive, bulk), strict=True):
+            assert sorted(ring) == [owner.encode() for owner in OWNERS if ready(lane, owner).encode() in queues]
+        assert len(dict(found)) == len(found)
+        assert places == {chunk.chunk_ref: chunk.place for chunk in self.model.waiting()}
+
+    def counters_are_right(self) -> None:
+        uploads = self.redis.keys(keys.UPLOAD + "*")
+        there = self.model.there()
+        ask = self.redis.pipeline(transaction=False)
+        for name in uploads:
+            ask.strlen(name)
+        for job in there:
+            ask.hget(job_key(job.id), keys.FIELDS["record_bytes"])
+        ask.hgetall(keys.STATS)
+        *replies, stats = ask.execute()
+        sizes = dict(zip(uploads, replies, strict=False))
+        records = sum(map(int, replies[len(uploads) :]))
+
+        for chunk in self.model.waiting():
+            assert sizes[upload_key(chunk.job.id, chunk.chunk_ref.chunk)] == chunk.chunk_ref.upload_bytes
+        counted = {
+            "accepted": len(self.model.jobs),
+            "transitions": self.model.terminal(),
+            "uploads": sum(sizes.values()) + keys.UPLOAD_KEY_BYTES * len(sizes),
+            "records": records + keys.ENDED_ID_BYTES * sum(job.gone for job in self.model.ended),
+            **{f"pending:{owner}": self.model.pending(owner) for owner in OWNERS},
+        }
+        assert {name: int(stats.get(name.encode(), 0)) for name in counted} == counted
+
+    def whatever_leads_to_a_job_is_there(self) -> None:
+        there, held = self.model.there(), self.model.live_leases()
+        ask = self.redis.pipeline(transaction=False)
+        for name in (
+            keys.LEASES,
+            keys.OPEN_DEADLINES,
+            keys.WEBHOOKS_DUE,
+            *(keys.OWNER_JOBS + owner for owner in OWNERS),
+        ):
+            ask.zrange(name, 0, -1)
+        ask.lrange(keys.ENDED, 0, -1)
+        ask.hgetall(keys.SUSPECT_ITEM)
+        ask.keys(keys.IDEMPOTENCY_KEY + "*")
+        leases, opened, hooks, *owned, ended, reached, keyed = ask.execute()
+
+        assert set(leases) == {lease.token.encode() for lease in held}
+        assert set(opened) == {job.id for job in self.model.open()}
+        assert set(hooks) == {job.id for job in there if job.hook and not job.live}
+        assert owned == [[job.id for job in there if job.owner == owner] for owner in OWNERS]
+        assert ended == [job.id for job in self.model.ended]
+        assert reached == {it.token.encode(): b"%d" % it.reached for it in held if it.reached is not None}
+        assert set(keyed) == {idempotency_key_name(owner, key) for owner, key in self.model.keyed}
