@@ -4,17 +4,17 @@ import math
 
 from jobs.errors import QueueFull
 
+RETRY_AFTER_SECONDS_MAX = 60  # the longest Retry-After
 _SMOOTHING_SECONDS = 10  # time constant of the exponential average
 
 
 class DrainRate:
     """Rates over the last seconds; zero before the second sample."""
 
-    def __init__(self, *, retry_after_seconds: int, retry_after_seconds_max: int) -> None:
+    def __init__(self, *, retry_after_seconds: int) -> None:
         self.images_per_second = 0.0
         self.bytes_per_second = 0.0
         self._default_seconds = retry_after_seconds
-        self._seconds_max = retry_after_seconds_max
         self._last: tuple[float, int, int] | None = None
 
     def sample(self, now: float, images: int, upload_bytes: int) -> None:
@@ -32,5 +32,5 @@ class DrainRate:
         if not error.over_bytes:
             return self._default_seconds
         if self.bytes_per_second <= 0:
-            return self._seconds_max
-        return max(1, min(self._seconds_max, math.ceil(error.over_bytes / self.bytes_per_second)))
+            return RETRY_AFTER_SECONDS_MAX
+        return max(1, min(RETRY_AFTER_SECONDS_MAX, math.ceil(error.over_bytes / self.bytes_per_second)))

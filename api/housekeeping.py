@@ -15,6 +15,7 @@ from jobs.store.model_registry import ModelRegistry
 
 log = logging.getLogger(__name__)
 
+RUN_SECONDS = 1  # between two runs
 _SWEEP_SECONDS_MAX = 0.5  # of one run
 
 
@@ -36,9 +37,9 @@ class Housekeeping:
         self._drain_rate = drain_rate
         self._outage = OutageLog("housekeeping: waiting for the job store")
 
-    async def run(self, interval_seconds: float) -> None:
+    async def run(self) -> None:
         while True:
-            await asyncio.sleep(interval_seconds)
+            await asyncio.sleep(RUN_SECONDS)
             await self.run_once()
 
     async def run_once(self) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 
 import uvicorn
@@ -11,7 +12,7 @@ from api.app import create_app
 from api.asgi.uvicorn_protocol import SingleWriteProtocol
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.settings import load
+from jobs.settings import load, warn_of_removed_settings
 from jobs.store.server_check import check_server
 
 _GC_OBJECTS = 20_000  # allocated and not yet freed
@@ -22,6 +23,7 @@ def run() -> None:
     try:
         settings = load(ApiSettings)
         app = app_of_process(settings)
+        warn_of_removed_settings(os.environ)
         check_server(settings)
     except SettingsError as error:
         sys.exit(f"darkroom api: {error}")

@@ -50,26 +50,19 @@ class Services:
 async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncIterator[Services]:
     """Open the connections and start the background tasks; stop and close them in reverse order."""
     async with AsyncExitStack() as stack:
-        client = StoreClient(
-            settings,
-            timeout_seconds=settings.submit_deadline_seconds,
-            group_submits_max=settings.group_submits_max,
-            group_bytes_max=settings.group_bytes_max,
-        )
+        client = StoreClient(settings, timeout_seconds=settings.submit_deadline_seconds)
         stack.push_async_callback(client.close)
         client.start()
         reader = JobReader(client)
         model_registry = ModelRegistry(client)
-        drain_rate = DrainRate(
-            retry_after_seconds=settings.retry_after_seconds, retry_after_seconds_max=settings.retry_after_seconds_max
-        )
-        completions = JobCompletions(reader, settings.redis_url, client.database, settings.reread_seconds)
+        drain_rate = DrainRate(retry_after_seconds=settings.retry_after_seconds)
+        completions = JobCompletions(reader, settings.redis_url, client.database)
         completions.start()
         stack.push_async_callback(completions.close)
         stack.enter_context(on_stop_signal(completions.release))
         housekeeping = Housekeeping(client, reader, model_registry, cards, drain_rate)
         await housekeeping.run_once()
-        task = asyncio.create_task(housekeeping.run(settings.sweep_seconds))
+        task = asyncio.create_task(housekeeping.run())
         stack.callback(task.cancel)
         submissions, open_jobs = _upload_services(settings, client, reader, model_registry, completions)
         yield Services(
@@ -84,7 +77,6 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
                 completions,
                 streams_max=settings.held_streams_max,
                 seconds_max=settings.held_stream_seconds_max,
-                poll_seconds=settings.progress_poll_seconds,
             ),
             drain_rate=drain_rate,
             presenter=JobPresenter(settings, model_registry, drain_rate, client.now_ms),

@@ -1,11 +1,22 @@
 """The API's settings. Each is an environment variable of the same name in capitals."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
-from jobs.settings import SHIPPED_MODEL, Bytes, Fraction, ModelRef, S3Settings, Seconds, StoreSettings, WebhookSettings
+from jobs.settings import (
+    SHIPPED_MODEL,
+    Bytes,
+    Fraction,
+    ModelRef,
+    S3Settings,
+    Seconds,
+    SettingsGroup,
+    StoreSettings,
+    WebhookSettings,
+    advanced,
+)
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 OWNER_OF_ALL = "public"
@@ -15,77 +26,17 @@ def _first(names: object) -> object:
     return names.partition(",")[0].strip() or SHIPPED_MODEL if isinstance(names, str) else names
 
 
-class ReferenceSettings(S3Settings):
-    """How much one job may refer to."""
+class ServerSettings(SettingsGroup):
+    """Where the API listens, and who may call it."""
 
-    references_max: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        1_000_000, description="Images that one submit may refer to, those below its prefixes included."
-    )
-    references_bytes_max: Bytes = Field(64 << 20, description="Bytes of a JSON body with references.")
-    s3_list_seconds_max: Seconds = Field(10, description="How long S3 may take to list 1,000 objects, tries included.")
-
-
-class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
-    host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: Annotated[int, Field(ge=1, le=65_535)] = Field(8000, description="The port to listen on.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=1, le=65_535)] = Field(8000, description="Port to listen on.")
     api_processes: Annotated[int, Field(ge=1, le=64)] = Field(1, description="API processes that share the port.")
     api_keys: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description='Owner to API key, as JSON: {"alice": "a-long-random-key"}. Empty: everybody may call, '
-        "and all jobs belong to one owner.",
-    )
-    default_model: Annotated[ModelRef, BeforeValidator(_first)] = Field(
-        SHIPPED_MODEL,
-        validation_alias=AliasChoices("default_model", "model", "models"),
-        description="The model of a submit that names none; else `MODEL`, or the first of `MODELS`, as for the worker.",
-    )
-    models_dir: Path = Field(Path("weights"), description="Model packages whose manifests are known from the start.")
-    item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")
-    upload_bytes_max: Bytes = Field(64 << 30, description="Bytes of one upload of many images, as they are sent.")
-    archive_inflated_bytes_max: Bytes = Field(64 << 30, description="Bytes of an archive, unpacked.")
-    archive_ratio_max: Annotated[float, Field(ge=1, le=100_000)] = Field(
-        200, description="How many times its bytes an archive, or one entry of a zip, may unpack to."
-    )
-    zip_bytes_max: Bytes = Field(4 << 30, description="Bytes of a zip, which is kept on the disk until it is read.")
-    zip_spool_bytes_max: Bytes = Field(8 << 20, description="Bytes of a zip that are kept in memory, not on the disk.")
-    upload_seconds_max: Seconds = Field(300, description="How long a client may take to send one image.")
-    upload_idle_seconds_max: Seconds = Field(
-        60, description="How long an upload may bring nothing before it is broken."
-    )
-    upload_streams_max: Count = Field(64, description="Uploads of many images that a process reads at a time.")
-    stream_seconds_max: Seconds = Field(86_400, description="How long an upload of many images may take in all.")
-    room_wait_seconds_max: Seconds = Field(
-        60, description="How long such an upload is not read on while there is no room; then it is canceled."
-    )
-    job_items_max: Count = Field(1_000_000, description="Images of one job.")
-    open_job_seconds_max: Seconds = Field(3600, description="How long an open job waits for its next part.")
-    open_job_at_deadline: Literal["seal", "cancel"] = Field(
-        "cancel", description="What becomes of an open job that waited for too long: `seal` or `cancel`."
-    )
-    uploads_bulk_fraction: Fraction = Field(
-        0.8, description="Share of the uploads' budget that bulk jobs may fill; the rest is for single uploads."
-    )
-    owner_pending_items_max: Count = Field(2_000_000, description="Items of one owner that may wait or run.")
-    wait_seconds_max: Seconds = Field(30, description="The longest that a client may have an answer held.")
-    held_streams_max: Count = Field(
-        256, description="Followed results and event streams that a process holds at a time."
-    )
-    held_stream_seconds_max: Seconds = Field(3600, description="How long one of them may last.")
-    progress_poll_seconds: Seconds = Field(0.25, description="How often they look for progress.")
-    sse_heartbeat_seconds: Seconds = Field(15, description="How long an event stream may be silent.")
-    predict_wait_seconds: Seconds = Field(10, description="How long /predict waits for its result.")
-    submit_deadline_seconds: Annotated[float, Field(gt=0, le=2.4)] = Field(
-        2, description="How long Redis may take to accept a job. Twice this bounds the answer to a submit."
-    )
-    group_submits_max: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="Submits of one round trip.")
-    group_bytes_max: Bytes = Field(1 << 20, description="Bytes of one round trip; a larger submit goes alone.")
-    reread_seconds: Seconds = Field(2, description="How often held answers are looked up, should a notice be lost.")
-    retry_after_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
-        2, description="What a client is told to wait after a 503 or 429, where nothing better is known."
-    )
-    retry_after_seconds_max: Annotated[int, Field(ge=1, le=3600)] = Field(
-        60, description="The most that a client is told to wait for room; how long is told from what drains now."
+        description='API key of each owner, as JSON: `{"alice": "a-long-random-key"}`. If empty, calls need no key and '
+        "all jobs belong to the owner `public`.",
     )
 
     @field_validator("api_keys")
@@ -100,10 +51,126 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
             raise ValueError("two owners share a key")
         return api_keys
 
+
+class ModelSettings(SettingsGroup):
+    """Which models the API knows."""
+
+    default_model: Annotated[ModelRef, BeforeValidator(_first)] = Field(
+        SHIPPED_MODEL,
+        validation_alias=AliasChoices("default_model", "model", "models"),
+        description="Model for a submit that names none. If unset: `MODEL`, or the first of `MODELS`, as set for the "
+        "worker.",
+    )
+    models_dir: Path = Field(
+        Path("weights"), description="Folder of model packages. The API knows their manifests before a worker starts."
+    )
+
+
+class JobSettings(SettingsGroup):
+    """How large a job and an owner's backlog may become."""
+
+    job_items_max: Count = Field(1_000_000, description="Maximum images in one job.")
+    owner_pending_items_max: Count = Field(
+        2_000_000, description="Maximum images of one owner that wait or are being classified."
+    )
+    open_job_seconds_max: Seconds = advanced(
+        3600, description="Seconds that an open job waits for its next part before it is canceled."
+    )
+
+
+class UploadSettings(SettingsGroup):
+    """Limits of one upload: one image, or an archive or form with many."""
+
+    item_bytes_max: Bytes = Field(10 << 20, description="Maximum bytes of one image.")
+    upload_bytes_max: Bytes = Field(64 << 30, description="Maximum bytes of one upload of many images, as sent.")
+    archive_inflated_bytes_max: Bytes = advanced(64 << 30, description="Maximum bytes of an archive after unpacking.")
+    archive_ratio_max: Annotated[float, Field(ge=1, le=100_000)] = advanced(
+        200, description="Maximum ratio of unpacked to packed bytes, of an archive or of one zip entry."
+    )
+    zip_bytes_max: Bytes = advanced(
+        4 << 30, description="Maximum bytes of a zip; unlike a tar, it is spooled to disk before it is read."
+    )
+    upload_seconds_max: Seconds = advanced(300, description="Seconds that a client may take to send one image.")
+    upload_idle_seconds_max: Seconds = advanced(
+        60, description="Seconds without a byte from the client after which an upload is aborted."
+    )
+    upload_streams_max: Count = advanced(
+        64, description="Maximum uploads of many images that one API process reads at the same time."
+    )
+    stream_seconds_max: Seconds = advanced(
+        86_400, description="Seconds that an upload of many images may take in total."
+    )
+    room_wait_seconds_max: Seconds = advanced(
+        60,
+        description="Seconds that a streaming upload waits for space in the upload budget before it is canceled.",
+    )
+    uploads_bulk_fraction: Fraction = advanced(
+        0.8,
+        description="Share of the upload budget that bulk jobs may fill; the rest is reserved for interactive jobs.",
+    )
+
     @model_validator(mode="after")
-    def _limits_fit(self) -> Self:
+    def _an_image_fits_an_upload(self) -> Self:
         if self.item_bytes_max > self.upload_bytes_max:
             raise ValueError("item_bytes_max must not exceed upload_bytes_max")
+        return self
+
+
+class ReferenceSettings(S3Settings):
+    """How much one job may refer to."""
+
+    references_max: Count = advanced(
+        1_000_000, description="Maximum images that one submit may refer to, including those below its S3 prefixes."
+    )
+    references_bytes_max: Bytes = advanced(64 << 20, description="Maximum bytes of a JSON body with references.")
+    s3_list_seconds_max: Seconds = advanced(
+        10, description="Seconds that S3 may take to list 1,000 objects, including retries."
+    )
+
+
+class ResponseSettings(SettingsGroup):
+    """How long responses may take."""
+
+    wait_seconds_max: Seconds = Field(
+        30, description="Maximum seconds that a client may wait for a result with `Prefer: wait` or `?wait=`."
+    )
+    predict_wait_seconds: Seconds = advanced(10, description="Seconds that `/predict` waits for its result.")
+    held_streams_max: Count = advanced(
+        256,
+        description="Maximum event streams and followed results (`?follow=true`) that one API process serves at the "
+        "same time.",
+    )
+    held_stream_seconds_max: Seconds = advanced(
+        3600, description="Seconds after which an event stream or followed results are closed."
+    )
+    submit_deadline_seconds: Annotated[float, Field(gt=0, le=2.4)] = advanced(
+        2, description="Seconds that Redis may take to accept a job. A submit is answered within twice this time."
+    )
+    retry_after_seconds: Annotated[int, Field(ge=1, le=3600)] = advanced(
+        2, description="`Retry-After` of a 503 or 429, in seconds, if no better estimate is known."
+    )
+
+    @model_validator(mode="after")
+    def _waits_fit(self) -> Self:
+        if self.predict_wait_seconds > self.wait_seconds_max:
+            raise ValueError("predict_wait_seconds must not exceed wait_seconds_max")
+        return self
+
+
+class ApiSettings(
+    ResponseSettings,
+    ReferenceSettings,
+    UploadSettings,
+    JobSettings,
+    ModelSettings,
+    ServerSettings,
+    WebhookSettings,
+    StoreSettings,
+):
+    """All settings of the API."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
         if self.item_bytes_max * self.api_processes > self.uploads_budget_bytes * self.uploads_bulk_fraction:
             raise ValueError(
                 "item_bytes_max × api_processes must fit into uploads_bulk_fraction of uploads_budget_fraction "
@@ -111,11 +178,9 @@ class ApiSettings(ReferenceSettings, WebhookSettings, StoreSettings):
             )
         if self.upload_seconds_max + 2 * self.submit_deadline_seconds >= self.upload_ttl_seconds:
             raise ValueError("upload_seconds_max + 2 × submit_deadline_seconds must be less than upload_ttl_seconds")
-        if self.predict_wait_seconds > self.wait_seconds_max:
-            raise ValueError("predict_wait_seconds must not exceed wait_seconds_max")
         return self
 
     @property
     def hold_seconds(self) -> float:
-        """For how long an upload belongs to the process that reads it, without a sign of life in the store."""
+        """Seconds for which an unfinished part belongs to the process that reads it, without a write to the store."""
         return self.upload_idle_seconds_max + self.room_wait_seconds_max + 2 * self.submit_deadline_seconds + 5

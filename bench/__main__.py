@@ -1,9 +1,9 @@
-"""Darkroom beside the two designs that people build first, and beside the limit of the machine: `make bench`.
+"""Compare Darkroom with two common designs and with the limit of the machine: `make bench`.
 
     .venv/bin/python -m bench [--seconds 5] [--rounds 3]
 
-Everything in one run on one machine; what is compared takes turns. Writes a table and a picture to bench/results/.
-Server CPU is the kernel's account of all processes of a service. The client's own is printed beside it.
+Everything runs on one machine; compared services are measured alternately. Writes tables and a chart to bench/results/.
+Server CPU is the CPU time of all processes of a service, from /proc. The client's CPU time is printed beside it.
 """
 
 import argparse
@@ -21,7 +21,9 @@ import aiohttp
 import orjson
 import torch
 
-from bench import batches, bulk, report
+from bench import batches, report
+from bench.bulk.archives import images, tar_of
+from bench.bulk.client import BulkClient, CpuCost
 from bench.client import Dialect, Shot, drive
 from bench.limit import jpegs, limits
 from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT, Darkroom, Service, darkroom
@@ -33,14 +35,14 @@ from worker.inference.images.decode import ImageLimits
 from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 
-IN_FLIGHT = (1, 8, 32, 128, 256, 512)  # from 512 on, one poll does not do: most images are asked for twice
-BASELINE_IN_FLIGHT = (1, 8, 32)  # more of them make both slower: the tutorial's clients poll it to death
+IN_FLIGHT = (1, 8, 32, 128, 256, 512)  # from 512 on, most images are polled twice
+BASELINE_IN_FLIGHT = (1, 8, 32)  # more make both slower: polling overloads the tutorial
 MODES = {"submit and poll": POLL, "submit and wait": WAIT, "long poll": LONG_POLL}
-# A million jobs would not fit the record budget of a gigabyte for ten minutes; their expiry is part of the cost.
-KEPT = {"RESULT_TTL_SECONDS": "60", "MIN_RESULT_TTL_SECONDS": "60"}
+# Ended jobs expire within the run: a million of them would exceed the record budget, and expiry is part of the cost.
+SHORT_TTL = {"RESULT_TTL_SECONDS": "60", "MIN_RESULT_TTL_SECONDS": "60"}
 BULK = "bulk, one tar"
 OWN = "its own"
-FIXED = (  # compared at these numbers in flight, whatever each does best at
+FIXED = (  # compared at these numbers in flight, too
     ("Darkroom", "submit and wait", 1),
     ("Darkroom", "submit and wait", 128),
     ("tutorial", OWN, 1),
@@ -55,7 +57,7 @@ Key = tuple[str, str, str, int]
 
 @dataclass(frozen=True)
 class Row:
-    """One service under one load."""
+    """One service under one load. CPU times are in ms an image."""
 
     service: str
     mode: str
@@ -67,12 +69,12 @@ class Row:
     p99_ms: float
     p999_ms: float
     server_cpu_ms: float
-    """An image, all processes."""
+    """Of all processes."""
     cpu_ms: dict[str, float]
-    """An image, each process with its children."""
+    """Of each process with its children."""
     client_cpu_ms: float
     requests: float
-    """An image."""
+    """Per image."""
     images: int
     wrong: int
     failures: int
@@ -101,49 +103,51 @@ def measure(
     in_flight: int,
     seconds: float,
 ) -> Row:
-    """Drive a service, and account for what it cost."""
+    """Load a service, and measure its throughput, latency and CPU."""
     cpu = list[dict[str, float]]()
 
-    def look() -> None:
+    def read_cpu() -> None:
         cpu.append(service.servers.cpu_seconds())
 
-    it = drive(service.port, dialect, load, in_flight=in_flight, seconds=seconds, measuring=look, measured=look)
-    each = {process: 1000 * (cpu[1][process] - cpu[0][process]) / it.images for process in cpu[0]}
+    result = drive(
+        service.port, dialect, load, in_flight=in_flight, seconds=seconds, on_start=read_cpu, on_end=read_cpu
+    )
+    each = {process: 1000 * (cpu[1][process] - cpu[0][process]) / result.images for process in cpu[0]}
     row = Row(
         service=name,
         mode=mode,
         image=image,
         in_flight=in_flight,
-        images_per_second=it.images_per_second,
-        p50_ms=it.quantile_ms(0.5),
-        p95_ms=it.quantile_ms(0.95),
-        p99_ms=it.quantile_ms(0.99),
-        p999_ms=it.quantile_ms(0.999),
+        images_per_second=result.images_per_second,
+        p50_ms=result.quantile_ms(0.5),
+        p95_ms=result.quantile_ms(0.95),
+        p99_ms=result.quantile_ms(0.99),
+        p999_ms=result.quantile_ms(0.999),
         server_cpu_ms=sum(each.values()),
         cpu_ms=each,
-        client_cpu_ms=1000 * it.client_cpu_s / it.images,
-        requests=it.requests / it.images,
-        images=it.images,
-        wrong=it.wrong,
-        failures=len(it.failures),
+        client_cpu_ms=1000 * result.client_cpu_s / result.images,
+        requests=result.requests / result.images,
+        images=result.images,
+        wrong=result.wrong,
+        failures=len(result.failures),
     )
-    print(report.line(asdict(row)), *it.failures[:1], flush=True)
+    print(report.line(asdict(row)), *result.failures[:1], flush=True)
     return row
 
 
 async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
-    """One tar, from the first byte sent to the last result read."""
+    """Submit one tar: from the first byte sent to the last result read."""
     count = BULK_ITEMS[image]
-    body = bulk.tar_of([load[number % len(load)].image for number in range(count)])
+    body = tar_of([load[number % len(load)].image for number in range(count)])
     async with aiohttp.ClientSession(service.url, headers=SECURED_HEADERS, read_bufsize=1 << 20) as http:
-        client = bulk.Client(service, http)
-        cost = bulk.Cost(service.servers)
+        client = BulkClient(service, http)
+        cost = CpuCost(service.servers)
         assert await client.follow(await client.submit(body), [shot.class_name for shot in load]) == count
-    found = cost.of(count)
-    each = {name: found[f"{name}_cpu_ms_per_image"] for name in service.servers.cpu_seconds()}
+    spent = cost.of(count)
+    each = {name: spent[f"{name}_cpu_ms_per_image"] for name in service.servers.cpu_seconds()}
     row = Row(
-        "Darkroom", BULK, image, 1, found["images_per_second"], 0, 0, 0, 0,
-        found["server_cpu_ms_per_image"], each, 0, 1 / count, count, 0, 0,
+        "Darkroom", BULK, image, 1, spent["images_per_second"], 0, 0, 0, 0,
+        spent["server_cpu_ms_per_image"], each, 0, 1 / count, count, 0, 0,
     )  # fmt: skip
     print(report.line(asdict(row)), flush=True)
     return row
@@ -155,15 +159,15 @@ SECURED_HEADERS = {"Authorization": f"Bearer {next(iter(orjson.loads(SECURED['AP
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5, help="of each load, after a second of warm-up")
-    parser.add_argument("--rounds", type=int, default=3, help="of what is compared")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison")
     options = parser.parse_args()
     loads = {
-        "PNG": shots(bulk.images()[:2000], "image/png"),
+        "PNG": shots(images()[:2000], "image/png"),
         "JPEG": shots(jpegs(32), "image/jpeg"),
     }
     rows = list[Row]()
     with ExitStack() as exits:
-        ours = exits.enter_context(darkroom(SECURED | KEPT))
+        ours = exits.enter_context(darkroom(SECURED | SHORT_TTL))
         tutorial = exits.enter_context(start_tutorial())
         synchronous = exits.enter_context(start_synchronous())
         for image, load in loads.items():
@@ -182,11 +186,13 @@ def main() -> None:
             "peak_bytes": ours.servers.peak_bytes(),
             "cores": os.cpu_count(),
             "allocator": "jemalloc" if "LD_PRELOAD" in VALKEY_ENVIRONMENT else "that of the C library",
-            "image_bytes": {name: round(statistics.mean(len(it.image) for it in load)) for name, load in loads.items()},
+            "image_bytes": {
+                name: round(statistics.mean(len(shot.image) for shot in load)) for name, load in loads.items()
+            },
         }
     found: dict[str, Any] = {
         "facts": facts,
-        "limits": [asdict(it) for it in limits()],
+        "limits": [asdict(limit) for limit in limits()],
         "batches": batch_sizes([row for row in compared if row.service == "Darkroom"], loads),
         "compared": [asdict(row) for row in compared],
         "fixed": [asdict(row) for row in fixed],
@@ -206,7 +212,7 @@ def compare(
     rounds: int,
     seconds: float,
 ) -> tuple[list[Row], list[Row]]:
-    """Medians of turns: each at the number in flight at which it did best before, and each of `FIXED`."""
+    """Medians of alternating runs: each load at the number in flight that was best before, and each load of `FIXED`."""
     best = dict[tuple[str, str, str], Row]()
     for row in rows:
         kind = row.service, row.mode, row.image
@@ -216,33 +222,33 @@ def compare(
     fixed = [(service, mode, image, in_flight) for image in loads for service, mode, in_flight in FIXED]
     services: dict[str, Service] = {"Darkroom": ours, "tutorial": tutorial, "synchronous": synchronous}
     dialects = {"tutorial": TUTORIAL, "synchronous": SYNCHRONOUS}
-    turns = defaultdict[Key, list[Row]](list)
+    runs = defaultdict[Key, list[Row]](list)
     for _ in range(rounds):
         for key in dict.fromkeys([*bests, *fixed]):
             name, mode, image, in_flight = key
             dialect = dialects.get(name) or MODES[mode]
-            turns[key].append(measure(name, services[name], mode, dialect, image, loads[image], in_flight, seconds))
+            runs[key].append(measure(name, services[name], mode, dialect, image, loads[image], in_flight, seconds))
         for image, load in loads.items():
-            turns["Darkroom", BULK, image, 1].append(asyncio.run(archive(ours, image, load)))
-    medians = {key: _median(of_key) for key, of_key in turns.items()}
+            runs["Darkroom", BULK, image, 1].append(asyncio.run(archive(ours, image, load)))
+    medians = {key: _median(of_key) for key, of_key in runs.items()}
     bests += [("Darkroom", BULK, image, 1) for image in loads]
     return [medians[key] for key in bests], [medians[key] for key in fixed]
 
 
 def batch_sizes(rows: Sequence[Row], loads: dict[str, list[Shot]]) -> list[dict[str, Any]]:
-    """Of each of Darkroom's loads, how many images its forwards had. Nothing is timed: see bench/batches.py."""
+    """Batch sizes that the model got under each of Darkroom's loads, in untimed runs: see bench/batches.py."""
     found = list[dict[str, Any]]()
     with (
-        batches.noted() as (environment, command, forwards),
-        darkroom({**SECURED, **KEPT, **environment}, worker_command=command) as service,
+        batches.recorded() as (environment, command, recorder),
+        darkroom({**SECURED, **SHORT_TTL, **environment}, worker_command=command) as service,
     ):
         for row in rows:
             load = loads[row.image]
             if row.mode == BULK:
-                for _ in range(2):  # the first one is where a worker learns its pace
-                    forwards.begin()
+                for _ in range(2):  # in the first, the worker still adapts its slice size
+                    recorder.begin()
                     asyncio.run(archive(service, row.image, load))
-                    forwards.end()
+                    recorder.end()
             else:
                 driven = drive(
                     service.port,
@@ -250,19 +256,19 @@ def batch_sizes(rows: Sequence[Row], loads: dict[str, list[Shot]]) -> list[dict[
                     load,
                     in_flight=row.in_flight,
                     seconds=BATCHES_SECONDS,
-                    measuring=forwards.begin,
-                    measured=forwards.end,
+                    on_start=recorder.begin,
+                    on_end=recorder.end,
                 )
                 assert not driven.failures, driven.failures[0]
-            what = {"mode": row.mode, "image": row.image, "in_flight": row.in_flight}
-            sizes = forwards.sizes
-            found.append(what | {"mean": statistics.mean(sizes), "forwards": batches.histogram(sizes)})
+            load_of_row = {"mode": row.mode, "image": row.image, "in_flight": row.in_flight}
+            sizes = recorder.sizes
+            found.append(load_of_row | {"mean": statistics.mean(sizes), "forwards": batches.histogram(sizes)})
     return found
 
 
-def _median(turns: list[Row]) -> Row:
-    """The turn of the median throughput."""
-    return sorted(turns, key=lambda row: row.images_per_second)[len(turns) // 2]
+def _median(runs: list[Row]) -> Row:
+    """The run of median throughput."""
+    return sorted(runs, key=lambda row: row.images_per_second)[len(runs) // 2]
 
 
 if __name__ == "__main__":

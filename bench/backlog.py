@@ -1,4 +1,4 @@
-"""Single-image jobs that wait, written as the API writes them, but by the hundred thousand: no HTTP is in the way."""
+"""Hundreds of thousands of waiting single-image jobs, written to Redis as the API does, but without HTTP."""
 
 import itertools
 import time
@@ -18,15 +18,15 @@ from worker.settings import WorkerSettings
 DRAIN_SECONDS = 300
 Cpu = Mapping[str, float]
 
-_ROUND_TRIP = 16  # batches; with one fsync
-_LOOK_SECONDS = 0.002
+_ROUND_TRIP = 16  # batches, with one fsync
+_POLL_SECONDS = 0.002
 _TOP_K = 5
 _UPLOAD_MS = 360_000
 _NO_DEADLINE = 2**53
 
 
 class Backlog:
-    """What waits in a stack without API keys whose worker stands still, but while it is told to drain."""
+    """The waiting jobs of a stack without API keys whose worker is stopped, except during `drain`."""
 
     def __init__(self, service: Darkroom, images: Sequence[bytes], *, maxmemory_bytes: int) -> None:
         self._service = service
@@ -42,38 +42,38 @@ class Backlog:
         self._filled = self._until = self._ended()
 
     def fill(self, count: int) -> list[bytes]:
-        """Accept so many jobs; their ids."""
+        """Accept `count` jobs; returns their ids."""
         ids = [new_id(OWNER_OF_ALL, b"") for _ in range(count)]
         batches = [ids[at : at + BATCH_SUBMITS_MAX] for at in range(0, count, BATCH_SUBMITS_MAX)]
         for at in range(0, len(batches), _ROUND_TRIP):
             pipeline = self._redis.pipeline(transaction=False)
-            some = batches[at : at + _ROUND_TRIP]
-            for batch in some:
+            round_trip = batches[at : at + _ROUND_TRIP]
+            for batch in round_trip:
                 self._enqueue(pipeline, batch)
-            verdicts = [verdict for reply in pipeline.execute() if isinstance(reply, list) for verdict in reply]
-            assert len(verdicts) == sum(map(len, some))
-            assert all(verdict[0] == b"ok" for verdict in verdicts), verdicts[0]
+            replies = [reply for of_batch in pipeline.execute() if isinstance(of_batch, list) for reply in of_batch]
+            assert len(replies) == sum(map(len, round_trip))
+            assert all(reply[0] == b"ok" for reply in replies), replies[0]
         self._filled += count
         return ids
 
     @property
     def left(self) -> int:
-        """How many wait, but for those that `drain` took too many."""
+        """Number of waiting jobs; those that the last `drain` took in excess are not subtracted."""
         return self._filled - self._until
 
     def drain(self, count: int) -> Cpu:
-        """Let the worker run until so many more images have ended. What it took of all processes but the API: ms.
+        """Let the worker run until `count` more images have ended. CPU of each process except the API, in ms.
 
-        What is in hand when the worker is stopped counts for the next call.
+        Images that the worker has begun when it is stopped count for the next call.
         """
         self._until += count
-        servers, gives_up = self._service.servers, time.monotonic() + DRAIN_SECONDS
+        servers, deadline = self._service.servers, time.monotonic() + DRAIN_SECONDS
         before = servers.cpu_seconds()
         with servers.running("worker"):
             while (ended := self._ended()) < self._until:
-                assert time.monotonic() < gives_up, f"{self._until - ended} images left after {DRAIN_SECONDS} s"
-                time.sleep(_LOOK_SECONDS)
-        time.sleep(_LOOK_SECONDS)  # Valkey does what was still sent
+                assert time.monotonic() < deadline, f"{self._until - ended} images left after {DRAIN_SECONDS} s"
+                time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)  # Valkey finishes the last commands
         after = servers.cpu_seconds()
         return {name: 1000 * (after[name] - before[name]) for name in after if name != "api"}
 
@@ -81,14 +81,14 @@ class Backlog:
         return 1000 * self._service.servers.cpu_seconds()["valkey"]
 
     def delete(self, ids: Sequence[bytes]) -> None:
-        """Forget these jobs."""
+        """Delete these jobs."""
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in ids:
             pipeline.evalsha(self._scripts["delete"].sha1, 0, job_id, OWNER_OF_ALL)
         assert set(pipeline.execute()) <= {b"deleted"}
 
     def _enqueue(self, pipeline: Any, ids: Sequence[bytes]) -> None:
-        """One call of the script, as the API makes it for submits that come together."""
+        """One call of the script, as the API makes it for concurrent submits."""
         arguments = list[bytes | str | int]()
         for job_id in ids:
             upload = next(self._images)

@@ -1,6 +1,6 @@
-"""A load of HTTP requests, cheap enough not to be what is measured: 15 to 25 µs of its own CPU a request.
+"""A load of HTTP requests by a cheap client: 15 to 25 µs of its own CPU per request.
 
-Each of so many clients has a connection of its own, submits an image, sees its result, and submits the next.
+Each client has its own connection, submits an image, reads its result, and submits the next.
 """
 
 import asyncio
@@ -14,27 +14,27 @@ from typing import Protocol, cast
 import uvloop
 
 POLL_SECONDS = 0.05
-_RAMP_SECONDS = 0.05  # clients do not start in step
-_CLASS = b'"class":'  # what comes first of a result; the other classes of its `top_k` come later
+_RAMP_SECONDS = 0.05  # over which the clients start, so that they are not in step
+_CLASS = b'"class":'  # the first class in a result; the other classes of its `top_k` follow
 
 
 class Answer(Protocol):
-    """What an answer means."""
+    """Interprets a response."""
 
     def __call__(self, status: bytes, body: bytes) -> bytes | None:
-        """The next request to be sent, or None where the body has the result."""
+        """The next request to send, or None if the body contains the result."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a service is spoken to."""
+    """The requests of one service."""
 
     submit: Callable[[bytes, str], bytes]
-    """The request that brings an image of a media type."""
+    """The request that submits an image of a media type."""
     after: Callable[[bytes, bytes], bytes | None]
-    """What is asked after an answer of such a status and body; None: it has the result."""
+    """The next request after a response of this status and body; None if it contains the result."""
     pauses: bool = True
-    """Whether that waits for `POLL_SECONDS` first."""
+    """Whether the client waits `POLL_SECONDS` before that request."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Shot:
 
 @dataclass
 class Load:
-    """What was measured between the end of the warm-up and the end."""
+    """Measurements from the end of the warm-up to the end."""
 
     seconds: float = 0
     latencies_s: list[float] = field(default_factory=list)
@@ -90,7 +90,7 @@ class _Client(asyncio.Protocol):
         self._class = b""
         self._began = 0.0
         self.warm = False
-        """Whether it has had a result."""
+        """Whether this client has read a result."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -181,10 +181,13 @@ def drive(
     in_flight: int,
     seconds: float,
     warm_seconds: float = 1,
-    measuring: Callable[[], None] = lambda: None,
-    measured: Callable[[], None] = lambda: None,
+    on_start: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> Load:
-    """So many clients at once, for so long after a warm-up; `measuring` and `measured` are called around the latter."""
+    """Run `in_flight` clients for `seconds` after a warm-up.
+
+    `on_start` and `on_end` are called at the start and at the end of the measurement.
+    """
 
     async def run() -> Load:
         it = _Run(dialect, shots)
@@ -197,15 +200,17 @@ def drive(
         it.clients = set(clients)
         await asyncio.sleep(warm_seconds)
         async with asyncio.timeout(60):
-            while not all(client.warm for client in clients):  # a busy server accepts one connection a turn of its loop
+            while not all(
+                client.warm for client in clients
+            ):  # a busy server accepts one connection per turn of its event loop
                 await asyncio.sleep(0.05)
         it.measure()
-        measuring()
+        on_start()
         began, cpu = time.perf_counter(), _cpu_seconds()
         await asyncio.sleep(seconds)
         it.load.seconds = time.perf_counter() - began
         it.load.client_cpu_s = _cpu_seconds() - cpu
-        measured()
+        on_end()
         it.over = True
         async with asyncio.timeout(60):
             await it.idle.wait()

@@ -1,4 +1,4 @@
-"""So many clients, each of which submits an image, waits for its end, and submits the next."""
+"""A closed loop: each client submits an image, waits for its result, and submits the next."""
 
 import asyncio
 import time
@@ -12,9 +12,9 @@ from tests.support.stack import PNG
 async def closed_loop(
     url: str, images: Iterator[bytes], *, in_flight: int, seconds: float
 ) -> tuple[float, list[float]]:
-    """Images a second that came to their end, and how long each took (s), sorted."""
+    """Images a second, and the sorted latencies in seconds."""
     began = time.monotonic()
-    took = list[float]()
+    latencies = list[float]()
 
     async def client(http: aiohttp.ClientSession) -> None:
         while (now := time.monotonic()) < began + seconds:
@@ -26,8 +26,8 @@ async def closed_loop(
                 async with http.get(f"{job['links']['self']}?wait=30") as answer:
                     assert answer.status == 200, await answer.text()
                     job = await answer.json()
-            took.append(time.monotonic() - now)
+            latencies.append(time.monotonic() - now)
 
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as http:
         await asyncio.gather(*(client(http) for _ in range(in_flight)))
-    return len(took) / (time.monotonic() - began), sorted(took)
+    return len(latencies) / (time.monotonic() - began), sorted(latencies)

@@ -1,9 +1,9 @@
-"""From a cold start to ready: the API, the worker, and `make run` in an environment that is there.
+"""Start-up times of the API, of the worker, and of `make run` with its environment installed.
 
     .venv/bin/python -m bench.cold [--starts 5]
 
-Medians. The API is ready when it answers, the worker when all its processes show that they have loaded their model,
-`make run` when it says so.
+Prints medians. The API is ready when it responds, the worker when all its processes have loaded their model, `make run`
+when it prints so.
 """
 
 import argparse
@@ -19,21 +19,21 @@ from bench.services import darkroom
 from tests.support.processes import Process, free_port
 from tests.support.waiting import wait_until
 
-MUST_SECONDS = {"API process": 1, "worker process, with all its children": 3, "make run, warm": 6}
+REQUIRED_SECONDS = {"API process": 1, "worker process, with all its children": 3, "make run, warm": 6}
 READY = "Darkroom is ready"
 _READY_SECONDS_MAX = 60
 
 
 def services() -> list[float]:
-    """Seconds of the API and of the worker, on a stack of their own."""
+    """Seconds until the API and the worker are ready, on their own stack."""
     with darkroom({}) as service:
         return [service.ready_seconds["api"], service.ready_seconds["worker"]]
 
 
 def make_run(folder: Path) -> float:
-    """Seconds of `make run` with its data in this folder, on a free port."""
+    """Seconds until `make run` is ready, with its data in this folder, on a free port."""
     variables = [f"PORT={free_port()}", f"DATA_DIR={folder / 'data'}"]
-    # What it would install is in an environment for development, too.
+    # A development environment contains all that .venv/run would install.
     make = Process(["make", "--old-file=.venv/run", "run", *variables], folder / "make.log", own_group=True)
 
     def is_ready() -> bool:
@@ -56,12 +56,12 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=5)
     starts = parser.parse_args().starts
     with TemporaryDirectory() as folder:
-        make_run(Path(folder))  # so that its data is there, and all files are in the page cache
+        make_run(Path(folder))  # warm-up: creates its data, and all files are in the page cache
         found = [[*services(), make_run(Path(folder))] for _ in range(starts)]
-    text = begin_table(f"median of {starts} starts", "ready after, s", "all, s", "must, s")
-    for (name, must), seconds in zip(MUST_SECONDS.items(), zip(*found, strict=True), strict=True):
-        each = ", ".join(f"{it:.2f}" for it in seconds)
-        text.append(f"| {name} | {statistics.median(seconds):.2f} | {each} | {must} |")
+    text = begin_table(f"median of {starts} starts", "ready after, s", "all, s", "required, s")
+    for (name, required), seconds in zip(REQUIRED_SECONDS.items(), zip(*found, strict=True), strict=True):
+        each = ", ".join(f"{start:.2f}" for start in seconds)
+        text.append(f"| {name} | {statistics.median(seconds):.2f} | {each} | {required} |")
     print("\n".join(text))
 
 

@@ -2,15 +2,15 @@
 
     .venv/bin/python -m bench.durability
 
-The server is switched between runs that take turns, so that a machine's drift meets both alike.
+The server alternates between the two policies, so that drift of the machine affects both equally.
 """
 
 import itertools
 import statistics
 from collections import defaultdict
 
-from bench.__main__ import KEPT, MODES, Row, measure, shots
-from bench.bulk import images
+from bench.__main__ import MODES, SHORT_TTL, Row, measure, shots
+from bench.bulk.archives import images
 from bench.services import SECURED, darkroom
 
 ROUNDS, SECONDS = 5, 5
@@ -22,7 +22,7 @@ MODE = "submit and wait"
 def main() -> None:
     load = shots(images()[:2000], "image/png")
     rows = defaultdict[tuple[int, str], list[Row]](list)
-    with darkroom(SECURED | KEPT) as service:
+    with darkroom(SECURED | SHORT_TTL) as service:
         for _ in range(ROUNDS):
             for in_flight, policy in itertools.product(IN_FLIGHT, POLICIES):
                 service.stack.redis.config_set("appendfsync", policy)

@@ -1,11 +1,11 @@
-"""Has Darkroom become slower? A small bench for CI: its efficiency beside the in-process limit of the same run.
+"""Check in CI that Darkroom has not become slower: its efficiency by the in-process limit of the same run.
 
     .venv/bin/python -m bench.guard [--set]
 
-Efficiency is the CPU that decoding and the forward take in one process, by the CPU of all servers for the same image.
-It is a ratio, so that a slow machine says nothing. It says nothing of the decoding and the forward themselves either,
-which stand on both sides of it. Exits with 1 where one is more than 30% below what is written in
-bench/results/guard.json; `--set` writes it.
+Efficiency is the CPU that decoding and the forward pass take in one process, divided by the CPU of all servers for the
+same image. As a ratio it does not depend on the speed of the machine, nor on that of decoding and the forward pass,
+which are on both sides. Exits with 1 if an efficiency is more than 30% below bench/results/guard.json; `--set` writes
+that file.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import orjson
 
 from bench.__main__ import MODES, measure, shots
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.limit import limits
 from bench.report import RESULTS
 from bench.services import SECURED, darkroom
@@ -27,7 +27,7 @@ _REFERENCE = RESULTS / "guard.json"
 
 
 def efficiencies() -> dict[str, float]:
-    """Of each load, the median of its turns."""
+    """For each load, the efficiency of the median run."""
     load = shots(images()[:1000], "image/png")
     cpu_ms: dict[str, list[float]] = {mode: [] for mode in LOADS}
     with darkroom(SECURED) as service:
@@ -37,13 +37,13 @@ def efficiencies() -> dict[str, float]:
                 assert not row.wrong, f"{row.wrong} wrong classes"
                 assert not row.failures, f"{row.failures} failures"
                 cpu_ms[mode].append(row.server_cpu_ms)
-    limit_ms = next(it.cpu_us for it in limits(batches=(64,)) if it.kind == "PNG") / 1000
+    limit_ms = next(limit.cpu_us for limit in limits(batches=(64,)) if limit.kind == "PNG") / 1000
     return {mode: limit_ms / statistics.median(found) for mode, found in cpu_ms.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="store_true", help="write what is found as what later runs are compared with")
+    parser.add_argument("--set", action="store_true", help="write the results as the reference of later runs")
     options = parser.parse_args()
     found = efficiencies()
     if options.set:

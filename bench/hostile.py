@@ -1,9 +1,9 @@
-"""A hundred thousand bad uploads against a stack of real processes: no 500, nobody dies, and nobody grows.
+"""A hundred thousand damaged uploads against real processes: no 500, no process exits, and no process grows.
 
     .venv/bin/python -m bench.hostile [--uploads 100000]
 
-Uploads are real ones that were damaged (tests/support/hostile.py), from a seed. Prints what they were answered, and the
-memory of the API and of each of the worker's processes after a tenth of them and at the end.
+Uploads are valid ones that were damaged (tests/support/hostile.py), from a seed. Prints the responses, and the memory
+of the API and of each of the worker's processes after a tenth of the uploads and at the end.
 """
 
 import argparse
@@ -23,24 +23,25 @@ IN_FLIGHT = 16
 SETTINGS = {"RESULT_TTL_SECONDS": "20", "MIN_RESULT_TTL_SECONDS": "20", "UPLOAD_BYTES_MAX": str(16 << 20)}
 
 
-async def send(url: str, seeds: range, answers: Counter[str]) -> None:
+async def send(url: str, seeds: range, responses: Counter[str]) -> None:
     todo = iter(seeds)
     names = sorted(kinds())
 
     async def client(http: aiohttp.ClientSession) -> None:
         for seed in todo:
             random = Random(seed)
-            it = upload(random, random.choice(names))
-            async with http.post(it.path, data=bytes(it.body), headers={"Content-Type": it.content_type}) as answer:
-                body: Any = await answer.json(content_type=None)
-            answers[f"{answer.status} {body.get('code', '') if isinstance(body, dict) else ''}".strip()] += 1
+            damaged = upload(random, random.choice(names))
+            headers = {"Content-Type": damaged.content_type}
+            async with http.post(damaged.path, data=bytes(damaged.body), headers=headers) as response:
+                body: Any = await response.json(content_type=None)
+            responses[f"{response.status} {body.get('code', '') if isinstance(body, dict) else ''}".strip()] += 1
 
     async with aiohttp.ClientSession(url) as http:
         await asyncio.gather(*(client(http) for _ in range(IN_FLIGHT)))
 
 
 async def ended(service: Darkroom) -> None:
-    """Wait until the worker has done with all images; nobody fetches those by reference."""
+    """Wait until the worker has finished all images; images by reference are not fetched here."""
     waiting = [f"{keys.RING}fmnist-mlp:{lane}" for lane in "ib"]
     async with asyncio.timeout(120):
         while service.stack.redis.exists(*waiting, keys.LEASES):
@@ -51,21 +52,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--uploads", type=int, default=100_000)
     uploads = parser.parse_args().uploads
-    answers = Counter[str]()
+    responses = Counter[str]()
     with darkroom(SETTINGS) as service:
         memory = [service.servers.resident_bytes()]
         tenth = uploads // 10
         for seeds in (range(tenth), range(tenth, uploads)):
-            asyncio.run(send(service.url, seeds, answers))
+            asyncio.run(send(service.url, seeds, responses))
             asyncio.run(ended(service))
             memory.append(service.servers.resident_bytes())
     start, early, late = memory
     alive = start.keys() == late.keys()
-    print(f"{answers.total()} uploads: {dict(answers.most_common())}")
+    print(f"{responses.total()} uploads: {dict(responses.most_common())}")
     print(f"the same processes as at the start: {alive}")
     for name in early.keys() & late.keys():
-        print(f"{name}: {late[name] >> 20} MiB, {late[name] / early[name]:.2f} of what it was after {tenth}")
-    failed = not alive or any(answer.startswith("500") for answer in answers)
+        print(f"{name}: {late[name] >> 20} MiB, {late[name] / early[name]:.2f} of that after {tenth}")
+    failed = not alive or any(response.startswith("500") for response in responses)
     sys.exit(1 if failed else 0)
 
 

@@ -1,8 +1,8 @@
-"""The in-process limit: what decoding and the forward cost on one core, with no HTTP, queue or store around them.
+"""The in-process limit: CPU of decoding and the forward pass on one core, without HTTP, queue or store.
 
     .venv/bin/python -m bench.limit
 
-It classifies with the very model that a worker loads, in batches of 64 and 256, on one thread.
+It classifies with the model that a worker loads, in batches of 64 and 256, on one thread.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.photos import jpeg, photo
 from jobs.codec import pack_outcomes
 from tests.support.processes import MODEL
@@ -26,21 +26,21 @@ from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 
 BATCHES = (64, 256)
-TOP_K = 5  # what the API asks for by default
+TOP_K = 5  # the API's default
 ROUNDS = 7
 ROUND_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one core can do in batches of this size."""
+    """The limit of one core in batches of this size."""
 
     kind: str
     batch: int
     upload_bytes: int
-    """Of an image, on average."""
+    """Mean of an image."""
     cpu_us: float
-    """CPU time (µs) an image for decoding, preprocessing, the forward and the packing of results: median of rounds."""
+    """CPU time (µs) per image for decoding, preprocessing, forward pass and packing of results: median of rounds."""
 
     @property
     def images_per_second(self) -> float:
@@ -54,7 +54,7 @@ def limits(batches: Sequence[int] = BATCHES) -> list[Limit]:
     classifier = load_package(settings.models_dir / MODEL, ImageLimits.of(settings))
     kinds = {"PNG": images()[:1024], "JPEG": jpegs(32)}
     for uploads in kinds.values():
-        _cpu_us(classifier, uploads, 64, ROUND_SECONDS)  # everything has run once
+        _cpu_us(classifier, uploads, 64, ROUND_SECONDS)  # warm-up
     cases = list(itertools.product(kinds, batches))
     rounds = [[_cpu_us(classifier, kinds[kind], batch, ROUND_SECONDS) for kind, batch in cases] for _ in range(ROUNDS)]
     return [
@@ -71,7 +71,7 @@ def jpegs(count: int) -> list[bytes]:
 
 
 def _cpu_us(classifier: Classifier, uploads: list[bytes], batch: int, seconds: float) -> float:
-    """CPU time (µs) an image, in batches for at least so many seconds."""
+    """CPU time (µs) per image, in batches for at least `seconds`."""
     endless, top_ks, done = itertools.cycle(uploads), [TOP_K] * batch, 0
     started = now = time.process_time()
     while now < started + seconds:

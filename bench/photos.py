@@ -1,4 +1,4 @@
-"""Photo-like pictures of Fashion-MNIST's products: what a camera might have seen, as far as that can be made up."""
+"""Synthetic photos of Fashion-MNIST's products."""
 
 from io import BytesIO
 
@@ -15,7 +15,7 @@ _QUALITIES = range(30, 96)
 def photo(product: NDArray[np.uint8], rng: Generator, size: tuple[int, int] = SIZE) -> Image.Image:
     """A product (uint8, 28 × 28, light on black) on a bright backdrop with a gradient of light, a texture, and noise.
 
-    The product fills the frame, as it does in Fashion-MNIST; its colour and the backdrop's are drawn.
+    The product fills the frame, as it does in Fashion-MNIST; its colour and the backdrop's are random.
     """
     width, height = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -30,7 +30,7 @@ def photo(product: NDArray[np.uint8], rng: Generator, size: tuple[int, int] = SI
 
 
 def _texture(rng: Generator, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Smooth noise of two scales: float32, height × width, some tens of levels."""
+    """Smooth noise of two scales: float32, height × width, amplitude of some tens."""
     width, height = size
     layers = (
         amplitude * np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
@@ -41,12 +41,12 @@ def _texture(rng: Generator, size: tuple[int, int]) -> NDArray[np.float32]:
     return texture
 
 
-def jpeg(image: Image.Image, wanted_bytes: int = JPEG_BYTES) -> bytes:
-    """The JPEG of the best quality that is no larger than wanted, or of the least."""
+def jpeg(image: Image.Image, bytes_max: int = JPEG_BYTES) -> bytes:
+    """The JPEG of the best quality that has at most `bytes_max` bytes, or of the lowest quality."""
     low, high = _QUALITIES.start, _QUALITIES.stop - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if len(_encoded(image, middle)) <= wanted_bytes else (low, middle - 1)
+        low, high = (middle, high) if len(_encoded(image, middle)) <= bytes_max else (low, middle - 1)
     return _encoded(image, low)
 
 

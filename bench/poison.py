@@ -1,8 +1,8 @@
-"""What poison costs: throughput of submit-and-wait with images that fail their process, against that without.
+"""Throughput of submit-and-wait with poison images, which crash or fail their process, against that without.
 
     .venv/bin/python -m bench.poison
 
-Runs take turns (A B C A B C), so that a machine's drift meets all alike. Prints images/s and ratios of medians.
+Runs alternate (A B C A B C), so that drift of the machine affects all equally. Prints images/s and ratios of medians.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def five_percent_raise(began: float) -> Iterator[bytes]:
 
 
 def one_kills(began: float) -> Iterator[bytes]:
-    """One process-killing image at once, and one every 30 s."""
+    """One image that kills its process at the start, and one every 30 s."""
     due, poison = began, marked(next(iter(samples().values())), "exit")
     for image in healthy(began):
         if time.monotonic() >= due:
@@ -47,7 +47,7 @@ def one_kills(began: float) -> Iterator[bytes]:
 
 
 def throughput(url: str, images: Images, seconds: float) -> float:
-    """Images a second that came to their end."""
+    """Images a second."""
     rate, _ = asyncio.run(closed_loop(url, images(time.monotonic()), in_flight=IN_FLIGHT, seconds=seconds))
     return rate
 
@@ -62,7 +62,7 @@ def main() -> None:
     with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=GIB) as stack:
         api = stack.api()
         with PoisonWorker(stack.valkey.url, Path(folder), PYTHONPATH=str(ROOT)):
-            throughput(api.url, healthy, 3)  # warm
+            throughput(api.url, healthy, 3)  # warm-up
             for _ in range(ROUNDS):
                 for name, (images, seconds) in cases.items():
                     found[name].append(throughput(api.url, images, seconds))

@@ -1,10 +1,10 @@
-"""Where the next bottleneck is, and whether an image costs more where more waits or more is kept.
+"""Throughput by the number of processes, and the cost of an image by the number of waiting and of kept jobs.
 
     .venv/bin/python -m bench.scale [processes] [waiting] [--waiting 1000000] [--kept 100000]
 
-The first: 1, 2 and 4 API processes, 1 to 8 worker processes, one of the two as shipped. The second: what it costs
-Valkey and the worker to drain single-image jobs, in turns of 1,000, so that a machine's drift meets all stacks alike.
-Writes bench/results/scale.json and prints its tables.
+`processes`: 1, 2 and 4 API processes, 1 to 8 worker processes, the other number as shipped. `waiting`: CPU of Valkey
+and the worker to drain single-image jobs, alternately 1,000 per stack, so that drift of the machine affects all stacks
+equally. Writes bench/results/scale.json and prints its tables.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from typing import Any
 
 import orjson
 
-from bench.__main__ import KEPT, archive, measure, shots
+from bench.__main__ import SHORT_TTL, archive, measure, shots
 from bench.backlog import Backlog, Cpu
-from bench.bulk import images
+from bench.bulk.archives import images
 from bench.report import RESULTS, begin_table
 from bench.servers import Servers
 from bench.services import GIB, SECURED, WAIT, darkroom
@@ -30,10 +30,10 @@ CONFIGURATIONS = ((1, 2), (2, 2), (4, 2), (1, 1), (1, 4), (1, 8))  # API process
 IN_FLIGHT, TARS = 128, 3
 TURNS, TURN = 20, 1000
 FEW = 10
-ROOM_BYTES = 4 * GIB  # a million jobs of 600 B take 1.3 GiB
-STANDS = {"WATCHDOG_SECONDS": "3600", "TASK_TIME_LIMIT_SECONDS": "3600"}  # a worker may stand still for minutes
+MAXMEMORY_BYTES = 4 * GIB  # a million jobs of 600 B take 1.3 GiB
+STOPPED = {"WATCHDOG_SECONDS": "3600", "TASK_TIME_LIMIT_SECONDS": "3600"}  # the worker is stopped for minutes
 RESULT = RESULTS / "scale.json"
-_SETTLE_SECONDS, _SETTLED_CPU_SECONDS = 0.5, 0.03
+_STARTED_POLL_SECONDS, _STARTED_CPU_SECONDS = 0.5, 0.03
 Found = list[dict[str, Any]]
 
 
@@ -41,9 +41,9 @@ def processes(options: argparse.Namespace) -> Found:
     """Throughput and cost of submit-and-wait and of one tar, by the number of processes."""
     load, found = shots(images()[:2000], "image/png"), Found()
     for api_processes, children in CONFIGURATIONS:
-        settings = SECURED | KEPT | {"API_PROCESSES": str(api_processes)}
+        settings = SECURED | SHORT_TTL | {"API_PROCESSES": str(api_processes)}
         with darkroom(settings, children=children) as service:
-            _settle(service.servers)
+            _wait_until_started(service.servers)
             wait = measure("Darkroom", service, "submit and wait", WAIT, "PNG", load, IN_FLIGHT, options.seconds)
             tars = [asyncio.run(archive(service, "PNG", load)) for _ in range(1 + TARS)][1:]
             assert not wait.wrong, f"{wait.wrong} wrong classes"
@@ -54,35 +54,35 @@ def processes(options: argparse.Namespace) -> Found:
     return found
 
 
-def _settle(servers: Servers) -> None:
-    """Wait until all API processes have started: one of them answers before the others can."""
+def _wait_until_started(servers: Servers) -> None:
+    """Wait until all API processes have started: one of them responds before the others can."""
     spent = -1.0
-    while (now := servers.cpu_seconds()["api"]) - spent > _SETTLED_CPU_SECONDS:
+    while (now := servers.cpu_seconds()["api"]) - spent > _STARTED_CPU_SECONDS:
         spent = now
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(_STARTED_POLL_SECONDS)
 
 
 def waiting(options: argparse.Namespace) -> Found:
-    """What an image costs where little waits and little is kept, where much is kept, and where much waits."""
+    """CPU of an image if few jobs wait and few are kept, if many are kept, and if many wait."""
     pngs = images()[:2000]
     with ExitStack() as exits:
 
-        def standing(kept: int) -> Backlog:
-            """A stack that has run, keeps so many ended jobs, and has nothing to do."""
-            service = exits.enter_context(darkroom(STANDS, maxmemory_bytes=ROOM_BYTES))
-            # A file of a million jobs would be rewritten meanwhile, by a process whose CPU counts only while it lives.
+        def idle_stack(kept: int) -> Backlog:
+            """A warm, idle stack that keeps `kept` ended jobs."""
+            service = exits.enter_context(darkroom(STOPPED, maxmemory_bytes=MAXMEMORY_BYTES))
+            # Valkey would rewrite its file of a million jobs in a child process, whose CPU counts only while it runs.
             service.stack.redis.config_set("auto-aof-rewrite-percentage", 0)
             exits.enter_context(service.servers.stopped("worker"))
-            backlog = Backlog(service, pngs, maxmemory_bytes=ROOM_BYTES)
+            backlog = Backlog(service, pngs, maxmemory_bytes=MAXMEMORY_BYTES)
             _pass_through(backlog)
             backlog.fill(kept)
             backlog.drain(kept)
             return backlog
 
-        few, many, long = standing(FEW), standing(options.kept), standing(FEW)
+        few, many, long = idle_stack(FEW), idle_stack(options.kept), idle_stack(FEW)
         accepted = _accept(long, options.waiting)
         steady = f"{TURN:,} wait, {FEW} kept"
-        found = _in_turns(
+        found = _alternate(
             {
                 steady: partial(_pass_through, few),
                 f"{TURN:,} wait, {options.kept:,} kept": partial(_pass_through, many),
@@ -90,7 +90,7 @@ def waiting(options: argparse.Namespace) -> Found:
             }
         )
         long.drain(long.left - TURNS * TURN)
-        found += _in_turns(
+        found += _alternate(
             {
                 f"{steady}, again": partial(_pass_through, few),
                 f"{options.waiting:,} waited, the last {TURNS * TURN:,}": partial(long.drain, TURN),
@@ -100,15 +100,15 @@ def waiting(options: argparse.Namespace) -> Found:
 
 
 def _pass_through(backlog: Backlog) -> Cpu:
-    """A turn's jobs come, end, and are forgotten; what draining them took."""
+    """Submit, classify and delete one turn's jobs; the CPU of draining them."""
     ids = backlog.fill(TURN)
     spent = backlog.drain(TURN)
     backlog.delete(ids)
     return spent
 
 
-def _in_turns(cases: Mapping[str, Callable[[], Cpu]]) -> Found:
-    """The CPU of an image in each case, and by that of the first case."""
+def _alternate(cases: Mapping[str, Callable[[], Cpu]]) -> Found:
+    """CPU of an image in each case, and its ratio to the first case."""
     spent = {name: Counter[str]() for name in cases}
     for _ in range(TURNS):
         for name, run in cases.items():
@@ -122,7 +122,7 @@ def _in_turns(cases: Mapping[str, Callable[[], Cpu]]) -> Found:
 
 
 def _accept(backlog: Backlog, count: int) -> Found:
-    """Let so many jobs wait. What accepting the first ones, and the last ones, took of Valkey's CPU."""
+    """Let `count` jobs wait. Valkey's CPU of accepting the first and the last of them."""
     step = TURNS * TURN
     spent = list[float]()
     for _ in range(0, count, step):
@@ -139,15 +139,15 @@ def _accept(backlog: Backlog, count: int) -> Found:
 
 
 def processes_table(found: Found) -> str:
-    """Which process has how many cores to itself tells what is in the way."""
+    """The cores that each process keeps busy show the bottleneck."""
     heads = ["API processes", "worker processes", f"submit and wait, {IN_FLIGHT} in flight: images/s", "p50 · p99, ms"]
     text = begin_table(*heads, "server CPU, ms an image", "cores busy", "one tar: images/s", "its server CPU")
-    for it in found:
-        wait, tar = it["wait"], it["tar"]
+    for row in found:
+        wait, tar = row["wait"], row["tar"]
         all_cpu = wait["cpu_ms"] | {"client": wait["client_cpu_ms"]}
         cores = ", ".join(f"{name} {ms * wait['images_per_second'] / 1000:.2f}" for name, ms in all_cpu.items())
         text.append(
-            f"| {it['api_processes']} | {it['worker_processes']} | {wait['images_per_second']:,.0f} | "
+            f"| {row['api_processes']} | {row['worker_processes']} | {wait['images_per_second']:,.0f} | "
             f"{wait['p50_ms']:.1f} · {wait['p99_ms']:.1f} | {_cpu(wait)} | {cores} | "
             f"{tar['images_per_second']:,.0f} | {_cpu(tar)} |"
         )
@@ -155,11 +155,11 @@ def processes_table(found: Found) -> str:
 
 
 def waiting_table(found: Found) -> str:
-    text = begin_table("single-image jobs", "CPU, ms an image", "by that of the first in the same turns")
-    text += [f"| {it['case']} | {_cpu(it)} | {it['by_first']:.2f} × |" for it in found]
+    text = begin_table("single-image jobs", "CPU, ms an image", "× first case")
+    text += [f"| {row['case']} | {_cpu(row)} | {row['by_first']:.2f} × |" for row in found]
     return "\n".join(text) + (
-        "\n\nThe jobs were written to Valkey as the API writes them, while the worker stood still. Draining: CPU of "
-        f"Valkey and the worker, in turns of {TURN:,}, with {ROOM_BYTES // GIB} GiB of Redis memory.\n"
+        "\n\nThe jobs were written to Valkey as the API writes them, while the worker was stopped. Draining: CPU of "
+        f"Valkey and the worker, {TURN:,} jobs per stack in turn, with {MAXMEMORY_BYTES // GIB} GiB of Redis memory.\n"
     )
 
 
@@ -173,16 +173,18 @@ CASES = {"processes": (processes, processes_table), "waiting": (waiting, waiting
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"{', '.join(CASES)}; both where none is named")
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"{', '.join(CASES)}; default: both")
     parser.add_argument("--seconds", type=float, default=3, help="of each load, after a second of warm-up")
-    parser.add_argument("--waiting", type=int, default=1_000_000, help=f"a multiple of {TURNS * TURN}, two at least")
+    parser.add_argument(
+        "--waiting", type=int, default=1_000_000, help=f"a multiple of {TURNS * TURN}, at least twice that"
+    )
     parser.add_argument("--kept", type=int, default=100_000, help="ended jobs that are kept")
     options = parser.parse_args()
-    wanted = options.cases or list(CASES)
-    if unknown := set(wanted) - CASES.keys():
+    cases = options.cases or list(CASES)
+    if unknown := set(cases) - CASES.keys():
         parser.error(f"there is no case {', '.join(unknown)}")
     found = orjson.loads(RESULT.read_bytes()) if RESULT.exists() else {}
-    for name in wanted:
+    for name in cases:
         measured, table = CASES[name]
         found[name] = measured(options)
         RESULT.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -1,4 +1,4 @@
-"""The processes of a service under a benchmark, and what they cost: CPU and memory, read from /proc."""
+"""The processes of a service under a benchmark, with their CPU and memory from /proc."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ class Servers:
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
-        """A service does nothing (SIGSTOP), with its children."""
+        """Stop a process and its children (SIGSTOP) during the block."""
         self._signal(name, signal.SIGSTOP)
         try:
             yield
@@ -26,7 +26,7 @@ class Servers:
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
-        """In `stopped`: it goes on for a while."""
+        """Within `stopped`: let the process run during the block."""
         self._signal(name, signal.SIGCONT)
         try:
             yield
@@ -38,11 +38,11 @@ class Servers:
             os.kill(pid, number)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """User and system time that each has spent, its children included."""
+        """User and system time of each process, including its children."""
         return {name: sum(map(_cpu_seconds, _tree(it.pid))) for name, it in self._processes.items()}
 
     def resident_bytes(self) -> dict[str, int]:
-        """What each process has now, children on their own."""
+        """Resident memory of each process now; children are listed separately."""
         return {
             f"{name} {pid}": _status_bytes(pid, "VmRSS")
             for name, it in self._processes.items()
@@ -50,11 +50,11 @@ class Servers:
         }
 
     def peak_bytes(self) -> dict[str, int]:
-        """The most that each was resident with since `reset_peak`, its children included."""
+        """Peak resident memory of each process since `reset_peak`, including its children."""
         return {name: sum(_status_bytes(pid, "VmHWM") for pid in _tree(it.pid)) for name, it in self._processes.items()}
 
     def memory_bytes(self, name: str) -> tuple[int, int]:
-        """Resident now, and at most since `reset_peak`."""
+        """Resident memory of one process: now, and its peak since `reset_peak`."""
         pid = self._processes[name].pid
         return _status_bytes(pid, "VmRSS"), _status_bytes(pid, "VmHWM")
 
@@ -69,7 +69,7 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _status_bytes(pid: int, field: str) -> int:
-    """0 where the process has ended meanwhile, as one that rewrites Valkey's file does."""
+    """0 if the process has exited meanwhile, as the child that rewrites Valkey's file does."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)

@@ -1,4 +1,4 @@
-"""The services that are compared, each as processes of its own, and how a client speaks to them."""
+"""The compared services, each as separate processes, and the requests that a client sends to them."""
 
 import sys
 import time
@@ -42,7 +42,7 @@ def _submit(**headers: str) -> Callable[[bytes, str], bytes]:
 
 
 def _look(query: str = "") -> Callable[[bytes, bytes], bytes | None]:
-    """Ask for the job until it has ended."""
+    """Poll the job until it has ended."""
 
     def after(_: bytes, body: bytes) -> bytes | None:
         if b'"status":"completed"' in body or b'"status":"failed"' in body:
@@ -81,7 +81,7 @@ class Darkroom(Service):
         api_ready = time.perf_counter()
         worker.start()
         self.ready_seconds = {"api": api_ready - began, "worker": time.perf_counter() - api_ready}
-        """From a process's start until it is ready."""
+        """Seconds from the start of a process until it is ready."""
         self.stack = stack
         super().__init__(api.port, valkey=stack.valkey, api=api, worker=worker)
 
@@ -90,7 +90,7 @@ class Darkroom(Service):
 def darkroom(
     settings: Mapping[str, str], *, children: int = 2, maxmemory_bytes: int = GIB, worker_command: Sequence[str] = ()
 ) -> Iterator[Darkroom]:
-    """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker. Prints what they warn of."""
+    """Valkey (append-only file, fsync always, 1 GiB), one API process and a worker. Prints their warnings."""
     with TemporaryDirectory() as folder, Stack(Path(folder), maxmemory_bytes=maxmemory_bytes, **settings) as stack:
         of_worker = {"REDIS_MAXMEMORY_BYTES": str(maxmemory_bytes), **settings}
         worker = Worker(stack.valkey.url, Path(folder) / "worker.log", children=children, **of_worker)
@@ -107,7 +107,7 @@ def darkroom(
 
 @contextmanager
 def tutorial() -> Iterator[Service]:
-    """Redis without a file, which is the fastest, one API process, and a Celery worker of two processes."""
+    """Redis without persistence, which is the fastest, one API process, and a Celery worker of two processes."""
     with TemporaryDirectory() as folder, Valkey(Path(folder) / "vk", maxmemory_bytes=GIB) as valkey:
         with valkey.client as redis:
             redis.config_set("appendonly", "no")
@@ -121,7 +121,7 @@ def tutorial() -> Iterator[Service]:
 
 @contextmanager
 def synchronous() -> Iterator[Service]:
-    """Two processes, one a core."""
+    """Two processes, one per core."""
     with TemporaryDirectory() as folder:
         port = free_port()
         environment = {"WEIGHTS": str(_WEIGHTS)}

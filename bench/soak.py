@@ -1,9 +1,9 @@
-"""Does anything grow with hours of running? A steady load on a stack of this script's own, its jobs kept for 60 s.
+"""Check that no process grows under hours of load: a steady load on this script's own stack; jobs are kept for 60 s.
 
     .venv/bin/python -m bench.soak [--minutes 30] [--rate 500]
 
-Writes bench/results/soak.csv, a row every ten seconds. Then compares the resident memory of every process, and what
-Valkey says that it uses, after the first minutes (3 to 5 of 30) and at the end (the last 2 of 30). Exits with 1 where
+Writes bench/results/soak.csv, a row every ten seconds. Then compares the resident memory of every process, and the used
+memory that Valkey reports, after the first minutes (3 to 5 of 30) and at the end (the last 2 of 30). Exits with 1 if
 one has grown by more than 5%, a submit was not accepted, or a job was not completed.
 """
 
@@ -21,14 +21,14 @@ from tests.support.waiting import eventually
 
 SETTINGS = {"RESULT_TTL_SECONDS": "60", "MIN_RESULT_TTL_SECONDS": "60"}
 EARLY, LATE = (3 / 30, 5 / 30), 28 / 30
-"""Shares of the time."""
+"""Shares of the duration."""
 GROWTH_MAX = 1.05
-SENT_MIN = 0.99  # of what the rate demands: a client that cannot keep it up measures another load
+SENT_MIN = 0.99  # share of the configured rate: a slower client would measure another load
 USED = "used_memory_mb"
 
 
 async def soak(service: Darkroom, rate: int, seconds: float, path: Path) -> tuple[Load, list[Row]]:
-    """Load, and what was seen every ten seconds."""
+    """The load, and a row every ten seconds."""
 
     def resident() -> Row:
         return {name: round(size / 1e6, 2) for name, size in service.servers.resident_bytes().items()}
@@ -43,7 +43,7 @@ async def soak(service: Darkroom, rate: int, seconds: float, path: Path) -> tupl
 
 
 def grown(rows: Sequence[Row], seconds: float) -> dict[str, tuple[float, float, float]]:
-    """Of Valkey's memory, and of each process that was there at the start: MB early, MB late, and their ratio."""
+    """For Valkey's memory and each process that ran at the start: MB early, MB late, and their ratio."""
     early = [row for row in rows if EARLY[0] * seconds <= row["second"] <= EARLY[1] * seconds] or [rows[0]]
     late = [row for row in rows if LATE * seconds <= row["second"] <= seconds] or [rows[-1]]
     found = {}
@@ -56,7 +56,7 @@ def grown(rows: Sequence[Row], seconds: float) -> dict[str, tuple[float, float, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=500, help="submits a second")
-    parser.add_argument("--minutes", type=float, default=30, help="half a minute at least")
+    parser.add_argument("--minutes", type=float, default=30, help="at least half a minute")
     options = parser.parse_args()
     seconds = 60 * options.minutes
     with darkroom(SETTINGS) as service:
@@ -65,10 +65,10 @@ def main() -> None:
     text = begin_table("memory, MB", "after the first minutes", "at the end", "ratio")
     text += [f"| {name} | {early:.1f} | {late:.1f} | {ratio:.3f} |" for name, (early, late, ratio) in growth.items()]
     print("\n".join(text))
-    print(f"answers: {dict(load.statuses)}; of those that were read back: {dict(load.read_back)}")
+    print(f"responses: {dict(load.statuses)}; read back: {dict(load.read_back)}")
     bad = [f"{name} is at {ratio:.2f}" for name, (_, _, ratio) in growth.items() if ratio > GROWTH_MAX]
     bad += [f"{name} has ended" for name in growth if name not in rows[-1]]
-    bad += [f"{number} answers {status}" for status, number in load.statuses.items() if status != 202]
+    bad += [f"{number} responses {status}" for status, number in load.statuses.items() if status != 202]
     bad += [f"{number} jobs {state}" for state, number in load.read_back.items() if state != "completed"]
     if load.statuses.total() < SENT_MIN * options.rate * seconds:
         bad.append(f"only {load.statuses.total()} submits were made")

@@ -1,11 +1,11 @@
-"""A steady load on a running server: so many single submits a second, for so long.
+"""A steady load of single submits on a running server.
 
     make run                                               # in another terminal
     .venv/bin/python -m bench.sustain --rate 1000 --minutes 30
 
-Every hundredth job is read back later and must have ended. Prints and writes a row every ten seconds: what was
-accepted and refused, latencies, and what the server's Redis says of its memory. `python -m bench.soak` does it to a
-stack of its own, and says whether that has grown.
+Every hundredth job is read back later and must have ended. Prints and writes a row every ten seconds: accepted and
+refused submits, latencies, and the memory that Redis reports. `python -m bench.soak` uses its own stack, and checks
+whether its processes have grown.
 """
 
 import argparse
@@ -76,19 +76,18 @@ class Load:
             await asyncio.sleep(0.05)
 
 
-async def observe(
-    load: Load, server: redis.Redis, path: Path, found: list[Row], more: Callable[[], Row] = dict
-) -> None:
-    """A row every ten seconds, until canceled: printed, written to a file, and found.
+async def observe(load: Load, server: redis.Redis, path: Path, rows: list[Row], more: Callable[[], Row] = dict) -> None:
+    """Every ten seconds, print a row, write it to a file and append it to `rows`, until canceled.
 
-    `more` has further columns.
+    `more` returns further columns.
     """
     started = time.monotonic()
     columns = [*COLUMNS, *more()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        rows = csv.DictWriter(file, columns, extrasaction="ignore")  # a file that is rewritten has a process for it
-        rows.writeheader()
+        # Extra columns are ignored: a process that rewrites Valkey's file comes and goes.
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
         print(*columns, sep="\t")
         while True:
             await asyncio.sleep(ROW_SECONDS)
@@ -106,10 +105,10 @@ async def observe(
                 server.dbsize(),
             )
             row = dict(zip(COLUMNS, values, strict=True)) | more()
-            rows.writerow(row)
+            writer.writerow(row)
             file.flush()
             print(*row.values(), sep="\t", flush=True)
-            found.append(row)
+            rows.append(row)
 
 
 async def main() -> None:
@@ -129,7 +128,7 @@ async def main() -> None:
         transitions = int(server.hget("stats", "transitions") or 0) - before
         peak = server.info("memory")["used_memory_peak_human"]
     print(
-        f"answers: {dict(load.statuses)}; read back: {dict(load.read_back)}; transitions: {transitions}; peak: {peak}"
+        f"responses: {dict(load.statuses)}; read back: {dict(load.read_back)}; transitions: {transitions}; peak: {peak}"
     )
 
 

@@ -1,1 +1,1 @@
-"""The fault suite: a real stack under load, faults of every kind, and a ledger of what every image should become."""
+"""The fault suite: a real stack under load, faults of every kind, and a ledger of each image's expected outcome."""

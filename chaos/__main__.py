@@ -1,8 +1,8 @@
-"""Break a stack under load for a while, and say what became of everything that it had accepted: `make chaos`.
+"""Break a stack under load for a while, and check every image that it accepted: `make chaos`.
 
     .venv/bin/python -m chaos [--seconds 1200] [--rate 500] [--seed 1] [--only "Redis killed" --times 20]
 
-Exits with 1 where anything was lost, doubled, changed or wrongly failed, or where anything is left over.
+Exits with 1 if any image was lost, doubled, changed or wrongly failed, or if the store keeps anything afterwards.
 """
 
 import argparse
@@ -10,17 +10,18 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from chaos.account import Account
-from chaos.faults import FAULTS, MIXED, Ground, NotInjected
+from chaos.faults.context import Fault, FaultContext, NotInjected
+from chaos.faults.table import CONCURRENT, FAULTS
 from chaos.fleet import Fleet
 from chaos.ledger import Ledger
 from chaos.load import Load
 from chaos.report import Report
+from chaos.store_audit import StoreAudit
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from training.data import load_fashion_mnist
@@ -28,10 +29,10 @@ from training.fmnist_mlp import product_shot
 from worker.inference.packages.load import load_package
 
 SAMPLES = 1000
-MIXED_SHARE = 0.2
-TTL_SECONDS = 300  # far more than a client on a busy machine takes to read a job for the second time
-SHORT_SECONDS = 300  # a run as short as this has short freezes, and one deploy in place of three
-SETTINGS = {  # as short as the run needs them; all else as it is shipped
+CONCURRENT_SHARE = 0.2
+TTL_SECONDS = 300  # far more than a client on a busy machine takes until its second read of a job
+SHORT_SECONDS = 300  # up to here, a run has shorter freezes, and one deploy instead of three
+SETTINGS = {  # as short as the run needs; all other settings have their defaults
     "UPLOAD_IDLE_SECONDS_MAX": "8",
     "ROOM_WAIT_SECONDS_MAX": "12",
     "UPLOAD_SECONDS_MAX": "20",
@@ -43,7 +44,7 @@ SETTINGS = {  # as short as the run needs them; all else as it is shipped
 
 
 def samples() -> list[tuple[bytes, str]]:
-    """Pictures, and the class that the model, called in this process, gives each."""
+    """Images, and the class that the model gives each of them in this process."""
     images = [product_shot(image) for image in load_fashion_mnist(ROOT / "data/training").test.images[:SAMPLES]]
     classifier = load_package(ROOT / "weights/fmnist-mlp", LIMITS)
     outcomes = classifier.classify(images, [1] * len(images))
@@ -58,33 +59,33 @@ class Run:
         self._fleet = fleet
         self._ledger = Ledger()
         self._short = options.seconds <= SHORT_SECONDS
-        self._least = 0 if options.only else len(FAULTS)
-        pictures = samples()
+        self._faults_min = 0 if options.only else len(FAULTS)
+        images = samples()
         self._load = Load(
             fleet.urls,
             self._ledger,
-            pictures,
+            images,
             rate=options.rate,
             seed=options.seed,
             recheck_seconds=10 if self._short else 50,
-            closed=fleet.was_closed,
+            refused_writes=fleet.refused_writes,
         )
         freeze_seconds, deploys = (7.0, 1) if self._short else (30.0, 3)
-        self._ground = Ground(fleet, self._load, self._random, pictures[0][0], freeze_seconds, deploys)
+        self._context = FaultContext(fleet, self._load, self._random, images[0][0], freeze_seconds, deploys)
         self._report = Report(self._ledger, self._load)
-        self._account = Account(fleet)
+        self._audit = StoreAudit(fleet)
 
     async def run(self) -> bool:
-        """Returns whether the promise held."""
+        """Returns whether the stack passed."""
         transitions = self._fleet.stat("transitions")
         watch = asyncio.create_task(self._fleet.watch())
-        keep = asyncio.create_task(self._account.keep())
+        audit = asyncio.create_task(self._audit.poll())
         load = asyncio.create_task(self._load.run())
         began = time.monotonic()
         try:
             await asyncio.sleep(2)
             for number, name in enumerate(self._names()):
-                if time.monotonic() - began > self._options.seconds and number >= self._least:
+                if time.monotonic() - began > self._options.seconds and number >= self._faults_min:
                     break
                 await self._inject(name)
                 await asyncio.sleep(self._random.uniform(0.2, 1.5))
@@ -93,20 +94,20 @@ class Run:
             await load
             await self._until_ended()
         finally:
-            for task in (watch, keep, load):
+            for task in (watch, audit, load):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        self._report.wrong += self._account.settle(transitions)
-        self._report.unlisted = len(self._account.items) - len(self._ledger.ids)
-        await self._until_forgotten()
-        self._report.wrong += self._account.left_over()
-        self._report.ended_by_themselves = self._fleet.ended_by_themselves
+        self._report.wrong += self._audit.errors_at_end(transitions)
+        self._report.unlisted = len(self._audit.items) - len(self._ledger.ids)
+        await self._until_expired()
+        self._report.wrong += self._audit.leftovers()
+        self._report.unexpected_exits = self._fleet.unexpected_exits
         print(self._report.text())
-        return self._report.held
+        return self._report.passed
 
     def _names(self) -> Iterator[str]:
-        """The faults to come: round after round, each in another order."""
+        """The faults to inject: round after round, each in a new random order."""
         if self._options.only:
             yield from [self._options.only] * self._options.times
             return
@@ -117,21 +118,21 @@ class Run:
 
     async def _inject(self, name: str) -> None:
         fault, _ = FAULTS[name]
-        if not self._options.only and name in MIXED and self._random.random() < MIXED_SHARE:
-            other = self._random.choice([each for each in FAULTS if each not in MIXED and each != "deploys"])
+        if not self._options.only and name in CONCURRENT and self._random.random() < CONCURRENT_SHARE:
+            other = self._random.choice([each for each in FAULTS if each not in CONCURRENT and each != "deploys"])
             print(f"{name}, and {other}", flush=True)
-            self._ledger.begin("two at once")
+            self._ledger.begin_fault("two at once")
             await asyncio.gather(
                 self._timed("two at once", FAULTS[other][0]), self._timed("two at once", fault, quietly=True)
             )
         else:
             print(name, flush=True)
-            self._ledger.begin(name)
+            self._ledger.begin_fault(name)
             await self._timed(name, fault)
 
-    async def _timed(self, row: str, fault: Callable[[Ground], Awaitable[float]], *, quietly: bool = False) -> None:
+    async def _timed(self, row: str, fault: Fault, *, quietly: bool = False) -> None:
         try:
-            seconds = await fault(self._ground)
+            seconds = await fault(self._context)
         except NotInjected as error:
             if not quietly:
                 self._report.not_injected(row, str(error))
@@ -140,18 +141,18 @@ class Run:
                 self._report.injected(row, seconds)
 
     async def _until_ended(self) -> None:
-        """Broken streams are given up on, jobs of which the client knows nothing end, too."""
+        """Aborted uploads are canceled, and jobs whose id no client got end, too."""
         until = time.monotonic() + 60
         while time.monotonic() < until and (
             self._fleet.stat("pending:public") or self._fleet.redis.exists("open", "leases", "trash")
         ):
             await asyncio.sleep(0.2)
 
-    async def _until_forgotten(self) -> None:
+    async def _until_expired(self) -> None:
         until = time.monotonic() + TTL_SECONDS + 60
         if self._fleet.steppable:
             self._fleet.set_clock(TTL_SECONDS + 1)
-        while time.monotonic() < until and self._account.left_over():
+        while time.monotonic() < until and self._audit.leftovers():
             await asyncio.sleep(0.5)
 
 
@@ -160,16 +161,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1200)
     parser.add_argument("--rate", type=float, default=500, help="images a second")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=FAULTS, help="this fault alone")
-    parser.add_argument("--times", type=int, default=1_000_000, help="with --only: at most so often")
+    parser.add_argument("--only", choices=FAULTS, help="inject only this fault")
+    parser.add_argument("--times", type=int, default=1_000_000, help="with --only: how often at most")
     parser.add_argument("--logs", type=Path, help="keep the logs of all processes in this folder")
     options = parser.parse_args()
     with TemporaryDirectory(prefix="chaos-") as temporary:
         logs = options.logs or Path(temporary)
         logs.mkdir(parents=True, exist_ok=True)
         with Fleet(Path(temporary), logs, **SETTINGS) as fleet:
-            held = asyncio.run(Run(options, fleet).run())
-    sys.exit(0 if held else 1)
+            passed = asyncio.run(Run(options, fleet).run())
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The stack that is broken: Valkey on a disk that can fill and a clock that can be stepped, APIs, workers.
+"""The stack under test: Valkey on a disk that can be filled and a clock that can be stepped, APIs, workers.
 
-What ends is started again, as a supervisor would, unless a fault holds it down.
+A process that exits is restarted, as a supervisor would, unless a fault keeps it down.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.support.processes import Api, Process, Valkey, Worker, children_of
 MAXMEMORY_BYTES = 512 << 20
 DISK_BYTES = 1 << 30
 APIS, WORKERS, CHILDREN = 2, 3, 2
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
@@ -32,7 +32,7 @@ class Fleet:
         self._disk = folder / "disk"
         self._disk.mkdir()
         self.mounted = _mount(self._disk)
-        """Whether Valkey has a small disk of its own."""
+        """Whether Valkey has its own small disk."""
         self._clock = folder / "clock"
         self._clock.write_text("+0")
         self.valkey = Valkey(self._disk / "vk", maxmemory_bytes=MAXMEMORY_BYTES)
@@ -49,10 +49,10 @@ class Fleet:
         self.apis = [Api(url, logs / f"api{n}.log", **settings) for n in range(APIS)]
         self.workers = [Worker(url, logs / f"worker{n}.log", children=CHILDREN, **settings) for n in range(WORKERS)]
         self.redis: Any = redis.Redis(unix_socket_path=str(self.valkey.socket), socket_timeout=2)
-        self._held = set[Process]()
-        self._closed = list[list[float]]()
-        self.ended_by_themselves = list[str]()
-        """What was started again though no fault had ended it by its own hand."""
+        self._down = set[Process]()
+        self._refusals = list[list[float]]()
+        self.unexpected_exits = list[str]()
+        """Processes that were restarted although no fault had ended them directly."""
 
     def __enter__(self) -> Self:
         try:
@@ -74,37 +74,37 @@ class Fleet:
         if self.mounted:
             subprocess.run(["umount", str(self._disk)], check=True)
 
-    # -- what is known of it
+    # -- state
 
     @property
     def urls(self) -> list[str]:
         return [api.url for api in self.apis]
 
-    def was_closed(self, since: float, until: float) -> bool:
-        """Whether Redis took no writes at some time between."""
-        return any(begin <= until and since <= end for begin, end in self._closed)
+    def refused_writes(self, since: float, until: float) -> bool:
+        """Whether Redis refused writes at any time between the two."""
+        return any(begin <= until and since <= end for begin, end in self._refusals)
 
     def stat(self, name: str) -> int:
         return int(self.redis.hget(keys.STATS, name) or 0)
 
-    # -- what faults use
+    # -- for faults
 
     @asynccontextmanager
     async def down(self, process: Process) -> AsyncIterator[None]:
-        """Nobody starts the process again until the block ends; then it is started."""
-        self._held.add(process)
+        """The process is not restarted until the block ends; then it is."""
+        self._down.add(process)
         try:
             yield
         finally:
             if not process.running():
                 await asyncio.to_thread(process.start)
-            self._held.discard(process)
+            self._down.discard(process)
 
     @asynccontextmanager
-    async def closed(self) -> AsyncIterator[None]:
-        """Redis takes no writes from here to the end of the block, and to the end of that second."""
+    async def refusing_writes(self) -> AsyncIterator[None]:
+        """Record that Redis refuses writes during the block and for one second after it."""
         span = [time.monotonic(), float("inf")]
-        self._closed.append(span)
+        self._refusals.append(span)
         try:
             yield
         finally:
@@ -123,19 +123,19 @@ class Fleet:
             balloon.unlink()
 
     async def watch(self) -> None:
-        """Start again what has ended."""
+        """Restart processes that have exited, until canceled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             for process in (self.valkey, *self.apis, *self.workers):
-                if process in self._held or process.running():
+                if process in self._down or process.running():
                     continue
-                self.ended_by_themselves.append(process.log.stem)
-                with suppress(AssertionError):  # it ended again at once: the next look tries again
+                self.unexpected_exits.append(process.log.stem)
+                with suppress(AssertionError):  # it exited again at once: the next poll tries again
                     await asyncio.to_thread(process.start)
 
 
 def tree_of(process: Process) -> list[int]:
-    """The pids of a process and all below it."""
+    """The pids of a process and all its descendants."""
     found = [process.pid]
     for pid in found:
         found += children_of(pid)

@@ -1,4 +1,4 @@
-"""A steady load of single images, small forms and archives, by a client that believes nothing it was not told."""
+"""A steady load of single images, small forms and archives; every accepted job is read to its end, and once more."""
 
 import asyncio
 import itertools
@@ -11,35 +11,32 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from bench.bulk import tar_of
+from bench.bulk.archives import tar_of
 from chaos.ledger import Accepted, Ledger
 
 IN_FLIGHT_MAX = 400
 TIMEOUT_SECONDS = 40
 CONNECT_TRIES_SECONDS = 1
-KEY_TRIES_SECONDS = 150  # a broken stream keeps its key until it is given up
+KEY_TRIES_SECONDS = 150  # an aborted upload occupies its key until it is canceled
 VERIFY_SECONDS = 200
 TICK_SECONDS = 0.005
-READS_MAX = 200  # at once: after an outage all jobs would be asked for together, again and again
+READS_MAX = 200  # concurrent: after an outage all jobs would be read together, again and again
 FORM_IMAGES, TAR_IMAGES, PIECES = 8, 90, 6
-# Shares of images: singles 40 %, forms 25 %, archives 35 %; so many submits of each for 100 images.
+# Shares of images: singles 40 %, forms 25 %, archives 35 %. The numbers are submits per 100 images.
 SUBMITS = {"single": 40.0, "form": 25 / FORM_IMAGES, "tar": 35 / TAR_IMAGES}
 IMAGES = {"single": 1, "form": FORM_IMAGES, "tar": TAR_IMAGES}
 BAD_IMAGE, BAD_SHARE = b"this is no picture", 0.02
 KEYED_SHARE = 0.5
 
 
-class Answer(NamedTuple):
-    """What a client got for a submit."""
-
-    said: str
-    """Status and code, or what befell the connection."""
+class SubmitOutcome(NamedTuple):
+    summary: str
+    """Status and code, or the error of the connection."""
     job_id: str | None = None
     connected: bool = True
     in_doubt: bool = False
-    """Whether it may be a job all the same."""
-    honest: bool = False
-    """Whether it is a refusal that says when to come back."""
+    """Whether the submit may have become a job although the client has no id."""
+    has_retry_after: bool = False
 
 
 class Load:
@@ -52,45 +49,45 @@ class Load:
         rate: float,
         seed: int,
         recheck_seconds: float,
-        closed: Callable[[float, float], bool],
+        refused_writes: Callable[[float, float], bool],
     ) -> None:
-        """`closed` tells whether Redis was down or full at any time between two."""
+        """`refused_writes` returns whether Redis was down or full at any time between two times."""
         self._urls = urls
         self._ledger = ledger
         self._samples = samples
         self._rate = rate
         self._random = random.Random(seed)
-        self._closed = closed
+        self._refused_writes = refused_writes
         self._recheck_seconds = recheck_seconds
         self._tasks = set[asyncio.Task[None]]()
         self._submitting = 0
         self._reads = asyncio.Semaphore(READS_MAX)
         self.stopping = False
-        self.streams = Counter[str]()
-        """Archives on their way to each API."""
-        self.open, self.shut = Counter[str](), Counter[str]()
-        """What submits were answered while Redis took writes, and while it did not."""
-        self.trouble = Counter[str]()
-        """What of the former was not accepted, by fault."""
-        self.dishonest = Counter[str]()
-        """Refusals without a word on when to come back, and faults of this client."""
+        self.uploads = Counter[str]()
+        """Archives that are being uploaded, by API."""
+        self.outcomes, self.outcomes_in_outage = Counter[str](), Counter[str]()
+        """Outcomes of submits while Redis accepted writes, and while it did not."""
+        self.failures = Counter[str]()
+        """Submits that failed while Redis accepted writes, by fault and outcome."""
+        self.violations = Counter[str]()
+        """Refusals without Retry-After, and errors of this client."""
         self.in_doubt = 0
-        """Submits of which nobody told the client whether they are jobs."""
+        """Submits of which the client does not know whether they became jobs."""
         self.probes = 0
-        """Submits of those who look whether work goes on; they are in no ledger."""
-        self.held_back = 0
-        """Images that were not sent, since too many submits had no answer yet."""
+        """Submits that only test whether work goes on; they are not in the ledger."""
+        self.skipped = 0
+        """Images that were not sent because too many submits had no response yet."""
         self.slowest = (0.0, "")
-        """Seconds to the slowest answer to a single image or a form, and the fault of that time."""
+        """Seconds until the slowest response to a single image or a form, and the fault at that time."""
         self.lag = 0.0
-        """Seconds for which this client was busy with itself, at most: answers may have waited for so long."""
+        """Maximum seconds that this client's event loop was late: responses may have waited for so long."""
 
     @property
     def availability(self) -> float:
-        return self.open["accepted"] / max(1, self.open.total())
+        return self.outcomes["accepted"] / max(1, self.outcomes.total())
 
     async def run(self) -> None:
-        """Submit at the wanted rate until `stopping`, and see every job to its end."""
+        """Submit at the configured rate until `stopping`, and read every job to its end."""
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as self._http:
             began, images = time.monotonic(), 0
@@ -101,7 +98,7 @@ class Load:
                     if self._submitting < IN_FLIGHT_MAX:
                         self._start(self._submit(kind))
                     else:
-                        self.held_back += IMAGES[kind]
+                        self.skipped += IMAGES[kind]
                 slept = time.monotonic()
                 await asyncio.sleep(TICK_SECONDS)
                 self.lag = max(self.lag, time.monotonic() - slept - TICK_SECONDS)
@@ -116,7 +113,7 @@ class Load:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.dishonest[f"this client failed: {error!r}"] += 1
+            self.violations[f"this client failed: {error!r}"] += 1
 
     # -- submitting
 
@@ -125,7 +122,7 @@ class Load:
         key = f"{self._random.getrandbits(128):032x}" if self._random.random() < KEYED_SHARE else ""
         self._submitting += 1
         try:
-            job_id = await self._ask(kind, [image for image, _ in picked], key)
+            job_id = await self._submit_until_answered(kind, [image for image, _ in picked], key)
         finally:
             self._submitting -= 1
         if job_id is not None:
@@ -136,36 +133,36 @@ class Load:
             return BAD_IMAGE, "not_an_image"
         return self._random.choice(self._samples)
 
-    async def _ask(self, kind: str, images: list[bytes], key: str) -> str | None:
-        """The job's id, or None where it was refused or nobody knows.
+    async def _submit_until_answered(self, kind: str, images: list[bytes], key: str) -> str | None:
+        """The job's id, or None if the submit was refused or is in doubt.
 
-        As behind a load balancer, an API that cannot be reached is passed over for another. Only with a key is a
-        submit sent again whose outcome is in doubt.
+        As a load balancer would, it tries another API if one cannot be reached. A submit whose outcome is in doubt is
+        repeated only if it has an idempotency key.
         """
         began = time.monotonic()
         url = self._random.choice(self._urls)
         for tries in itertools.count(1):
-            answer = await self._post(url, kind, images, key)
-            again = not answer.connected or (key and answer.in_doubt)
+            outcome = await self._post(url, kind, images, key)
+            again = not outcome.connected or (key and outcome.in_doubt)
             patience = KEY_TRIES_SECONDS if key else CONNECT_TRIES_SECONDS
             if not again or (time.monotonic() - began > patience and tries >= 2 * len(self._urls)):
                 break
             url = self._urls[(self._urls.index(url) + 1) % len(self._urls)]
             await asyncio.sleep(0.05)
-        said = "accepted" if answer.job_id else f"{kind}: {answer.said}"
-        if self._closed(began, time.monotonic()):
-            self.shut[said] += 1
+        summary = "accepted" if outcome.job_id else f"{kind}: {outcome.summary}"
+        if self._refused_writes(began, time.monotonic()):
+            self.outcomes_in_outage[summary] += 1
         else:
-            self.open[said] += 1
-            if answer.job_id is None:
-                self.trouble[f"{self._ledger.fault}: {said}"] += 1
-        if answer.job_id is None:
-            self.in_doubt += answer.in_doubt
-            if not answer.honest and not answer.in_doubt:
-                self.dishonest[said] += 1
-        return answer.job_id
+            self.outcomes[summary] += 1
+            if outcome.job_id is None:
+                self.failures[f"{self._ledger.fault}: {summary}"] += 1
+        if outcome.job_id is None:
+            self.in_doubt += outcome.in_doubt
+            if not outcome.has_retry_after and not outcome.in_doubt:
+                self.violations[summary] += 1
+        return outcome.job_id
 
-    async def _post(self, url: str, kind: str, images: list[bytes], key: str) -> Answer:
+    async def _post(self, url: str, kind: str, images: list[bytes], key: str) -> SubmitOutcome:
         headers = {"Idempotency-Key": key} if key else {}
         data: Any = images[0]
         if kind == "single":
@@ -176,32 +173,32 @@ class Load:
                 data.add_field("files", image, filename=f"{number}.png")
         else:
             headers["Content-Type"] = "application/x-tar"
-            data = _slowly(tar_of(images))
+            data = _in_pieces(tar_of(images))
         began = time.monotonic()
-        self.streams[url] += kind == "tar"
+        self.uploads[url] += kind == "tar"
         try:
             async with self._http.post(f"{url}/v1/jobs", data=data, headers=headers) as reply:
                 body = json.loads(await reply.read())
         except aiohttp.ClientConnectorError as error:
-            return Answer(f"no connection: {error.os_error!r}", connected=False)
+            return SubmitOutcome(f"no connection: {error.os_error!r}", connected=False)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return Answer(type(error).__name__, in_doubt=True)
+            return SubmitOutcome(type(error).__name__, in_doubt=True)
         finally:
-            self.streams[url] -= kind == "tar"
+            self.uploads[url] -= kind == "tar"
             if kind != "tar":
                 self.slowest = max(self.slowest, (time.monotonic() - began, self._ledger.fault))
         if reply.status == 202:
-            return Answer("accepted", job_id=body["id"])
+            return SubmitOutcome("accepted", job_id=body["id"])
         in_doubt = reply.status == 409 or body.get("outcome") == "unknown"
-        honest = reply.status in (429, 503) and "Retry-After" in reply.headers
-        return Answer(f"{reply.status} {body.get('code')}", in_doubt=in_doubt, honest=honest)
+        has_retry_after = reply.status in (429, 503) and "Retry-After" in reply.headers
+        return SubmitOutcome(f"{reply.status} {body.get('code')}", in_doubt=in_doubt, has_retry_after=has_retry_after)
 
-    # -- seeing a job to its end
+    # -- reading a job to its end
 
     async def _verify(self, job: Accepted) -> None:
         items, why = await self._end_of(job)
         if items is None:
-            self._ledger.gone(job, why)
+            self._ledger.never_ended(job, why)
             return
         self._ledger.ended(job, items)
         await asyncio.sleep(self._random.uniform(0.2, 1) * self._recheck_seconds)
@@ -209,7 +206,7 @@ class Load:
         if items is None:
             self._ledger.vanished(job, why)
         else:
-            self._ledger.seen_again(job, items)
+            self._ledger.read_again(job, items)
 
     async def _end_of(self, job: Accepted) -> tuple[list[dict[str, Any]] | None, str]:
         """The items of an ended job, or why there are none."""
@@ -239,8 +236,8 @@ class Load:
             return reply.status, await reply.read()
 
 
-async def _slowly(data: bytes) -> AsyncIterator[bytes]:
-    """In pieces, so that there is a middle in which the API may be killed."""
+async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    """The data in pieces with pauses, so that a fault may kill the API in the middle of the upload."""
     size = len(data) // PIECES + 1
     for at in range(0, len(data), size):
         yield data[at : at + size]

@@ -1,4 +1,4 @@
-"""The table of a run."""
+"""The table of a run, and whether the stack passed."""
 
 import statistics
 from collections import defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from chaos.ledger import Ledger
 from chaos.load import Load
 
-# What is to be reached: within so many seconds at the median, and at most.
+# Seconds of recovery: median and maximum.
 TARGETS = {"worker's child killed": (1, 15), "worker killed": (6, 15)}
 AVAILABILITY_PERCENT, ANSWER_SECONDS = 99, 5
 HEAD = ("fault", "injected", "accepted", "lost", "doubled", "changed", "wrong", "recovery p50 s", "max s")
@@ -20,11 +20,11 @@ class Report:
         self._recoveries = defaultdict[str, list[float]](list)
         self._not_injected = defaultdict[str, list[str]](list)
         self.wrong = list[str]()
-        """What is wrong with the store."""
+        """Errors in the store."""
         self.unlisted = 0
-        """Jobs that the store accepted, and whose answer no client got."""
+        """Jobs that the store accepted and of which no client got a response."""
         self.seconds = 0.0
-        self.ended_by_themselves = list[str]()
+        self.unexpected_exits = list[str]()
 
     def injected(self, fault: str, seconds: float) -> None:
         self._recoveries[fault].append(seconds)
@@ -33,8 +33,8 @@ class Report:
         self._not_injected[fault].append(why)
 
     @property
-    def held(self) -> bool:
-        """Whether the promise was kept."""
+    def passed(self) -> bool:
+        """Whether no accepted image was lost, doubled, changed or wrong, and every fault was recovered from."""
         ledger, load = self._ledger, self._load
         broken = sum(counter.total() for counter in (ledger.lost, ledger.doubled, ledger.changed, ledger.wrong))
         recovered = all(seconds < float("inf") for found in self._recoveries.values() for seconds in found)
@@ -43,7 +43,7 @@ class Report:
             and recovered
             and bool(ledger.items)
             and not self.wrong
-            and not load.dishonest
+            and not load.violations
             and self.unlisted <= load.in_doubt + load.probes
         )
 
@@ -56,23 +56,23 @@ class Report:
         lines = ["| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
         accepted = ledger.items.total()
         lines += ["", f"{self.seconds:.0f} s, {accepted / max(1, self.seconds):.0f} images/s, {len(ledger.ids)} jobs"]
-        lines += [f"images that the client held back: {load.held_back}"]
-        lines += [f"available while Redis took writes: {100 * load.availability:.2f} %: {dict(load.open)}"]
-        lines += [f"    {what}: {times}" for what, times in load.trouble.most_common()]
-        lines += [f"while it did not: {dict(load.shut)}"]
+        lines += [f"images that the client skipped: {load.skipped}"]
+        lines += [f"available while Redis accepted writes: {100 * load.availability:.2f} %: {dict(load.outcomes)}"]
+        lines += [f"    {what}: {times}" for what, times in load.failures.most_common()]
+        lines += [f"while it did not: {dict(load.outcomes_in_outage)}"]
         seconds, fault = load.slowest
         lines += [
-            f"slowest answer to an image or a form: {seconds:.2f} s ({fault}); the client's own lag: {load.lag:.2f} s"
+            f"slowest response to an image or a form: {seconds:.2f} s ({fault}); the client's own lag: {load.lag:.2f} s"
         ]
         lines += [
-            f"jobs in no ledger: {self.unlisted}, after {load.in_doubt} submits in doubt and {load.probes} probes"
+            f"jobs outside the ledger: {self.unlisted}, after {load.in_doubt} submits in doubt and {load.probes} probes"
         ]
-        lines += [f"ended by themselves, and were started again: {', '.join(self.ended_by_themselves) or 'none'}"]
+        lines += [f"unexpected exits: {', '.join(self.unexpected_exits) or 'none'}"]
         lines += [f"not injected: {fault}: {', '.join(whys)}" for fault, whys in self._not_injected.items()]
         lines += [f"WRONG: {what}" for what in (*self.wrong, *ledger.examples)]
         lines += [f"not reached: {what}" for what in self._not_reached()]
-        lines += [f"WRONG: {what} ({times} times)" for what, times in load.dishonest.items()]
-        lines.append("The promise held." if self.held else "THE PROMISE WAS BROKEN.")
+        lines += [f"WRONG: {what} ({times} times)" for what, times in load.violations.items()]
+        lines.append("The promise held." if self.passed else "THE PROMISE WAS BROKEN.")
         return "\n".join(lines)
 
     def _not_reached(self) -> Iterator[str]:
@@ -84,7 +84,7 @@ class Report:
         if 100 * self._load.availability < AVAILABILITY_PERCENT:
             yield f"availability of {AVAILABILITY_PERCENT} %"
         if self._load.slowest[0] > ANSWER_SECONDS:
-            yield f"an answer within {ANSWER_SECONDS} s"
+            yield f"a response within {ANSWER_SECONDS} s"
 
     def _row(self, fault: str) -> list[str]:
         ledger, found = self._ledger, self._recoveries.get(fault, [])

@@ -2,29 +2,39 @@
 
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
-from jobs.settings import StoreSettings
+from jobs.settings import StoreSettings, is_advanced
 from worker.outbound.settings import OutboundSettings
 from worker.settings import LeasingSettings, WorkerSettings
 
 PAGE = Path(__file__).parent / "SETTINGS.md"
 HEAD = """# Settings
 
-Every setting is an environment variable. Under compose, put them into a file `.env` beside `docker-compose.yml`.
-If one is wrong, or two contradict each other, nothing starts, and one line says why.
+Every setting is an environment variable. Under compose, write them into a file `.env` beside `docker-compose.yml`.
+If a setting is invalid or two settings contradict each other, no service starts, and one line says why. A setting that
+was removed in an earlier version and is still set is ignored with one warning at start.
 
-`make run` reads `HOST`, `PORT`, `REDIS_URL` (its embedded server is not started then) and `DATA_DIR` (where that server
-keeps its file; `data/port-<PORT>` by default), and hands all others on, except for `REDIS_PASSWORD` where the embedded
-server, which has none, is used. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads `PORT` (5000),
-`REDIS_PASSWORD`, `REDIS_MAXMEMORY_BYTES`, and for each service `…_MEMORY_LIMIT` and `…_CPUS`. The client reads
-`DARKROOM_URL` and `DARKROOM_API_KEY`.
+The first part lists the settings that a deployment may want to choose. The second part lists the others: limits and
+intervals whose defaults fit together, and which few deployments change.
+
+`make run` reads `HOST`, `PORT`, `REDIS_URL` (if set, the embedded server is not started) and `DATA_DIR` (the folder of
+the embedded server's file; `data/port-<PORT>` by default), and passes all other settings on. The embedded server has no
+password: with it, `REDIS_PASSWORD` is ignored. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads
+`PORT` (5000), `REDIS_PASSWORD`, `REDIS_MAXMEMORY_BYTES`, and for each service `…_MEMORY_LIMIT` and `…_CPUS`. The client
+reads `DARKROOM_URL` and `DARKROOM_API_KEY`.
 """
+UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
 
 
 def page() -> str:
+    return HEAD + _part("Common settings", advanced=False) + _part("Advanced settings", advanced=True)
+
+
+def _part(title: str, *, advanced: bool) -> str:
     store = set(StoreSettings.model_fields)
     workers = LeasingSettings.model_fields.keys() - store
     outside = ApiSettings.model_fields.keys() & OutboundSettings.model_fields.keys() - store
@@ -32,20 +42,31 @@ def page() -> str:
         ("All services", StoreSettings, store),
         ("API", ApiSettings, ApiSettings.model_fields.keys() - store - outside),
         ("API and outbound workers", OutboundSettings, outside),
-        ("Both kinds of workers", LeasingSettings, workers),
+        ("Workers and outbound workers", LeasingSettings, workers),
         ("Workers", WorkerSettings, WorkerSettings.model_fields.keys() - store - workers),
         ("Outbound workers", OutboundSettings, OutboundSettings.model_fields.keys() - store - workers - outside),
     ]
-    return HEAD + "".join(_section(title, settings, names) for title, settings, names in sections)
+    tables = (_section(heading, settings, names, advanced=advanced) for heading, settings, names in sections)
+    return f"\n## {title}\n" + "".join(tables)
 
 
-def _section(title: str, settings: type[BaseSettings], names: set[str]) -> str:
-    rows = ["", f"## {title}", "", "| variable | default | |", "|---|---|---|"]
-    for name, field in settings.model_fields.items():
-        if name in names:
-            default = "" if field.default in (PydanticUndefined, None) else f"`{field.default}`"
-            rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(rows) + "\n"
+def _section(title: str, settings: type[BaseSettings], names: set[str], *, advanced: bool) -> str:
+    rows = [
+        f"| `{name.upper()}` | {_default(name, field)} | {field.description} |"
+        for name, field in settings.model_fields.items()
+        if name in names and is_advanced(field) is advanced
+    ]
+    head = ["", f"### {title}", "", "| variable | default | description |", "|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n" if rows else ""
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.default in (PydanticUndefined, None, ""):
+        return ""
+    for size, unit in UNITS:
+        if "_bytes" in name and field.default % size == 0:
+            return f"`{field.default}` ({field.default // size} {unit})"
+    return f"`{field.default}`"
 
 
 if __name__ == "__main__":

@@ -13,25 +13,26 @@ from tests.support.store import Store
 
 TEST_DATA = Path(__file__).parent / "data"
 
-# Settings come from the tests alone.
+# Only the tests set settings.
 _NAMES = "HOST PORT REDIS_URL DATA_DIR API_KEYS MODEL MODELS DEFAULT_MODEL MAKEFLAGS MAKELEVEL"
 for _name in _NAMES.split():
     os.environ.pop(_name, None)
 
-torch.set_num_threads(1)  # as a worker's child does: tests run side by side, and threads that wait for a core spin
+torch.set_num_threads(1)  # as in a worker's child: test files run in parallel, and threads that wait for a core spin
 
-
-# Of files that run side by side, those that take a minute or more come first: the last one would run alone.
-_LONG = ("test_poison.py", "test_renditions.py", "test_model.py", "test_faults.py")
+# Beginnings of names of files that take a minute or more: they start first, so that none runs alone at the end.
+_LONG = ("test_poison", "test_renditions", "test_reference_model", "test_faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in _LONG)
+    for name in _LONG:
+        assert any(Path(__file__).parent.rglob(f"{name}*.py")), f"{name} in _LONG names no file"
+    items.sort(key=lambda item: not item.path.name.startswith(_LONG))
 
 
 @pytest.fixture(scope="session")
 def shirt() -> bytes:
-    """A picture of a shirt: 28 × 28, gray, on white."""
+    """An image of a shirt: 28 × 28, gray, on white."""
     return (TEST_DATA / "0007-shirt.png").read_bytes()
 
 
@@ -43,7 +44,7 @@ def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def valkey(_valkey: Valkey) -> Valkey:
-    """A real Valkey with nothing in it."""
+    """A real Valkey server, empty."""
     with _valkey.client as client:
         client.flushall()
         client.config_set("maxmemory", MAXMEMORY_BYTES)
@@ -71,12 +72,12 @@ def leases(store_settings: StoreSettings) -> Iterator[LeaseStore]:
 
 @pytest.fixture
 def store(store_client: StoreClient, leases: LeaseStore, valkey: Valkey) -> Iterator[Store]:
-    """Both sides of the store, and what a test looks at in it."""
+    """Both sides of the store, and its keys for assertions."""
     with valkey.client as client:
         yield Store(store_client, leases, client)
 
 
 def open_store_client(settings: StoreSettings) -> StoreClient:
-    store_client = StoreClient(settings, timeout_seconds=2, group_submits_max=64, group_bytes_max=1 << 20)
+    store_client = StoreClient(settings, timeout_seconds=2)
     store_client.start()
     return store_client

@@ -1,6 +1,7 @@
 """The Celery application of a worker: its settings, its one task, and how it is run."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of
 from jobs.outage_log import OutageLog
-from jobs.settings import load
+from jobs.settings import load, warn_of_removed_settings
 from jobs.store.doorbell import queue_of
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
@@ -115,6 +116,7 @@ def run(app: Celery, settings: LeasingSettings, role: WorkerKind, introduce: Cal
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # until Celery has its own; a container's first process has none
         signal.signal(number, lambda *_: sys.exit())
+    warn_of_removed_settings(os.environ)
     open_process_state()
     try:
         _introduce(settings, introduce)

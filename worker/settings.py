@@ -6,36 +6,45 @@ from typing import Annotated, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from jobs.settings import SHIPPED_MODEL, Bytes, ModelRef, Seconds, StoreSettings
+from jobs.settings import SHIPPED_MODEL, Bytes, ModelRef, Seconds, StoreSettings, advanced
 from worker.gpu_count import gpus
 from worker.inference.settings import InferenceSettings
 
-BLOCKED_LATE_SECONDS = 0.1  # an idle Redis ends a call that waits for work so much later
+BLOCKED_LATE_SECONDS = 0.1  # by how much an idle Redis may exceed the timeout of a blocking call
 
 
 class LeasingSettings(StoreSettings):
-    """What every kind of worker has."""
+    """Settings of classification workers and outbound workers alike."""
 
-    lease_seconds: Seconds = Field(4, description="How long a claim is held without renewal.")
-    renew_seconds: Seconds = Field(1, description="How often a claim is renewed.")
-    task_time_limit_seconds: Seconds = Field(60, description="A child that is busy for longer is killed.")
-    reap_seconds: Seconds = Field(1, description="How often overdue leases are looked for.")
-    crash_tries_max: Annotated[int, Field(ge=1, le=20)] = Field(
-        3, description="Tries of an image that kills its process."
+    lease_seconds: Seconds = advanced(
+        4,
+        description="Seconds after which a lease that is not renewed lapses; another worker then takes over its work.",
     )
-    losses_max: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Lapsed leases before an image fails.")
-    watchdog_seconds: Seconds = Field(
+    renew_seconds: Seconds = advanced(1, description="Seconds between two renewals of a lease.")
+    task_time_limit_seconds: Seconds = advanced(
+        60, description="Seconds after which a worker process that is still busy with one task is killed."
+    )
+    reap_seconds: Seconds = advanced(1, description="Seconds between two scans for lapsed leases.")
+    crash_tries_max: Annotated[int, Field(ge=1, le=20)] = advanced(
+        3, description="Tries after which an image that crashes the process that works on it fails."
+    )
+    losses_max: Annotated[int, Field(ge=1, le=1000)] = advanced(
+        20, description="Lapsed leases after which an image fails with `worker_lost`."
+    )
+    watchdog_seconds: Seconds = advanced(
         18,
-        description="How long a worker may leave doorbells lying with no lease of its own, or have no ready child any "
-        "more, before it exits, to be started again.",
+        description="Seconds without a ready process, or without taking a doorbell that waits while no work is in "
+        "progress, after which a worker exits so that it is restarted.",
     )
-    load_seconds_max: Seconds = Field(
+    load_seconds_max: Seconds = advanced(
         120,
-        description="How long a worker may take until its first child is ready, before it exits: children load their "
-        "models, and share the cores with all that starts beside them.",
+        description="Seconds that a worker may take until its first process is ready before it exits. Generous by "
+        "default: processes load models while other services start on the same cores.",
     )
-    store_timeout_seconds: Seconds = Field(5, description="How long a worker waits for an answer of Redis.")
-    alive_file: Path | None = Field(None, description="A file that is touched while the worker's children are ready.")
+    store_timeout_seconds: Seconds = advanced(5, description="Seconds that a worker waits for a response of Redis.")
+    alive_file: Path | None = advanced(
+        None, description="File that is touched while the worker has ready processes, for a container's health check."
+    )
 
     @model_validator(mode="after")
     def _leases_fit(self) -> Self:
@@ -55,38 +64,41 @@ def _children(device: str) -> int:
 
 
 class WorkerSettings(InferenceSettings, LeasingSettings):
-    model: ModelRef = Field(SHIPPED_MODEL, description="The model package that this worker serves, or name@version.")
-    models: str = Field("", description="Several packages, with commas between, in place of `MODEL`.")
-    models_dir: Path = Field(Path("weights"), description="The folder of model packages.")
+    """All settings of a classification worker."""
+
+    model: ModelRef = Field(
+        SHIPPED_MODEL, description="Model package that this worker serves: `name` or `name@version`."
+    )
+    models: str = Field("", description="Several model packages, separated by commas. Replaces `MODEL`.")
+    models_dir: Path = Field(Path("weights"), description="Folder of model packages.")
     child_memory_bytes_max: Bytes | None = Field(
         None,
-        description="Memory that one of them may allocate; it needs 300 MB for itself and a small model. An image for "
-        "which it is not enough fails with `out_of_memory`. None: as much as the machine or container gives.",
+        description="Maximum bytes of memory that one worker process may allocate; a process with a small model needs "
+        "300 MB. An image that needs more fails with `out_of_memory`. Default: no limit but the machine's or the "
+        "container's.",
     )
     worker_children: Annotated[int, Field(ge=1, le=256)] = Field(
         default_factory=lambda checked: _children(checked["device"]),
-        description="Processes that classify. As it is, one a GPU; without one, one a core, and two at least, so that "
-        "one may die unnoticed.",
+        description="Processes that classify. Default: one per GPU, or one per CPU core (at least 2, so that a crash "
+        "leaves a live process).",
     )
-    batch_items: Annotated[int, Field(ge=1, le=256)] = Field(
-        64, description="Images of one claim of the interactive lane, and of its forward."
+    batch_items: Annotated[int, Field(ge=1, le=256)] = advanced(
+        64, description="Maximum images of the interactive lane that one process claims and classifies at once."
     )
-    batch_items_max: Annotated[int, Field(ge=1, le=256)] = Field(
-        256, description="Images of one claim of the bulk lane, as far as they fit `BULK_SLICE_SECONDS`."
-    )
-    bulk_slice_seconds: Seconds = Field(
+    bulk_slice_seconds: Seconds = advanced(
         0.02,
-        description="Measured work of the bulk lane in one go; interactive work that waits goes before the next.",
+        description="Seconds of bulk work, as measured, between two checks for interactive work, which goes first.",
     )
-    batch_bytes_max: Bytes = Field(16 << 20, description="Upload bytes of one claim; one chunk may be larger.")
-    slice_seconds: Seconds = Field(0.25, description="How long one task goes on claiming before it returns to Celery.")
-    linger_seconds: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="How long an idle task waits for more work before it returns."
+    slice_seconds: Seconds = advanced(
+        0.25, description="Seconds for which one task goes on claiming work before it returns to Celery."
+    )
+    linger_seconds: Annotated[float, Field(ge=0, le=1)] = advanced(
+        0.1, description="Seconds that an idle task waits for more work before it returns to Celery."
     )
 
     @property
     def served(self) -> tuple[str, ...]:
-        """The packages that this worker serves, in the order in which they are named."""
+        """The model packages that this worker serves, in the order of the setting."""
         names = [name.strip() for name in self.models.split(",")] if self.models else [self.model]
         return _REFS.validate_python(tuple(dict.fromkeys(names)))
 
@@ -95,7 +107,7 @@ class WorkerSettings(InferenceSettings, LeasingSettings):
         try:
             _ = self.served
         except ValidationError:
-            raise ValueError("models: must be names of model packages, with commas between") from None
+            raise ValueError("models: must be names of model packages, separated by commas") from None
         if "model" in self.model_fields_set and self.model not in self.served:
             raise ValueError(f"model is {self.model}, which is not among models ({self.models}): set one of the two")
         return self

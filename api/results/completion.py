@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from starlette.types import Receive
 
 from jobs.errors import StoreUnavailable
+from jobs.outage_log import OutageLog
 from jobs.records import Job
 from jobs.store.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
@@ -26,6 +27,7 @@ from jobs.store.notices import apply_notice, unpack_notices
 
 log = logging.getLogger(__name__)
 
+REREAD_SECONDS = 2  # between two reads of all awaited jobs, in case a notice was lost
 _WATCH_CLIENT_AFTER_SECONDS = 0.5  # most jobs have ended by then, and need no task that watches the client
 _JOBS_A_READ = 1000
 _RESUBSCRIBE_SECONDS = 0.2
@@ -34,13 +36,13 @@ _RESUBSCRIBE_SECONDS = 0.2
 class JobCompletions:
     """The waiters of this process, each a future in the set of its job."""
 
-    def __init__(self, reader: JobReader, redis_url: str, database: int, reread_seconds: float) -> None:
+    def __init__(self, reader: JobReader, redis_url: str, database: int) -> None:
         self._reader = reader
         self._redis_url = redis_url
         self._channel = f"{ENDED_CHANNEL}.{database}"
-        self._reread_seconds = reread_seconds
         self._futures = defaultdict[bytes, set[asyncio.Future[bytes]]](set)
         self._expected = set[bytes]()  # jobs whose submit is in progress: absent from the store, but not deleted
+        self._outage = OutageLog("completion notices: waiting for Redis")
         self._tasks = list[asyncio.Task[None]]()
         self.released = False
         """Whether `release` was called."""
@@ -113,7 +115,6 @@ class JobCompletions:
     async def _listen(self) -> None:
         # Without retries: redis-py would resubscribe by itself, and `reread` would not run after a reconnect.
         retry = Retry(NoBackoff(), 0)
-        subscribed = True
         while True:
             try:
                 async with (
@@ -122,13 +123,11 @@ class JobCompletions:
                 ):
                     await pubsub.subscribe(self._channel)
                     await self.reread()
-                    subscribed = True
+                    self._outage.recovered()
                     async for message in pubsub.listen():
                         self._read_notices(message["data"])
             except (RedisError, OSError, StoreUnavailable) as error:
-                if subscribed:
-                    log.warning("lost the subscription to completion notices, subscribing again: %s", error)
-                subscribed = False
+                self._outage.failed(error)
                 await asyncio.sleep(_RESUBSCRIBE_SECONDS)
 
     def _read_notices(self, notices: bytes) -> None:
@@ -140,7 +139,7 @@ class JobCompletions:
 
     async def _reread_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._reread_seconds)
+            await asyncio.sleep(REREAD_SECONDS)
             try:
                 await self.reread()
             except StoreUnavailable:

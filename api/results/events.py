@@ -13,6 +13,7 @@ from jobs.records import Job
 from jobs.store.job_reader import JobReader
 
 END_ID = "end"
+HEARTBEAT_SECONDS = 15  # the longest silence of a stream, so that proxies do not close it
 _RETRY_MS = 2000  # after which an EventSource reconnects
 
 
@@ -23,7 +24,6 @@ async def follow_events(
     reader: JobReader,
     presenter: JobPresenter,
     streams: FollowedStreams,
-    heartbeat_seconds: float,
 ) -> AsyncGenerator[bytes]:
     """A `counts` event for each change since `last_event_id`, heartbeats in between, and `end` with the ended job.
 
@@ -45,7 +45,7 @@ async def follow_events(
                 return
             if not await stream.wait_for_change():
                 return
-            if now() - last_sent >= heartbeat_seconds:
+            if now() - last_sent >= HEARTBEAT_SECONDS:
                 yield b": still running\n\n"
                 last_sent = now()
             try:

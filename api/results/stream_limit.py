@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from api.errors import TooManyStreams
 from api.results.completion import JobCompletions
 
+PROGRESS_POLL_SECONDS = 0.25  # between two reads of a followed job
+
 
 class FollowedStreams:
     """One for each process."""
 
-    def __init__(
-        self, completions: JobCompletions, *, streams_max: int, seconds_max: float, poll_seconds: float
-    ) -> None:
+    def __init__(self, completions: JobCompletions, *, streams_max: int, seconds_max: float) -> None:
         self._completions = completions
         self._streams_max = streams_max
         self._seconds_max = seconds_max
-        self._poll_seconds = poll_seconds
         self._count = 0
 
     @contextmanager
@@ -28,26 +27,23 @@ class FollowedStreams:
         self._count += 1
         try:
             with self._completions.subscribe(job_id) as ended:
-                yield FollowedStream(self._completions, ended, self._seconds_max, self._poll_seconds)
+                yield FollowedStream(self._completions, ended, self._seconds_max)
         finally:
             self._count -= 1
 
 
 class FollowedStream:
-    def __init__(
-        self, completions: JobCompletions, ended: asyncio.Future[bytes], seconds_max: float, poll_seconds: float
-    ) -> None:
+    def __init__(self, completions: JobCompletions, ended: asyncio.Future[bytes], seconds_max: float) -> None:
         self._completions = completions
         self._ended = ended
         self._deadline = asyncio.get_running_loop().time() + seconds_max
-        self._poll_seconds = poll_seconds
 
     async def wait_for_change(self) -> bool:
-        """Wait until the job ends or `poll_seconds` pass. Returns whether the caller should read the job again."""
+        """Wait until the job ends or `PROGRESS_POLL_SECONDS` pass. Returns whether to read the job again."""
         if self._completions.released or asyncio.get_running_loop().time() >= self._deadline:
             return False
-        await asyncio.wait([self._ended], timeout=self._poll_seconds if not self._ended.done() else 0)
+        await asyncio.wait([self._ended], timeout=PROGRESS_POLL_SECONDS if not self._ended.done() else 0)
         if self._ended.done() and not self._completions.released:
             # The job has ended, but a read may not show it yet: do not busy-loop until it does.
-            await asyncio.sleep(self._poll_seconds / 10)
+            await asyncio.sleep(PROGRESS_POLL_SECONDS / 10)
         return not self._completions.released

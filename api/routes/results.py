@@ -117,7 +117,6 @@ async def job_events(request: Request, owner: Owner, job_id: JobId, services: Ap
         reader=services.reader,
         presenter=services.presenter,
         streams=services.followed_streams,
-        heartbeat_seconds=services.settings.sse_heartbeat_seconds,
     )
     return await _start_stream(request, stream, "text/event-stream", _SSE)
 

@@ -47,12 +47,11 @@ class OpenJobService:
         """
         submission.lane = lane or Lane.BULK
         submission.fingerprint = request_digest(submission).digest() if submission.key else b""
-        submission.seals_itself = self._settings.open_job_at_deadline == "seal"
         outcome = await self._submitter.enqueue(submission, open_seconds=self._settings.open_job_seconds_max)
         return await submit_result(submission, outcome, self._reader)
 
     async def add(self, request: Request, job: Job, key: str) -> SubmitResult:
-        """Read the body as a part of an open job. An error keeps the chunks that were added.
+        """Read the body as a part of an open job. Chunks that were added before an error stay in the job.
 
         With an Idempotency-Key `key`, a repeat of a part that broke off continues it.
 

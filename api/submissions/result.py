@@ -1,4 +1,4 @@
-"""What a submit returns to its route."""
+"""The result of a submit, from which its route makes the response."""
 
 from dataclasses import dataclass
 

@@ -23,6 +23,7 @@ _ARCHIVE_MAGIC = (
     b"\x28\xb5\x2f\xfd",
 )
 _TAR_MAGIC_AT = 257
+SPOOL_BYTES_MAX = 8 << 20  # bytes of a zip that are buffered in memory; a larger zip is spooled to disk
 RATIO_FLOOR_BYTES = 1 << 20  # below this unpacked size, no compression ratio does harm
 
 
@@ -42,7 +43,7 @@ class ArchiveLimits:
             settings.job_items_max,
             settings.archive_inflated_bytes_max,
             settings.archive_ratio_max,
-            settings.zip_spool_bytes_max,
+            SPOOL_BYTES_MAX,
             settings.zip_bytes_max,
         )
 

@@ -52,7 +52,7 @@ def build_chunk(images: Sequence[UploadedImage], *, by_reference: bool = False) 
 async def read_chunks(source: UploadSource, add: Callable[[Chunk], Awaitable[None]]) -> Chunk | None:
     """Pack images into chunks and pass each full one to `add`. Returns the last chunk, or None if there were no images.
 
-    The caller adds the last chunk, because what becomes of it depends on whether it is also the first.
+    The caller adds the last chunk: how depends on whether it is also the first one.
     """
     builder = ChunkBuilder(by_reference=source.by_reference)
     async for image in source.images:

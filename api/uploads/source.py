@@ -19,7 +19,7 @@ class UploadedImage(NamedTuple):
 
 @dataclass(slots=True)
 class ArchiveStats:
-    """What a reader found in an archive besides images."""
+    """Counts of a reader, besides the images."""
 
     skipped: int = 0
     """Members that are not content, for example `.DS_Store`."""

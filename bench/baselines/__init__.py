@@ -1,1 +1,1 @@
-"""What Darkroom is compared with: the two designs that people build first, each written as its tutorials have it."""
+"""The two common designs that Darkroom is compared with, each written as its tutorial has it."""

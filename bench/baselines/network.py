@@ -1,4 +1,4 @@
-"""The book's network and preprocessing, in the book's own lines."""
+"""The book's network and preprocessing, in the book's own code."""
 
 import io
 import os
@@ -14,7 +14,7 @@ CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 
 
 def load_network() -> nn.Module:
-    """784-1000-10, in evaluation mode, on one thread a process, as suits two processes on two cores."""
+    """784-1000-10, in evaluation mode, on one thread per process: two processes share two cores."""
     torch.set_num_threads(1)
     network = nn.Sequential(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 10))
     network.load_state_dict(load_file(Path(os.environ["WEIGHTS"])))

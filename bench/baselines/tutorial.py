@@ -1,4 +1,4 @@
-"""The common tutorial: FastAPI, one Celery task an image, and Celery's result backend.
+"""The common tutorial: FastAPI, one Celery task per image, and Celery's result backend.
 
 celery --app bench.baselines.tutorial worker --concurrency 2
 uvicorn bench.baselines.tutorial:api
@@ -23,7 +23,7 @@ loaded: dict[str, nn.Module] = {}
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def load(**_: Any) -> None:
-    """The model is loaded once a process."""
+    """Load the model once per process."""
     loaded["network"] = load_network()
 
 
@@ -41,7 +41,7 @@ def submit(file: UploadFile) -> dict[str, str]:
 @api.get("/result/{task_id}")
 def result(task_id: str) -> dict[str, Any]:
     task = AsyncResult(task_id, app=app)
-    status = task.status  # once: each look at what is not ready yet asks Redis again
+    status = task.status  # once: each access asks Redis again until the task is done
     if status != "SUCCESS":
         return {"task_id": task_id, "status": status}
     return {"task_id": task_id, "status": status, "result": task.result}

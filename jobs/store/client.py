@@ -16,6 +16,8 @@ from jobs.store.redis_url import address_of
 from jobs.store.scripts import Script, load_scripts
 from jobs.store.wire import Command, Reply
 
+GROUP_SUBMITS_MAX = 64  # submits of one round trip
+GROUP_BYTES_MAX = 1 << 20  # bytes of one round trip; a larger submit is sent alone
 _API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
 
 
@@ -23,7 +25,12 @@ class StoreClient:
     """Three connections, so that neither a large upload nor the wait for an fsync holds up what is read."""
 
     def __init__(
-        self, settings: StoreSettings, *, timeout_seconds: float, group_submits_max: int, group_bytes_max: int
+        self,
+        settings: StoreSettings,
+        *,
+        timeout_seconds: float,
+        group_submits_max: int = GROUP_SUBMITS_MAX,
+        group_bytes_max: int = GROUP_BYTES_MAX,
     ) -> None:
         self.settings = settings
         self.timeout_seconds = timeout_seconds

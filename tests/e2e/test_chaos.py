@@ -1,4 +1,4 @@
-"""The fault suite, short: every fault at least once, under load."""
+"""A short run of the fault suite: every fault at least once, under load."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chaos.faults import FAULTS
+from chaos.faults.table import FAULTS
 from chaos.fleet import FAKETIME
 from tests.support.processes import ROOT
 

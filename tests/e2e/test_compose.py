@@ -1,4 +1,4 @@
-"""`docker compose up`, for real, where a Docker engine answers."""
+"""`docker compose up` with a real Docker engine; skipped if there is none."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.support.stack import PNG, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
 
 BAG = samples()["0018-bag.png"]
-PASSWORD = "p@ss/w#rd:1 \"x'y$z\\%41+="  # whatever a generator of passwords may give
+PASSWORD = "p@ss/w#rd:1 \"x'y$z\\%41+="  # characters that a password generator may use
 
 
 def docker(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,19 +35,19 @@ def docker(*arguments: str, check: bool = True, **environment: str) -> subproces
     )
 
 
-def why_there_is_no_compose() -> str:
-    """Empty where an engine answers and compose v2 is there."""
+def reason_to_skip() -> str:
+    """Empty if an engine responds and compose v2 is installed."""
     try:
         for probe in (["info"], ["compose", "version"]):
             if (done := docker(*probe, check=False)).returncode:
                 return f"`docker {' '.join(probe)}`: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
     except FileNotFoundError:
-        return "there is no docker command"
+        return "the docker command is not installed"
     return ""
 
 
-_WHY = why_there_is_no_compose()
-pytestmark = pytest.mark.skipif(bool(_WHY), reason=f"no Docker engine to run compose with: {_WHY}")
+_REASON = reason_to_skip()
+pytestmark = pytest.mark.skipif(bool(_REASON), reason=f"no Docker engine to run compose with: {_REASON}")
 
 
 class Compose:
@@ -62,15 +62,15 @@ class Compose:
         return docker("compose", "--project-name", self._project, *arguments, check=check, **self._environment)
 
     def containers(self, service: str) -> list[dict[str, Any]]:
-        """What `docker inspect` says of each container of a service."""
+        """The output of `docker inspect` for each container of a service."""
         ids = self("ps", "--all", "--quiet", service).stdout.split()
         inspected: list[dict[str, Any]] = json.loads(docker("inspect", *ids).stdout)
         return inspected
 
     def first_result(self) -> dict[str, Any] | None:
-        """A bag's result, or None while the stack is not there yet."""
+        """The result for an image of a bag, or None while the stack is not ready."""
         try:
-            answer = httpx.post(f"{self.url}/v1/jobs", content=BAG, headers=PNG | {"Prefer": "wait=5"}, timeout=10)
+            answer = httpx.post(f"{self.url}/v1/jobs", content=BAG, headers=PNG | {"Prefer": "wait=5"}, timeout=40)
         except httpx.TransportError:
             return None
         result: dict[str, Any] | None = answer.json().get("result") if answer.status_code == 200 else None
@@ -122,10 +122,10 @@ def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str)
     assert compose("exec", service, "touch", "/srv-or-root", check=False).returncode != 0
 
 
-def test_redis_keeps_what_it_is_given(compose: Compose) -> None:
-    asked = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
+def test_redis_is_durable_and_has_a_password(compose: Compose) -> None:
+    names = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
     shell = 'REDISCLI_AUTH=$REDIS_PASSWORD redis-cli config get "$0"'
-    values = {name: compose("exec", "redis", "sh", "-c", shell, name).stdout.split()[1] for name in asked}
+    values = {name: compose("exec", "redis", "sh", "-c", shell, name).stdout.split()[1] for name in names}
     assert values == {
         "appendonly": "yes",
         "appendfsync": "always",
@@ -155,7 +155,7 @@ def test_the_api_image_cannot_import_what_is_the_workers(compose: Compose, modul
 
 
 def test_an_archive_larger_than_its_spool_is_classified(compose: Compose) -> None:
-    """A zip of 12 MiB: it goes to the disk, since /tmp would be memory."""
+    """A zip of 12 MiB is spooled to disk; /tmp would be memory."""
     data = make_zip({f"{n:03}.png": BAG + bytes(64_000) for n in range(190)})
     headers = {"Content-Type": "application/zip"}
     path = httpx.post(f"{compose.url}/v1/jobs", content=data, headers=headers, timeout=30).headers["Location"]
@@ -191,7 +191,9 @@ async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose
     await asyncio.to_thread(compose, "stop")
     await asyncio.gather(*loads)
     exits = {s: [c["State"]["ExitCode"] for c in compose.containers(s)] for s in ("redis", "api", "outbound", "worker")}
-    assert exits == {"redis": [0], "api": [0], "outbound": [0], "worker": [0]}, "asked to stop, and stopped in time"
+    assert exits == {"redis": [0], "api": [0], "outbound": [0], "worker": [0]}, (
+        "every process stopped before it was killed"
+    )
 
     compose("up", "--detach", "--scale", "worker=1")
     wait_until(compose.first_result, seconds=120, what="the first result")
@@ -206,8 +208,8 @@ async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compo
         return int(model["serving"]["workers"])
 
     wait_until(lambda: workers() == 3, seconds=60, what="three workers")
-    pictures = list(samples().values()) * 20
-    submitting = asyncio.create_task(submit_all(compose.url, pictures))
+    images = list(samples().values()) * 20
+    submitting = asyncio.create_task(submit_all(compose.url, images))
     container = compose.containers("worker")[0]["Id"]
     await asyncio.to_thread(docker, "kill", "--signal", "KILL", container)
     results = await results_of(compose.url, await submitting)

@@ -259,7 +259,7 @@ def test_when_it_is_stopped_nothing_is_left_running_and_nothing_is_lost(
     with MakeRun(clone, tmp_path / "again.log", PORT=str(port), DATA_DIR=str(data)) as make:
         make.wait_until_ready(30)
         for job in accepted:
-            polled = subprocess.run(["curl", "-sf", f"{url}/{job['id']}?wait=10"], capture_output=True, check=True)
+            polled = subprocess.run(["curl", "-sf", f"{url}/{job['id']}?wait=30"], capture_output=True, check=True)
             assert json.loads(polled.stdout)["result"]["class"] == "Bag"
 
 
@@ -292,7 +292,7 @@ def test_a_readers_own_weights_and_network_are_served(
         results = dict[str, dict[str, object]]()
         for _, model in blocks:
             url, picture = f"http://127.0.0.1:{port}/v1/jobs?model={model}", "@tests/data/0018-bag.png"
-            submit = ["curl", "-sf", "-H", "Prefer: wait=10", "--data-binary", picture, url]
+            submit = ["curl", "-sf", "-H", "Prefer: wait=30", "--data-binary", picture, url]
             done = subprocess.run(submit, cwd=clone, capture_output=True, check=True)
             results[model] = json.loads(done.stdout)["result"]
     assert (results["mine"]["class"] in ("cat", "dog"), results["book"]["class"]) == (True, "Bag")

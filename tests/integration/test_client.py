@@ -63,11 +63,11 @@ def test_a_wait_has_an_end(darkroom: Darkroom, api: Api) -> None:
     assert raised.value.code == "job_not_found"
 
 
-def test_what_is_wrong_is_told_by_its_code(api: Api) -> None:
+def test_errors_have_codes(api: Api) -> None:
     with Darkroom(api.url, "a-wrong-key-0123456789") as stranger, pytest.raises(DarkroomError, match="unauthorized"):
         stranger.submit(DATA / "0018-bag.png")
-    with Darkroom(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(DarkroomError, match="unreachable"):
-        nobody.get("x")
+    with Darkroom(f"http://127.0.0.1:{free_port()}") as unreachable, pytest.raises(DarkroomError, match="unreachable"):
+        unreachable.get("x")
 
 
 def command(api: Api, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +92,7 @@ def test_the_command_shows_a_table(api: Api) -> None:
     assert done.returncode == 1, "one of the files has no class"
 
 
-def test_the_command_says_in_one_line_what_is_wrong(api: Api) -> None:
+def test_the_command_prints_one_line_for_an_error(api: Api) -> None:
     done = command(api, "classify", "no-such-file.png")
     assert done.returncode == 1
     assert done.stderr.startswith("darkroom: ")

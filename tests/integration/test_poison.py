@@ -59,7 +59,7 @@ async def submit_form(client: aiohttp.ClientSession, images: list[bytes]) -> dic
 
 async def items_of(client: aiohttp.ClientSession, job: dict[str, Any], query: str = "") -> list[dict[str, Any]]:
     """The items of a job, once it has ended."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while True:
             async with client.get(f"{job['links']['self']}?wait=20") as answer:
                 if (await answer.json())["status"] not in ("queued", "running"):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.settings import SHIPPED_MODEL
-from jobs.store.keys import FAULTS
-from tests.support.processes import MAXMEMORY_BYTES, ROOT, Process, Valkey, Worker
+from jobs.settings import REMOVED_SETTINGS, SHIPPED_MODEL
+from jobs.store.keys import FAULTS, FETCH
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Valkey, Worker
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -55,6 +55,24 @@ def test_a_server_or_a_setting_that_does_not_fit_stops_the_service(
     assert len(lines) == 1
     assert lines[0].startswith(f"darkroom {service}: ")
     assert line in lines[0]
+
+
+def test_a_removed_setting_that_is_still_set_is_named_once_and_the_service_starts(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    """By the main process alone, and not by the processes that it starts."""
+    removed = {"OPEN_JOB_AT_DEADLINE": "seal", "API_PROCESSES": "2", "OUTBOUND_CHILDREN": "1"}
+    memory = {"REDIS_URL": valkey.url, "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)}
+    outbound = Process([sys.executable, "-m", "worker.outbound"], tmp_path / "outbound", memory | removed)
+    api = Api(valkey.url, tmp_path / "api", **removed)
+    worker = Worker(valkey.url, tmp_path / "worker", children=1, **removed)
+    expected = f"OPEN_JOB_AT_DEADLINE is no longer a setting and is ignored: {REMOVED_SETTINGS['OPEN_JOB_AT_DEADLINE']}"
+    with outbound, api, worker, valkey.client as client:
+        wait_until(lambda: client.zcard(f"serving:{FETCH}") == 1, seconds=60, what="a ready outbound process")
+        for service in (outbound, api, worker):
+            named = [line for line in service.output().splitlines() if "OPEN_JOB_AT_DEADLINE" in line]
+            assert named == [f"WARNING jobs.settings: {expected}"]
+            assert service.running()
 
 
 @pytest.mark.parametrize("service", ["api", "worker"])

@@ -1,10 +1,14 @@
 """Observes the waiters of APIs that run in the test process."""
 
+import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 from api.results.completion import JobCompletions
+from jobs.records import Outcome, Prediction
+from tests.support.waiting import eventually
 
 
 class ObservedCompletions:
@@ -34,3 +38,23 @@ class ObservedCompletions:
 def raw_id(path: str) -> bytes:
     """The id in a job's path, as bytes."""
     return bytes.fromhex(path.rpartition("/")[2].replace("-", ""))
+
+
+def ranked_predictions(top_k: int) -> Outcome:
+    """As many classes as a worker would give, with confidences of more digits than a response shows."""
+    return [Prediction((4 + n) % 10, 0.6488123456 / (n + 1)) for n in range(top_k)]
+
+
+async def submit_image(api: httpx.AsyncClient, image: bytes, top_k: int = 5) -> str:
+    """The path of a job of this image."""
+    answer = await api.post(f"/v1/jobs?top_k={top_k}", content=image, headers={"Content-Type": "image/png"})
+    return str(answer.headers["Location"])
+
+
+async def start_long_poll(
+    api: httpx.AsyncClient, path: str, observed_completions: ObservedCompletions
+) -> asyncio.Task[httpx.Response]:
+    """A long poll whose waiter is subscribed."""
+    poll = asyncio.create_task(api.get(f"{path}?wait=30"))
+    await eventually(lambda: observed_completions.waiting == 1, what="the poll")
+    return poll

@@ -19,6 +19,8 @@ from worker.store import open_store
 
 log = logging.getLogger(__name__)
 
+BULK_ITEMS_MAX = 256  # images of one claim of the bulk lane, if they fit BULK_SLICE_SECONDS
+CLAIM_BYTES_MAX = 16 << 20  # upload bytes of one claim; a single larger chunk is claimed alone
 INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
 CANCELED_LOOK_SECONDS = 0.25  # between two looks whether the jobs of a bulk lease were canceled meanwhile
 
@@ -42,7 +44,7 @@ class ClaimLoop:
         """What is worked for in this slice of time, as submits name it; and `_model` is which of the two now."""
         self._worker_id = worker_id
         self._store = open_store(settings)
-        self._slice_size = SliceSize(settings.bulk_slice_seconds, items_max=settings.batch_items_max)
+        self._slice_size = SliceSize(settings.bulk_slice_seconds, items_max=BULK_ITEMS_MAX)
         self._work = LeaseRunner(
             classifier, self._slice_size, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
         )
@@ -97,7 +99,7 @@ class ClaimLoop:
         return {
             "items_max": self._settings.batch_items,
             "bulk_items_max": self._slice_size.items() if bulk else 0,
-            "bytes_max": self._settings.batch_bytes_max,
+            "bytes_max": CLAIM_BYTES_MAX,
             "turn": next(self._turn) if bulk else 0,
         }
 

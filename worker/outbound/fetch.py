@@ -11,6 +11,8 @@ from worker.outbound.s3 import Buckets
 from worker.outbound.settings import FetchSettings
 from worker.outbound.web import CheckedHttp, is_forbidden
 
+TRIES_MAX = 3  # of one image: after failed connections, and after 429 and 5xx
+REDIRECTS_MAX = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TOO_MANY_REQUESTS = 429
 _CODES = {
@@ -54,7 +56,7 @@ class Fetcher:
 
     async def _try_often(self, url: URL) -> bytes | ItemCode:
         code = ItemCode.FETCH_FAILED
-        for attempt in range(self._settings.fetch_tries_max):
+        for attempt in range(TRIES_MAX):
             if attempt:
                 await asyncio.sleep(self._settings.fetch_retry_seconds * 2 ** (attempt - 1))
             try:
@@ -71,7 +73,7 @@ class Fetcher:
 
     async def _follow(self, url: URL) -> bytes:
         """The bytes at the end of a few redirects; each hop's address is checked as the first one's."""
-        for _ in range(self._settings.fetch_redirects_max + 1):
+        for _ in range(REDIRECTS_MAX + 1):
             async with self._web.request("GET", url) as answer:
                 if answer.status not in _REDIRECTS:
                     return await self._read(answer)

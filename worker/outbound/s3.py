@@ -10,6 +10,7 @@ from jobs.item_codes import ItemCode
 from jobs.s3 import open_bucket
 from jobs.urls import S3Url
 from worker.outbound.settings import FetchSettings
+from worker.outbound.web import CONNECT_SECONDS
 
 _BUCKETS_OPEN_MAX = 64
 _PART_BYTES = 256 << 10
@@ -44,6 +45,6 @@ class Buckets:
         return open_bucket(
             bucket,
             self._settings,
-            connect_seconds=self._settings.fetch_connect_seconds,
+            connect_seconds=CONNECT_SECONDS,
             request_seconds=self._settings.fetch_seconds_max,
         )

@@ -6,58 +6,65 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from jobs.records import REFERENCES_MAX
-from jobs.settings import Bytes, S3Settings, Seconds, WebhookSettings
+from jobs.settings import Bytes, S3Settings, Seconds, WebhookSettings, advanced
 from worker.settings import LeasingSettings
 
 
 class FetchSettings(S3Settings):
-    """What is fetched from others' servers, and within which limits."""
+    """Which images are fetched by reference, and within which limits."""
 
-    item_bytes_max: Bytes = Field(10 << 20, description="Bytes of one image.")
+    item_bytes_max: Bytes = Field(10 << 20, description="Maximum bytes of one image.")
     fetch_concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
         32,
-        description="Images that one outbound process fetches at once, and webhooks that it calls; each image may take "
-        "`ITEM_BYTES_MAX` of its memory.",
+        description="Maximum images that one outbound process fetches at the same time, and webhooks that it calls; "
+        "each image may take `ITEM_BYTES_MAX` of memory.",
     )
-    fetch_seconds_max: Seconds = Field(20, description="How long one image may take, redirects and tries included.")
-    fetch_connect_seconds: Seconds = Field(5, description="How long one connection may take to be made.")
-    fetch_tries_max: Annotated[int, Field(ge=1, le=10)] = Field(
-        3, description="Tries of one image after connections that failed, and after 429 and 5xx."
-    )
-    fetch_retry_seconds: Seconds = Field(0.25, description="The wait before the second try; it doubles each time.")
-    fetch_redirects_max: Annotated[int, Field(ge=0, le=20)] = Field(5, description="Redirects that are followed.")
     fetch_allow_hosts: list[str] = Field(
         [],
-        description='Host names that may have any address, as JSON: ["images.internal"]. '
-        "What is allowed here holds for webhooks, too.",
+        description='Host names that may be contacted at any address, as JSON: `["images.internal"]`. Applies to '
+        "webhooks, too.",
     )
     fetch_allow_networks: list[IPv4Network | IPv6Network] = Field(
-        [], description='Networks that are spoken to though they are not public, as JSON: ["10.1.0.0/16"].'
+        [],
+        description='Non-public networks that may be contacted, as JSON: `["10.1.0.0/16"]`. Applies to webhooks, too.',
+    )
+    fetch_seconds_max: Seconds = advanced(
+        20, description="Seconds that one image may take to fetch, including redirects and retries."
+    )
+    fetch_retry_seconds: Seconds = advanced(
+        0.25, description="Seconds before the second try to fetch an image; the wait doubles for each further try."
     )
 
 
 class CallSettings(WebhookSettings):
     """How webhooks are called."""
 
-    webhook_seconds_max: Seconds = Field(10, description="How long one call of a webhook may take.")
-    webhook_backoff_seconds: Annotated[list[Seconds], Field(min_length=1)] = Field(
+    webhook_seconds_max: Seconds = advanced(10, description="Seconds that one call of a webhook may take.")
+    webhook_backoff_seconds: Annotated[list[Seconds], Field(min_length=1)] = advanced(
         [5, 30, 120, 600, 1800, 3600, 7200, 14_400],
-        description="The waits after calls of a webhook that failed, as JSON; the last one repeats.",
+        description="Seconds to wait after each failed call of a webhook, as JSON; the last value repeats.",
     )
-    webhook_give_up_seconds: Seconds = Field(
-        86_400, description="How long after the job's end its webhook is still called; or as long as the job is kept."
+    webhook_give_up_seconds: Seconds = advanced(
+        86_400,
+        description="Seconds after the end of a job during which its webhook is retried, as long as the job is kept.",
     )
 
 
 class OutboundSettings(FetchSettings, CallSettings, LeasingSettings):
+    """All settings of an outbound worker."""
+
     outbound_children: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="Processes that fetch images and call webhooks."
     )
-    outbound_slice_seconds: Seconds = Field(
-        5, description="How long one task goes on taking work before it ends what it has begun and returns to Celery."
+    outbound_slice_seconds: Seconds = advanced(
+        5,
+        description="Seconds for which one task goes on taking work. It then finishes what it has begun and returns to "
+        "Celery.",
     )
-    fetch_room_seconds_max: Seconds = Field(
-        15, description="How long fetched images wait for room among the uploads before they are given up for now."
+    fetch_room_seconds_max: Seconds = advanced(
+        15,
+        description="Seconds that fetched images wait for space in the upload budget before they are dropped, to be "
+        "fetched again later.",
     )
 
     @model_validator(mode="after")
@@ -73,7 +80,7 @@ class OutboundSettings(FetchSettings, CallSettings, LeasingSettings):
         return self
 
     @model_validator(mode="after")
-    def _a_chunk_has_room(self) -> Self:
+    def _a_chunk_fits_the_upload_budget(self) -> Self:
         if REFERENCES_MAX * self.item_bytes_max > self.uploads_budget_bytes:
             raise ValueError(
                 f"{REFERENCES_MAX} × item_bytes_max must fit into uploads_budget_fraction of redis_maxmemory_bytes: "

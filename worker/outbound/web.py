@@ -9,6 +9,7 @@ from yarl import URL
 from worker.outbound.addresses import AddressRules, ForbiddenAddress
 from worker.outbound.settings import FetchSettings
 
+CONNECT_SECONDS = 5  # for one connection to be established
 USER_AGENT = "Darkroom/1 (image classification service)"
 
 
@@ -18,7 +19,7 @@ class CheckedHttp:
     def __init__(self, settings: FetchSettings, resolver: AbstractResolver | None = None) -> None:
         self._allow_hosts = {host.lower().rstrip(".") for host in settings.fetch_allow_hosts}
         rules = AddressRules(settings.fetch_allow_networks)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.fetch_connect_seconds)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
         def session(**options: Any) -> aiohttp.ClientSession:
             return aiohttp.ClientSession(

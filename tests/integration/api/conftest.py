@@ -19,7 +19,7 @@ StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
 
 @asynccontextmanager
 async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an API that runs in this process, on a port of its own."""
+    """Run the API in this process, on its own port. Yields a client for it."""
     port = free_port()
     values = {
         "redis_url": valkey.url,
@@ -29,6 +29,7 @@ async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.As
         "redis_maxmemory_bytes": MAXMEMORY_BYTES,
         "upload_bytes_max": 16 << 20,
     } | settings
+    assert values.keys() <= ApiSettings.model_fields.keys()
     app = create_app(ApiSettings(**values))
     config = uvicorn.Config(app, port=port, http=SingleWriteProtocol, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
@@ -37,7 +38,7 @@ async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.As
         assert not task.done(), "the API did not start"
         await asyncio.sleep(0.01)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=25) as client:
             yield client
     finally:
         server.should_exit = True
@@ -52,7 +53,7 @@ def observed_completions(monkeypatch: pytest.MonkeyPatch) -> ObservedCompletions
 
 @pytest.fixture
 async def start_api(valkey: Valkey) -> AsyncIterator[StartApi]:
-    """Starts an API with the given settings."""
+    """Starts an API with the test's own settings."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> httpx.AsyncClient:

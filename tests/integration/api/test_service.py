@@ -1,4 +1,4 @@
-"""Behaviour that all routes share, and the small routes: keys, request ids, models, health, /docs."""
+"""Behaviour common to all routes: keys, request ids, problems; models, health and the pages at /docs."""
 
 import re
 
@@ -44,7 +44,7 @@ async def test_with_api_keys_each_owner_sees_its_own_jobs(start_api: StartApi, s
         ("POST", "/predict"),
     ],
 )
-async def test_without_a_valid_key_every_route_answers_401(
+async def test_without_a_key_every_route_is_unauthorized(
     start_api: StartApi, method: str, path: str, header: dict[str, str]
 ) -> None:
     api = await start_api(api_keys=KEYS)
@@ -66,7 +66,7 @@ async def test_a_request_id_of_the_client_is_returned(api: httpx.AsyncClient) ->
         assert re.fullmatch("[0-9a-f]{32}", made)
 
 
-async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.AsyncClient, store: Store) -> None:
+async def test_models_show_their_cards_and_serving_processes(api: httpx.AsyncClient, store: Store) -> None:
     listed = (await api.get("/v1/models")).json()
     assert [model["name"] for model in listed["models"]] == ["fmnist-cnn", "fmnist-mlp"]
     assert listed["faults"] == []
@@ -77,13 +77,13 @@ async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.A
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
     for process in ("boot1|11", "boot1|12", "boot2|21"):
-        store.leases.heartbeat(MODEL, "fmnist-mlp@1", process, seconds=5)
+        store.leases.heartbeat(MODEL, "fmnist-mlp@1", process, seconds=60)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}
 
 
-async def test_the_documentation_pages_load_nothing_from_other_servers(api: httpx.AsyncClient) -> None:
+async def test_the_pages_load_from_this_server_alone(api: httpx.AsyncClient) -> None:
     page = await api.get("/docs")
     assert page.status_code == 200
     sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -132,7 +132,9 @@ async def test_head_works_on_every_get_route(api: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("path", "methods"), [("/v1/jobs", "GET, HEAD, POST"), ("/v1/jobs/x", "DELETE, GET, HEAD"), ("/predict", "POST")]
 )
-async def test_a_wrong_method_gets_the_allowed_methods(api: httpx.AsyncClient, path: str, methods: str) -> None:
+async def test_a_wrong_method_is_answered_with_the_allowed_ones(
+    api: httpx.AsyncClient, path: str, methods: str
+) -> None:
     answer = await api.request("PATCH", path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
 
@@ -151,7 +153,7 @@ async def test_an_unforeseen_error_is_a_problem_with_a_request_id(
     assert answer.headers["X-Request-Id"] == "mine"
 
 
-async def test_an_unreadable_card_is_skipped(
+async def test_a_card_that_cannot_be_parsed_is_ignored(
     api: httpx.AsyncClient, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.redis.hset(keys.MODELS, "other@1", '{"of": "a newer release"}')

@@ -6,23 +6,23 @@ from jobs.errors import QueueFull
 
 @pytest.fixture
 def drain() -> DrainRate:
-    return DrainRate(retry_after_seconds=2, retry_after_seconds_max=60)
+    return DrainRate(retry_after_seconds=2)
 
 
-def test_without_a_rate_retry_after_is_the_setting(drain: DrainRate) -> None:
+def test_without_a_drain_rate_the_retry_after_is_that_of_the_settings(drain: DrainRate) -> None:
     assert drain.retry_after(QueueFull()) == 2
     assert drain.retry_after(QueueFull(over_bytes=1)) == 60
 
 
 @pytest.mark.parametrize(("over", "seconds"), [(1, 1), (1_000_000, 1), (4_500_000, 5), (10**9, 60)])
-def test_retry_after_follows_the_rate_at_which_bytes_drain(drain: DrainRate, over: int, seconds: int) -> None:
+def test_the_retry_after_follows_from_the_drain_rate(drain: DrainRate, over: int, seconds: int) -> None:
     for second in range(5):
         drain.sample(second, images=100 * second, upload_bytes=1_000_000 * second)
     assert drain.images_per_second == pytest.approx(100)
     assert drain.retry_after(QueueFull(over_bytes=over)) == seconds
 
 
-def test_the_rate_follows_recent_samples(drain: DrainRate) -> None:
+def test_a_rate_follows_recent_samples_and_forgets_old_ones(drain: DrainRate) -> None:
     for second in range(10):
         drain.sample(second, images=100 * second, upload_bytes=0)
     for second in range(10, 60):

@@ -2,9 +2,12 @@ import pytest
 
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.settings import SHIPPED_MODEL, StoreSettings, load
+from jobs.settings import REMOVED_SETTINGS, SHIPPED_MODEL, StoreSettings, is_advanced, load
 from jobs.store.redis_url import address_of
+from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
+
+SERVICES = (ApiSettings, WorkerSettings, OutboundSettings)
 
 
 def refusal(settings: type[StoreSettings], monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
@@ -17,9 +20,19 @@ def refusal(settings: type[StoreSettings], monkeypatch: pytest.MonkeyPatch, **en
     return line
 
 
-@pytest.mark.parametrize("settings", [StoreSettings, ApiSettings, WorkerSettings])
+@pytest.mark.parametrize("settings", SERVICES)
 def test_the_defaults_go_together(settings: type[StoreSettings]) -> None:
     load(settings)
+
+
+def test_no_setting_that_was_removed_is_still_read() -> None:
+    names = {name.upper() for settings in SERVICES for name in settings.model_fields}
+    assert not names & REMOVED_SETTINGS.keys()
+
+
+def test_the_common_settings_are_few() -> None:
+    common = {name for settings in SERVICES for name, field in settings.model_fields.items() if not is_advanced(field)}
+    assert 25 <= len(common) <= 40, sorted(common)
 
 
 @pytest.mark.parametrize(

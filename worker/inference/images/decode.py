@@ -21,6 +21,8 @@ _PILLOW_FORMATS = {
     "image/bmp": ("BMP",),
     "image/webp": ("WEBP",),
 }
+SIDE_PIXELS_MAX = 65_535  # the largest that a JPEG header can state
+SCANS_MAX = 100  # of one JPEG; each costs a pass over all its pixels
 _START_OF_SCAN = (0xFF, 0xDA)  # within a scan, a byte 0xff is followed by other bytes alone
 
 
@@ -39,9 +41,7 @@ class ImageLimits:
 
     @classmethod
     def of(cls, settings: InferenceSettings) -> Self:
-        return cls(
-            settings.item_pixels_max, settings.item_side_pixels_max, settings.item_frames_max, settings.item_scans_max
-        )
+        return cls(settings.item_pixels_max, SIDE_PIXELS_MAX, settings.item_frames_max, SCANS_MAX)
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits) -> None:

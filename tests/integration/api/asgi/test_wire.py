@@ -18,8 +18,8 @@ from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 from tests.support.store import Store
 from tests.support.waiting import eventually
 
-SECONDS = 10
-TRIES = 20  # a response in two packets would fail only now and then
+SECONDS = 30
+TRIES = 20  # of what two packets would break now and then only
 
 
 @pytest.fixture(scope="module")

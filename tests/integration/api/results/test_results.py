@@ -1,4 +1,4 @@
-"""Results while a job runs: NDJSON, CSV, pages, gzip, followed or not; events."""
+"""Results while a job runs: pages, NDJSON and CSV, followed or not, gzip; server-sent events."""
 
 import asyncio
 import csv
@@ -30,7 +30,7 @@ MIXED: list[Outcome] = [
 
 
 def finish(store: Store, outcomes: list[Outcome] | None = None, *, items: int = 64) -> None:
-    """Finish what waits, each chunk with these outcomes over and over."""
+    """Finish the ready chunks, each with these outcomes repeated."""
     lease = store.claim(items=items)
     done = []
     for claimed in lease.chunks:
@@ -50,7 +50,7 @@ def lines(answer: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-async def test_lines_say_the_same_as_pages(api: httpx.AsyncClient, store: Store) -> None:
+async def test_lines_show_the_same_as_pages(api: httpx.AsyncClient, store: Store) -> None:
     path = await mixed(store)
     pages = (await api.get(path)).json()["items"]
     answer = await api.get(path, headers=NDJSON)
@@ -100,18 +100,18 @@ async def test_names_come_back_whole_and_do_no_harm_in_a_spreadsheet(api: httpx.
 @pytest.mark.parametrize("status", ["succeeded", "failed", "pending", "canceled"])
 async def test_a_status_filters_every_form(api: httpx.AsyncClient, store: Store, status: str) -> None:
     path = await mixed(store)
-    wanted = [item for item in (await api.get(path)).json()["items"] if item["status"] == status]
-    assert len(wanted) == {"succeeded": 6, "failed": 2}.get(status, 0)
-    assert (await api.get(f"{path}?status={status}")).json()["items"] == wanted
-    assert lines(await api.get(f"{path}?status={status}", headers=NDJSON)) == wanted
-    assert len((await api.get(f"{path}?status={status}&format=csv")).text.splitlines()) == 1 + len(wanted)
+    expected = [item for item in (await api.get(path)).json()["items"] if item["status"] == status]
+    assert len(expected) == {"succeeded": 6, "failed": 2}.get(status, 0)
+    assert (await api.get(f"{path}?status={status}")).json()["items"] == expected
+    assert lines(await api.get(f"{path}?status={status}", headers=NDJSON)) == expected
+    assert len((await api.get(f"{path}?status={status}&format=csv")).text.splitlines()) == 1 + len(expected)
 
 
-async def test_items_that_are_pending_canceled_or_given_up_are_told_apart(api: httpx.AsyncClient, store: Store) -> None:
+async def test_items_that_are_pending_or_canceled_differ(api: httpx.AsyncClient, store: Store) -> None:
     job_id = await store.submit(*[b"image"] * 8, chunk_items=4)
     path = f"/v1/jobs/{to_text(job_id)}/results"
     finish(store, items=4)
-    assert len(lines(await api.get(path, headers=NDJSON))) == 4, "those that have ended"
+    assert len(lines(await api.get(path, headers=NDJSON))) == 4, "only those that have ended"
     assert len(lines(await api.get(f"{path}?status=pending", headers=NDJSON))) == 4
     await store.jobs.cancel(job_id, OWNER)
     canceled = lines(await api.get(f"{path}?status=canceled", headers=NDJSON))
@@ -119,13 +119,13 @@ async def test_items_that_are_pending_canceled_or_given_up_are_told_apart(api: h
 
 
 @pytest.mark.parametrize("path", ["?format=json", "?format=ndjson", "?format=csv"])
-async def test_gzip_is_sent_when_asked_for(api: httpx.AsyncClient, store: Store, path: str) -> None:
+async def test_gzip_is_sent_if_the_client_accepts_it(api: httpx.AsyncClient, store: Store, path: str) -> None:
     url = await mixed(store) + path
     plain = await api.get(url, headers={"Accept-Encoding": "identity"})
     assert "Content-Encoding" not in plain.headers
     assert "Accept-Encoding" in plain.headers["Vary"]
     async with api.stream("GET", url, headers={"Accept-Encoding": "br, gzip;q=0.5"}) as answer:
-        raw = b"".join([part async for part in answer.aiter_raw()])
+        raw = b"".join([piece async for piece in answer.aiter_raw()])
     assert answer.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(raw) == plain.content
 
@@ -142,7 +142,7 @@ async def test_gzip_is_sent_when_asked_for(api: httpx.AsyncClient, store: Store,
         ("*;q=0, GZIP;q=1.000", "gzip"),
     ],
 )
-async def test_weights_of_encodings_are_heeded(
+async def test_weights_of_encodings_are_respected(
     api: httpx.AsyncClient, store: Store, accepted: str, encoding: str | None
 ) -> None:
     answer = await api.get(await mixed(store), headers={"Accept-Encoding": accepted})
@@ -150,7 +150,7 @@ async def test_weights_of_encodings_are_heeded(
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_followed_results_come_in_order_as_they_are_there(
+async def test_followed_results_arrive_in_order_as_they_are_finished(
     api: httpx.AsyncClient, store: Store, encoding: str
 ) -> None:
     part = await store.open()
@@ -172,10 +172,10 @@ async def test_followed_results_come_in_order_as_they_are_there(
     store.finish(second)
     await asyncio.sleep(0)
     store.finish(first)
-    await eventually(lambda: len(received) == 8, what="what is done while the job is open")
+    await eventually(lambda: len(received) == 8, what="the results of the open job")
     await store.open_jobs.add(part, make_chunk([b"image"], 8), bytes(16))
     store.finish(store.claim())
-    await eventually(lambda: len(received) == 9, what="what came later")
+    await eventually(lambda: len(received) == 9, what="the result of the later part")
     assert not task.done()
     await store.open_jobs.seal(part.job_id, OWNER)
     await task
@@ -229,7 +229,7 @@ async def test_events_are_counts_as_they_change_and_then_the_end(api: httpx.Asyn
     assert [event.get("event") for event in again] == [None, "counts", "end"]
     seen = again[1]["id"]
     resumed = await events_of(api, path, **{"Last-Event-ID": seen})
-    assert [event.get("event") for event in resumed] == [None, "end"], "what was seen is not said again"
+    assert [event.get("event") for event in resumed] == [None, "end"], "an event is not sent again"
     assert (await api.get(f"{path}/events", headers={"Last-Event-ID": "end"})).status_code == 204
 
 
@@ -238,8 +238,11 @@ def finish_one(store: Store) -> bool:
     return bool(lease.chunks) and store.finish(lease) > 0
 
 
-async def test_a_silent_event_stream_has_heartbeats(start_api: StartApi, store: Store) -> None:
-    api = await start_api(sse_heartbeat_seconds=0.05, progress_poll_seconds=0.02)
+async def test_a_silent_event_stream_has_heartbeats(
+    start_api: StartApi, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.results.events.HEARTBEAT_SECONDS", 0.05)
+    api = await start_api()
     job_id = await store.submit(b"image")
     async with api.stream("GET", f"/v1/jobs/{to_text(job_id)}/events") as answer:
         async for text in answer.aiter_text():
@@ -247,13 +250,13 @@ async def test_a_silent_event_stream_has_heartbeats(start_api: StartApi, store: 
                 break
 
 
-async def test_held_streams_have_a_bound(start_api: StartApi, store: Store) -> None:
+async def test_followed_streams_have_a_limit(start_api: StartApi, store: Store) -> None:
     api = await start_api(held_streams_max=1)
     job_id = await store.submit(b"image")
     path = f"/v1/jobs/{to_text(job_id)}"
     async with api.stream("GET", f"{path}/events") as answer:
-        held = answer.aiter_text()
-        await anext(held)
+        stream = answer.aiter_text()
+        await anext(stream)
         for refused in (f"{path}/events", f"{path}/results?follow=true&format=csv"):
             second = await api.get(refused)
             assert (second.status_code, second.json()["code"]) == (503, "too_many_streams")
@@ -261,7 +264,7 @@ async def test_held_streams_have_a_bound(start_api: StartApi, store: Store) -> N
 
 
 @pytest.mark.parametrize("path", ["events", "results?follow=true&format=csv"])
-async def test_a_head_of_a_held_stream_holds_nothing(start_api: StartApi, store: Store, path: str) -> None:
+async def test_a_head_request_opens_no_followed_stream(start_api: StartApi, store: Store, path: str) -> None:
     api = await start_api(held_streams_max=1)
     job_id = await store.submit(b"image")
     for _ in range(3):

@@ -1,6 +1,6 @@
-"""Requests that are refused, each with its code and with nothing left behind in Redis.
+"""Requests that are refused, each with its code, and leave nothing in Redis.
 
-What is wrong with an image itself is the item's error: `tests/integration/worker/test_bad_images.py`.
+An error in an image itself is an error of its item: `tests/integration/worker/test_bad_images.py`.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 @pytest.fixture
 async def keys_before(api: httpx.AsyncClient, store: Store) -> Callable[[], set[bytes]]:
-    """The keys that appeared since, but for the probe of /readyz."""
+    """Returns the keys that were added since."""
     await api.get("/v1/models")
     before = store.keys()
     return lambda: store.keys() - before
 
 
-def part(name: str, filename: bytes | None, body: bytes) -> bytes:
+def segment(name: str, filename: bytes | None, body: bytes) -> bytes:
     disposition = f'Content-Disposition: form-data; name="{name}"'.encode()
     if filename is not None:
         disposition += b'; filename="' + filename + b'"'
@@ -46,7 +46,7 @@ END = f"--{BOUNDARY}--\r\n".encode()
         pytest.param(b"plain text", {"Content-Type": "text/plain"}, 415, "unsupported_media_type", id="text"),
         pytest.param(b"{}", {"Content-Type": "application/json"}, 422, "invalid_request", id="JSON without urls"),
         pytest.param(b"<a/>", {"Content-Type": "application/xml"}, 415, "unsupported_media_type", id="XML"),
-        pytest.param(b"PK\x03\x04", {}, 422, "invalid_request", id="a damaged archive told by its bytes"),
+        pytest.param(b"PK\x03\x04", {}, 422, "invalid_request", id="a damaged archive recognized by its bytes"),
         pytest.param(b"x", {"Content-Type": "multipart/form-data"}, 422, "invalid_request", id="no boundary"),
         pytest.param(
             b"x", {"Content-Type": "multipart/form-data; boundary="}, 422, "invalid_request", id="no boundary"
@@ -54,19 +54,19 @@ END = f"--{BOUNDARY}--\r\n".encode()
         pytest.param(b"no boundary in here", MULTIPART, 422, "invalid_request", id="no part"),
         pytest.param(END, MULTIPART, 422, "invalid_request", id="only the end"),
         pytest.param(
-            part("comment", None, b"x") + END, MULTIPART, 422, "invalid_request", id="no file among the parts"
+            segment("comment", None, b"x") + END, MULTIPART, 422, "invalid_request", id="no file among the parts"
         ),
-        pytest.param(part("files", b"a", b"x"), MULTIPART, 422, "invalid_request", id="no end"),
-        pytest.param(part("files", b"a", b"x")[:-9], MULTIPART, 422, "invalid_request", id="cut off in a part"),
+        pytest.param(segment("files", b"a", b"x"), MULTIPART, 422, "invalid_request", id="no end"),
+        pytest.param(segment("files", b"a", b"x")[:-9], MULTIPART, 422, "invalid_request", id="cut off in a part"),
         pytest.param(
-            b"".join(part("comment", None, b"x") for _ in range(200)) + END,
+            b"".join(segment("comment", None, b"x") for _ in range(200)) + END,
             MULTIPART,
             422,
             "invalid_request",
             id="200 parts and no file",
         ),
         pytest.param(
-            part("files", b"a", b"x") + part("model", None, b"resnet") + END,
+            segment("files", b"a", b"x") + segment("model", None, b"resnet") + END,
             MULTIPART,
             422,
             "invalid_request",
@@ -74,10 +74,10 @@ END = f"--{BOUNDARY}--\r\n".encode()
         ),
         pytest.param(bytes(20 << 20), PNG, 413, "upload_too_large", id="20 MiB of one image"),
         pytest.param(
-            part("files", b"a", bytes(11 << 20)) + END, MULTIPART, 413, "upload_too_large", id="one file too large"
+            segment("files", b"a", bytes(11 << 20)) + END, MULTIPART, 413, "upload_too_large", id="one file too large"
         ),
         pytest.param(
-            part("files", b"a", bytes(9 << 20)) * 2 + END, MULTIPART, 413, "upload_too_large", id="too large in all"
+            segment("files", b"a", bytes(9 << 20)) * 2 + END, MULTIPART, 413, "upload_too_large", id="too large in all"
         ),
     ],
 )
@@ -147,7 +147,7 @@ async def test_one_file_too_large_among_many_is_an_error_of_its_item(
 
 
 async def send(api: httpx.AsyncClient, data: bytes, *, then_close: bool = True) -> bytes:
-    """Write raw bytes to the API, and hang up or read what it answers."""
+    """Write raw bytes to the API, then disconnect or read its response."""
     url = api.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(data)
@@ -175,21 +175,19 @@ def request(headers: dict[str, str], length: int, body: bytes) -> bytes:
 async def test_a_client_that_hangs_up_in_the_middle_of_its_body_leaves_nothing(
     api: httpx.AsyncClient, shirt: bytes, keys_before: Callable[[], set[bytes]]
 ) -> None:
-    large = part("files", b"a", bytes(5 << 20)) + part("files", b"b", bytes(5 << 20))
-    for headers, body in ((PNG, shirt[:100]), (MULTIPART, part("files", b"a", shirt)), (MULTIPART, large)):
+    large = segment("files", b"a", bytes(5 << 20)) + segment("files", b"b", bytes(5 << 20))
+    for headers, body in ((PNG, shirt[:100]), (MULTIPART, segment("files", b"a", shirt)), (MULTIPART, large)):
         await send(api, request(headers, len(body) + 1000, body))
-    # Each request was read as far as it went before this one is answered.
+    # This request is answered only after the API has read the others.
     assert (await api.post("/v1/jobs", content=b"", headers=PNG)).status_code == 422
-    await eventually(lambda: not keys_before(), what="the end of what was written ahead")
+    await eventually(lambda: not keys_before(), what="the removal of the staged bytes")
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
-    start_api: StartApi, store: Store, shirt: bytes
-) -> None:
+async def test_a_body_that_stops_arriving_times_out(start_api: StartApi, store: Store, shirt: bytes) -> None:
     api = await start_api(upload_seconds_max=0.2, upload_idle_seconds_max=0.2)
     await api.get("/v1/models")
     before = store.keys()
-    large = part("files", b"a", bytes(5 << 20)) + part("files", b"b", shirt)
+    large = segment("files", b"a", bytes(5 << 20)) + segment("files", b"b", shirt)
     for headers, body in ((PNG, shirt[:100]), (MULTIPART, large)):
         answer = await send(api, request(headers, len(body) + 1000, body), then_close=False)
         assert answer.startswith(b"HTTP/1.1 408 ")
@@ -197,19 +195,20 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
     assert store.keys() == before
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_a_group_does_not_hold_up_the_others(
+async def test_clients_that_disconnect_in_the_middle_of_a_group_do_not_delay_the_others(
     api: httpx.AsyncClient, store: Store, shirt: bytes
 ) -> None:
-    """Whole requests whose clients do not wait for the answer, among others who do."""
-    gone = [send(api, request(PNG, len(shirt), shirt)) for _ in range(30)]
-    staying = [api.post("/v1/jobs", content=shirt, headers=PNG) for _ in range(30)]
-    answers = await asyncio.gather(*(call for pair in zip(gone, staying, strict=True) for call in pair))
+    """Complete requests whose clients disconnect before the response, among others that wait."""
+    disconnecting = [send(api, request(PNG, len(shirt), shirt)) for _ in range(30)]
+    waiting = [api.post("/v1/jobs", content=shirt, headers=PNG) for _ in range(30)]
+    calls = [call for pair in zip(disconnecting, waiting, strict=True) for call in pair]
+    answers: list[bytes | httpx.Response] = await asyncio.gather(*calls)
 
-    assert [answer.status_code for answer in answers if not isinstance(answer, bytes)] == [202] * 30
+    assert [answer.status_code for answer in answers if isinstance(answer, httpx.Response)] == [202] * 30
     listed = (await api.get("/v1/jobs?limit=1000")).json()["jobs"]
     claimed = store.claim().chunks
     assert 30 <= len(listed) <= 60
-    assert len(claimed) == len(listed), "what is listed is ready, and nothing else"
+    assert len(claimed) == len(listed), "every listed job is ready, and no other"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +227,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_group_does_not_hold_up
 async def test_a_file_name_is_a_label_and_nothing_else(
     api: httpx.AsyncClient, shirt: bytes, filename: bytes, label: str | None
 ) -> None:
-    answer = await api.post("/v1/jobs", content=part("files", filename, shirt) + END, headers=MULTIPART)
+    answer = await api.post("/v1/jobs", content=segment("files", filename, shirt) + END, headers=MULTIPART)
     assert answer.status_code == 202
     assert answer.json()["result"]["name"] == label
 

@@ -28,11 +28,11 @@ def s3() -> Iterator[S3]:
 async def read(urls: Any, **settings: Any) -> list[tuple[str | None, bytes | ItemCode]]:
     body = urls if isinstance(urls, bytes) else orjson.dumps({"urls": urls})
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(body), 7):
             yield body[at : at + 7]
 
-    return [(name, data) async for name, data in read_references(parts(), ReferenceSettings(**settings))]
+    return [(name, data) async for name, data in read_references(pieces(), ReferenceSettings(**settings))]
 
 
 async def test_each_url_is_an_item_that_is_named_without_its_query() -> None:
@@ -46,7 +46,7 @@ async def test_each_url_is_an_item_that_is_named_without_its_query() -> None:
 @pytest.mark.parametrize(
     "url", ["", "example.com", "file:///etc/passwd", "http://u:p@example.com/", "s3:///a", "s3://a"]
 )
-async def test_what_is_no_url_is_an_item_that_fails(url: str) -> None:
+async def test_an_invalid_url_is_an_item_that_fails(url: str) -> None:
     ((_, data),) = await read([url])
     assert data is ItemCode.INVALID_URL
 
@@ -87,7 +87,7 @@ async def test_an_object_is_not_looked_up_while_its_job_is_accepted() -> None:
     ]
 
 
-async def test_a_prefix_is_all_that_lies_below_it_but_folders(s3: S3) -> None:
+async def test_a_prefix_is_all_objects_below_it_except_folders(s3: S3) -> None:
     found = await read(["s3://photos/few/"], **s3.settings)
     assert [name for name, _ in found] == ["s3://photos/few/b.png", "s3://photos/few/folder/a.png"]
     assert [data for _, data in found] == [b"s3://photos/few/b.png", b"s3://photos/few/folder/a.png"]
@@ -116,7 +116,7 @@ async def test_a_bucket_that_is_not_allowed_is_not_listed(s3: S3) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://absent/", "s3://photos/odd/"])
-async def test_what_cannot_be_listed_refuses_the_submit(s3: S3, url: str) -> None:
+async def test_a_prefix_that_cannot_be_listed_refuses_the_submit(s3: S3, url: str) -> None:
     with pytest.raises(InvalidRequest, match=url):
         await read([url], **s3.settings)
 
@@ -129,17 +129,17 @@ async def test_references_have_a_bound_also_below_a_prefix(s3: S3) -> None:
             await read(too_many, references_max=3, **s3.settings)
 
 
-async def test_objects_in_place_of_urls_are_refused_before_they_take_memory() -> None:
+async def test_objects_in_place_of_urls_are_refused_before_they_use_memory() -> None:
     """As objects, 64 MiB of them would take 2 GB."""
-    brought = 0
+    sent = 0
 
     async def hostile() -> AsyncIterator[bytes]:
-        nonlocal brought
+        nonlocal sent
         yield b'{"urls": ["http://example.com/a.png"'
-        while brought < 64 << 20:
-            brought += 1 << 16
+        while sent < 64 << 20:
+            sent += 1 << 16
             yield b",{}" * (1 << 14)
 
     with pytest.raises(InvalidRequest):
         _ = [image async for image in read_references(hostile(), ReferenceSettings())]
-    assert brought == 1 << 16
+    assert sent == 1 << 16

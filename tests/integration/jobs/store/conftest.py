@@ -8,7 +8,7 @@ from jobs.settings import StoreSettings
 from jobs.store.client import StoreClient
 from tests.support.processes import Valkey
 
-TIMEOUT_SECONDS = 0.3
+TIMEOUT_SECONDS = 1
 
 
 @pytest.fixture

@@ -190,9 +190,7 @@ async def test_images_beyond_the_room_for_retries_are_dropped(store: Store, valk
     jobs = [await store.submit(image) for _ in range(4)]
     lease = store.claim()
     upload_budget = store.stat("records") + 14_000
-    settings = StoreSettings(
-        redis_url=valkey.url, redis_maxmemory_bytes=upload_budget * 5, records_budget_fraction=0.4, retry_fraction=0.5
-    )
+    settings = StoreSettings(redis_url=valkey.url, redis_maxmemory_bytes=upload_budget * 5, records_budget_fraction=0.4)
     assert settings.retry_budget_bytes == upload_budget
     leases = LeaseStore(settings, lease_seconds=4, timeout_seconds=5)
 

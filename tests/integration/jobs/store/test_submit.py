@@ -146,7 +146,7 @@ async def test_the_doorbell_is_rung_while_few_wait(store: Store, leases: LeaseSt
     assert len(bells) == 2, "no more than doorbells_max"
     assert len(set(bells)) == 2, "each has an id of its own"
     for process in range(4):
-        leases.heartbeat(MODEL, "fmnist-mlp@1", f"boot|{process}", seconds=5)
+        leases.heartbeat(MODEL, "fmnist-mlp@1", f"boot|{process}", seconds=60)
     for _ in range(5):
         await store.submit(b"one")
     assert store.redis.llen(keys.QUEUE + MODEL) == 4, "one for each process that serves"

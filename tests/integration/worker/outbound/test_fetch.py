@@ -176,7 +176,7 @@ async def test_redirects_to_nowhere_fail(site: Site, make_fetcher: MakeFetcher, 
 
 async def test_a_redirect_loop_ends(site: Site, make_fetcher: MakeFetcher) -> None:
     url = site.redirects("/loop", "/loop")
-    assert await make_fetcher(fetch_redirects_max=5).fetch(url) is ItemCode.TOO_MANY_REDIRECTS
+    assert await make_fetcher().fetch(url) is ItemCode.TOO_MANY_REDIRECTS
     assert site.asked("/loop") == 6
 
 

@@ -47,13 +47,13 @@ async def test_names_long_and_short_are_labels_with_their_folders(kind: int) -> 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 async def test_an_archive_that_is_cut_off_is_refused(mode: str) -> None:
     data = make_tar({"a.png": b"a" * 600, "b.png": b"b" * 600}, mode=mode)
-    whole = {1536, 3072} if mode == "w" else set[int]()  # where an entry ends: some programs write no blocks behind it
+    whole = {1536, 3072} if mode == "w" else set[int]()  # where a member ends: some programs write no end blocks
     for cut in set(range(min(len(data), 3072))) - whole:
         with pytest.raises(InvalidRequest):
             await untar(data[:cut])
 
 
-async def test_an_archive_may_end_with_an_entry() -> None:
+async def test_an_archive_may_end_with_a_member() -> None:
     images, _ = await untar(make_tar({"a.png": b"a" * 600})[:1536])
     assert [image.data for image in images] == [b"a" * 600]
 
@@ -64,7 +64,7 @@ async def test_gzip_of_several_members_and_padding_are_read() -> None:
     assert len(images) == 2
 
 
-def entry(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **fields: object) -> bytes:
+def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **fields: object) -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     for field, value in fields.items():
@@ -75,22 +75,22 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **fields: obj
 @pytest.mark.parametrize(
     ("header", "code"),
     [
-        (entry("link", tarfile.SYMTYPE, linkname="/etc/passwd"), ItemCode.LINK_ENTRY),
-        (entry("link", tarfile.LNKTYPE, linkname="a.png"), ItemCode.LINK_ENTRY),
-        (entry("null", tarfile.CHRTYPE), ItemCode.SPECIAL_ENTRY),
-        (entry("disk", tarfile.BLKTYPE), ItemCode.SPECIAL_ENTRY),
-        (entry("pipe", tarfile.FIFOTYPE), ItemCode.SPECIAL_ENTRY),
-        (entry("sparse", tarfile.GNUTYPE_SPARSE), ItemCode.SPECIAL_ENTRY),
-        (entry("/etc/passwd", size=5), ItemCode.ABSOLUTE_PATH),
-        (entry("C:\\windows\\a.png", size=5), ItemCode.ABSOLUTE_PATH),
-        (entry("\\\\server\\a.png", size=5), ItemCode.ABSOLUTE_PATH),
-        (entry("a/../../b.png", size=5), ItemCode.PARENT_PATH),
-        (entry("..\\b.png", size=5), ItemCode.PARENT_PATH),
-        (entry("big.png", size=10_001), ItemCode.ITEM_TOO_LARGE),
-        (entry("a.png", size=5), ItemCode.DUPLICATE_NAME),
+        (member("link", tarfile.SYMTYPE, linkname="/etc/passwd"), ItemCode.LINK_ENTRY),
+        (member("link", tarfile.LNKTYPE, linkname="a.png"), ItemCode.LINK_ENTRY),
+        (member("null", tarfile.CHRTYPE), ItemCode.SPECIAL_ENTRY),
+        (member("disk", tarfile.BLKTYPE), ItemCode.SPECIAL_ENTRY),
+        (member("pipe", tarfile.FIFOTYPE), ItemCode.SPECIAL_ENTRY),
+        (member("sparse", tarfile.GNUTYPE_SPARSE), ItemCode.SPECIAL_ENTRY),
+        (member("/etc/passwd", size=5), ItemCode.ABSOLUTE_PATH),
+        (member("C:\\windows\\a.png", size=5), ItemCode.ABSOLUTE_PATH),
+        (member("\\\\server\\a.png", size=5), ItemCode.ABSOLUTE_PATH),
+        (member("a/../../b.png", size=5), ItemCode.PARENT_PATH),
+        (member("..\\b.png", size=5), ItemCode.PARENT_PATH),
+        (member("big.png", size=10_001), ItemCode.ITEM_TOO_LARGE),
+        (member("a.png", size=5), ItemCode.DUPLICATE_NAME),
     ],
 )
-async def test_an_entry_that_is_no_file_to_read_fails_with_its_code(header: bytes, code: ItemCode) -> None:
+async def test_a_member_that_is_not_a_regular_file_fails_with_its_code(header: bytes, code: ItemCode) -> None:
     first, second = make_tar({"a.png": b"first"})[:1024], make_tar({"b.png": b"second"})
     images, _ = await untar(first + header + second)
     assert [image.data for image in images] == [b"first", code, b"second"]
@@ -101,7 +101,7 @@ async def test_an_entry_that_is_no_file_to_read_fails_with_its_code(header: byte
 )
 def test_a_sparse_file_fails_alone(tmp_path: Path, options: list[str]) -> None:
     with (tmp_path / "sparse.png").open("wb") as sparse:
-        for hole in range(50):  # more than a header describes, so that GNU's goes on in further blocks
+        for hole in range(50):  # more than fit into a GNU header, so that its map continues in further blocks
             sparse.seek(hole * 65_536)
             sparse.write(b"x" * 4096)
         sparse.truncate(4 << 20)
@@ -116,7 +116,7 @@ def test_a_sparse_file_fails_alone(tmp_path: Path, options: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-async def test_an_archive_that_ends_with_the_name_of_an_entry_to_come_is_cut_off(kind: int) -> None:
+async def test_an_archive_that_ends_after_a_long_name_header_is_cut_off(kind: int) -> None:
     data = make_tar({"n" * 150: b"x"}, kind=kind)
     with pytest.raises(InvalidRequest):
         await untar(data[:1024])
@@ -138,14 +138,14 @@ async def test_archives_in_archives_are_not_opened() -> None:
     assert [image.data for image in images] == [ItemCode.NESTED_ARCHIVE] * 4
 
 
-async def test_leftovers_and_folders_are_passed_over_and_leftovers_are_counted() -> None:
-    leftovers = ["__MACOSX/._a.png", "photos/.DS_Store", "Thumbs.db", "photos/._b.png"]
-    data = entry("photos/", tarfile.DIRTYPE) + make_tar(dict.fromkeys([*leftovers, "a.png"], b"x"))
+async def test_system_files_and_folders_are_skipped_and_system_files_are_counted() -> None:
+    system_files = ["__MACOSX/._a.png", "photos/.DS_Store", "Thumbs.db", "photos/._b.png"]
+    data = member("photos/", tarfile.DIRTYPE) + make_tar(dict.fromkeys([*system_files, "a.png"], b"x"))
     images, skipped = await untar(data)
     assert ([image.name for image in images], skipped) == (["a.png"], 4)
 
 
-async def test_what_is_no_tar_is_refused() -> None:
+async def test_other_bytes_than_a_tar_are_refused() -> None:
     for data in (
         b"",
         b"x",
@@ -158,7 +158,7 @@ async def test_what_is_no_tar_is_refused() -> None:
             await untar(data)
 
 
-async def test_limits_of_the_whole_archive_hold() -> None:
+async def test_limits_of_the_whole_archive_are_enforced() -> None:
     data = make_tar({f"{n}.png": b"x" for n in range(5)})
     with pytest.raises(UploadTooLarge):
         await untar(data, limits=dataclasses.replace(LIMITS, members_max=4))
@@ -169,14 +169,14 @@ async def test_limits_of_the_whole_archive_hold() -> None:
 async def test_a_gzip_bomb_is_refused_before_it_is_unpacked() -> None:
     file = BytesIO()
     with gzip.open(file, "wb") as bomb:
-        bomb.write(entry("a.png", size=50 << 20))
+        bomb.write(member("a.png", size=50 << 20))
     with pytest.raises(UploadTooLarge, match="200 times"):
         await untar(file.getvalue())
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=3000), st.integers(0, 2000), st.sampled_from(["w", "w:gz"]))
-def test_damage_anywhere_is_an_error_of_the_request_or_of_nobody(noise: bytes, at: int, mode: str) -> None:
+def test_damage_anywhere_is_an_error_of_the_request_or_ignored(noise: bytes, at: int, mode: str) -> None:
     data = make_tar({"a.png": b"a" * 600, "b.png": b"b" * 600}, mode=mode)
     with suppress(DarkroomError):
         asyncio.run(untar(data[:at] + noise + data[at + len(noise) :]))

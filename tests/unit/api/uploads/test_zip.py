@@ -48,7 +48,7 @@ def special(name: str, mode: int) -> zipfile.ZipInfo:
         (special("b.zip", 0), b"PK\x03\x04", ItemCode.NESTED_ARCHIVE),
     ],
 )
-async def test_an_entry_that_is_no_file_to_read_fails_with_its_code(
+async def test_a_member_that_is_not_a_regular_file_fails_with_its_code(
     info: zipfile.ZipInfo, data: bytes, code: ItemCode
 ) -> None:
     file = BytesIO()
@@ -60,7 +60,7 @@ async def test_an_entry_that_is_no_file_to_read_fails_with_its_code(
     assert [image.data for image in images] == [b"first", code, b"last"]
 
 
-async def test_of_two_entries_with_one_name_the_second_fails() -> None:
+async def test_of_two_members_with_one_name_the_second_fails() -> None:
     file = BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.png", b"first")
@@ -71,7 +71,7 @@ async def test_of_two_entries_with_one_name_the_second_fails() -> None:
 
 
 def patched(data: bytes, offset: int, value: int) -> bytes:
-    """A zip of one entry with a 16-bit field set in its local header and, two bytes on, in its directory."""
+    """A zip of one member with a 16-bit field changed in its local header and, two bytes further, in its directory."""
     central = data.index(b"PK\x01\x02")
     data = bytearray(data)
     struct.pack_into("<H", data, offset, value)
@@ -90,34 +90,34 @@ async def test_what_cannot_be_unpacked_fails_with_its_code() -> None:
     assert [image.data for image in lzma] == [ItemCode.UNSUPPORTED_COMPRESSION]
 
 
-async def test_a_bomb_is_told_while_it_is_unpacked() -> None:
+async def test_a_bomb_is_detected_while_it_is_unpacked() -> None:
     data = make_zip({"bomb.png": bytes(5 << 20), "b.png": b"x"}, compression=zipfile.ZIP_DEFLATED)
     limits = dataclasses.replace(LIMITS, item_bytes_max=10 << 20)
     images, _ = await unzip(data, limits=limits)
     assert [image.data for image in images] == [ItemCode.COMPRESSION_BOMB, b"x"]
 
-    size = data.index(b"PK\x01\x02") + 24  # the directory claims that the entry is small
+    size = data.index(b"PK\x01\x02") + 24  # the directory claims that the member is small
     images, _ = await unzip(data[:size] + struct.pack("<I", 10) + data[size + 4 :], limits=limits)
     assert images[0].data in (ItemCode.COMPRESSION_BOMB, ItemCode.CORRUPT_ENTRY)
 
 
-async def test_leftovers_and_folders_are_passed_over_and_leftovers_are_counted() -> None:
+async def test_system_files_and_folders_are_skipped_and_system_files_are_counted() -> None:
     images, skipped = await unzip(
         make_zip({"photos/": b"", "photos/.DS_Store": b"x", "__MACOSX/a": b"x", "a.png": b"x"})
     )
     assert ([image.name for image in images], skipped) == (["a.png"], 2)
 
 
-async def test_a_zip64_archive_of_many_entries_is_read() -> None:
+async def test_a_zip64_archive_of_many_members_is_read() -> None:
     count = 66_000
     data = make_zip({f"{n}.png": b"x" for n in range(count)})
-    assert b"PK\x06\x06" in data, "its directory is a zip64 one"
+    assert b"PK\x06\x06" in data, "the archive has a zip64 directory"
     limits = dataclasses.replace(LIMITS, members_max=count, zip_bytes_max=1 << 30)
     images, _ = await unzip(data, size=1 << 16, limits=limits)
     assert len(images) == count
 
 
-async def test_a_directory_of_folders_alone_takes_no_memory() -> None:
+async def test_a_directory_of_folders_alone_uses_no_memory() -> None:
     count = 200_000
     folder = make_zip({"f/": b""})
     record = folder[folder.index(b"PK\x01\x02") : folder.index(b"PK\x05\x06")]
@@ -136,14 +136,14 @@ async def test_a_directory_of_folders_alone_takes_no_memory() -> None:
     assert peak < 4 << 20
 
 
-async def test_what_stands_before_an_archive_and_a_comment_behind_it_are_passed_over() -> None:
+async def test_bytes_before_an_archive_and_a_comment_behind_it_are_ignored() -> None:
     data = bytearray(make_zip({"a.png": b"x"}))
     data[-2:] = struct.pack("<H", 9)
     images, _ = await unzip(b"#!program" * 100 + bytes(data) + b"a comment")
     assert [image.data for image in images] == [b"x"]
 
 
-async def test_what_is_no_zip_or_too_large_is_refused() -> None:
+async def test_other_bytes_than_a_zip_or_too_many_are_refused() -> None:
     data = make_zip({f"{n}.png": b"x" * 600 for n in range(3)})
     for bad in (b"", b"PK\x03\x04", b"x" * 3000, *(data[:cut] for cut in range(0, len(data) - 1, 7))):
         with pytest.raises(InvalidRequest):
@@ -155,7 +155,7 @@ async def test_what_is_no_zip_or_too_large_is_refused() -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 1500))
-def test_damage_anywhere_is_an_error_of_the_request_or_of_an_entry(noise: bytes, at: int) -> None:
+def test_damage_anywhere_is_an_error_of_the_request_or_of_a_member(noise: bytes, at: int) -> None:
     data = make_zip({"a.png": b"a" * 600, "b.png": b"b" * 600})
     with suppress(DarkroomError):
         asyncio.run(unzip(data[:at] + noise + data[at + len(noise) :]))

@@ -1,0 +1,1 @@
+"""Bulk jobs, measured on a stack of their own."""
