@@ -1,7 +1,7 @@
 """Job ids: UUIDs of version 7 (RFC 9562) whose last four bytes prove who owns them.
 
 The proof lets the API distinguish an expired job (410) from one that never existed (404) without a record of it:
-see docs/decisions/0002-signed-ids.md.
+see docs/decisions/0002-signed-job-ids.md.
 """
 
 import os

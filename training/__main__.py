@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path("data/training"), help="folder for downloads, logs and checkpoints"
     )
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for plots")
+    parser.add_argument("--docs", type=Path, default=Path("docs/models"), help="folder for plots")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU if there is one")
     arguments = parser.parse_args()
     arguments.docs.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, changed to send each response in one write.
 
 uvicorn writes the head and the body of a response separately, and uvloop sends each at once: two system calls, two
-packets and two wake-ups of the client (docs/decisions/0022-one-write-an-answer.md).
+packets and two wake-ups of the client (docs/decisions/0022-one-write-per-response.md).
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Reads tar archives, also gzip-compressed, as they arrive.
 
 The standard library's `tarfile` reads from files, blocking, and its header parser takes 14 µs a member, as much as the
-whole budget of a small image in this process; this parser takes 3 µs (docs/decisions/0013-tar-headers.md).
+whole budget of a small image in this process; this parser takes 3 µs (docs/decisions/0013-own-tar-parser.md).
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Reads the central directory of a zip archive, a slice at a time.
 
 `zipfile.ZipFile` makes an object of every member before it returns the first: 0.6 GB for a million of them, and only
-reading the directory shows how many there are (docs/decisions/0018-zip-directories.md).
+reading the directory shows how many there are (docs/decisions/0018-zip-directory-in-slices.md).
 """
 
 import io

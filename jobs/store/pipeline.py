@@ -2,7 +2,7 @@
 
 Commands that arrive while a pipeline is in flight join the next one: one write, one read and, with
 `appendfsync always`, one fsync serve many callers. A lone caller does not wait. redis-py's own pipelines cost 40 to
-90 µs of CPU a submit here, this class 4 to 15 µs (docs/decisions/0003-own-pipeline.md).
+90 µs of CPU a submit here, this class 4 to 15 µs (docs/decisions/0003-own-redis-pipeline.md).
 """
 
 import asyncio

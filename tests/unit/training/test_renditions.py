@@ -1,4 +1,4 @@
-"""Accuracy of the shipped network on 2,000 test images, for each rendition in docs/MODELS.md."""
+"""Accuracy of the shipped network on 2,000 test images, for each rendition in docs/models/README.md."""
 
 from functools import cache
 from pathlib import Path
