@@ -8,10 +8,10 @@ from api.drain_rate import DrainRate
 from jobs.errors import DarkroomError
 from jobs.model_manifest import ModelCard
 from jobs.outage_log import OutageLog
-from jobs.store.client import StoreClient
-from jobs.store.job_reader import JobReader
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.model_registry import ModelRegistry
 from jobs.store.keys import FETCH
-from jobs.store.model_registry import ModelRegistry
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from jobs.ids import job_path, to_text
 from jobs.model_manifest import ModelCard
 from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
 from jobs.settings import StoreSettings
+from jobs.store.for_api.model_registry import ModelRegistry
 from jobs.store.keys import Heartbeat
-from jobs.store.model_registry import ModelRegistry
 from jobs.times import iso_time
 
 CONFIDENCE_DIGITS = 6

@@ -19,12 +19,12 @@ from api.submissions.stream import StreamSubmitter
 from api.submissions.submit import SubmissionService
 from api.submissions.upload_streams import UploadStreams
 from jobs.model_manifest import ModelCard
-from jobs.store.client import StoreClient
-from jobs.store.job_reader import JobReader
-from jobs.store.model_registry import ModelRegistry
-from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts
-from jobs.store.submit import Submitter
-from jobs.store.upload_budget import UploadBudget
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.model_registry import ModelRegistry
+from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts
+from jobs.store.for_api.submit import Submitter
+from jobs.store.for_api.upload_budget import UploadBudget
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from bench.services import Darkroom
 from jobs.codec import pack_upload
 from jobs.ids import new_id
 from jobs.records import LANE_CODE, Lane
+from jobs.store.for_api.submit_batch import BATCH_SUBMITS_MAX
 from jobs.store.job_hash import upload_key
 from jobs.store.scripts import load_scripts
-from jobs.store.submit_batch import BATCH_SUBMITS_MAX
 from worker.settings import WorkerSettings
 
 DRAIN_SECONDS = 300

@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from bench.bulk.archives import tar_of
-from chaos.ledger import Accepted, Ledger
+from chaos.ledger import Ledger
+from chaos.verifier import Verifier
 
 IN_FLIGHT_MAX = 400
 TIMEOUT_SECONDS = 40
 CONNECT_TRIES_SECONDS = 1
 KEY_TRIES_SECONDS = 150  # an aborted upload occupies its key until it is canceled
-VERIFY_SECONDS = 200
 TICK_SECONDS = 0.005
-READS_MAX = 200  # concurrent: after an outage all jobs would be read together, again and again
 FORM_IMAGES, TAR_IMAGES, PIECES = 8, 90, 6
 # Shares of images: singles 40 %, forms 25 %, archives 35 %. The numbers are submits per 100 images.
 SUBMITS = {"single": 40.0, "form": 25 / FORM_IMAGES, "tar": 35 / TAR_IMAGES}
@@ -61,7 +60,6 @@ class Load:
         self._recheck_seconds = recheck_seconds
         self._tasks = set[asyncio.Task[None]]()
         self._submitting = 0
-        self._reads = asyncio.Semaphore(READS_MAX)
         self.stopping = False
         self.uploads = Counter[str]()
         """Archives that are being uploaded, by API."""
@@ -90,6 +88,9 @@ class Load:
         """Submit at the configured rate until `stopping`, and read every job to its end."""
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as self._http:
+            self._verifier = Verifier(
+                self._http, self._urls, self._ledger, self._random, recheck_seconds=self._recheck_seconds
+            )
             began, images = time.monotonic(), 0
             while not self.stopping:
                 while images < (time.monotonic() - began) * self._rate:
@@ -126,7 +127,7 @@ class Load:
         finally:
             self._submitting -= 1
         if job_id is not None:
-            self._start(self._verify(self._ledger.accept(job_id, [name for _, name in picked])))
+            self._start(self._verifier.verify(self._ledger.accept(job_id, [name for _, name in picked])))
 
     def _pick(self) -> tuple[bytes, str]:
         if self._random.random() < BAD_SHARE:
@@ -192,48 +193,6 @@ class Load:
         in_doubt = reply.status == 409 or body.get("outcome") == "unknown"
         has_retry_after = reply.status in (429, 503) and "Retry-After" in reply.headers
         return SubmitOutcome(f"{reply.status} {body.get('code')}", in_doubt=in_doubt, has_retry_after=has_retry_after)
-
-    # -- reading a job to its end
-
-    async def _verify(self, job: Accepted) -> None:
-        items, why = await self._end_of(job)
-        if items is None:
-            self._ledger.never_ended(job, why)
-            return
-        self._ledger.ended(job, items)
-        await asyncio.sleep(self._random.uniform(0.2, 1) * self._recheck_seconds)
-        items, why = await self._end_of(job)
-        if items is None:
-            self._ledger.vanished(job, why)
-        else:
-            self._ledger.read_again(job, items)
-
-    async def _end_of(self, job: Accepted) -> tuple[list[dict[str, Any]] | None, str]:
-        """The items of an ended job, or why there are none."""
-        until = time.monotonic() + VERIFY_SECONDS
-        why = ""
-        while time.monotonic() < until:
-            url = self._random.choice(self._urls)
-            try:
-                status, body = await self._get(f"{url}/v1/jobs/{job.job_id}?wait=5")
-                found = json.loads(body)
-                why = f"{status}: {found.get('status')}"
-                if status in (404, 410):
-                    return None, why
-                if found.get("status") in ("completed", "failed", "canceled"):
-                    if len(job.expected) == 1:
-                        return [found["result"]], ""
-                    status, body = await self._get(f"{url}/v1/jobs/{job.job_id}/results?format=ndjson")
-                    if status == 200:
-                        return [json.loads(line) for line in body.splitlines()], ""
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                why = type(error).__name__
-            await asyncio.sleep(1)
-        return None, f"no end within {VERIFY_SECONDS} s: {why}"
-
-    async def _get(self, url: str) -> tuple[int, bytes]:
-        async with self._reads, self._http.get(url) as reply:
-            return reply.status, await reply.read()
 
 
 async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from jobs.settings import StoreSettings
-from jobs.store.client import StoreClient
-from jobs.store.leases import LeaseStore
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_workers.leases import LeaseStore
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import Store
 

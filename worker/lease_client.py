@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
+from jobs.store.for_workers.leases import RETURNED, FinishedChunk, Lease, LeaseStore
 from jobs.store.keys import OwnerToken
-from jobs.store.leases import RETURNED, FinishedChunk, Lease, LeaseStore
 
 log = logging.getLogger(__name__)
 

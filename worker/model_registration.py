@@ -7,7 +7,7 @@ from celery import Celery
 from jobs.errors import ModelPackageError
 from jobs.model_packages import check_packages
 from jobs.store.doorbell import build_doorbell
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from worker.settings import WorkerSettings
 
 

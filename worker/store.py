@@ -1,7 +1,7 @@
 """Opens the store with a worker's settings."""
 
-from jobs.store.leases import LeaseStore
-from jobs.store.outbound import OutboundStore
+from jobs.store.for_workers.leases import LeaseStore
+from jobs.store.for_workers.outbound import OutboundStore
 from worker.settings import LeasingSettings
 
 

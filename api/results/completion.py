@@ -21,7 +21,7 @@ from starlette.types import Receive
 from jobs.errors import StoreUnavailable
 from jobs.outage_log import OutageLog
 from jobs.records import Job
-from jobs.store.job_reader import JobReader
+from jobs.store.for_api.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL
 from jobs.store.notices import apply_notice, unpack_notices
 

@@ -10,7 +10,7 @@ from api.presenters import JobPresenter
 from api.results.stream_limit import FollowedStreams
 from jobs.errors import JobExpired, JobNotFound
 from jobs.records import Job
-from jobs.store.job_reader import JobReader
+from jobs.store.for_api.job_reader import JobReader
 
 END_ID = "end"
 HEARTBEAT_SECONDS = 15  # the longest silence of a stream, so that proxies do not close it

@@ -9,9 +9,9 @@ from typing import Any
 from api.results.line_formats import LineFormat, Names, RankedClasses
 from jobs.codec import unpack_flat
 from jobs.records import Failure, ItemState, Job, JobState
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.model_registry import ModelRegistry
 from jobs.store.job_hash import StoredChunks, decode_names
-from jobs.store.job_reader import JobReader
-from jobs.store.model_registry import ModelRegistry
 
 _CHUNKS_A_READ = 16  # about 1,000 items, and 300 kB of lines
 

@@ -12,7 +12,7 @@ from api import schemas
 from api.asgi.endpoint import EndpointRoute
 from api.asgi.responses import json_response
 from api.routes.parameters import AppServices, JobId, Owner
-from jobs.store.webhooks import Webhook, WebhookState
+from jobs.store.for_api.webhooks import Webhook, WebhookState
 from jobs.times import iso_time
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)

@@ -6,9 +6,9 @@ from hashlib import blake2b
 
 from api.submissions.digests import update_digest
 from jobs.errors import IdempotencyKeyReused
-from jobs.store.open_job_parts import OpenJobParts, Part, Progress
-from jobs.store.submit import Chunk
-from jobs.store.upload_budget import UploadBudget
+from jobs.store.for_api.open_job_parts import OpenJobParts, Part, Progress
+from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.upload_budget import UploadBudget
 
 NOTHING_SENT = Progress(0, b"", done=False)
 

@@ -16,10 +16,10 @@ from api.uploads.content_type import open_source
 from api.uploads.source import UploadSource
 from jobs.errors import DarkroomError, InvalidRequest
 from jobs.records import Job, Lane
-from jobs.store.job_reader import JobReader
-from jobs.store.open_job_parts import OpenJobParts, Part, Progress
-from jobs.store.submit import Submission, Submitter
-from jobs.store.upload_budget import UploadBudget
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.open_job_parts import OpenJobParts, Part, Progress
+from jobs.store.for_api.submit import Submission, Submitter
+from jobs.store.for_api.upload_budget import UploadBudget
 
 
 class OpenJobService:

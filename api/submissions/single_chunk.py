@@ -4,8 +4,8 @@ from api.submissions.digests import request_digest, update_digest
 from api.submissions.result import SubmitResult, submit_result
 from jobs.errors import UploadTooLarge
 from jobs.item_codes import ItemCode
-from jobs.store.job_reader import JobReader
-from jobs.store.submit import Chunk, Submission, Submitter
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.submit import Chunk, Submission, Submitter
 
 _IN_BATCH_BYTES_MAX = 256 << 10  # a larger chunk is written by itself, so that no small submit waits behind it
 

@@ -13,10 +13,10 @@ from api.uploads.source import UploadSource
 from jobs.errors import DarkroomError, IdempotencyKeyReused, InvalidRequest
 from jobs.ids import to_text
 from jobs.records import Lane
-from jobs.store.job_reader import JobReader
-from jobs.store.open_job_parts import OpenJobParts, Part
-from jobs.store.submit import Chunk, ExistingJob, Submission, Submitter
-from jobs.store.upload_budget import UploadBudget
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.open_job_parts import OpenJobParts, Part
+from jobs.store.for_api.submit import Chunk, ExistingJob, Submission, Submitter
+from jobs.store.for_api.upload_budget import UploadBudget
 
 NO_IMAGES = "The upload has no images."
 

@@ -19,11 +19,11 @@ from api.uploads.content_type import is_image, open_source, read_image
 from api.uploads.source import UploadedImage, UploadSource
 from jobs.errors import StoreUnavailable
 from jobs.records import Job, Lane
-from jobs.store.job_reader import JobReader
-from jobs.store.model_registry import ModelRegistry
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.model_registry import ModelRegistry
+from jobs.store.for_api.submit import Submission, Submitter
+from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.notices import apply_notice
-from jobs.store.submit import Submission, Submitter
-from jobs.store.upload_budget import UploadBudget
 
 
 class SubmissionService:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from api.errors import UploadTimeout
 from api.settings import ApiSettings
 from jobs.errors import InvalidRequest, UploadTooLarge
-from jobs.store.upload_budget import UploadBudget
+from jobs.store.for_api.upload_budget import UploadBudget
 
 _LENGTH_DIGITS_MAX = 18
 

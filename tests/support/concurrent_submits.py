@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import redis
 
 from jobs.errors import DarkroomError
-from jobs.store.client import StoreClient
-from jobs.store.submit import ExistingJob, Submission, Submitter
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
 from jobs.store.wire import Command, Reply
 from tests.support.waiting import eventually
 

@@ -9,14 +9,14 @@ from jobs.codec import pack_outcomes, pack_upload
 from jobs.records import Failure, Job, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
+from jobs.store.for_api.submit import Chunk, Submission, Submitter
+from jobs.store.for_api.upload_budget import UploadBudget
+from jobs.store.for_workers.leases import FinishedChunk, Lease, LeaseStore
 from jobs.store.job_hash import job_key
-from jobs.store.job_reader import JobReader
 from jobs.store.keys import OwnerToken
-from jobs.store.leases import FinishedChunk, Lease, LeaseStore
-from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
-from jobs.store.submit import Chunk, Submission, Submitter
-from jobs.store.upload_budget import UploadBudget
 from tests.support.waiting import eventually
 
 MODEL = "fmnist-mlp"

@@ -8,7 +8,7 @@ import time
 from redis.exceptions import RedisError
 
 from jobs.item_codes import ItemCode
-from jobs.store.leases import FinishedChunk, Lease, LeaseStore
+from jobs.store.for_workers.leases import FinishedChunk, Lease, LeaseStore
 from worker.classify.lease_run import BetweenSlices, LeaseRunner, OutOfTime
 from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier

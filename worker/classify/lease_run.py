@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jobs.codec import pack_outcomes, pack_retained, unpack_outcomes, unpack_upload
 from jobs.item_codes import RETRYABLE, ItemCode
 from jobs.records import Failure, Outcome
-from jobs.store.leases import ClaimedChunk, FinishedChunk, Lease
+from jobs.store.for_workers.leases import ClaimedChunk, FinishedChunk, Lease
 from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier
 

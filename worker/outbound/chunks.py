@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from jobs.codec import unpack_upload
 from jobs.item_codes import ItemCode
-from jobs.store.leases import ClaimedChunk
+from jobs.store.for_workers.leases import ClaimedChunk
 from worker.outbound.fetch import Fetcher
 from worker.outbound.settings import OutboundSettings
 

@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 
 from jobs.codec import pack_upload
 from jobs.records import ChunkRef
+from jobs.store.for_workers.leases import Lease
+from jobs.store.for_workers.outbound import DeliveryStatus, Due
 from jobs.store.keys import FETCH
-from jobs.store.leases import Lease
-from jobs.store.outbound import DeliveryStatus, Due
 from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher

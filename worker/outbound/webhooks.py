@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import Webhook as Signer
 from yarl import URL
 
 from jobs.ids import to_text
-from jobs.store.outbound import Due
+from jobs.store.for_workers.outbound import Due
 from jobs.webhooks import Attempt, event
 from worker.outbound.settings import CallSettings
 from worker.outbound.web import CheckedHttp, is_forbidden

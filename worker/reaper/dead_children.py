@@ -6,7 +6,7 @@ from collections import deque
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
 from jobs.item_codes import ItemCode
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from worker.oom import oom_kills
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from jobs.model_manifest import name_of
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import Heartbeat
-from jobs.store.leases import LeaseStore
 
 
 class ReadyProcesses(NamedTuple):

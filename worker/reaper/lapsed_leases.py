@@ -2,7 +2,7 @@
 
 import logging
 
-from jobs.store.leases import WORKER_LOST, LeaseStore
+from jobs.store.for_workers.leases import WORKER_LOST, LeaseStore
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from redis.exceptions import RedisError
 
 from jobs.outage_log import OutageLog
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from worker.reaper.dead_children import DeadChildren
 from worker.reaper.heartbeats import Heartbeats
 from worker.reaper.lapsed_leases import LapsedLeases

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from jobs.model_manifest import name_of
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 
 
 class Sweep:

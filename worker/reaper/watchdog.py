@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from worker.settings import LeasingSettings
 
 

@@ -11,9 +11,9 @@ from api.housekeeping import Housekeeping
 from jobs.model_packages import pinned_cards
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreClient
-from jobs.store.job_reader import JobReader
-from jobs.store.model_registry import ModelRegistry
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.model_registry import ModelRegistry
 from tests.conftest import open_store_client
 from tests.support.processes import ROOT, Valkey
 from tests.support.store import OWNER, Store

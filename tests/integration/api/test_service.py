@@ -7,7 +7,7 @@ import pytest
 
 from api.schemas import ModelList
 from jobs.store import keys
-from jobs.store.job_reader import JobReader
+from jobs.store.for_api.job_reader import JobReader
 from jobs.store.keys import Heartbeat
 from tests.integration.api.conftest import StartApi
 from tests.support.store import MODEL, Store

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from jobs.codec import pack_outcomes, pack_retained, pack_upload, unpack_outcomes, unpack_retained, unpack_upload
 from jobs.item_codes import ITEM_DETAIL, ItemCode
 from jobs.records import TOP_K_MAX, ChunkRef, Failure, Prediction, Unfamiliar
-from jobs.store.leases import FailureCounts
+from jobs.store.for_workers.leases import FailureCounts
 
 predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, width=32))
 classes = st.lists(predictions, min_size=1, max_size=TOP_K_MAX)

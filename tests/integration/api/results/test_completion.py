@@ -9,8 +9,8 @@ import pytest
 from jobs.codec import pack_outcomes
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Outcome
-from jobs.store.job_reader import JobReader
-from jobs.store.leases import FinishedChunk
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_workers.leases import FinishedChunk
 from tests.support.completions import ObservedCompletions, ranked_predictions, raw_id, start_long_poll, submit_image
 from tests.support.store import OWNER, Store
 from tests.support.waiting import eventually

@@ -15,7 +15,7 @@ from jobs.codec import pack_outcomes
 from jobs.ids import to_text
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Outcome, Prediction, Unfamiliar
-from jobs.store.leases import FinishedChunk
+from jobs.store.for_workers.leases import FinishedChunk
 from tests.integration.api.conftest import StartApi
 from tests.support.store import COAT, OWNER, Store, make_chunk
 from tests.support.waiting import eventually

@@ -12,9 +12,9 @@ import pytest
 from api.results import completion
 from jobs.codec import pack_outcomes
 from jobs.store import keys
+from jobs.store.for_workers.leases import FinishedChunk
 from jobs.store.job_hash import job_key
 from jobs.store.keys import ENDED_CHANNEL
-from jobs.store.leases import FinishedChunk
 from tests.integration.api.conftest import StartApi
 from tests.support.completions import ObservedCompletions, ranked_predictions, raw_id, start_long_poll, submit_image
 from tests.support.store import Store, owner_token

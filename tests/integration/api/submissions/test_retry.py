@@ -8,8 +8,8 @@ from jobs.codec import pack_outcomes, pack_retained, unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Failure
 from jobs.store import keys
+from jobs.store.for_workers.leases import FinishedChunk
 from jobs.store.job_hash import chunk_field
-from jobs.store.leases import FinishedChunk
 from tests.support.archives import make_tar
 from tests.support.store import COAT, Store
 from tests.support.uploads import PNG, TAR, finish_all

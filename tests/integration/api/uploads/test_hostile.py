@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from tests.support.hostile import kinds, upload
 from tests.support.processes import MAXMEMORY_BYTES, Api, Valkey
 

@@ -5,7 +5,7 @@ from signal import SIGCONT
 import pytest
 
 from jobs.settings import StoreSettings
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
 from tests.support.processes import Valkey
 
 TIMEOUT_SECONDS = 1

@@ -4,7 +4,7 @@ from jobs.codec import unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import JobState, Lane
 from jobs.store import keys
-from jobs.store.leases import Lease
+from jobs.store.for_workers.leases import Lease
 from tests.support.store import MODEL, OWNER, Store, make_chunk, owner_token
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.records import ChunkRef, Lane
 from jobs.store import keys
-from jobs.store.leases import Lease
+from jobs.store.for_workers.leases import Lease
 from tests.support.concurrent_submits import counting_script_calls, submit_concurrently
 from tests.support.store import MODEL, OWNER, Store, owner_token
 

@@ -6,8 +6,8 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, JobState
 from jobs.settings import StoreSettings
 from jobs.store import keys
+from jobs.store.for_workers.leases import FinishedChunk, Lease, LeaseStore
 from jobs.store.job_hash import chunk_field, job_key
-from jobs.store.leases import FinishedChunk, Lease, LeaseStore
 from tests.support.processes import Valkey
 from tests.support.store import COAT, MODEL, OWNER, Store, finished, owner_token
 

@@ -18,9 +18,9 @@ from jobs.errors import (
 )
 from jobs.records import ItemState, JobState, Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient
-from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
-from jobs.store.submit import ExistingJob
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
+from jobs.store.for_api.submit import ExistingJob
 from tests.support.store import LIMITS, MODEL, OWNER, Store, finished, make_chunk
 from tests.support.waiting import eventually
 

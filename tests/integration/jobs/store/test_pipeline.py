@@ -8,11 +8,12 @@ import pytest
 
 from jobs.errors import StoreUnavailable
 from jobs.records import JobState, Lane
-from jobs.store.client import StoreClient
-from jobs.store.job_reader import JobReader
-from jobs.store.pipeline import NotSent, OutcomeUnknown, PipelinedConnection
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.pipeline import PipelinedConnection
+from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
+from jobs.store.for_api.submit import Chunk, Submission, Submitter
 from jobs.store.redis_url import address_of
-from jobs.store.submit import Chunk, Submission, Submitter
 from tests.integration.jobs.store.conftest import TIMEOUT_SECONDS
 from tests.support.concurrent_submits import lose_next_reply
 from tests.support.processes import Valkey

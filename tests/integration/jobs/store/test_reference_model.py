@@ -26,16 +26,16 @@ from jobs.item_codes import ItemCode
 from jobs.records import JobState, Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreClient
-from jobs.store.leases import RETURNED, WORKER_LOST, ClaimedChunk, LeaseStore
-from jobs.store.open_job_parts import OpenJobLimits, OpenJobParts, Part
-from jobs.store.submit import Submitter
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
+from jobs.store.for_api.submit import Submitter
+from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, ClaimedChunk, LeaseStore
 from tests.conftest import open_store_client
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
-from tests.support.reference_model import SUSPECTS, ModelJob, ReferenceModel, ready
+from tests.support.reference.invariants import StoreInvariants
+from tests.support.reference.reference_model import SUSPECTS, ModelJob, ReferenceModel, ready
+from tests.support.reference.walk import JOB_ITEMS_MAX, OWNERS, QUOTA, picked
 from tests.support.store import MODEL, Store, owner_token
-from tests.support.store_invariants import StoreInvariants
-from tests.support.store_walk import JOB_ITEMS_MAX, OWNERS, QUOTA, picked
 
 EXAMPLES, STEPS, STEPS_MIN = 40, 150, 20_000
 WALKS_MAX, SEEN_MIN = 16, 20

@@ -16,9 +16,9 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, Item, ItemState, Lane, Outcome, Prediction
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, FinishedChunk, Lease, LeaseStore
 from jobs.store.job_hash import job_key
-from jobs.store.leases import RETURNED, WORKER_LOST, FinishedChunk, Lease, LeaseStore
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, WORKER_ID, Store, make_chunk, owner_token

@@ -3,7 +3,7 @@ import pytest
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState
 from jobs.store import keys
-from jobs.store.leases import RETURNED, WORKER_LOST, Lease
+from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, Lease
 from tests.support.store import MODEL, OWNER, WORKER_ID, Store, owner_token
 
 SUSPECT_TURN, OTHER_TURN = 1, 0

@@ -4,9 +4,9 @@ from jobs.codec import pack_outcomes
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, Job, JobState, Lane, Outcome
 from jobs.store import keys
-from jobs.store.client import StoreClient
-from jobs.store.leases import FailureCounts
-from jobs.store.webhooks import WebhookState, read_webhook
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.webhooks import WebhookState, read_webhook
+from jobs.store.for_workers.leases import FailureCounts
 from jobs.webhooks import Attempt
 from tests.support.store import COAT, MODEL, OWNER, Store
 

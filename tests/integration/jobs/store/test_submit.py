@@ -6,10 +6,10 @@ from jobs.errors import QueueFull, QuotaExceeded, StoreUnavailable
 from jobs.records import JobState, Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.submit import Submitter, accepted_job
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import Heartbeat
-from jobs.store.leases import LeaseStore
-from jobs.store.submit import Submitter, accepted_job
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_upload_budget

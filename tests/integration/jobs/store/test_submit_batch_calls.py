@@ -10,12 +10,12 @@ from jobs.ids import to_text
 from jobs.records import Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
+from jobs.store.for_api.submit import Submission, Submitter
+from jobs.store.for_api.submit_batch import BATCH_SUBMITS_MAX
 from jobs.store.job_hash import job_key
-from jobs.store.job_reader import JobReader
-from jobs.store.pipeline import NotSent, OutcomeUnknown
-from jobs.store.submit import Submission, Submitter
-from jobs.store.submit_batch import BATCH_SUBMITS_MAX
 from tests.support.concurrent_submits import (
     blocking_commits,
     counting_script_calls,

@@ -9,9 +9,9 @@ from jobs.errors import IdempotencyInProgress, IdempotencyKeyReused, QueueFull, 
 from jobs.ids import to_text
 from jobs.records import LANE_CODE, ChunkRef, Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
 from jobs.store.job_hash import idempotency_key_name, upload_key
-from jobs.store.submit import ExistingJob, Submission, Submitter
 from jobs.store.wire import Command
 from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_chunk

@@ -5,8 +5,8 @@ from jobs.item_codes import ItemCode
 from jobs.records import Failure, ItemState, JobState
 from jobs.settings import StoreSettings
 from jobs.store import keys
+from jobs.store.for_api.job_reader import JobReader
 from jobs.store.job_hash import idempotency_key_name
-from jobs.store.job_reader import JobReader
 from jobs.store.keys import Heartbeat
 from tests.conftest import open_store_client
 from tests.support.concurrent_submits import submit_concurrently

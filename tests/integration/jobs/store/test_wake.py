@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from jobs.store import keys
-from jobs.store.leases import RETURNED, LeaseStore
+from jobs.store.for_workers.leases import RETURNED, LeaseStore
 from tests.support.concurrent_submits import submit_concurrently
 from tests.support.store import MODEL, OWNER, Store, make_chunk
 from tests.support.waiting import eventually

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from tests.support.claim_loops import BeforeDecode, MakeClaimLoop
 from tests.support.pictures import samples
 from tests.support.processes import MAXMEMORY_BYTES, Valkey

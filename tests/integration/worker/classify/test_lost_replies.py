@@ -7,7 +7,7 @@ import redis
 
 from jobs.records import Lane
 from jobs.store import keys
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from tests.support.claim_loops import BULK_FIRST, SMALLEST, MakeClaimLoop
 from tests.support.store import MODEL, Store
 from worker.classify.lease_run import LeaseRunner

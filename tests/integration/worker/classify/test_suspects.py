@@ -7,8 +7,8 @@ import pytest
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.job_hash import chunk_field, job_key
-from jobs.store.leases import LeaseStore
 from tests.support.claim_loops import BULK_FIRST, SMALLEST, BeforeDecode, MakeClaimLoop, outcomes_of
 from tests.support.store import MODEL, WORKER_ID, Store, owner_token
 from worker.inference.classifier import Classifier

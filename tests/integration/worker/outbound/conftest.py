@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.store.outbound import OutboundStore
+from jobs.store.for_workers.outbound import OutboundStore
 from tests.support.outbound import SECRET, MakeOutboundProcess, RunSlice
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import OWNER, WORKER_ID, Store

@@ -5,8 +5,8 @@ from typing import Any
 
 from jobs.codec import pack_upload
 from jobs.store import keys
+from jobs.store.for_workers.outbound import DeliveryStatus, OutboundStore
 from jobs.store.keys import FETCH
-from jobs.store.outbound import DeliveryStatus, OutboundStore
 from tests.support.outbound import RunSlice, claim_images, submit_urls
 from tests.support.processes import MAXMEMORY_BYTES
 from tests.support.store import MODEL, OWNER, Store, owner_token

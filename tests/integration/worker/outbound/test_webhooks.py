@@ -10,10 +10,10 @@ from standardwebhooks.webhooks import Webhook as Signer
 
 from jobs.ids import to_text
 from jobs.store import keys
+from jobs.store.for_api.webhooks import WebhookState, read_webhook
+from jobs.store.for_workers.outbound import OutboundStore
 from jobs.store.job_hash import job_key
 from jobs.store.keys import FETCH
-from jobs.store.outbound import OutboundStore
-from jobs.store.webhooks import WebhookState, read_webhook
 from jobs.webhooks import Attempt
 from tests.support.outbound import PATIENT, SECRET, MakeOutboundProcess, RunSlice, submit_urls
 from tests.support.processes import MAXMEMORY_BYTES

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobs.store.leases import LeaseStore
+from jobs.store.for_workers.leases import LeaseStore
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, WORKER_ID
 from worker.reaper.reaper import Reaper

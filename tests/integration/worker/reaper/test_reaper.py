@@ -9,8 +9,8 @@ import redis
 from billiard.exceptions import WorkerLostError
 
 from jobs.store import keys
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import Heartbeat
-from jobs.store.leases import LeaseStore
 from tests.support.store import MODEL, WORKER_ID, Store, owner_token
 from tests.support.waiting import eventually
 from worker.reaper.reaper import Reaper

@@ -5,7 +5,7 @@ from hiredis import ReplyError
 
 from jobs.errors import QueueFull, StoreUnavailable
 from jobs.settings import StoreSettings
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
 
 
 async def test_refusals_of_an_outage_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,8 @@ from redis.exceptions import OutOfMemoryError
 
 from jobs.records import ChunkRef, Job
 from jobs.store import keys
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.job_hash import JOB_FIELDS, decode_job, job_key
-from jobs.store.leases import LeaseStore
 from jobs.webhooks import ATTEMPTS_KEPT, Attempt, attempts_from
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from jobs.errors import StoreUnavailable
 from jobs.model_manifest import ModelCard, card_from_json, natural_sort_key
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
 from jobs.store.keys import Heartbeat, LoadError
 
 log = logging.getLogger(__name__)

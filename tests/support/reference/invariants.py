@@ -5,9 +5,9 @@ from hypothesis.stateful import invariant
 from jobs.records import LANE_CODE, ChunkRef, ItemState, Lane
 from jobs.store import keys
 from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
-from tests.support.reference_model import SUSPECTS, ready
+from tests.support.reference.reference_model import SUSPECTS, ready
+from tests.support.reference.walk import OWNERS, StoreWalk
 from tests.support.store import MODEL
-from tests.support.store_walk import OWNERS, StoreWalk
 
 
 class StoreInvariants(StoreWalk):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jobs.records import Job
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
 from jobs.store.job_hash import job_key
 from jobs.webhooks import Attempt, attempts_from
 

@@ -22,9 +22,9 @@ from jobs.errors import (
 )
 from jobs.records import Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient
-from jobs.store.submit import Chunk
-from jobs.store.upload_budget import UploadBudget
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.wire import Command
 
 _RETRY_SECONDS = 0.1

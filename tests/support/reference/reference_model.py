@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, ChunkRef, Failure, ItemState, JobState, Lane, Outcome
 from jobs.store import keys
-from jobs.store.leases import RETURNED, WORKER_LOST, FailureCounts, Lease
-from jobs.store.open_job_parts import Part
-from jobs.store.submit import Chunk
+from jobs.store.for_api.open_job_parts import Part
+from jobs.store.for_api.submit import Chunk
+from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, FailureCounts, Lease
 from tests.support.store import MODEL, make_chunk
 
 SUSPECTS = keys.SUSPECTS + MODEL

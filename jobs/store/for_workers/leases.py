@@ -10,9 +10,9 @@ from redis.exceptions import NoScriptError
 from jobs.item_codes import ItemCode
 from jobs.records import STATE_OF_CODE, ChunkRef, Failure
 from jobs.store import keys
+from jobs.store.for_workers.worker_store import WorkerStore
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.keys import OwnerToken
-from jobs.store.worker_store import WorkerStore
 
 RETURNED = "returned"
 WORKER_LOST = ItemCode.WORKER_LOST

@@ -19,12 +19,12 @@ from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
+from jobs.store.for_api.submit_batch import SubmitBatches
+from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.keys import FIELDS
-from jobs.store.pipeline import NotSent, OutcomeUnknown
-from jobs.store.submit_batch import SubmitBatches
-from jobs.store.upload_budget import UploadBudget
 from jobs.store.wire import Command
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from itertools import chain
 
 from hiredis import ReplyError
 
-from jobs.store.client import StoreClient, is_noscript
-from jobs.store.pipeline import NotSent, OutcomeUnknown
+from jobs.store.for_api.client import StoreClient, is_noscript
+from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.wire import Command, Reply
 
 BATCH_SUBMITS_MAX = 32  # bounds the keys that one call of the script touches: six a submit if each has its own owner

@@ -1,4 +1,4 @@
-"""The job store as the API sees it: read, list, cancel, delete, sweep. Submits are in `jobs/store/submit.py`."""
+"""The job store as the API sees it: read, list, cancel, delete, sweep. Submits are in `submit.py` beside it."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -7,7 +7,8 @@ from jobs.errors import JobExpired, JobNotFound
 from jobs.ids import belongs_to
 from jobs.records import STATE_OF_CODE, Item, Job, JobState
 from jobs.store import keys
-from jobs.store.client import StoreClient
+from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.webhooks import Webhook, read_webhook
 from jobs.store.job_hash import (
     StoredChunks,
     chunk_command,
@@ -24,7 +25,6 @@ from jobs.store.job_hash import (
     stored_chunks_command,
 )
 from jobs.store.scripts import sweep_args
-from jobs.store.webhooks import Webhook, read_webhook
 
 _CHUNKS_A_READ = 8  # 512 items at most
 _LENGTHS_A_READ = 1000

@@ -21,10 +21,10 @@ from jobs.errors import (
 from jobs.item_codes import ItemCode
 from jobs.records import ChunkRef, Failure, Job, JobState, Outcome, Prediction
 from jobs.store import keys
+from jobs.store.for_api.submit import ExistingJob, Submission
+from jobs.store.for_workers.leases import FinishedChunk
 from jobs.store.job_hash import job_key, upload_key
-from jobs.store.leases import FinishedChunk
-from jobs.store.submit import ExistingJob, Submission
-from tests.support.reference_model import SUSPECTS, ModelChunk, ModelJob, ModelLease, ReferenceModel, Shown
+from tests.support.reference.reference_model import SUSPECTS, ModelChunk, ModelJob, ModelLease, ReferenceModel, Shown
 from tests.support.store import MODEL, Store
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from jobs.errors import QueueFull, StoreUnavailable
 from jobs.outage_log import OutageLog
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.pipeline import NotSent, OutcomeUnknown, PipelinedConnection
+from jobs.store.for_api.pipeline import PipelinedConnection
+from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.redis_url import address_of
 from jobs.store.scripts import Script, load_scripts
 from jobs.store.wire import Command, Reply
