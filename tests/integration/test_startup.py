@@ -153,7 +153,7 @@ def test_a_worker_that_is_started_first_waits_for_redis(tmp_path: Path, shirt: b
     memory = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "WORKER_CHILDREN": "1"}
     environment = {"REDIS_URL": server.url, **memory}
     with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", environment) as worker:
-        wait_until(lambda: "Redis is not there yet" in worker.output(), what="a worker that waits")
+        wait_until(lambda: "cannot reach Redis yet" in worker.output(), what="a worker that waits")
         with server, server.client as client:
             wait_until(lambda: client.zcard(f"serving:{SHIPPED_MODEL}") == 1, seconds=120, what="a ready child")
             assert worker.running()
