@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from api.asgi.shutdown import on_stop_signal
 from api.auth import ApiKeys
 from api.drain_rate import DrainRate
 from api.housekeeping import Housekeeping
@@ -13,6 +12,7 @@ from api.presenters import JobPresenter
 from api.results.completion import JobCompletions
 from api.results.stream_limit import FollowedStreams
 from api.settings import ApiSettings
+from api.shutdown import on_stop_signal
 from api.submissions.parts import OpenJobService
 from api.submissions.single_chunk import SingleChunkSubmitter
 from api.submissions.stream import StreamSubmitter

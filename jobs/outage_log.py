@@ -13,9 +13,10 @@ REMIND_SECONDS = 60
 class OutageLog:
     """The outages that one thread, or one event loop, sees of one dependency."""
 
-    def __init__(self, problem: str) -> None:
-        """`problem` starts each line, for example "lease renewer: waiting for Redis"."""
+    def __init__(self, problem: str, *, level: int = logging.WARNING) -> None:
+        """`problem` starts each line, for example "lease renewer: waiting for Redis"; `level` is that of errors."""
         self._problem = problem
+        self._level = level
         self._since: float | None = None
         self._last_logged = 0.0
 
@@ -27,7 +28,7 @@ class OutageLog:
         elif now - self._last_logged < REMIND_SECONDS:
             return
         self._last_logged = now
-        log.warning("%s: %s", self._problem, one_line(error))
+        log.log(self._level, "%s: %s", self._problem, one_line(error))
 
     def recovered(self) -> None:
         """Log how long the outage took; nothing if there was none."""

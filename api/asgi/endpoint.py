@@ -6,7 +6,7 @@ FastAPI's dependency solver costs more CPU than all else that a submit does in t
 
 from collections.abc import Callable
 from functools import cached_property
-from inspect import Parameter, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any
 
 from fastapi import Request, params
@@ -37,6 +37,8 @@ class EndpointRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
+        if self.dependencies:
+            raise TypeError(f"{path}: dependencies of a route or router are not called; take them as parameters")
         self._methods = frozenset(self.methods or ())
         self._readers = _readers(endpoint)
 
@@ -94,6 +96,8 @@ def _reader(parameter: Parameter) -> tuple[int, Reader]:
         return 0, lambda request: request
     for marker in getattr(parameter.annotation, "__metadata__", ()):
         if isinstance(marker, params.Depends) and marker.dependency is not None:
+            if iscoroutinefunction(marker.dependency):
+                raise TypeError(f"parameter {parameter.name}: a dependency that must be awaited is not supported")
             return 0, marker.dependency
         if isinstance(marker, params.Path):
             return 1, _path_reader(parameter.name, TypeAdapter(parameter.annotation))

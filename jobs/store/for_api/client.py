@@ -1,5 +1,6 @@
 """An API process's client of Redis: its connections, the server's clock, scripts, and errors of the server."""
 
+import logging
 import secrets
 import time
 from collections import defaultdict
@@ -42,7 +43,7 @@ class StoreClient:
         self.database = address.database
         self._scripts = load_scripts(address.database)
         self._clock_offset_ms = 0.0
-        self._refusals = defaultdict[str, OutageLog](lambda: OutageLog("Redis refuses commands"))
+        self._refusals = defaultdict[str, OutageLog](lambda: OutageLog("Redis refuses commands", level=logging.ERROR))
 
         def connection(on_connect: Callable[..., Awaitable[None]] | None = None) -> PipelinedConnection:
             return PipelinedConnection(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 from starlette.routing import Match
@@ -127,3 +127,19 @@ def test_a_parameter_that_no_reader_knows_is_refused_when_the_route_is_made(anno
 )
 def test_a_route_matches_its_own_path(method: str, path: str, match: Match) -> None:
     assert ROUTE.matches({"type": "http", "method": method, "path": path})[0] is match
+
+
+async def awaited(_: Request) -> str:
+    return "alice"
+
+
+async def test_what_the_adapter_does_not_call_is_refused_when_the_route_is_made() -> None:
+    """Passed over, a check of a key would let every request in."""
+
+    async def awaits(owner: Annotated[str, Depends(awaited)]) -> Response:
+        return json_response(owner)
+
+    with pytest.raises(TypeError, match="must be awaited"):
+        EndpointRoute("/things", awaits, methods=["GET"])
+    with pytest.raises(TypeError, match="are not called"):
+        EndpointRoute("/things/{job_id}", endpoint, methods=["GET"], dependencies=[Depends(awaited)])
