@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -59,7 +58,8 @@ class LeaseRenewer(threading.Thread):
             if orphaned and not tokens:  # its work is done, or it hangs
                 os._exit(1)
             try:
-                self._renew(tokens, heartbeats=not (orphaned or self._process_state.read_stopping()))
+                heartbeats = [] if orphaned or self._process_state.read_stopping() else self._heartbeats
+                self._store.heartbeat(heartbeats, seconds=self._settings.renew_seconds * 3 + 1, tokens=tokens)
                 outage.recovered()
             except RedisError as error:
                 outage.failed(error)
@@ -68,16 +68,7 @@ class LeaseRenewer(threading.Thread):
             if self._stopped.wait(self._settings.renew_seconds):
                 return
 
-    def _renewable(self) -> deque[str]:
+    def _renewable(self) -> list[str]:
         """The leases to renew: not that of a task past its time limit, whose process is about to be killed."""
         earliest = time.monotonic() - self._settings.task_time_limit_seconds
-        return deque(token for token, since in self._renewed_since.copy().items() if since > earliest)
-
-    def _renew(self, tokens: deque[str], *, heartbeats: bool) -> None:
-        if heartbeats:
-            seconds = self._settings.renew_seconds * 3 + 1
-            for name, heartbeat in self._heartbeats:  # a heartbeat renews a lease in the same call
-                token = tokens.popleft() if tokens else ""
-                self._store.heartbeat(name, heartbeat, seconds=seconds, token=token)
-        for token in tokens:
-            self._store.renew(token)
+        return [token for token, since in self._renewed_since.copy().items() if since > earliest]

@@ -5,7 +5,9 @@ of `KEYS` and `FIELDS` in their place. In the comments `ID` is a job's 16 raw by
 its chunks as four big-endian bytes.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final, NamedTuple, TypeVar
 
 TASK: Final = "classify"
 OUTBOUND_TASK: Final = "outbound"  # fetches the URLs of chunks and calls the webhooks that are due
@@ -170,6 +172,18 @@ class LoadError(NamedTuple):
     @classmethod
     def unpack(cls, packed: bytes | str) -> "LoadError":
         return cls(*_text(packed).split("|", 2))
+
+
+Packed = TypeVar("Packed", OwnerToken, Heartbeat, LoadError)
+
+
+def unpack_known(kind: type[Packed], members: Iterable[bytes]) -> list[Packed]:
+    """The members in the form of this version. Others are skipped: another version of the workers may write them."""
+    found = list[Packed]()
+    for member in members:
+        with suppress(ValueError, TypeError):
+            found.append(kind.unpack(member))
+    return found
 
 
 def _text(packed: bytes | str) -> str:

@@ -7,7 +7,7 @@ from jobs.errors import StoreUnavailable
 from jobs.model_manifest import ModelCard, card_from_json, natural_sort_key
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
-from jobs.store.keys import Heartbeat, LoadError
+from jobs.store.keys import Heartbeat, LoadError, unpack_known
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,10 @@ class ModelRegistry:
         """Why workers do not serve models that they are configured for; one for each worker and model."""
         ((seconds, _),) = await self._client.read(("TIME",))
         (members,) = await self._client.read(("ZRANGEBYSCORE", keys.LOAD_ERRORS, int(seconds), "+inf"))
-        return list(map(LoadError.unpack, members))
+        return unpack_known(LoadError, members)
 
     async def ready_processes(self, name: str) -> list[Heartbeat]:
         """The worker processes that serve any version of a model."""
         ((seconds, _),) = await self._client.read(("TIME",))
         (members,) = await self._client.read(("ZRANGEBYSCORE", keys.HEARTBEATS + name, int(seconds) * 1000, "+inf"))
-        return list(map(Heartbeat.unpack, members))
+        return unpack_known(Heartbeat, members)

@@ -12,7 +12,7 @@ from jobs.records import STATE_OF_CODE, ChunkRef, Failure
 from jobs.store import keys
 from jobs.store.for_workers.worker_store import WorkerStore
 from jobs.store.job_hash import job_key, upload_key
-from jobs.store.keys import OwnerToken
+from jobs.store.keys import OwnerToken, unpack_known
 
 RETURNED = "returned"
 WORKER_LOST = ItemCode.WORKER_LOST
@@ -169,7 +169,7 @@ class LeaseStore(WorkerStore):
 
     def tokens_of(self, worker_id: str, task_id: str | None = None) -> list[str]:
         """Owner tokens of the live leases of a worker, or of one of its tasks."""
-        tokens = map(OwnerToken.unpack, self._redis.zrange(keys.LEASES, 0, -1))
+        tokens = unpack_known(OwnerToken, self._redis.zrange(keys.LEASES, 0, -1))
         return [it.pack() for it in tokens if it.worker_id == worker_id and task_id in (None, it.task_id)]
 
     def _claim_args(

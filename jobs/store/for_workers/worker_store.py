@@ -5,6 +5,7 @@ One instance a thread. `LeaseStore` adds what its child processes do.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from redis import Redis
@@ -16,7 +17,7 @@ from jobs.errors import ModelPackageError
 from jobs.model_manifest import ModelCard, card_from_json
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.keys import Heartbeat, LoadError
+from jobs.store.keys import Heartbeat, LoadError, unpack_known
 from jobs.store.redis_url import address_of
 from jobs.store.scripts import load_scripts, sweep_args
 
@@ -56,14 +57,26 @@ class WorkerStore:
                 "give these weights another version"
             )
 
-    def heartbeat(self, name: str, heartbeat: Heartbeat, *, seconds: float, token: str = "") -> None:
-        """Show for so long that a process is ready to serve the model, and extend the lease of the token, if given.
+    def heartbeat(
+        self, heartbeats: Iterable[tuple[str, Heartbeat]], *, seconds: float, tokens: Iterable[str] = ()
+    ) -> None:
+        """Show for so long that processes are ready to serve models, each by its name, and extend leases.
 
-        One call for both, which Redis accepts even when it is out of memory: a worker without heartbeats would count as
-        dead, and could not drain the store.
+        One round trip, so that no lease waits for the heartbeats of many models. Redis accepts it even when it is out
+        of memory: a worker without heartbeats would count as dead, and could not drain the store.
         """
-        heartbeat_ms = int(seconds * 1000)
-        self._run_script("renew", [token, self._lease_ms, "", b"", name, heartbeat.pack(), heartbeat_ms])
+        calls = list[list[bytes | str | int]]()
+        for token, shown in zip_longest(tokens, heartbeats):
+            show = () if shown is None else (shown[0], shown[1].pack(), int(seconds * 1000))
+            calls.append([token or "", self._lease_ms, "", b"", *show])
+        pipeline = self._redis.pipeline(transaction=False)
+        for args in calls:
+            pipeline.evalsha(self._scripts["renew"].sha1, 0, *args)
+        for args, reply in zip(calls, pipeline.execute(raise_on_error=False) if calls else [], strict=True):
+            if isinstance(reply, NoScriptError):
+                self._run_script("renew", args)
+            elif isinstance(reply, Exception):
+                raise reply
 
     def ready_processes(self, name: str) -> list[Heartbeat]:
         """The processes that serve any version of the model.
@@ -72,13 +85,13 @@ class WorkerStore:
         """
         now_ms = self._now_ms()
         end_max = now_ms + 2 * self._lease_ms + 1000
-        return list(map(Heartbeat.unpack, self._redis.zrangebyscore(keys.HEARTBEATS + name, now_ms, end_max)))
+        return unpack_known(Heartbeat, self._redis.zrangebyscore(keys.HEARTBEATS + name, now_ms, end_max))
 
     def remove_heartbeats(self, name: str, worker_id: str) -> None:
         """Withdraw the heartbeats of a worker's processes, as when it stops."""
-        for member in self._redis.zrange(keys.HEARTBEATS + name, 0, -1):
-            if Heartbeat.unpack(member).worker_id == worker_id:
-                self._redis.zrem(keys.HEARTBEATS + name, member)
+        for heartbeat in unpack_known(Heartbeat, self._redis.zrange(keys.HEARTBEATS + name, 0, -1)):
+            if heartbeat.worker_id == worker_id:
+                self._redis.zrem(keys.HEARTBEATS + name, heartbeat.pack())
 
     def show_load_errors(self, worker_id: str, load_errors: Mapping[str, str], *, seconds: float) -> None:
         """Publish for so long why a worker does not serve models: model to reason. Replaces its former load errors.
@@ -87,9 +100,9 @@ class WorkerStore:
         """
         now = int(self._redis.time()[0])
         pipeline = self._redis.pipeline(transaction=False)
-        for member in self._redis.zrange(keys.LOAD_ERRORS, 0, -1):
-            if LoadError.unpack(member).worker_id == worker_id:
-                pipeline.zrem(keys.LOAD_ERRORS, member)
+        for shown in unpack_known(LoadError, self._redis.zrange(keys.LOAD_ERRORS, 0, -1)):
+            if shown.worker_id == worker_id:
+                pipeline.zrem(keys.LOAD_ERRORS, shown.pack())
         for model, reason in load_errors.items():
             pipeline.zadd(keys.LOAD_ERRORS, {LoadError(model, worker_id, reason).pack(): now + 1 + seconds})
         pipeline.zremrangebyscore(keys.LOAD_ERRORS, "-inf", now)
