@@ -37,7 +37,7 @@ async def test_a_cancel_of_an_ended_job_changes_nothing(store: Store) -> None:
 
 async def test_jobs_are_listed_newest_first_page_by_page(store: Store) -> None:
     jobs = [await store.submit(b"one") for _ in range(7)]
-    await store.submit(b"one", owner="somebody-else")
+    await store.submit(b"one", owner="another-owner")
 
     seen, cursor = [], None
     while True:

@@ -270,7 +270,7 @@ async def opened(settings: StoreSettings) -> StoreClient:
 
 
 def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Runner) -> None:
-    """What hypothesis draws depends on all code that is loaded: it walks until each event has occurred often."""
+    """Draws of hypothesis depend on all code that is loaded: the walks go on until each event has occurred often."""
     seen = Counter[str]()
 
     def rare() -> list[str]:

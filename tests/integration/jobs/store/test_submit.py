@@ -80,7 +80,7 @@ async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(
         await submitter.enqueue(await store.submission(b"one", b"two"))
     assert store.keys() == before
 
-    await submitter.enqueue(await store.submission(b"one", owner="somebody-else"))
+    await submitter.enqueue(await store.submission(b"one", owner="another-owner"))
 
 
 async def test_a_submit_whose_bytes_are_gone_is_refused(store: Store) -> None:

@@ -77,7 +77,7 @@ async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
 
 
 @pytest.mark.parametrize("submits_max", [1, 5])
-async def test_a_call_is_for_no_more_submits_than_the_setting_says(
+async def test_a_call_is_for_no_more_submits_than_the_setting_allows(
     store_settings: StoreSettings, store: Store, submits_max: int
 ) -> None:
     store_client = StoreClient(
