@@ -29,7 +29,10 @@ async def kill_worker(context: FaultContext) -> float:
 
 
 async def freeze_worker(context: FaultContext) -> float:
-    """SIGSTOP: its leases lapse and others do the work. Then SIGCONT: the store must refuse what it still finishes."""
+    """Stop a worker (SIGSTOP) until its leases lapse and other workers finish its chunks, then continue it (SIGCONT).
+
+    The store must refuse the late finishes.
+    """
     worker = context.worker()
     lease = await stop_worker_in_lease(context, worker)
     since = time.monotonic()

@@ -1,4 +1,4 @@
-"""The pages' own commands (README, docs/HTTP.md, docs/models/), from a clean clone in an empty folder."""
+"""The commands of README.md, docs/HTTP.md and docs/models/, run in a clean clone in an empty folder."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ READY = "Darkroom is ready"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a commit of this tree would hold, and nothing else: no environment, no data."""
+    """A copy of the files that a commit of this tree would have, without an environment or data."""
     folder = tmp_path_factory.mktemp("clone")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -31,7 +31,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).exists():  # else it was deleted and that is not committed yet
+        if (ROOT / name).exists():  # a file of the index may be deleted in the working tree
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
@@ -57,16 +57,16 @@ def running(clone: Path, log: Path, *, seconds: float = 60, **variables: str) ->
     with MakeRun(clone, log, **variables) as make:
         make.wait_until_ready(seconds)
         yield make
-    wait_until(lambda: not processes_in(clone), what="the end of all that was started")
+    wait_until(lambda: not processes_in(clone), what="the end of all processes")
 
 
 def processes_in(folder: Path) -> list[str]:
     """The command lines of processes that work in this folder."""
     found = []
-    for entry in Path("/proc").iterdir():
+    for process in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "cwd").readlink().is_relative_to(folder):
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
+            if process.name.isdigit() and (process / "cwd").readlink().is_relative_to(folder):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
     return found
@@ -114,7 +114,7 @@ def test_the_curl_lines_of_the_pages_work(first_run: tuple[MakeRun, int], clone:
     assert answers[-1]["counts"]["total"] == 30, "two parts, sealed"
 
 
-def test_what_make_run_says_to_try_works(first_run: tuple[MakeRun, int], clone: Path) -> None:
+def test_the_command_that_make_run_suggests_works(first_run: tuple[MakeRun, int], clone: Path) -> None:
     make, port = first_run
     (line,) = re.findall(r"^  (curl .*)$", make.output(), re.MULTILINE)
     assert f":{port}/" in line
@@ -132,7 +132,7 @@ def test_make_demo_shows_a_table(first_run: tuple[MakeRun, int], clone: Path) ->
 
 
 def lines_of_failed_run(clone: Path, **variables: str) -> list[str]:
-    """What `make run` says when it refuses to start, without make's own words."""
+    """The lines of a `make run` that refuses to start, without the lines of make itself."""
     done = subprocess.run(
         ["make", "run"], cwd=clone, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60,
         check=False,
@@ -178,7 +178,7 @@ def test_a_folder_in_use_is_one_clear_line(clone: Path, first_run: tuple[MakeRun
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "error"),
     [
         ({"RENEW_SECONDS": "2"}, "darkroom: renew_seconds × 3 < lease_seconds"),
         ({"API_KEYS": "alice:a-secret-key"}, "darkroom: API_KEYS: must be valid JSON"),
@@ -186,17 +186,17 @@ def test_a_folder_in_use_is_one_clear_line(clone: Path, first_run: tuple[MakeRun
         ({"MODEL": "nope"}, "darkroom: weights/nope/manifest.json: No such file or directory"),
     ],
 )
-def test_what_cannot_start_is_one_clear_line_and_leaves_nothing(
-    clone: Path, first_run: tuple[MakeRun, int], variables: dict[str, str], said: str
+def test_settings_that_cannot_start_are_one_clear_line_and_leave_nothing(
+    clone: Path, first_run: tuple[MakeRun, int], variables: dict[str, str], error: str
 ) -> None:
     port = free_port()
     (line,) = lines_of_failed_run(clone, PORT=str(port), **variables)
-    assert line.startswith(said)
+    assert line.startswith(error)
     assert "a-secret-key" not in line
     assert not (clone / "data" / f"port-{port}").exists()
 
 
-def test_weights_that_cannot_be_loaded_stop_it_all_with_one_last_line(
+def test_weights_that_cannot_be_loaded_stop_all_services_with_one_last_line(
     clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path
 ) -> None:
     package = tmp_path / "models" / "book"
@@ -212,8 +212,8 @@ def test_weights_that_cannot_be_loaded_stop_it_all_with_one_last_line(
     assert not [line for line in processes_in(clone) if str(data) in line]
 
 
-def test_two_copies_side_by_side_do_not_meet(clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path) -> None:
-    """A second copy from the same folder, on another port; a `make run` that is not the first starts in seconds."""
+def test_two_copies_run_side_by_side(clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path) -> None:
+    """The second copy runs from the same folder on another port. A `make run` after the first starts in seconds."""
     _, port = first_run
     other = free_port()
     with MakeRun(clone, tmp_path / "run.log", PORT=str(other)) as second:
@@ -239,7 +239,7 @@ def test_two_copies_side_by_side_do_not_meet(clone: Path, first_run: tuple[MakeR
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_when_it_is_stopped_nothing_is_left_running_and_nothing_is_lost(
+def test_a_stopped_make_run_leaves_no_process_and_loses_no_job(
     clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path, how: signal.Signals
 ) -> None:
     data, port = tmp_path / "data", free_port()
@@ -253,7 +253,7 @@ def test_when_it_is_stopped_nothing_is_left_running_and_nothing_is_lost(
         ]
         os.killpg(make.pid, how)
         make.wait(40)
-        wait_until(lambda: len(processes_in(clone)) < before - 5, what="the end of all that was started")
+        wait_until(lambda: len(processes_in(clone)) < before - 5, what="the end of all processes")
     left = [line for line in processes_in(clone) if str(data) in line or str(port) in line]
     assert left == []
 
@@ -274,7 +274,7 @@ def network():
 def test_a_readers_own_weights_and_network_are_served(
     clone: Path, first_run: tuple[MakeRun, int], tmp_path: Path
 ) -> None:
-    """The README's lines for a network, the models page's for the book's state dict. An absent model stops neither."""
+    """The README serves a network, the models page a state dict from a book. An absent model stops neither."""
     (clone / "mine.py").write_text(MINE)
     make_weights = (
         "import mine, safetensors.torch, torch; torch.save(mine.network().state_dict(), 'mine.pt'); "

@@ -11,7 +11,7 @@ from training.fmnist_mlp import png_on_white
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A Valkey of the test's own, and room for an API and workers."""
+    """A Valkey of the test's own, with which the test can start an API and workers."""
     with Stack(tmp_path) as stack:
         yield stack
 

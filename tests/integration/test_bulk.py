@@ -1,4 +1,4 @@
-"""Bulk jobs through real processes: more bytes than Redis has memory, and nothing left behind."""
+"""Bulk jobs through real processes: more bytes than Redis has memory, and no keys left afterwards."""
 
 import asyncio
 import signal
@@ -23,11 +23,11 @@ MEMORY = 64 << 20
 
 
 async def tar_of(image: bytes, count: int) -> AsyncIterator[bytes]:
-    """An archive that is never in memory as a whole."""
+    """A tar archive of many images, which is never in memory as a whole."""
     for number in range(count):
-        entry = tarfile.TarInfo(f"{number:06}.jpg")
-        entry.size = len(image)
-        yield entry.tobuf() + image + bytes(-len(image) % 512)
+        member = tarfile.TarInfo(f"{number:06}.jpg")
+        member.size = len(image)
+        yield member.tobuf() + image + bytes(-len(image) % 512)
     yield bytes(1024)
 
 
@@ -75,7 +75,7 @@ async def test_five_times_redis_memory_goes_through_it_and_nothing_is_lost(tmp_p
 async def test_the_api_dies_in_the_middle_of_a_stream_whose_job_is_found_again_and_ends(
     tmp_path: Path, shirt: bytes
 ) -> None:
-    """Its deadline is cut to about 13 s, with short waits for bytes and for space."""
+    """The settings shorten the open job's deadline to about 13 s."""
     settings = {"UPLOAD_IDLE_SECONDS_MAX": "5", "ROOM_WAIT_SECONDS_MAX": "1", "SUBMIT_DEADLINE_SECONDS": "1"}
     data = make_tar({f"{n}.png": shirt for n in range(300)})
     headers = TAR | {"Idempotency-Key": "mine"}
@@ -141,17 +141,16 @@ async def test_every_key_has_a_time_to_live_or_a_job_that_leads_to_it(bulk_stack
         async with client.delete(done[1]) as response:
             assert response.status == 204
 
-        worker.signal(
-            signal.SIGSTOP
-        )  # it takes no doorbells: jobs submitted from now on wait, once its children are idle
+        # A stopped worker takes no doorbells: jobs submitted from now on wait, once its children are idle.
+        worker.signal(signal.SIGSTOP)
         waiting = [await post("/v1/jobs", tar, **kinds) for _ in range(3)]
         await post(f"{waiting[0]}/cancel")
         async with client.delete(waiting[1]) as response:
             assert response.status == 204
-        wait_until(lambda: not unreachable(stack.redis, owner=OWNER), what="the sweep of what was canceled and deleted")
+        wait_until(lambda: not unreachable(stack.redis, owner=OWNER), what="the sweep of canceled and deleted jobs")
         worker.signal(signal.SIGCONT)
 
-        # After all jobs are deleted, nothing is left of any of them.
+        # After all jobs are deleted, no key of them is left.
         async with client.get("/v1/jobs?limit=1000") as response:
             for job in (await response.json())["jobs"]:
                 async with client.delete(job["links"]["self"]) as gone:

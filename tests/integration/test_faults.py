@@ -51,7 +51,7 @@ async def test_three_children_are_killed_each_while_it_holds_a_lease(
     await results_of(api.url, ids)
     for first in (1, 601, 1201):
         submitting = asyncio.create_task(submit_all(api.url, test_images[first : first + 600]))
-        pid = await asyncio.to_thread(stack.freeze_holder_of_a_lease, worker.children())
+        pid = await asyncio.to_thread(stack.freeze_child_with_lease, worker.children())
         os.kill(pid, signal.SIGKILL)
         ids += await submitting
     ids += await submit_all(api.url, test_images[1801:])
@@ -72,7 +72,7 @@ async def test_three_workers_are_killed_each_while_a_child_holds_a_lease(
     api, worker, ids = stack.api(), stack.worker(), list[str]()
     for part in range(3):
         submitting = asyncio.create_task(submit_all(api.url, test_images[part * 600 : part * 600 + 600]))
-        await asyncio.to_thread(stack.freeze_holder_of_a_lease, worker.children())
+        await asyncio.to_thread(stack.freeze_child_with_lease, worker.children())
         worker.kill()
         worker = await asyncio.to_thread(stack.worker)
         ids += await submitting
@@ -87,7 +87,7 @@ async def test_the_late_finish_of_a_child_that_slept_through_its_lease_is_refuse
     api, sleeper = stack.api(), stack.worker(children=1)
     images = test_images[:300]
     submitting = asyncio.create_task(submit_all(api.url, images))
-    pid = await asyncio.to_thread(stack.freeze_holder_of_a_lease, sleeper.children())
+    pid = await asyncio.to_thread(stack.freeze_child_with_lease, sleeper.children())
     token = next(token for token in stack.redis.zrange(keys.LEASES, 0, -1) if OwnerToken.unpack(token).pid == pid)
     await asyncio.to_thread(stack.worker, children=1)
     ids = await submitting

@@ -1,4 +1,4 @@
-"""What stops a service at its start, with one line that says why."""
+"""Services that stop at their start, with one line that gives the reason."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 SHIPPED = ROOT / "weights" / "fmnist-mlp"
 
 
-def starting(service: str, tmp_path: Path, valkey: Valkey, **environment: str) -> tuple[int, list[str]]:
+def failed_start(service: str, tmp_path: Path, valkey: Valkey, **environment: str) -> tuple[int, list[str]]:
     """The exit status and the lines of a service that is expected not to start."""
     memory = {"REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "UPLOAD_BYTES_MAX": str(64 << 20)}
     values = {"REDIS_URL": valkey.url, "MODEL": "fmnist-mlp", **memory, **environment}
@@ -39,7 +39,7 @@ def starting(service: str, tmp_path: Path, valkey: Valkey, **environment: str) -
         ({}, {"REDIS_MAXMEMORY_BYTES": "many"}, "REDIS_MAXMEMORY_BYTES: "),
     ],
 )
-def test_a_server_or_a_setting_that_does_not_fit_stops_the_service(
+def test_an_unsuitable_server_or_setting_stops_the_service(
     valkey: Valkey, tmp_path: Path, service: str, config: dict[str, str], environment: dict[str, str], line: str
 ) -> None:
     with valkey.client as client:
@@ -47,7 +47,7 @@ def test_a_server_or_a_setting_that_does_not_fit_stops_the_service(
         for name, value in config.items():
             client.config_set(name, value)
         try:
-            status, lines = starting(service, tmp_path, valkey, **environment)
+            status, lines = failed_start(service, tmp_path, valkey, **environment)
         finally:
             for name, value in before.items():
                 client.config_set(name, value)
@@ -60,7 +60,7 @@ def test_a_server_or_a_setting_that_does_not_fit_stops_the_service(
 def test_a_removed_setting_that_is_still_set_is_named_once_and_the_service_starts(
     valkey: Valkey, tmp_path: Path
 ) -> None:
-    """By the main process alone, and not by the processes that it starts."""
+    """Only the main process names it, and not the processes that it starts."""
     removed = {"OPEN_JOB_AT_DEADLINE": "seal", "API_PROCESSES": "2", "OUTBOUND_CHILDREN": "1"}
     memory = {"REDIS_URL": valkey.url, "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)}
     outbound = Process([sys.executable, "-m", "worker.outbound"], tmp_path / "outbound", memory | removed)
@@ -80,7 +80,7 @@ def test_a_wrong_password_stops_the_service(valkey: Valkey, tmp_path: Path, serv
     with valkey.client as client:
         client.config_set("requirepass", "right")
         try:
-            status, lines = starting(service, tmp_path, valkey, REDIS_URL=f"{valkey.url}&password=wrong")
+            status, lines = failed_start(service, tmp_path, valkey, REDIS_URL=f"{valkey.url}&password=wrong")
         finally:
             client.execute_command("AUTH", "right")
             client.config_set("requirepass", "")
@@ -106,7 +106,7 @@ def load_errors(valkey: Valkey) -> dict[str, str]:
 
 def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
     package(tmp_path / "weights" / "mine", name="mine", colour="red")
-    status, lines = starting("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
+    status, lines = failed_start("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
     assert status == 1
     assert "colour: unknown field" in lines[0]
     assert "colour: unknown field" in load_errors(valkey)["mine"]
@@ -115,7 +115,7 @@ def test_a_package_with_a_wrong_manifest_stops_the_worker(valkey: Valkey, tmp_pa
 def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
     golden = [{"file": "golden/bag.png", "class_name": "Coat", "confidence": 0.9}]
     package(tmp_path / "weights" / "mine", name="mine", golden=golden)
-    status, lines = starting("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
+    status, lines = failed_start("worker", tmp_path, valkey, MODELS_DIR=str(tmp_path / "weights"), MODEL="mine")
     assert status == 1
     assert lines[-1].startswith("darkroom worker: the model cannot be served: ")
     assert "gives Bag" in lines[-1]
@@ -123,8 +123,8 @@ def test_a_package_that_fails_its_golden_images_stops_the_worker(valkey: Valkey,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
-    status, lines = starting("worker", tmp_path, valkey, DEVICE="cuda:1")
+def test_a_missing_gpu_stops_the_worker(valkey: Valkey, tmp_path: Path) -> None:
+    status, lines = failed_start("worker", tmp_path, valkey, DEVICE="cuda:1")
     assert status == 1
     assert "Traceback" not in "".join(lines)
     expected = r"darkroom worker: the model cannot be served: DEVICE is cuda:1, but torch \S+ finds no GPUs here"
@@ -142,7 +142,7 @@ def test_a_version_that_is_known_with_other_weights_stops_the_worker(stack: Stac
     manifest = json.loads((folder / "manifest.json").read_text()) | {"weights": changed}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
-    status, lines = starting("worker", tmp_path, stack.valkey, MODELS_DIR=str(tmp_path / "weights"))
+    status, lines = failed_start("worker", tmp_path, stack.valkey, MODELS_DIR=str(tmp_path / "weights"))
     assert status == 1
     assert "fmnist-mlp@1 is known with other weights" in lines[-1]
     assert "is known with other weights" in load_errors(stack.valkey)["fmnist-mlp@1"]
@@ -168,15 +168,17 @@ def test_a_worker_that_has_never_reached_redis_logs_it_once_and_stops_at_a_signa
         server.settimeout(60)
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         with Process([sys.executable, "-m", "worker"], tmp_path / "worker.log", {"REDIS_URL": url}) as worker:
-            wait_until(lambda: hang_up(server) and "waiting for Redis" in worker.output(), what="a worker that waits")
+            wait_until(
+                lambda: accept_and_close(server) and "waiting for Redis" in worker.output(), what="a worker that waits"
+            )
             for _ in range(3):  # attempts that must not be logged
-                hang_up(server)
+                accept_and_close(server)
             worker.signal(number)
             assert worker.wait() == 0
             assert len(worker.output().splitlines()) == 2
 
 
-def hang_up(server: socket.socket) -> bool:
+def accept_and_close(server: socket.socket) -> bool:
     """Accept a connection and close it."""
     server.accept()[0].close()
     return True

@@ -1,4 +1,4 @@
-"""What tests of the claim loop share."""
+"""Constants and helpers for tests of the claim loop."""
 
 from collections.abc import Callable
 

@@ -41,12 +41,12 @@ def raw_id(path: str) -> bytes:
 
 
 def ranked_predictions(top_k: int) -> Outcome:
-    """As many classes as a worker would give, with confidences of more digits than a response shows."""
+    """As many classes as a worker returns, with confidences of more digits than a response shows."""
     return [Prediction((4 + n) % 10, 0.6488123456 / (n + 1)) for n in range(top_k)]
 
 
 async def submit_image(api: httpx.AsyncClient, image: bytes, top_k: int = 5) -> str:
-    """The path of a job of this image."""
+    """Submit the image. Returns the path of its job."""
     answer = await api.post(f"/v1/jobs?top_k={top_k}", content=image, headers={"Content-Type": "image/png"})
     return str(answer.headers["Location"])
 
@@ -54,7 +54,7 @@ async def submit_image(api: httpx.AsyncClient, image: bytes, top_k: int = 5) -> 
 async def start_long_poll(
     api: httpx.AsyncClient, path: str, observed_completions: ObservedCompletions
 ) -> asyncio.Task[httpx.Response]:
-    """A long poll whose waiter is subscribed."""
+    """Start a long poll. Returns once its waiter is subscribed."""
     poll = asyncio.create_task(api.get(f"{path}?wait=30"))
     await eventually(lambda: observed_completions.waiting == 1, what="the poll")
     return poll

@@ -1,4 +1,4 @@
-"""Submits that come at once, and how many calls of the script they take."""
+"""Concurrent submits, and the number of script calls that they take."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,7 +19,7 @@ _GATE = "gate"
 async def submit_concurrently(
     submitter: Submitter, submissions: Sequence[Submission], *, open_seconds: float = 0
 ) -> list[int | ExistingJob | DarkroomError]:
-    """What came of each of the submissions, which were all made in one turn of the loop."""
+    """The outcome of each submission. All are submitted in one turn of the event loop."""
 
     async def outcome(submission: Submission) -> int | ExistingJob | DarkroomError:
         try:
@@ -33,14 +33,14 @@ async def submit_concurrently(
 
 @asynccontextmanager
 async def blocking_commits(store_client: StoreClient, client: "redis.Redis[bytes]") -> AsyncIterator[None]:
-    """Keep a pipeline in flight on the connection for submits: what comes meanwhile waits for the next one."""
-    held = asyncio.create_task(store_client.commits.execute(("BLPOP", _GATE, 0)))
-    await eventually(lambda: client.info("clients")["blocked_clients"], what="a connection that is busy")
+    """Keep a pipeline in flight on the connection for submits: later submits wait for the next one."""
+    blocking = asyncio.create_task(store_client.commits.execute(("BLPOP", _GATE, 0)))
+    await eventually(lambda: client.info("clients")["blocked_clients"], what="a busy connection")
     try:
         yield
     finally:
         client.rpush(_GATE, 1)
-        await held
+        await blocking
 
 
 def lose_next_reply(store_client: StoreClient, *, error: Exception, sent: bool = True) -> None:
@@ -54,7 +54,7 @@ def lose_next_reply(store_client: StoreClient, *, error: Exception, sent: bool =
                 await send(*commands)
             raise error
 
-        commits.send = send  # type: ignore[method-assign]  # the later ones are answered
+        commits.send = send  # type: ignore[method-assign]  # later commands get their replies
         return asyncio.ensure_future(lost())
 
     commits.send = lose  # type: ignore[method-assign]
@@ -67,7 +67,7 @@ class ScriptCalls:
 
 @contextmanager
 def counting_script_calls(client: "redis.Redis[bytes]") -> Iterator[ScriptCalls]:
-    """How often scripts are called in here; told at its end."""
+    """Counts the calls of scripts. The count is set when the context ends."""
     client.config_resetstat()
     counted = ScriptCalls()
     yield counted

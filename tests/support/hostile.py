@@ -1,4 +1,4 @@
-"""Real uploads of every kind, and what becomes of them in hostile hands: the same seed gives the same bytes."""
+"""Real uploads of every kind, and damaged copies of them: the same seed gives the same bytes."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from tests.support.archives import make_tar, make_zip
 from tests.support.pictures import encode, photo, samples
 
 BOUNDARY = "frontier"
-BYTES_MAX = 96 << 10  # of what a mutation makes longer
+BYTES_MAX = 96 << 10  # the longest result of a mutation
 SIZES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 62, (1 << 64) - 1)
 _OCTAL = (b"77777777777\0", b"00000000000\0", b"-0000000001\0", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"9" * 12)
 _TAR_BLOCK = 512
@@ -31,9 +31,9 @@ class Kind:
     media_types: Sequence[str]
     wholes: Sequence[bytes]
     repair: Callable[[bytearray], None] = lambda _: None
-    """Makes checksums right again, so that what stands behind them is reached."""
+    """Corrects checksums, so that decoders read the damaged bytes after them."""
     zipped: bool = False
-    """Whether what is damaged is, half of the time, what is compressed and not the gzip around it."""
+    """Whether half of the mutations damage the compressed content and not the gzip file."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class Upload:
 
 @cache
 def pictures() -> dict[str, list[bytes]]:
-    """Small pictures by format, of every way to store one that Pillow can write."""
+    """Small pictures by format, in every variant that Pillow can write."""
     shirt = samples()["0007-shirt.png"]
     colour = photo(shirt, size=(56, 40))
     gray, palette = colour.convert("L"), colour.convert("P")
     frames = [colour.rotate(angle) for angle in (90, 180)]
-    notes = PngImagePlugin.PngInfo()
-    notes.add_text("Title", "a shirt" * 40, zip=True)
-    notes.add_itxt("Author", "größe" * 20, zip=True)
+    text_chunks = PngImagePlugin.PngInfo()
+    text_chunks.add_text("Title", "a shirt" * 40, zip=True)
+    text_chunks.add_itxt("Author", "größe" * 20, zip=True)
     animated = {"save_all": True, "append_images": frames, "duration": 20}
     exif = Image.Exif()
     exif[0x0112] = 6
     return {
         "png": [
             shirt,
-            encode(colour, "PNG", pnginfo=notes, icc_profile=bytes(200), exif=exif),
+            encode(colour, "PNG", pnginfo=text_chunks, icc_profile=bytes(200), exif=exif),
             encode(colour.convert("RGBA"), "PNG"),
             encode(palette, "PNG", transparency=bytes(range(200))),
             encode(palette, "PNG", transparency=3),
@@ -95,7 +95,7 @@ def kinds() -> dict[str, Kind]:
     """Every kind of upload that a submit takes."""
     by_format = pictures()
     few = {f"photos/{n:02}.{name}": wholes[0] for n, (name, wholes) in enumerate(by_format.items())}
-    many = {f"{n:03}.png": by_format["png"][0] for n in range(70)}  # more than a chunk
+    many = {f"{n:03}.png": by_format["png"][0] for n in range(70)}  # more than one chunk takes
     deep = {"/".join(["folder"] * 20) + "/größe.png": by_format["png"][0]} | few
     tars = ("application/x-tar", "application/octet-stream", "application/gzip", "")
     zips = ("application/zip", "application/octet-stream", "")
@@ -143,7 +143,7 @@ def upload(random: Random, kind: str) -> Upload:
 
 
 def damaged(random: Random, whole: bytes, others: Sequence[bytes]) -> bytearray:
-    """One to three damages to a file, of which there are others that it may be spliced with."""
+    """A file with one to three mutations. It may be spliced with one of the others."""
     data = bytearray(whole)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         random.choice(_DAMAGES)(random, data, others)
@@ -152,7 +152,7 @@ def damaged(random: Random, whole: bytes, others: Sequence[bytes]) -> bytearray:
 
 
 def damaged_picture(random: Random, name: str) -> bytes:
-    """A damaged picture of this format, its checksums right as often as not."""
+    """A damaged picture of this format. In most PNGs the checksums are corrected."""
     wholes = pictures()[name]
     data = damaged(random, random.choice(wholes), wholes)
     if name == "png" and random.random() < 0.7:
@@ -161,7 +161,7 @@ def damaged_picture(random: Random, name: str) -> bytes:
 
 
 def _place(random: Random, data: bytearray) -> int:
-    """Headers are hit more often than what is large."""
+    """A random place, more often in the first 64 bytes, where the headers are."""
     return random.randrange(min(len(data), 64) if random.random() < 0.4 else len(data)) if data else 0
 
 
@@ -205,7 +205,7 @@ _DAMAGES = (_flip, _cut, _splice, _extreme, _extreme, _repeat, _noise)
 
 
 def repair_png(data: bytearray) -> None:
-    """Make the checksums of its chunks right again."""
+    """Correct the checksums of the chunks."""
     at = 8
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
@@ -239,17 +239,17 @@ def _with_fields(files: dict[str, bytes]) -> bytes:
 
 
 def _tar_of_all_sorts() -> bytes:
-    """Entries that are no files, and headers for what does not fit into one."""
+    """A tar with members that are not files, unusual names, and extended headers."""
     file = BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x" * 600}) as archive:
         for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-            entry = tarfile.TarInfo(f"entry{kind!r}")
-            entry.type, entry.linkname = kind, "../../etc/passwd"
-            archive.addfile(entry)
+            member = tarfile.TarInfo(f"entry{kind!r}")
+            member.type, member.linkname = kind, "../../etc/passwd"
+            archive.addfile(member)
         for name in ("../up.png", "/root.png", "same.png", "same.png", "x" * 300):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.pax_headers = 10, {"SCHILY.xattr.user.x": "y" * 100}
-            archive.addfile(entry, BytesIO(bytes(10)))
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 10, {"SCHILY.xattr.user.x": "y" * 100}
+            archive.addfile(member, BytesIO(bytes(10)))
     return file.getvalue()
 
 
@@ -257,6 +257,6 @@ def _zip64(files: dict[str, bytes]) -> bytes:
     file = BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in files.items():
-            with archive.open(name, "w", force_zip64=True) as entry:
-                entry.write(data)
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
     return file.getvalue()

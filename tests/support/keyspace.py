@@ -1,10 +1,10 @@
-"""Whether everything in Redis will go away by itself, or with a job that is there."""
+"""Whether every key in Redis expires, or belongs to a job that still exists."""
 
 import redis
 
 from jobs.store import keys
 
-# One of each a stack, or one a model or an owner: what they hold is bounded by jobs, leases or workers.
+# One key of each for a stack, a model or an owner; their size is bounded by the number of jobs, leases or workers.
 _FIXED = {
     keys.LEASES,
     keys.SUSPECT_ITEM,
@@ -21,7 +21,7 @@ _OF_MODELS = (keys.ROTATION, keys.DOORBELL_TEMPLATE, keys.HEARTBEATS, keys.SUSPE
 
 
 def unreachable(client: "redis.Redis[bytes]", *, owner: str) -> list[bytes]:
-    """Keys without a time to live that no job leads to, and places where a job stands that is not there."""
+    """Keys without a time to live that belong to no job, and references to jobs that do not exist."""
     jobs = {key.removeprefix(keys.JOB.encode()) for key in client.keys(f"{keys.JOB}*")}
     owned = set(client.zrange(keys.OWNER_JOBS + owner, 0, -1))
     leases = set(client.zrange(keys.LEASES, 0, -1))

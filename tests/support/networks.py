@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def thousand_classes() -> nn.Module:
-    """For colour images of 224 × 224, with residual, grouped and attention layers as such networks have."""
+    """For colour images of 224 × 224, with residual, grouped and attention layers as in large networks."""
     torch.manual_seed(5)
     return _Thousand().eval()
 
@@ -65,7 +65,7 @@ def two_classes() -> nn.Module:
 
 
 def branches() -> nn.Module:
-    """Its code branches on the pixels, which a graph cannot represent."""
+    """The network branches on the pixels, which a graph cannot represent."""
     return _Branches().eval()
 
 

@@ -13,7 +13,7 @@ from worker.outbound.process import OutboundProcess
 
 MakeOutboundProcess = Callable[..., OutboundProcess]
 RunSlice = Callable[..., Awaitable[None]]
-PATIENT = {  # times that no slow machine reaches: only what a test does ends a wait
+PATIENT = {  # longer than a slow machine takes: only the test ends a wait
     "outbound_slice_seconds": 60,
     "fetch_seconds_max": 100,
     "webhook_seconds_max": 100,

@@ -21,7 +21,7 @@ def package(folder: Path, ref: str, **changes: object) -> None:
 
 
 def classified(api: Api, image: bytes, model: str, seconds: int = 20) -> dict[str, Any]:
-    """Submit one PNG. Returns the job when it has ended, or after so many seconds."""
+    """Submit one PNG. Returns the job once it has ended, or after so many seconds."""
     headers = {"Content-Type": "image/png", "Prefer": f"wait={seconds}"}
     response = httpx.post(f"{api.url}/v1/jobs?model={model}", content=image, headers=headers, timeout=40)
     assert response.status_code in (200, 202), response.text

@@ -1,4 +1,4 @@
-"""A worker whose child dies when it decodes a marked image. Run as a script; production code has no part in it.
+"""A worker whose child dies when it decodes a marked image. Run as a script; no production code imports it.
 
 The mark follows the end of a PNG, which decoders ignore. An image of one shade makes the model raise. Each time that a
 marked image is decoded, a line is added to the file that POISON_LOG names.
@@ -18,7 +18,7 @@ _MARK = b"POISON:"
 
 
 def marked(png: bytes, kind: str) -> bytes:
-    """The picture with a mark."""
+    """The picture followed by a mark."""
     return png + _MARK + kind.encode()
 
 
@@ -52,7 +52,7 @@ def _record(kind: str) -> None:
 
 
 def _install() -> None:
-    import worker.inference.classifier as module  # noqa: PLC0415 - the main process does without torch
+    import worker.inference.classifier as module  # noqa: PLC0415 - the main process does not import torch
 
     add, outputs = module.ImageBatch.add, module.Classifier.outputs
 

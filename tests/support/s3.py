@@ -41,7 +41,9 @@ def serving_s3() -> Iterator[S3]:
     server.start()
     host, port = server.get_host_and_port()
     try:
-        httpx.post(f"http://{host}:{port}/moto-api/reset").raise_for_status()  # its buckets outlive a server
+        httpx.post(
+            f"http://{host}:{port}/moto-api/reset"
+        ).raise_for_status()  # moto does not delete its buckets when a server ends
         yield S3(f"http://{host}:{port}")
     finally:
         server.stop()

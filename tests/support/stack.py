@@ -50,10 +50,10 @@ class Stack:
 
     # -- for tests
 
-    def freeze_holder_of_a_lease(self, among: list[int]) -> int:
+    def freeze_child_with_lease(self, among: list[int]) -> int:
         """Stop (SIGSTOP) one of these children at a moment when it has a lease. Returns its pid.
 
-        Leases last for milliseconds: jobs must keep coming while this looks for one.
+        Leases last for milliseconds: the test must submit jobs all the time during this call.
         """
         found: list[int] = []
 

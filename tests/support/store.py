@@ -1,4 +1,4 @@
-"""The store from both sides, with short words for what most tests do."""
+"""The store as the API and as workers use it, with short calls for the steps of most tests."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 MODEL = "fmnist-mlp"
 OWNER = "public"
-WORKER_ID = "boot"
+WORKER_ID = "worker1"
 COAT: Outcome = [Prediction(4, 0.75), Prediction(6, 0.125)]
 
 
@@ -74,7 +74,7 @@ class Store:
         model: str = MODEL,
         name: str | None = None,
     ) -> bytes:
-        """An accepted job, of chunks of so many images; with `name`, all are called so."""
+        """Submit a job in chunks of so many images. With `name`, all images have this name."""
         if len(images) <= chunk_items:
             submission = await self.submission(*images, owner=owner, lane=lane, model=model)
             if name is not None:
@@ -94,7 +94,7 @@ class Store:
         return self.leases.claim(model, token, items_max=items, bytes_max=64 << 20, turn=turn)
 
     async def claimed(self) -> Lease:
-        """The first lease with something in it."""
+        """The first lease that has chunks."""
         return await eventually(lambda: lease if (lease := self.claim()).chunks else None, what="work")
 
     def finish(self, lease: Lease, outcome: Outcome = COAT) -> int:
@@ -108,14 +108,14 @@ class Store:
         return int(self.redis.hget(keys.STATS, name) or 0)
 
     def record_bytes(self, job_id: bytes) -> int:
-        """What the job's record counts for in the record budget; 0 if the job is gone."""
+        """The bytes that the job counts for in the record budget; 0 if the job is deleted."""
         return int(self.redis.hget(job_key(job_id), keys.FIELDS["record_bytes"]) or 0)
 
     def keys(self) -> set[bytes]:
         return set(self.redis.keys())
 
     def expire_lease(self, lease: Lease) -> None:
-        """Let the lease's end lie in the past."""
+        """Set the lease's end to a time in the past."""
         self.redis.zadd(keys.LEASES, {lease.token: 1})
 
 

@@ -18,7 +18,7 @@ def wait_until(
     while True:
         if result := condition():
             return result
-        assert time.monotonic() < ends, f"{what} did not come true within {seconds} s"
+        assert time.monotonic() < ends, f"timed out after {seconds} s while waiting for {what}"
         time.sleep(poll_seconds)
 
 
@@ -28,5 +28,5 @@ async def eventually(condition: Callable[[], T], *, seconds: float = 60, what: s
     while True:
         if result := condition():
             return result
-        assert time.monotonic() < ends, f"{what} did not come true within {seconds} s"
+        assert time.monotonic() < ends, f"timed out after {seconds} s while waiting for {what}"
         await asyncio.sleep(POLL_SECONDS)

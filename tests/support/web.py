@@ -32,7 +32,7 @@ class Hosts(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no connection is open."""
 
 
 class Site:

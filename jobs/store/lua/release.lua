@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Ends a lease and makes its chunks ready again.
 -- ARGV: owner token, the lease's end that the caller saw ('' for any), reason:
---   'returned'      the chunks come back unharmed: nothing is counted against them
---   'worker_lost'   nobody renewed the lease: counts a lost lease
+--   'returned'      the worker gives the chunks back unprocessed: counts no failure
+--   'worker_lost'   the lease was not renewed in time: counts a lost lease
 --   an item's code  the process died: counts a crash of the item that a suspect run had reached, else of the chunk
 -- Returns how many chunks were made ready.
 local token, seen_end, reason = ARGV[1], ARGV[2], ARGV[3]

@@ -6,7 +6,7 @@ local ttl_ms, ttl_min_ms, records_max = tonumber(ARGV[1]), tonumber(ARGV[2]), to
 local queue_deadline_ms = tonumber(ARGV[4])
 local now = now_ms()
 local steps = 0
-local uploads_left, looks_left = 48, 0 -- what is left of this call's share, which bounds the keys that it touches
+local uploads_left, looks_left = 48, 0 -- the rest of this call's limits, which bound the keys that it touches
 
 -- Upload bytes of canceled and deleted jobs.
 while uploads_left > 0 do
@@ -40,7 +40,7 @@ for _, id in ipairs(redis.call('ZRANGE', K.open_deadlines, '-inf', now, 'BYSCORE
   steps = steps + 1
 end
 
--- Records of ended jobs that are past their time to live, or that must make room for others.
+-- Records of ended jobs that are past their time to live, or that exceed the record budget.
 local records = tonumber(redis.call('HGET', K.stats, 'records')) or 0
 local expired_jobs, expired_of_owner, records_freed, heads_passed = {}, {}, 0, 0
 for _, id in ipairs(redis.call('LRANGE', K.ended, 0, 29)) do

@@ -76,7 +76,7 @@ async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.A
     assert model["test_accuracy"] > 0.885
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
-    for worker_id, pid in (("boot1", 11), ("boot1", 12), ("boot2", 21)):
+    for worker_id, pid in (("worker1", 11), ("worker1", 12), ("worker2", 21)):
         store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", worker_id, pid), seconds=60)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)

@@ -1,4 +1,4 @@
-"""What store and reference model must both show after each step. See `test_reference_model.py`."""
+"""Invariants of the store and the reference model after each step. See `test_reference_model.py`."""
 
 from hypothesis.stateful import invariant
 
@@ -12,12 +12,12 @@ from tests.support.store import MODEL
 
 class StoreInvariants(StoreWalk):
     @invariant()
-    def look(self) -> None:
+    def check(self) -> None:
         self.seen["steps"] += 1
         self.items_are_as_modeled()
-        self.each_chunk_that_waits_stands_in_one_place()
+        self.each_waiting_chunk_is_in_one_place()
         self.counters_are_right()
-        self.whatever_leads_to_a_job_is_there()
+        self.references_to_jobs_are_right()
 
     def items_are_as_modeled(self) -> None:
         for job, (found, items) in zip(self.model.jobs, self.run(self.read_all()), strict=True):
@@ -28,39 +28,39 @@ class StoreInvariants(StoreWalk):
                 assert (found.succeeded, found.failed, found.failure_code) == (succeeded, failed, job.failure_code)
                 assert items == job.shown()
 
-    def each_chunk_that_waits_stands_in_one_place(self) -> None:
+    def each_waiting_chunk_is_in_one_place(self) -> None:
         names = self.redis.keys()
         queues = [name for name in names if name.startswith((keys.READY.encode(), SUSPECTS.encode()))]
         sets = [name for name in names if name.startswith(keys.LEASED_CHUNKS.encode())]
-        rings = [f"{keys.ROTATION}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
-        ask = self.redis.pipeline(transaction=False)
-        for name in [*rings, *queues]:
-            ask.lrange(name, 0, -1)
+        rotations = [f"{keys.ROTATION}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
+        pipeline = self.redis.pipeline(transaction=False)
+        for name in [*rotations, *queues]:
+            pipeline.lrange(name, 0, -1)
         for name in sets:
-            ask.smembers(name)
-        interactive, bulk, *replies = ask.execute()
+            pipeline.smembers(name)
+        interactive, bulk, *replies = pipeline.execute()
         found = [
-            (ChunkRef.unpack(entry), name.decode())
-            for name, entries in zip(queues + sets, replies, strict=True)
-            for entry in entries
+            (ChunkRef.unpack(packed), name.decode())
+            for name, packed_refs in zip(queues + sets, replies, strict=True)
+            for packed in packed_refs
         ]
-        places = {entry: place for entry, place in found if self.model.chunk(entry).job.live}
+        places = {chunk_ref: place for chunk_ref, place in found if self.model.chunk(chunk_ref).job.live}
 
-        for lane, ring in zip(Lane, (interactive, bulk), strict=True):
-            assert sorted(ring) == [owner.encode() for owner in OWNERS if ready(lane, owner).encode() in queues]
+        for lane, rotation in zip(Lane, (interactive, bulk), strict=True):
+            assert sorted(rotation) == [owner.encode() for owner in OWNERS if ready(lane, owner).encode() in queues]
         assert len(dict(found)) == len(found)
         assert places == {chunk.chunk_ref: chunk.place for chunk in self.model.waiting()}
 
     def counters_are_right(self) -> None:
         uploads = self.redis.keys(keys.UPLOAD + "*")
         there = self.model.there()
-        ask = self.redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=False)
         for name in uploads:
-            ask.strlen(name)
+            pipeline.strlen(name)
         for job in there:
-            ask.hget(job_key(job.id), keys.FIELDS["record_bytes"])
-        ask.hgetall(keys.STATS)
-        *replies, stats = ask.execute()
+            pipeline.hget(job_key(job.id), keys.FIELDS["record_bytes"])
+        pipeline.hgetall(keys.STATS)
+        *replies, stats = pipeline.execute()
         sizes = dict(zip(uploads, replies, strict=False))
         records = sum(map(int, replies[len(uploads) :]))
 
@@ -75,25 +75,25 @@ class StoreInvariants(StoreWalk):
         }
         assert {name: int(stats.get(name.encode(), 0)) for name in counted} == counted
 
-    def whatever_leads_to_a_job_is_there(self) -> None:
-        there, held = self.model.there(), self.model.live_leases()
-        ask = self.redis.pipeline(transaction=False)
+    def references_to_jobs_are_right(self) -> None:
+        there, live_leases = self.model.there(), self.model.live_leases()
+        pipeline = self.redis.pipeline(transaction=False)
         for name in (
             keys.LEASES,
             keys.OPEN_DEADLINES,
             keys.WEBHOOKS_DUE,
             *(keys.OWNER_JOBS + owner for owner in OWNERS),
         ):
-            ask.zrange(name, 0, -1)
-        ask.lrange(keys.ENDED, 0, -1)
-        ask.hgetall(keys.SUSPECT_ITEM)
-        ask.keys(keys.IDEMPOTENCY_KEY + "*")
-        leases, opened, hooks, *owned, ended, reached, keyed = ask.execute()
+            pipeline.zrange(name, 0, -1)
+        pipeline.lrange(keys.ENDED, 0, -1)
+        pipeline.hgetall(keys.SUSPECT_ITEM)
+        pipeline.keys(keys.IDEMPOTENCY_KEY + "*")
+        leases, opened, hooks, *owned, ended, reached, keyed = pipeline.execute()
 
-        assert set(leases) == {lease.token.encode() for lease in held}
+        assert set(leases) == {lease.token.encode() for lease in live_leases}
         assert set(opened) == {job.id for job in self.model.open()}
         assert set(hooks) == {job.id for job in there if job.hook and not job.live}
         assert owned == [[job.id for job in there if job.owner == owner] for owner in OWNERS]
         assert ended == [job.id for job in self.model.ended]
-        assert reached == {it.token.encode(): b"%d" % it.reached for it in held if it.reached is not None}
+        assert reached == {it.token.encode(): b"%d" % it.reached for it in live_leases if it.reached is not None}
         assert set(keyed) == {idempotency_key_name(owner, key) for owner, key in self.model.keyed}

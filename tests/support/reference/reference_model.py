@@ -27,7 +27,7 @@ class ModelChunk:
     chunk_ref: ChunkRef
     upload: bytes
     place: str
-    """The Redis key that holds it until it is finished."""
+    """The Redis key of the queue or lease that has it until it is finished."""
     outcomes: list[Outcome] = field(default_factory=list)
     failure_counts: FailureCounts = field(default_factory=FailureCounts)
     progress: bytes = b""
@@ -125,7 +125,7 @@ class ReferenceModel:
         """In the order of K.ended, until a sweep removes them."""
         self.leases = list[ModelLease]()
 
-    # -- what happens
+    # -- changes
 
     def accept(self, job: ModelJob) -> None:
         self.jobs.append(job)
@@ -190,7 +190,7 @@ class ReferenceModel:
         if job.count(ItemState.PENDING) == 0:
             self.end(job)
 
-    # -- what there is
+    # -- state
 
     def there(self) -> list[ModelJob]:
         return [job for job in self.jobs if not job.gone]

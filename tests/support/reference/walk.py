@@ -1,4 +1,4 @@
-"""What the steps of a walk through store and reference model share. See `test_reference_model.py`."""
+"""The base of the steps of a random walk in the store and the reference model. See `test_reference_model.py`."""
 
 import asyncio
 import itertools
@@ -30,18 +30,18 @@ from tests.support.store import MODEL, Store
 T = TypeVar("T")
 
 OWNERS = ("alice", "bob")
-QUOTA, JOB_ITEMS_MAX = 8, 4  # small enough for both to be met often
+QUOTA, JOB_ITEMS_MAX = 8, 4  # small enough that both limits are often reached
 OVER_MS = (86_400 + 60) * 1000  # longer than the time to live of a result, and than the queue deadline
 
 
 class StoreWalk:
-    """A store and its reference model, and what a step does with both."""
+    """A store and its reference model, and steps in both."""
 
     store: Store
     redis: Any
     run: Callable[[Coroutine[Any, Any, Any]], Any]
     seen: Counter[str]
-    """How often each event was met."""
+    """How often each event has occurred."""
     model: ReferenceModel
     numbers: Iterator[int]
 
@@ -49,7 +49,7 @@ class StoreWalk:
         raise NotImplementedError
 
     def ask(self, coroutine: Coroutine[Any, Any, T], refusal: type[DarkroomError] | None = None) -> T | None:
-        """The answer, which must be the refusal if one is given."""
+        """The result, or None if the coroutine raises the expected refusal."""
         if refusal is None:
             return self.run(coroutine)
         self.seen[refusal.__name__] += 1
@@ -80,7 +80,7 @@ class StoreWalk:
             self.model.accept(job)
 
     def finish_chunks(
-        self, lease: ModelLease, chunks: list[ModelChunk], good: tuple[bool, ...] = (True,) * 4, kept: bytes = b""
+        self, lease: ModelLease, chunks: list[ModelChunk], good: tuple[bool, ...] = (True,) * 4, retained: bytes = b""
     ) -> None:
         done, expected = list[FinishedChunk](), 0
         for chunk in chunks:
@@ -89,7 +89,7 @@ class StoreWalk:
                 for at in range(chunk.chunk_ref.items)
             ]
             succeeded = sum(good[: chunk.chunk_ref.items])
-            images = pack_retained([(0, kept)]) if kept and not good[0] else b""
+            images = pack_retained([(0, retained)]) if retained and not good[0] else b""
             done.append(FinishedChunk(chunk.chunk_ref, succeeded, pack_outcomes(f"{MODEL}@1", outcomes), images))
             self.seen["refused finish"] += chunk.waits and chunk not in lease.leased
             expected += self.model.finish(lease, chunk, outcomes)
@@ -116,7 +116,7 @@ class StoreWalk:
         return [job for job in self.model.jobs if job.part]
 
     def lease(self, pick: int, *, late: bool = False) -> ModelLease:
-        """One that is held; `late`: any, and most are over."""
+        """A live lease; with `late`, any lease, of which most have ended."""
         if not self.model.live_leases() and self.model.waiting():
             self.claim(turn=pick % 8, items=8, bulk=8, size=1 << 20)
         return picked(pick, self.model.leases if late else self.model.live_leases() or self.model.leases)
@@ -124,7 +124,7 @@ class StoreWalk:
     def heads(self) -> Iterator[ModelChunk]:
         """The next chunk of each queue."""
         for name in [SUSPECTS.encode(), *self.redis.keys(keys.READY + "*")]:
-            chunks = (self.model.chunk(ChunkRef.unpack(entry)) for entry in self.redis.lrange(name, 0, -1))
+            chunks = (self.model.chunk(ChunkRef.unpack(chunk_ref)) for chunk_ref in self.redis.lrange(name, 0, -1))
             yield from itertools.islice((chunk for chunk in chunks if chunk.waits), 1)
 
     async def read_all(self) -> list[tuple[Job | None, list[Shown]]]:
@@ -157,7 +157,7 @@ class StoreWalk:
             self.model.end(job, JobState.CANCELED)
 
     def pass_queue_deadline(self, job: ModelJob) -> None:
-        """It ends a job of which a chunk is the next in its queue, and no other."""
+        """The deadline ends the job only if one of its chunks is the next in its queue."""
         late = any(chunk.job is job for chunk in self.heads())
         self.redis.hincrby(job_key(job.id), keys.FIELDS["accepted_ms"], -OVER_MS)
         self.sweep_store()
@@ -171,11 +171,11 @@ class StoreWalk:
     def sweep(self) -> None:
         self.sweep_store()
         self.model.sweep()
-        wanted = {upload_key(chunk.job.id, chunk.chunk_ref.chunk) for chunk in self.model.waiting()}
-        assert set(self.redis.keys(keys.UPLOAD + "*")) == wanted
+        expected = {upload_key(chunk.job.id, chunk.chunk_ref.chunk) for chunk in self.model.waiting()}
+        assert set(self.redis.keys(keys.UPLOAD + "*")) == expected
 
 
 def picked(pick: int, among: Iterable[T]) -> T:
-    """One of the latest, mostly: there the most is going on."""
+    """Mostly one of the four latest, on which most steps have an effect."""
     latest = list(among)[::-1]
     return latest[pick % (len(latest) if pick % 4 == 0 else min(len(latest), 4))]

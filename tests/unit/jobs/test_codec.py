@@ -12,27 +12,27 @@ outcomes = st.one_of(classes, classes.map(Unfamiliar), st.builds(Failure, st.sam
 
 
 @given(st.lists(st.one_of(st.sampled_from(ItemCode), st.binary(max_size=100)), min_size=1, max_size=64))
-def test_packed_uploads_come_back(items: list[bytes | ItemCode]) -> None:
+def test_packed_uploads_unpack_to_the_same(items: list[bytes | ItemCode]) -> None:
     assert unpack_upload(pack_upload(items), len(items)) == items
 
 
 @given(st.dictionaries(st.integers(0, 65_535), st.binary(max_size=100), max_size=64))
-def test_kept_images_come_back(kept: dict[int, bytes]) -> None:
-    assert unpack_retained(pack_retained(kept.items())) == kept
+def test_packed_retained_images_unpack_to_the_same(retained: dict[int, bytes]) -> None:
+    assert unpack_retained(pack_retained(retained.items())) == retained
 
 
 @given(st.text(st.characters(codec="ascii"), min_size=1, max_size=97), st.lists(outcomes, min_size=1, max_size=64))
-def test_packed_outcomes_come_back(ref: str, given: list[list[Prediction] | Failure]) -> None:
+def test_packed_outcomes_unpack_to_the_same(ref: str, given: list[list[Prediction] | Failure]) -> None:
     unpacked_ref, unpacked = unpack_outcomes(pack_outcomes(ref, given))
     assert (unpacked_ref, unpacked) == (ref, given)
     assert [type(outcome) for outcome in unpacked] == [type(outcome) for outcome in given]
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.integers(1, 64), st.integers(0, 2**32 - 1))
-def test_packed_entries_come_back(job_id: bytes, chunk: int, items: int, size: int) -> None:
-    entry = ChunkRef(job_id, chunk, items, size)
-    assert ChunkRef.unpack(entry.pack()) == entry
-    assert len(entry.pack()) == 26
+def test_packed_chunk_refs_unpack_to_the_same(job_id: bytes, chunk: int, items: int, size: int) -> None:
+    chunk_ref = ChunkRef(job_id, chunk, items, size)
+    assert ChunkRef.unpack(chunk_ref.pack()) == chunk_ref
+    assert len(chunk_ref.pack()) == 26
 
 
 def test_every_item_code_has_a_text() -> None:
@@ -40,7 +40,7 @@ def test_every_item_code_has_a_text() -> None:
 
 
 def test_codes_in_the_store_keep_their_numbers() -> None:
-    """Results that are stored name codes by their place: a new code goes to the end."""
+    """Stored results refer to a code by its position: a new code must be the last."""
     assert [code.value for code in ItemCode] == [
         "empty_upload",
         "not_an_image",

@@ -30,7 +30,7 @@ def test_text_and_bytes_agree() -> None:
 
 
 @given(st.text())
-def test_any_other_text_is_no_id(text: str) -> None:
+def test_any_other_text_is_refused_as_an_id(text: str) -> None:
     assert from_text(text) is None
 
 

@@ -19,6 +19,6 @@ from jobs.media_types import sniff
         (b"", None),
     ],
 )
-def test_files_are_told_by_their_first_bytes(head: bytes, media_type: str | None) -> None:
+def test_media_types_are_detected_by_the_first_bytes(head: bytes, media_type: str | None) -> None:
     assert sniff(head) == media_type
     assert sniff(memoryview(head)) == media_type

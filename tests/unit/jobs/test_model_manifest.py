@@ -19,7 +19,7 @@ def write(folder: Path, **changes: object) -> Path:
     return folder
 
 
-def test_the_shipped_package_is_what_its_manifest_says() -> None:
+def test_the_shipped_package_matches_its_manifest() -> None:
     manifest, card = check_package(PACKAGE)
     assert card.ref == "fmnist-mlp@1"
     assert manifest.test_accuracy is not None

@@ -21,7 +21,7 @@ def refusal(settings: type[StoreSettings], monkeypatch: pytest.MonkeyPatch, **en
 
 
 @pytest.mark.parametrize("settings", SERVICES)
-def test_the_defaults_go_together(settings: type[StoreSettings]) -> None:
+def test_the_defaults_are_consistent(settings: type[StoreSettings]) -> None:
     load(settings)
 
 
@@ -48,7 +48,7 @@ def test_the_common_settings_are_few() -> None:
         ({"MODEL": "a", "MODELS": "b"}, "model is a, which is not among models"),
     ],
 )
-def test_worker_settings_that_do_not_go_together_are_refused(
+def test_inconsistent_worker_settings_are_refused(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], line: str
 ) -> None:
     assert line in refusal(WorkerSettings, monkeypatch, **environment)
@@ -71,14 +71,14 @@ def test_worker_settings_that_do_not_go_together_are_refused(
         ({"PORT": "70000"}, "PORT: "),
     ],
 )
-def test_api_settings_that_do_not_go_together_are_refused(
+def test_inconsistent_api_settings_are_refused(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], line: str
 ) -> None:
     assert line in refusal(ApiSettings, monkeypatch, **environment)
 
 
 @pytest.mark.parametrize("api_keys", ['{"alice": "tooshort-secret"}', "alice:tooshort-secret"])
-def test_a_key_is_not_shown_where_settings_are_refused(monkeypatch: pytest.MonkeyPatch, api_keys: str) -> None:
+def test_a_key_is_not_shown_if_settings_are_refused(monkeypatch: pytest.MonkeyPatch, api_keys: str) -> None:
     assert "tooshort-secret" not in refusal(ApiSettings, monkeypatch, API_KEYS=api_keys)
 
 

@@ -14,7 +14,7 @@ FIRST_MS, LAST_MS = (
 
 
 def expected(ms: int) -> str:
-    """What datetime itself makes of it."""
+    """The time as datetime formats it."""
     return (EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -25,7 +25,7 @@ def expected(ms: int) -> str:
 @example(-1001)
 @example(FIRST_MS)
 @example(LAST_MS)
-def test_a_time_is_what_datetime_makes_of_it(ms: int) -> None:
+def test_a_time_is_formatted_as_by_datetime(ms: int) -> None:
     assert iso_time(ms) == expected(ms)
 
 
@@ -35,7 +35,7 @@ def test_a_second_begins_with_its_first_millisecond(seconds: int, off_ms: int) -
 
 
 @given(st.lists(st.integers(0, 300_000), min_size=2, max_size=300))
-def test_times_that_were_asked_for_before_do_no_harm_to_others(offsets: list[int]) -> None:
+def test_cached_times_do_not_change_others(offsets: list[int]) -> None:
     now = 1_795_000_000_000
     assert [iso_time(now + off) for off in offsets] == [expected(now + off) for off in offsets]
 
@@ -43,7 +43,7 @@ def test_times_that_were_asked_for_before_do_no_harm_to_others(offsets: list[int
 @pytest.mark.parametrize(
     ("ms", "text"), [(1_795_795_200_000, "2026-11-27T16:00:00.000Z"), (7, "1970-01-01T00:00:00.007Z")]
 )
-def test_a_time_is_written_as_rfc_3339_has_it(ms: int, text: str) -> None:
+def test_a_time_is_formatted_as_in_rfc_3339(ms: int, text: str) -> None:
     assert iso_time(ms) == text
 
 

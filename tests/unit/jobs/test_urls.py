@@ -11,7 +11,7 @@ from jobs.urls import S3Url, is_web_url, s3_url
         "HTTPS://EXAMPLE.COM",
         "http://[2606:4700::1]/",
         "https://exämple.de/ü.png",
-        "http://10.0.0.1/",  # where it leads is not looked at here
+        "http://10.0.0.1/",  # addresses are checked when the URL is fetched
     ],
 )
 def test_web_urls(url: str) -> None:
@@ -43,7 +43,7 @@ def test_web_urls(url: str) -> None:
         "http://example.com/" + "a" * 2048,
     ],
 )
-def test_what_is_no_web_url(url: str) -> None:
+def test_texts_that_are_not_web_urls(url: str) -> None:
     assert not is_web_url(url)
 
 
@@ -51,7 +51,7 @@ def test_an_s3_url_has_a_bucket_and_a_key_as_it_is() -> None:
     assert s3_url("s3://photos/a b/100%#?.png") == S3Url("photos", "a b/100%#?.png")
 
 
-def test_a_bucket_and_a_key_with_a_slash_at_its_end_are_prefixes() -> None:
+def test_a_bucket_or_a_key_that_ends_with_a_slash_is_a_prefix() -> None:
     places = [s3_url(url) for url in ("s3://photos", "s3://photos/", "s3://photos/a/", "s3://photos/a")]
     assert [place.is_prefix for place in places if place] == [True, True, True, False]
 
@@ -73,5 +73,5 @@ def test_a_bucket_and_a_key_with_a_slash_at_its_end_are_prefixes() -> None:
         "s3://photos/" + "a" * 2048,
     ],
 )
-def test_what_is_no_s3_url(url: str) -> None:
+def test_texts_that_are_not_s3_urls(url: str) -> None:
     assert s3_url(url) is None

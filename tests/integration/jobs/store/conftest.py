@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 1
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Valkey]:
-    """A server of this test's own, to be stopped and killed."""
+    """A server of this test's own, which the test may stop and kill."""
     with Valkey(tmp_path / "vk") as server:
         yield server
         if server.running():
@@ -22,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[Valkey]:
 
 @pytest.fixture
 async def short_client(server: Valkey) -> AsyncIterator[StoreClient]:
-    """A link to it that waits for `TIMEOUT_SECONDS`."""
+    """A client of it that waits for `TIMEOUT_SECONDS`."""
     store_client = StoreClient(
         StoreSettings(redis_url=server.url),
         timeout_seconds=TIMEOUT_SECONDS,

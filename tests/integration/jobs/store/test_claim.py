@@ -26,7 +26,7 @@ async def test_a_claim_takes_what_is_ready_and_its_bytes(store: Store) -> None:
     assert store.claim(1).chunks == []
 
 
-async def test_a_claim_ends_at_the_items_that_were_wanted(store: Store) -> None:
+async def test_a_claim_ends_at_its_limit_of_items(store: Store) -> None:
     for _ in range(10):
         await store.submit(b"one")
 
@@ -86,7 +86,7 @@ async def test_each_lane_has_its_own_number_of_items(store: Store) -> None:
     assert [(lease.bulk, len(lease.chunks)) for lease in leases] == [(False, 3), (True, 8)]
 
 
-async def test_where_no_bulk_is_wanted_neither_bulk_nor_suspects_are_taken(store: Store) -> None:
+async def test_a_claim_with_a_bulk_limit_of_zero_takes_neither_bulk_nor_suspects(store: Store) -> None:
     await store.submit(b"suspect")
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     await store.submit(b"bulk", lane=Lane.BULK)
@@ -106,7 +106,7 @@ async def test_a_suspect_is_of_no_lane(store: Store) -> None:
     assert (lease.suspect, lease.bulk) == (True, False)
 
 
-async def test_the_first_claim_of_a_job_notes_when_it_started(store: Store) -> None:
+async def test_the_first_claim_of_a_job_records_when_it_started(store: Store) -> None:
     job_id = await store.submit(*[b"image"] * 2, chunk_items=1)
     assert (await store.get(job_id)).started_ms is None
 
@@ -116,10 +116,10 @@ async def test_the_first_claim_of_a_job_notes_when_it_started(store: Store) -> N
     assert started >= (await store.get(job_id)).accepted_ms
     store.redis.hset(keys.JOB.encode() + job_id, keys.FIELDS["started_ms"], 1)
     store.claim(1)
-    assert (await store.get(job_id)).started_ms == 1, "the first one counts"
+    assert (await store.get(job_id)).started_ms == 1, "the first claim counts"
 
 
-async def test_an_open_job_stays_open_when_it_is_claimed_and_its_start_is_noted_once(store: Store) -> None:
+async def test_an_open_job_stays_open_when_it_is_claimed_and_its_start_is_recorded_once(store: Store) -> None:
     part = await store.open()
     for number in range(2):
         await store.open_jobs.add(part, make_chunk([b"image"], number), bytes(16))
@@ -137,7 +137,7 @@ async def test_an_open_job_stays_open_when_it_is_claimed_and_its_start_is_noted_
 
 
 async def test_owners_of_full_chunks_share_claims_of_any_size(store: Store) -> None:
-    """A claim for 200 has room for three chunks of 64: whoever got none of it comes first in the next."""
+    """A claim for 200 items fits three chunks of 64: an owner that got none of them is first in the next claim."""
     of = {await store.submit(*[b"x"] * 64 * 30, owner=owner, lane=Lane.BULK): owner for owner in ("a", "b", "c")}
 
     taken = Counter(
@@ -167,9 +167,9 @@ async def test_chunks_of_a_canceled_or_deleted_job_are_passed_over_and_lose_thei
     canceled, deleted = await store.submit(b"one"), await store.submit(b"two")
     await store.jobs.cancel(canceled, OWNER)
     await store.jobs.delete(deleted, OWNER)
-    kept = await store.submit(b"three")
+    queued = await store.submit(b"three")
 
-    assert [c.chunk_ref.job_id for c in store.claim().chunks] == [kept]
+    assert [c.chunk_ref.job_id for c in store.claim().chunks] == [queued]
     assert len(store.redis.keys(keys.UPLOAD + "*")) == 1
 
 

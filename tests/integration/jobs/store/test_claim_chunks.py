@@ -1,4 +1,4 @@
-"""A claim pops chunks of unlike sizes in one go: what does not fit is back in its place, and owners share as before."""
+"""A claim pops chunks of unlike sizes in one call, puts back those that do not fit, and shares between owners."""
 
 import itertools
 import random
@@ -29,19 +29,19 @@ def taken(lease: Lease) -> list[bytes]:
 
 
 def waiting(store: Store, owner: str = OWNER) -> list[bytes]:
-    entries = store.redis.lrange(f"{keys.READY}{MODEL}:i:{owner}", 0, -1)
-    return [ChunkRef.unpack(entry).job_id for entry in entries]
+    chunk_refs = store.redis.lrange(f"{keys.READY}{MODEL}:i:{owner}", 0, -1)
+    return [ChunkRef.unpack(chunk_ref).job_id for chunk_ref in chunk_refs]
 
 
 @pytest.mark.parametrize(
     ("chunks", "items", "took"),
     [
         ([1] * 20, 8, 8),
-        ([1, 1, 1, 6, 1, 1, 1, 1], 8, 3),  # eight look as if they fit, when the first is known
+        ([1, 1, 1, 6, 1, 1, 1, 1], 8, 3),  # by the size of the first, eight seem to fit
         ([1, 1, 1, 5, 1, 1, 1, 1], 8, 4),
         ([4, 1, 1, 9, 1, 1], 8, 3),
         ([2, 1, 1, 1, 1, 1, 1, 1, 1], 8, 7),
-        ([9, 1, 1], 8, 1),  # one that is too large is taken alone
+        ([9, 1, 1], 8, 1),  # a chunk that is too large is taken alone
         ([8, 1, 1], 8, 1),
         ([7, 2, 1], 8, 1),
         ([1, 64, 1, 1], 8, 1),
@@ -80,7 +80,7 @@ async def test_the_bytes_of_a_claim_have_their_bound_and_the_rest_its_place(
     assert waiting(store) == jobs[took:]
 
 
-async def test_dead_chunks_among_those_that_are_popped_take_no_room(store: Store) -> None:
+async def test_dead_chunks_among_those_that_are_popped_do_not_count_as_items(store: Store) -> None:
     jobs = await queue(store, *[1] * 12)
     for job_id in jobs[1:7]:
         await store.jobs.cancel(job_id, OWNER)
@@ -89,7 +89,7 @@ async def test_dead_chunks_among_those_that_are_popped_take_no_room(store: Store
     assert waiting(store) == jobs[10:]
 
 
-async def test_a_call_looks_at_so_many_chunks_at_most_and_leaves_the_rest_in_order(store: Store) -> None:
+async def test_a_call_looks_at_a_limited_number_of_chunks_and_leaves_the_rest_in_order(store: Store) -> None:
     jobs = await queue(store, *[1] * 200)
     for job_id in jobs[1:180]:
         await store.jobs.cancel(job_id, OWNER)
@@ -108,17 +108,17 @@ async def test_each_owners_chunks_are_taken_once_and_in_order_whatever_their_siz
     found = {owner: list[bytes]() for owner in jobs}
 
     for number in itertools.count():
-        wanted, bytes_max = draw.randint(1, 80), draw.choice([100, 300, 1 << 26])
-        lease = claim(store, number, items=wanted, bytes_max=bytes_max)
+        items_max, bytes_max = draw.randint(1, 80), draw.choice([100, 300, 1 << 26])
+        lease = claim(store, number, items=items_max, bytes_max=bytes_max)
         items = sum(claimed.chunk_ref.items for claimed in lease.chunks)
         size = sum(claimed.chunk_ref.upload_bytes for claimed in lease.chunks)
-        assert len(lease.chunks) == 1 or (items <= wanted and size <= bytes_max) or not lease.more
+        assert len(lease.chunks) == 1 or (items <= items_max and size <= bytes_max) or not lease.more
         for job_id in taken(lease):
             found[owner_of[job_id]].append(job_id)
         store.finish(lease)
         if not lease.more:
             break
-        assert lease.chunks, "each claim gets on"
+        assert lease.chunks, "each claim makes progress"
 
     assert found == jobs
     assert (store.stat("uploads"), store.redis.exists(keys.LEASES)) == (0, 0)
@@ -156,7 +156,7 @@ async def test_an_owner_with_one_small_chunk_is_served_beside_any_backlog(store:
     assert modest in taken(claim(store, 0, items=64))
 
 
-async def test_a_large_chunk_for_which_there_was_no_room_comes_first_in_the_next_claim(store: Store) -> None:
+async def test_a_large_chunk_that_did_not_fit_is_first_in_the_next_claim(store: Store) -> None:
     await queue(store, *[1] * 200, owner="small")
     (large,) = await queue(store, 60, owner="large")
 
@@ -170,5 +170,5 @@ async def test_many_single_images_are_claimed_in_one_call(store: Store) -> None:
     jobs = await queue(store, *[1] * 64)
     with counting_script_calls(store.redis) as counted:
         assert taken(claim(store, 0, items=64)) == jobs
-    assert counted.calls <= 2, "of the first, the server may not know the script"
-    assert store.redis.info("commandstats")["cmdstat_lpop"]["calls"] <= 6, "not one for each"
+    assert counted.calls <= 2, "the first call may fail because the server does not know the script"
+    assert store.redis.info("commandstats")["cmdstat_lpop"]["calls"] <= 6, "not one call for each chunk"

@@ -110,7 +110,7 @@ async def test_a_finish_after_a_cancel_changes_nothing(store: Store) -> None:
     assert store.stat("transitions") == 1
 
 
-async def test_a_finish_after_a_delete_brings_nothing_back(store: Store) -> None:
+async def test_a_finish_after_a_delete_writes_nothing(store: Store) -> None:
     job_id = await store.submit(b"one")
     lease = store.claim()
     await store.jobs.delete(job_id, OWNER)
@@ -137,7 +137,7 @@ async def test_finish_and_claim_in_one_call_survive_an_emptied_script_cache(stor
     assert [c.chunk_ref.job_id for c in next_lease.chunks] == [second]
 
 
-async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
+async def test_a_finish_rings_the_doorbell_if_work_is_left(store: Store) -> None:
     store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     await store.submit(b"one")
     await store.submit(b"two")
@@ -153,7 +153,7 @@ async def test_a_finish_rings_if_work_is_left(store: Store) -> None:
     assert store.redis.llen(keys.QUEUE + MODEL) == 0
 
 
-async def test_what_drained_is_counted_for_good(store: Store) -> None:
+async def test_drained_bytes_are_counted_and_never_subtracted(store: Store) -> None:
     for _ in range(2):
         await store.submit(b"image" * 100)
         waiting = store.stat("uploads")
@@ -162,22 +162,22 @@ async def test_what_drained_is_counted_for_good(store: Store) -> None:
         assert store.stat("drained") == before + waiting
 
 
-def failed_but_kept(lease: Lease, image: bytes) -> list[FinishedChunk]:
+def failed_with_retained_image(lease: Lease, image: bytes) -> list[FinishedChunk]:
     results = pack_outcomes("fmnist-mlp@1", [CRASHED])
     return [FinishedChunk(claimed.chunk_ref, 0, results, pack_retained([(0, image)])) for claimed in lease.chunks]
 
 
-async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_job(store: Store) -> None:
+async def test_images_that_are_retained_for_a_retry_are_counted_and_deleted_with_their_job(store: Store) -> None:
     image = b"image" * 1000
     job_id = await store.submit(image)
     lease = store.claim()
     before = store.stat("records")
 
-    assert store.leases.finish(lease.token, failed_but_kept(lease, image)) == 1
+    assert store.leases.finish(lease.token, failed_with_retained_image(lease, image)) == 1
 
-    kept = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
-    assert kept is not None
-    assert unpack_retained(kept) == {0: image}
+    retained = store.redis.hget(job_key(job_id), chunk_field("retained", 0))
+    assert retained is not None
+    assert unpack_retained(retained) == {0: image}
     assert store.stat("records") >= before + len(image)
     assert store.stat("records") == store.record_bytes(job_id)
     await store.jobs.delete(job_id, OWNER)
@@ -185,7 +185,7 @@ async def test_images_that_are_kept_for_a_retry_are_counted_and_go_with_their_jo
     assert store.stat("records") == 0
 
 
-async def test_images_beyond_the_room_for_retries_are_dropped(store: Store, valkey: Valkey) -> None:
+async def test_images_beyond_the_retry_budget_are_dropped(store: Store, valkey: Valkey) -> None:
     image = b"image" * 1000
     jobs = [await store.submit(image) for _ in range(4)]
     lease = store.claim()
@@ -194,7 +194,7 @@ async def test_images_beyond_the_room_for_retries_are_dropped(store: Store, valk
     assert settings.retry_budget_bytes == upload_budget
     leases = LeaseStore(settings, lease_seconds=4, timeout_seconds=5)
 
-    leases.finish(lease.token, failed_but_kept(lease, image))
+    leases.finish(lease.token, failed_with_retained_image(lease, image))
     leases.close()
 
     assert [store.redis.hexists(job_key(job_id), chunk_field("retained", 0)) for job_id in jobs] == [

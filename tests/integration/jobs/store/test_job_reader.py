@@ -7,7 +7,7 @@ from jobs.store import keys
 from tests.support.store import OWNER, Store
 
 
-async def test_a_job_of_somebody_else_was_never_there(store: Store) -> None:
+async def test_a_job_of_another_owner_is_not_found(store: Store) -> None:
     job_id = await store.submit(b"one", owner="alice")
     for call in (store.jobs.get, store.jobs.cancel, store.jobs.delete):
         with pytest.raises(JobNotFound):
@@ -15,7 +15,7 @@ async def test_a_job_of_somebody_else_was_never_there(store: Store) -> None:
     assert (await store.get(job_id, "alice")).state is JobState.QUEUED
 
 
-async def test_gone_is_told_from_never_there(store: Store) -> None:
+async def test_a_deleted_job_has_expired_for_its_owner_and_is_not_found_by_others(store: Store) -> None:
     job_id = await store.submit(b"one")
     await store.jobs.delete(job_id, OWNER)
 
@@ -37,7 +37,7 @@ async def test_a_cancel_of_an_ended_job_changes_nothing(store: Store) -> None:
 
 async def test_jobs_are_listed_newest_first_page_by_page(store: Store) -> None:
     jobs = [await store.submit(b"one") for _ in range(7)]
-    await store.submit(b"one", owner="somebody-else")
+    await store.submit(b"one", owner="another-owner")
 
     seen, cursor = [], None
     while True:
@@ -70,7 +70,7 @@ async def test_jobs_are_listed_by_state(store: Store) -> None:
         assert job.id == job_id
 
 
-async def test_deleted_jobs_take_no_room_in_a_listing(store: Store) -> None:
+async def test_deleted_jobs_are_left_out_of_a_listing(store: Store) -> None:
     oldest = await store.submit(b"one", model="another")
     for job_id in [await store.submit(b"one") for _ in range(30)][::-1]:
         await store.jobs.delete(job_id, OWNER)
@@ -83,7 +83,7 @@ async def test_deleted_jobs_take_no_room_in_a_listing(store: Store) -> None:
 
 
 async def test_an_owner_without_jobs_has_an_empty_list(store: Store) -> None:
-    assert await store.jobs.list("nobody", before=None, limit=10, state=None) == ([], None)
+    assert await store.jobs.list("carol", before=None, limit=10, state=None) == ([], None)
 
 
 async def test_items_can_be_read_from_any_place(store: Store) -> None:
@@ -95,13 +95,13 @@ async def test_items_can_be_read_from_any_place(store: Store) -> None:
         assert found == every[item.index :]
 
 
-async def test_a_job_that_is_deleted_while_its_items_are_read_just_ends(store: Store) -> None:
+async def test_reading_items_ends_if_their_job_is_deleted(store: Store) -> None:
     job_id = await store.submit(*[b"image"] * 30, chunk_items=2)
     found = store.jobs.items(await store.get(job_id))
     first = [(await anext(found))[2].index for _ in range(3)]
     await store.jobs.delete(job_id, OWNER)
     rest = [item.index async for _, _, item in found]
-    assert first + rest == list(range(16)), "what was read before, and no more"
+    assert first + rest == list(range(16)), "only the items that were read before the delete"
 
 
 async def test_a_one_image_job_that_is_deleted_while_its_item_is_read_has_none(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What a job costs in Redis, and that the counted bytes cover it: budgets would not hold otherwise."""
+"""The memory that a job takes in Redis is covered by the bytes that the budgets count for it."""
 
 import asyncio
 
@@ -14,8 +14,10 @@ def used_memory(store: Store) -> int:
     return int(store.redis.info("memory")["used_memory"])
 
 
-async def cost(store: Store, *, items: int, top_k: int, name: str | None, chunk_items: int) -> tuple[float, float]:
-    """Bytes that an ended job takes, all that stands around it included, and what is counted for it."""
+async def memory_of_ended_job(
+    store: Store, *, items: int, top_k: int, name: str | None, chunk_items: int
+) -> tuple[float, float]:
+    """The bytes of memory that an ended job takes, with all its keys and list members, and the bytes counted for it."""
     store.redis.execute_command("FLUSHALL", "SYNC")
     store.store_client.secret = b""
     await store.store_client.ready()
@@ -46,11 +48,11 @@ async def cost(store: Store, *, items: int, top_k: int, name: str | None, chunk_
         (12, 5, None, 1),
     ],
 )
-async def test_an_ended_job_costs_not_more_than_is_counted(
+async def test_an_ended_job_takes_no_more_memory_than_is_counted(
     store: Store, items: int, top_k: int, name: str | None, chunk_items: int
 ) -> None:
-    await cost(store, items=1, top_k=5, name=None, chunk_items=64)  # the server's own buffers grow once
-    used, counted = await cost(store, items=items, top_k=top_k, name=name, chunk_items=chunk_items)
+    await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64)  # the server's own buffers grow once
+    used, counted = await memory_of_ended_job(store, items=items, top_k=top_k, name=name, chunk_items=chunk_items)
     print(f"{items} items, top {top_k}: {used:.0f} B used, {counted:.0f} B counted")
     assert used <= counted * 1.05
     if (items, top_k, name) == (1, 5, None):
@@ -58,7 +60,7 @@ async def test_an_ended_job_costs_not_more_than_is_counted(
         assert counted <= 1.5 * used
 
 
-async def test_waiting_uploads_cost_not_more_than_is_counted(store: Store) -> None:
+async def test_waiting_uploads_take_no_more_memory_than_is_counted(store: Store) -> None:
     for size in (10, 600, 64_000):
         store.redis.execute_command("FLUSHALL", "SYNC")
         store.store_client.secret = b""

@@ -27,8 +27,8 @@ from tests.support.waiting import eventually
 DIGEST = bytes(range(16))
 
 
-def another_hold_of(part: Part) -> Part:
-    """The same part in the hands of another process."""
+def same_part_in_another_process(part: Part) -> Part:
+    """The part as another process would resume it."""
     return Part(part.job_id, part.owner, part.lane, part.open_seconds, part.name)
 
 
@@ -40,7 +40,7 @@ async def test_chunks_are_claimed_while_their_job_is_open(store: Store) -> None:
     assert (job.state, job.total, job.chunks) == (JobState.OPEN, 2, 1)
     store.finish(store.claim())
     job = await store.get(part.job_id)
-    assert (job.state, job.succeeded) == (JobState.OPEN, 2), "more may come"
+    assert (job.state, job.succeeded) == (JobState.OPEN, 2), "an open job may get more chunks"
 
     await store.open_jobs.seal(part.job_id, OWNER)
     assert (await store.get(part.job_id)).state is JobState.COMPLETED
@@ -61,28 +61,28 @@ async def test_a_sealed_job_ends_with_its_last_chunk(store: Store) -> None:
     assert [item.name async for _, _, item in store.jobs.items(job)] == ["0.png", "1.png", "2.png"]
 
 
-async def test_an_add_whose_answer_was_lost_may_be_repeated(store: Store) -> None:
+async def test_an_add_whose_reply_was_lost_may_be_repeated(store: Store) -> None:
     part = await store.open()
     for _ in range(3):
-        part.chunks = 0  # as if no answer had come
+        part.chunks = 0  # as if the reply had been lost
         await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
 
     assert (await store.get(part.job_id)).total == 1
     assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 1, "the repeats' bytes are gone"
 
 
-async def test_a_part_that_broke_off_goes_on_where_it_was(store: Store) -> None:
+async def test_an_interrupted_part_resumes_at_its_next_chunk(store: Store) -> None:
     part = dataclasses.replace(await store.open(), name=b"part-one")
     assert (await store.open_jobs.begin(part)).chunks == 0
     await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
 
-    again = another_hold_of(part)
+    again = same_part_in_another_process(part)
     with pytest.raises(IdempotencyInProgress):
         await store.open_jobs.begin(again)
     field = keys.FIELDS["part"].encode() + part.name
-    held = bytearray(store.redis.hget(keys.JOB.encode() + part.job_id, field))
-    held[8:16] = b"\x3f\xf0" + bytes(6)  # 1.0, big-endian
-    store.redis.hset(keys.JOB.encode() + part.job_id, field, bytes(held))
+    stored_part = bytearray(store.redis.hget(keys.JOB.encode() + part.job_id, field))
+    stored_part[8:16] = b"\x3f\xf0" + bytes(6)  # the time at which the part is free again: 1.0 ms, big-endian
+    store.redis.hset(keys.JOB.encode() + part.job_id, field, bytes(stored_part))
     progress = await store.open_jobs.begin(again)
     assert (progress.chunks, progress.digest, progress.done) == (1, DIGEST, False)
 
@@ -90,17 +90,17 @@ async def test_a_part_that_broke_off_goes_on_where_it_was(store: Store) -> None:
     await store.open_jobs.add(again, make_chunk([b"image"], 1), DIGEST)
     with pytest.raises(IdempotencyInProgress):
         await store.open_jobs.add(part, make_chunk([b"image"], 1), DIGEST)
-    assert (await store.get(part.job_id)).total == 2, "who lost the part adds nothing"
+    assert (await store.get(part.job_id)).total == 2, "the process that lost the part adds nothing"
 
 
-async def test_a_part_that_is_done_says_so_even_after_the_seal(store: Store) -> None:
+async def test_a_part_that_is_done_is_shown_so_even_after_the_seal(store: Store) -> None:
     part = dataclasses.replace(await store.open(), name=b"part-one")
     await store.open_jobs.begin(part)
     await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
     await store.open_jobs.add(part, None, DIGEST, done=True)
     await store.open_jobs.seal(part.job_id, OWNER)
 
-    progress = await store.open_jobs.begin(another_hold_of(part))
+    progress = await store.open_jobs.begin(same_part_in_another_process(part))
     assert (progress.chunks, progress.digest, progress.done) == (1, DIGEST, True)
     with pytest.raises(JobSealed):
         await store.open_jobs.begin(dataclasses.replace(part, name=b"part-two"))
@@ -123,7 +123,7 @@ async def test_a_job_takes_parts_from_its_owner_while_it_is_open(store: Store) -
 @pytest.mark.parametrize(
     ("limits", "refusal"), [({"owner_pending_items_max": 2}, QuotaExceeded), ({"job_items_max": 2}, UploadTooLarge)]
 )
-async def test_an_open_job_keeps_to_its_limits(
+async def test_an_open_job_does_not_exceed_its_limits(
     store: Store, store_client: StoreClient, limits: dict[str, int], refusal: type[Exception]
 ) -> None:
     open_jobs = OpenJobParts(store_client, store.upload_budget, dataclasses.replace(LIMITS, **limits))
@@ -132,22 +132,22 @@ async def test_an_open_job_keeps_to_its_limits(
     with pytest.raises(refusal):
         await open_jobs.add(part, make_chunk([b"image"], 2), DIGEST)
     assert (await store.get(part.job_id)).total == 2
-    assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 1, "what is refused is not kept"
+    assert len(store.redis.keys(f"{keys.UPLOAD}*")) == 1, "the bytes of the refused chunk are deleted"
 
 
 LARGE = make_chunk([bytes(1500)], 0)
 
 
 async def fill(store: Store) -> Part:
-    """An open job whose next large chunk finds no room among bulk jobs, and is held here, as an upload would."""
-    store.upload_budget._bulk_bytes = 2000
+    """An open job whose next large chunk exceeds the bulk part of the budget, and is counted as being received."""
+    store.upload_budget.reserve(store.upload_budget.for_jobs_bytes(Lane.BULK) - 2000)
     part = await store.open()
     store.upload_budget.reserve(LARGE.upload_bytes)
     await store.open_jobs.add(part, LARGE, DIGEST)
     return part
 
 
-async def test_an_add_waits_for_room_and_goes_on(store: Store) -> None:
+async def test_an_add_waits_for_space_in_the_budget_and_goes_on(store: Store) -> None:
     part = await fill(store)
     adding = asyncio.create_task(store.open_jobs.add(part, LARGE, DIGEST))
     await eventually(lambda: len(store.redis.keys(f"{keys.UPLOAD}*")) == 2, what="the bytes of the second chunk")
@@ -157,14 +157,14 @@ async def test_an_add_waits_for_room_and_goes_on(store: Store) -> None:
     assert (await store.get(part.job_id)).total == 2
 
 
-async def test_an_add_that_finds_no_room_for_too_long_is_refused(store: Store, store_client: StoreClient) -> None:
+async def test_an_add_that_waits_for_space_for_too_long_is_refused(store: Store, store_client: StoreClient) -> None:
     limits = OpenJobLimits(owner_pending_items_max=10, job_items_max=10, room_wait_seconds_max=0.2, hold_seconds=9)
     part = await fill(store)
     with pytest.raises(QueueFull):
         await OpenJobParts(store_client, store.upload_budget, limits).add(part, LARGE, DIGEST)
 
 
-async def test_bulk_jobs_leave_room_for_single_uploads(store: Store) -> None:
+async def test_bulk_jobs_leave_a_part_of_the_budget_to_single_uploads(store: Store) -> None:
     await fill(store)
     await store.submit(bytes(1500), lane=Lane.INTERACTIVE)
 
@@ -261,7 +261,7 @@ async def test_the_key_of_an_open_stream_is_taken_until_that_ends_unsealed(store
     assert not store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*")
 
 
-async def test_items_of_a_canceled_open_job_keep_what_is_done(store: Store) -> None:
+async def test_items_of_a_canceled_open_job_keep_their_results(store: Store) -> None:
     part = await store.open()
     for at in range(2):
         await store.open_jobs.add(part, make_chunk([b"image"], at), DIGEST)

@@ -40,7 +40,7 @@ async def test_callers_get_their_own_replies(connection: PipelinedConnection) ->
     assert sorted(count for _, count in replies) == list(range(1, 201))
 
 
-async def test_callers_that_come_while_a_group_is_in_flight_share_the_next(
+async def test_callers_that_arrive_while_a_group_is_in_flight_share_the_next(
     connection: PipelinedConnection, server: Valkey
 ) -> None:
     await connection.execute(("PING",))
@@ -48,10 +48,10 @@ async def test_callers_that_come_while_a_group_is_in_flight_share_the_next(
         before = client.info("stats")["total_reads_processed"]
         await asyncio.gather(*(connection.execute(("PING",)) for _ in range(64)))
         reads = client.info("stats")["total_reads_processed"] - before
-    assert reads <= 4, "64 callers, one or two reads of the server, and two for INFO"
+    assert reads <= 4, "64 callers in one or two reads by the server, and two reads for INFO"
 
 
-async def test_a_caller_that_went_away_is_left_out_of_the_next_group(connection: PipelinedConnection) -> None:
+async def test_a_canceled_caller_is_left_out_of_the_next_group(connection: PipelinedConnection) -> None:
     await connection.execute(("PING",))
     gone = asyncio.create_task(connection.execute(("SET", "gone", 1)))
     asyncio.get_running_loop().call_soon(gone.cancel)
@@ -83,7 +83,7 @@ async def test_without_a_server_nothing_is_sent_and_the_next_caller_gets_a_new_c
     await connection.execute(("PING",))
 
 
-async def test_a_server_that_gives_no_answer_leaves_the_outcome_unknown(
+async def test_a_server_that_does_not_reply_leaves_the_outcome_unknown(
     connection: PipelinedConnection, server: Valkey
 ) -> None:
     await connection.execute(("PING",))
@@ -94,7 +94,7 @@ async def test_a_server_that_gives_no_answer_leaves_the_outcome_unknown(
     await connection.execute(("PING",))
 
 
-async def test_nobody_queues_up_behind_a_server_that_does_not_answer(
+async def test_callers_do_not_queue_up_behind_a_server_that_does_not_answer(
     connection: PipelinedConnection, server: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     await connection.execute(("PING",))
@@ -103,14 +103,14 @@ async def test_nobody_queues_up_behind_a_server_that_does_not_answer(
     await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     for _ in range(10):  # turns of the event loop: no further timeout passes
         await asyncio.sleep(0)
-    assert all(call.done() for call in calls), "one timeout for all, and not one for each group"
+    assert all(call.done() for call in calls), "one timeout for all callers, not one for each group"
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
 
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 64 + [NotSent] * 936
     assert len(caplog.records) == 1, "an outage is one line in the log"
 
 
-async def test_callers_are_told_when_the_connection_is_closed(server: Valkey) -> None:
+async def test_callers_get_an_error_when_the_connection_is_closed(server: Valkey) -> None:
     connection = PipelinedConnection(address_of(server.url), timeout_seconds=5)
     waiting = asyncio.create_task(connection.execute(("PING",)))
     await asyncio.sleep(0)
@@ -133,8 +133,8 @@ async def test_a_cut_connection_does_not_lose_a_later_submit(short_client: Store
     assert [job.state for job in jobs] == [JobState.QUEUED]
 
 
-async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_client: StoreClient, server: Valkey) -> None:
-    """The connection dies after the script has run and before its answer is read."""
+async def test_a_submit_whose_reply_was_lost_is_found_by_reading(short_client: StoreClient, server: Valkey) -> None:
+    """The connection breaks after the script has run and before its reply is read."""
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
     lose_next_reply(short_client, error=OutcomeUnknown())
@@ -145,8 +145,8 @@ async def test_a_submit_whose_answer_was_lost_is_found_by_reading(short_client: 
     assert found.accepted_ms == accepted_ms
 
 
-async def test_a_submit_that_never_ran_is_known_not_to_stand(short_client: StoreClient, server: Valkey) -> None:
-    """The commands were lost on their way; past the deadline they cannot run any more."""
+async def test_a_submit_that_never_ran_is_reported_as_not_accepted(short_client: StoreClient, server: Valkey) -> None:
+    """The commands are lost before they reach the server; past the deadline the script refuses them."""
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     job = submission(await submitter.new_id(OWNER))
 
@@ -170,10 +170,10 @@ async def test_a_frozen_server_refuses_the_submit_once_it_wakes(short_client: St
     jobs, _ = await JobReader(short_client).list(OWNER, before=None, limit=10, state=None)
     assert jobs == [], "past its deadline the script refuses"
     with server.client as client:
-        assert client.dbsize() == 1, "the signing key alone"
+        assert client.dbsize() == 1, "only the signing key is stored"
 
 
-async def test_a_wrong_password_is_no_endless_wait(server: Valkey, store: Store) -> None:
+async def test_a_wrong_password_fails_without_an_endless_wait(server: Valkey, store: Store) -> None:
     with server.client as client:
         client.config_set("requirepass", "right")
         wrong = PipelinedConnection(address_of(f"{server.url}&password=wrong"), timeout_seconds=TIMEOUT_SECONDS)
@@ -183,7 +183,7 @@ async def test_a_wrong_password_is_no_endless_wait(server: Valkey, store: Store)
         await wrong.close()
 
 
-async def test_a_greeting_that_is_cut_off_leaves_no_complaint_of_asyncio(
+async def test_a_login_that_is_cut_off_leaves_no_warning_of_asyncio(
     server: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def on_connect(execute: Callable[..., Awaitable[list[Any]]]) -> None:

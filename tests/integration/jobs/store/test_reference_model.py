@@ -1,4 +1,4 @@
-"""Random steps against a reference model: after each step, store and model must show the same."""
+"""Random steps against a reference model: after each step, the store and the model must show the same state."""
 
 import asyncio
 import itertools
@@ -61,11 +61,11 @@ class WorkerSteps(StoreInvariants):
     def claim(self, *, turn: int, items: int, bulk: int, size: int) -> None:
         token = owner_token(len(self.model.leases))
         waiting = {chunk for chunk in self.model.waiting() if not chunk.place.startswith(keys.LEASED_CHUNKS)}
-        wanted = {Lane.INTERACTIVE: items, Lane.BULK: bulk}
+        items_allowed = {Lane.INTERACTIVE: items, Lane.BULK: bulk}
         lease = self.store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk, bytes_max=size, turn=turn)
         chunks = [self.model.chunk(claimed.chunk_ref) for claimed in lease.chunks]
 
-        assert bool(chunks) == any(bulk if it.place == SUSPECTS else wanted[it.job.lane] for it in waiting)
+        assert bool(chunks) == any(bulk if it.place == SUSPECTS else items_allowed[it.job.lane] for it in waiting)
         assert waiting >= set(chunks)
         assert lease.more or waiting == set(chunks)
         assert lease.chunks == [
@@ -77,7 +77,7 @@ class WorkerSteps(StoreInvariants):
         elif chunks:
             lane = Lane.BULK if lease.bulk else Lane.INTERACTIVE
             assert {chunk.place for chunk in chunks} <= {ready(lane, owner) for owner in OWNERS}
-            assert len(chunks) == 1 or sum(it.chunk_ref.items for it in chunks) <= wanted[lane]
+            assert len(chunks) == 1 or sum(it.chunk_ref.items for it in chunks) <= items_allowed[lane]
             assert len(chunks) == 1 or sum(it.chunk_ref.upload_bytes for it in chunks) <= size
         self.model.claim(lease)
 
@@ -85,7 +85,7 @@ class WorkerSteps(StoreInvariants):
     @rule(pick=PICK, late=RARELY, at=st.sampled_from([None, None, -1, 0, 1]), progress=st.binary(max_size=9))
     def renew(self, *, pick: int, late: bool, at: int | None, progress: bytes) -> None:
         lease = self.lease(pick, late=late)
-        progress = progress if len(lease.leased) == 1 else b""  # it is of suspects, which run alone
+        progress = progress if len(lease.leased) == 1 else b""  # only suspects have progress, and they run alone
         assert self.store.leases.renew(lease.token, at_item=at, progress=progress) == bool(lease.leased)
         if lease.leased:
             lease.reached = lease.reached if at is None else at
@@ -93,11 +93,11 @@ class WorkerSteps(StoreInvariants):
                 lease.leased[0].progress = progress
 
     @precondition(lambda self: self.model.leases or self.model.waiting())
-    @rule(pick=PICK, late=RARELY, first=st.integers(0, 2), good=st.tuples(*[st.booleans()] * 4), kept=st.binary())
-    def finish(self, *, pick: int, late: bool, first: int, good: tuple[bool], kept: bytes) -> None:
-        """Of some leases all at once, of others their last chunks first. A chunk may be named twice."""
+    @rule(pick=PICK, late=RARELY, first=st.integers(0, 2), good=st.tuples(*[st.booleans()] * 4), retained=st.binary())
+    def finish(self, *, pick: int, late: bool, first: int, good: tuple[bool], retained: bytes) -> None:
+        """Some leases are finished at once, others with their last chunks first. A chunk may be named twice."""
         lease = self.lease(pick, late=late)
-        self.finish_chunks(lease, [*lease.chunks[first:], lease.chunks[-1]], good, kept)
+        self.finish_chunks(lease, [*lease.chunks[first:], lease.chunks[-1]], good, retained)
 
     @precondition(lambda self: self.model.leases or self.model.waiting())
     @rule(pick=PICK, other=PICK)
@@ -130,17 +130,17 @@ class WorkerSteps(StoreInvariants):
 
 
 class StoreMachine(WorkerSteps, RuleBasedStateMachine):
-    """Each rule takes a step in both, and compares the store's reply."""
+    """Each rule takes a step in the store and in the model, and compares the store's reply."""
 
     def __init__(self, store: Store, runner: asyncio.Runner, seen: Counter[str]) -> None:
         super().__init__()
         self.store, self.redis, self.run, self.seen = store, store.redis, runner.run, seen
         self.model = ReferenceModel()
         self.numbers = itertools.count(1)
-        seen["steps"] -= 3  # looks before the first step and after the last
+        seen["steps"] -= 3  # invariants are also checked before the first step and after the last
         store.redis.flushall()
 
-    # -- what comes in
+    # -- submits
 
     @rule(owner=OWNER, lane=LANE, items=ITEMS, key=KEY, fingerprint=FINGERPRINT, hook=st.booleans())
     def submit(self, *, owner: str, lane: Lane, items: int, key: bytes, fingerprint: bytes, hook: bool) -> None:
@@ -163,7 +163,7 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         assert part is not None
         part.chunks = before
         if how == "repeated" and before:
-            part.chunks -= 1  # as if no answer had come
+            part.chunks -= 1  # as if the reply had been lost
         if how == "by a rival" and before:
             part = Part(job.id, job.owner, job.lane, 60, chunks=before)
 
@@ -221,8 +221,8 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         self.sweep()
 
     def teardown(self) -> None:
-        """When all is drained and its time is over, nothing is left."""
-        if sys.exception() is not None:  # of the step that failed
+        """After all jobs are drained and expired, the store is empty."""
+        if sys.exception() is not None:  # a step failed: report its error
             return
         for job in self.model.open():
             self.pass_open_deadline(job)
@@ -232,11 +232,11 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         while self.model.waiting():
             self.claim(turn=0, items=8, bulk=8, size=1 << 20)
             self.finish_chunks(self.model.leases[-1], self.model.leases[-1].chunks)
-        self.look()
+        self.check()
         assert self.model.terminal() == sum(job.total for job in self.model.jobs)
         self.expire(self.model.ended)
         self.sweep()
-        self.look()
+        self.check()
         assert set(self.redis.keys()) <= {keys.STATS.encode()}
 
 
@@ -248,7 +248,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def own_store(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Store]:
-    """A store whose leases last, with a server that waits for no disk."""
+    """A store whose leases do not lapse, on a server without persistence."""
     with Valkey(tmp_path) as server, server.client as client:
         client.config_set("appendonly", "no")
         settings = StoreSettings(redis_url=server.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
@@ -270,7 +270,7 @@ async def opened(settings: StoreSettings) -> StoreClient:
 
 
 def test_the_store_does_what_its_model_does(own_store: Store, runner: asyncio.Runner) -> None:
-    """What hypothesis draws depends on all the code that is loaded: it walks until it has met each event often."""
+    """Draws of hypothesis depend on all code that is loaded: the walks go on until each event has occurred often."""
     seen = Counter[str]()
 
     def rare() -> list[str]:

@@ -10,11 +10,11 @@ SUSPECT_TURN, OTHER_TURN = 1, 0
 CRASHED = ItemCode.WORKER_CRASHED
 
 
-def verdict(lease: Lease, item: int = 0) -> Failure | None:
+def failure_of(lease: Lease, item: int = 0) -> Failure | None:
     return lease.chunks[0].failure_counts.failure_of(item, crash_tries_max=3, lost_leases_max=20)
 
 
-async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(store: Store) -> None:
+async def test_returned_work_is_ready_at_once_uncharged_and_in_front(store: Store) -> None:
     first = await store.submit(b"one")
     lease = store.claim()
     second = await store.submit(b"two")
@@ -27,7 +27,7 @@ async def test_work_that_is_given_back_is_ready_at_once_uncharged_and_in_front(s
     assert not again.suspect
 
 
-async def test_a_lapse_of_another_end_than_was_seen_does_nothing(store: Store) -> None:
+async def test_a_release_of_a_lease_that_was_renewed_since_does_nothing(store: Store) -> None:
     await store.submit(b"one")
     lease = store.claim()
     store.expire_lease(lease)
@@ -39,7 +39,7 @@ async def test_a_lapse_of_another_end_than_was_seen_does_nothing(store: Store) -
     assert store.finish(lease) == 1
 
 
-async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
+async def test_two_reapers_release_a_lease_once(store: Store) -> None:
     await store.submit(b"one")
     store.expire_lease(store.claim())
     ((token, end),) = store.leases.overdue(100).items()
@@ -49,7 +49,7 @@ async def test_two_reapers_lapse_a_lease_once(store: Store) -> None:
 
 
 async def test_a_lease_from_before_the_clock_was_set_back_is_overdue(store: Store) -> None:
-    """Its owner, were it alive, would have renewed it by the new clock."""
+    """A live process would have renewed it by the new clock."""
     await store.submit(b"image")
     lease = store.claim()
     assert store.leases.overdue(10) == {}
@@ -60,15 +60,15 @@ async def test_a_lease_from_before_the_clock_was_set_back_is_overdue(store: Stor
     assert store.leases.overdue(10) == {}
 
 
-async def test_lost_workers_charge_losses_up_to_a_cap(store: Store) -> None:
+async def test_lost_leases_are_charged_up_to_a_limit(store: Store) -> None:
     await store.submit(b"one")
     for _ in range(20):
         lease = store.claim()
         assert not lease.suspect
-        assert verdict(lease) is None
+        assert failure_of(lease) is None
         store.leases.release(lease.token, WORKER_LOST)
 
-    assert verdict(store.claim()) == Failure(ItemCode.WORKER_LOST)
+    assert failure_of(store.claim()) == Failure(ItemCode.WORKER_LOST)
 
 
 async def test_after_a_crash_each_chunk_runs_alone_on_every_second_claim(store: Store) -> None:
@@ -96,23 +96,23 @@ async def test_only_the_item_that_a_suspect_run_had_reached_is_charged(store: St
     store.leases.release(store.claim().token, CRASHED)
     for attempt in range(2):
         lease = store.claim(owner_token(attempt, pid=2), turn=SUSPECT_TURN)
-        assert verdict(lease, 2) is None
+        assert failure_of(lease, 2) is None
         for item in range(3):
             store.leases.renew(lease.token, at_item=item)
         store.leases.release(lease.token, CRASHED)
 
     lease = store.claim(owner_token(0, pid=3), turn=SUSPECT_TURN)
-    assert [verdict(lease, item) for item in range(4)] == [None, None, Failure(CRASHED), None]
+    assert [failure_of(lease, item) for item in range(4)] == [None, None, Failure(CRASHED), None]
 
 
-@pytest.mark.parametrize("why", [ItemCode.TIMEOUT, ItemCode.OUT_OF_MEMORY])
-async def test_the_last_crash_names_the_failure(store: Store, why: ItemCode) -> None:
+@pytest.mark.parametrize("reason", [ItemCode.TIMEOUT, ItemCode.OUT_OF_MEMORY])
+async def test_the_last_crash_names_the_failure(store: Store, reason: ItemCode) -> None:
     await store.submit(b"one")
     for attempt in range(3):
         lease = store.claim(owner_token(pid=attempt), turn=SUSPECT_TURN)
-        store.leases.release(lease.token, why)
+        store.leases.release(lease.token, reason)
 
-    assert verdict(store.claim(turn=SUSPECT_TURN)) == Failure(why)
+    assert failure_of(store.claim(turn=SUSPECT_TURN)) == Failure(reason)
 
 
 async def test_a_suspect_that_is_lost_stays_a_suspect(store: Store) -> None:
@@ -136,14 +136,14 @@ async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store:
     assert (await store.get(job_id)).state is JobState.CANCELED
 
 
-async def test_the_leases_of_one_task_are_told_by_their_prefix(store: Store) -> None:
+async def test_the_leases_of_one_task_are_found_by_their_prefix(store: Store) -> None:
     for task in ("a", "b"):
         await store.submit(b"one")
         store.claim(owner_token(task_id=task))
     assert store.leases.tokens_of(WORKER_ID, "a") == [owner_token(task_id="a")]
 
 
-async def test_a_lapse_rings(store: Store) -> None:
+async def test_a_release_rings_the_doorbell(store: Store) -> None:
     store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     await store.submit(b"one")
     lease = store.claim()

@@ -6,7 +6,7 @@ from tests.support.processes import Valkey
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(64, 1), (65_536, 0)])
-def test_a_server_that_keeps_jobs_as_hash_tables_is_named_in_one_line(
+def test_a_server_that_stores_jobs_as_hash_tables_is_named_in_one_line(
     valkey: Valkey, store_settings: StoreSettings, caplog: pytest.LogCaptureFixture, limit: int, lines: int
 ) -> None:
     with valkey.client as client:
@@ -18,7 +18,7 @@ def test_a_server_that_keeps_jobs_as_hash_tables_is_named_in_one_line(
     ] * lines
 
 
-def test_a_server_that_hides_its_configuration_will_do(
+def test_a_server_that_hides_its_configuration_is_accepted(
     valkey: Valkey, store_settings: StoreSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with valkey.client as client:

@@ -69,7 +69,7 @@ async def test_an_ended_job_of_a_former_release_is_read(store: Store, store_clie
         ("b.png", ItemState.FAILED, crashed),
         ("c.png", ItemState.SUCCEEDED, COAT),
     ]
-    assert [kept async for kept in store.jobs.retained_images(job)] == [("b.png", b"image")]
+    assert [image async for image in store.jobs.retained_images(job)] == [("b.png", b"image")]
     webhook = await read_webhook(store_client, job)
     assert webhook.state is WebhookState.DELIVERED
     assert webhook.attempts == [Attempt(1_700_000_001_500, 503, 20), Attempt(1_700_000_002_500, 204, 10)]

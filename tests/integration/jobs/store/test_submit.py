@@ -12,23 +12,23 @@ from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import Heartbeat
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
-from tests.support.store import MODEL, OWNER, Store, chunk_of, make_upload_budget
+from tests.support.store import MODEL, OWNER, WORKER_ID, Store, chunk_of, make_upload_budget
 
 BASE_KEYS = {keys.SIGNING_KEY.encode()}
 
 
-async def test_an_accepted_job_is_queued_with_its_bytes_kept(store: Store) -> None:
+async def test_an_accepted_job_is_queued_and_its_upload_bytes_do_not_expire(store: Store) -> None:
     job_id = await store.submit(b"one")
 
     job = await store.get(job_id)
     assert (job.state, job.total, job.unfinished, job.lane) == (JobState.QUEUED, 1, 1, Lane.INTERACTIVE)
     upload = keys.UPLOAD.encode() + job_id + bytes(4)
-    assert store.redis.ttl(upload) == -1, "bytes of an accepted job do not vanish on their own"
+    assert store.redis.ttl(upload) == -1, "upload bytes of an accepted job do not expire"
     assert store.stat("uploads") == 4 + len(b"one") + keys.UPLOAD_KEY_BYTES
     assert store.stat(f"pending:{OWNER}") == 1
 
 
-async def test_upload_bytes_vanish_on_their_own_until_their_job_is_accepted(store: Store) -> None:
+async def test_upload_bytes_expire_unless_their_job_is_accepted(store: Store) -> None:
     submission = await store.submission(b"one")
     await store.submitter.write_upload(submission.id, chunk_of(submission))
 
@@ -80,7 +80,7 @@ async def test_a_job_over_its_owners_quota_is_refused_and_leaves_nothing(
         await submitter.enqueue(await store.submission(b"one", b"two"))
     assert store.keys() == before
 
-    await submitter.enqueue(await store.submission(b"one", owner="somebody-else"))
+    await submitter.enqueue(await store.submission(b"one", owner="another-owner"))
 
 
 async def test_a_submit_whose_bytes_are_gone_is_refused(store: Store) -> None:
@@ -138,16 +138,16 @@ async def test_submits_survive_an_emptied_script_cache(store: Store) -> None:
     assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == 6
 
 
-async def test_the_doorbell_is_rung_while_few_wait(store: Store, leases: LeaseStore) -> None:
+async def test_a_submit_rings_the_doorbell_while_few_are_queued(store: Store, leases: LeaseStore) -> None:
     store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     for _ in range(5):
         await store.submit(b"one")
 
-    bells = store.redis.lrange(keys.QUEUE + MODEL, 0, -1)
-    assert len(bells) == 2, "no more than doorbells_max"
-    assert len(set(bells)) == 2, "each has an id of its own"
+    doorbells = store.redis.lrange(keys.QUEUE + MODEL, 0, -1)
+    assert len(doorbells) == 2, "no more than doorbells_max"
+    assert len(set(doorbells)) == 2, "each doorbell has an id of its own"
     for process in range(4):
-        leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", "boot", process), seconds=60)
+        leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", WORKER_ID, process), seconds=60)
     for _ in range(5):
         await store.submit(b"one")
     assert store.redis.llen(keys.QUEUE + MODEL) == 4, "one for each process that serves"

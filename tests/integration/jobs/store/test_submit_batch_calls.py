@@ -1,4 +1,4 @@
-"""How submits are put together into calls of the script, and what becomes of a batch whose call goes wrong."""
+"""How submits are grouped into calls of the script, and the outcomes of a batch whose call fails."""
 
 import asyncio
 import signal
@@ -27,28 +27,28 @@ from tests.support.store import MODEL, OWNER, Store, make_chunk, make_upload_bud
 from tests.support.waiting import eventually
 
 
-async def test_submits_that_come_while_the_connection_is_busy_share_a_call(store: Store) -> None:
+async def test_submits_that_arrive_while_the_connection_is_busy_share_a_call(store: Store) -> None:
     submissions = [await store.submission() for _ in range(BATCH_SUBMITS_MAX)]
     with counting_script_calls(store.redis) as counted:
         async with blocking_commits(store.store_client, store.redis):
             tasks = list[asyncio.Task[object]]()
             for it in submissions:
                 tasks.append(asyncio.create_task(store.submitter.enqueue(it)))
-                await asyncio.sleep(0)  # each comes in a turn of the loop of its own
+                await asyncio.sleep(0)  # each submit arrives in another turn of the event loop
         await asyncio.gather(*tasks)
 
     assert counted.calls == 1
     assert store.stat("accepted") == BATCH_SUBMITS_MAX
 
 
-async def test_a_lone_submit_waits_for_nobody(store: Store) -> None:
+async def test_a_lone_submit_does_not_wait_for_others(store: Store) -> None:
     with counting_script_calls(store.redis) as counted:
         for _ in range(3):
             await submit_concurrently(store.submitter, [await store.submission()])
     assert counted.calls == 3
 
 
-async def test_a_call_is_for_so_many_submits_at_most(store: Store) -> None:
+async def test_a_call_is_for_a_limited_number_of_submits(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3 * BATCH_SUBMITS_MAX + 1)]
     with counting_script_calls(store.redis) as counted:
         outcomes = await submit_concurrently(store.submitter, submissions)
@@ -71,13 +71,13 @@ async def test_submits_whose_bytes_are_too_many_for_one_batch_are_split(
         outcomes = await submit_concurrently(submitter, submissions)
     await store_client.close()
 
-    assert counted.calls == 4, "twice two, the large one alone, two"
+    assert counted.calls == 4, "two and two submits, then the large one alone, then two"
     assert {type(outcome) for outcome in outcomes} == {int}
     assert store.stat("accepted") == 7
 
 
 @pytest.mark.parametrize("submits_max", [1, 5])
-async def test_a_call_is_for_no_more_submits_than_the_setting_says(
+async def test_a_call_is_for_no_more_submits_than_the_setting_allows(
     store_settings: StoreSettings, store: Store, submits_max: int
 ) -> None:
     store_client = StoreClient(
@@ -105,8 +105,8 @@ async def test_a_whole_batch_is_sent_again_after_the_script_cache_was_emptied(st
     assert counted.calls == 2
     assert {type(outcome) for outcome in outcomes} == {int}
     assert (store.stat("accepted"), store.stat(f"pending:{OWNER}")) == (20, 20)
-    entries = store.redis.lrange(f"{keys.READY}{MODEL}:i:{OWNER}", 0, -1)
-    assert [entry[:16] for entry in entries] == [it.id for it in submissions], "each once"
+    chunk_refs = store.redis.lrange(f"{keys.READY}{MODEL}:i:{OWNER}", 0, -1)
+    assert [chunk_ref[:16] for chunk_ref in chunk_refs] == [it.id for it in submissions], "each once"
 
 
 async def test_a_refusal_stays_one_after_the_script_cache_was_emptied(store: Store) -> None:
@@ -122,17 +122,17 @@ async def test_a_refusal_stays_one_after_the_script_cache_was_emptied(store: Sto
 
 async def test_a_submit_that_cannot_be_sent_fails_with_its_batch_and_the_next_goes_on(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
-    submissions[1].model = object()  # type: ignore[assignment]  # a fault of ours
+    submissions[1].model = object()  # type: ignore[assignment]  # a bug in this process
 
     async with asyncio.timeout(60):
         outcomes = await asyncio.gather(*map(store.submitter.enqueue, submissions), return_exceptions=True)
 
-    assert all(isinstance(outcome, Exception) for outcome in outcomes), "nobody hangs"
+    assert all(isinstance(outcome, Exception) for outcome in outcomes), "no caller hangs"
     (outcome,) = await submit_concurrently(store.submitter, [await store.submission()])
     assert isinstance(outcome, int)
 
 
-# -- the server lost on the way
+# -- the server is lost while a batch is in flight
 
 
 async def submissions_of(submitter: Submitter, count: int) -> list[Submission]:
@@ -141,7 +141,7 @@ async def submissions_of(submitter: Submitter, count: int) -> list[Submission]:
 
 
 @pytest.mark.parametrize("loss", ["frozen", "killed"])
-async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_unknown(
+async def test_all_of_a_batch_whose_server_is_lost_get_an_unknown_outcome(
     short_client: StoreClient, server: Valkey, loss: str
 ) -> None:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
@@ -159,7 +159,7 @@ async def test_all_of_a_batch_whose_server_is_lost_are_told_that_the_outcome_is_
         assert outcome.extensions == {"job_id": to_text(submission.id), "outcome": "unknown"}
 
 
-async def test_those_of_a_batch_whose_answer_was_lost_find_out_what_stands(
+async def test_submits_of_a_batch_whose_reply_was_lost_resolve_their_outcomes(
     short_client: StoreClient, server: Valkey
 ) -> None:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=3)
@@ -171,7 +171,7 @@ async def test_those_of_a_batch_whose_answer_was_lost_find_out_what_stands(
     assert outcomes[:3] == [(await store.get(it.id, OWNER)).accepted_ms for it in submissions[:3]]
     for outcome in outcomes[3:]:
         assert isinstance(outcome, StoreUnavailable)
-        assert outcome.extensions == {}, "it is known not to stand"
+        assert outcome.extensions == {}, "it is known that the job was not accepted"
 
 
 async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_client: StoreClient, server: Valkey) -> None:
@@ -190,7 +190,7 @@ async def test_a_frozen_server_refuses_a_whole_batch_once_it_wakes(short_client:
         assert client.keys(f"{keys.UPLOAD}*") == []
 
 
-async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
+async def test_submits_that_wait_behind_a_lost_server_are_reported_as_not_accepted(
     short_client: StoreClient, server: Valkey
 ) -> None:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=1000)
@@ -201,10 +201,10 @@ async def test_submits_that_wait_behind_a_lost_server_are_known_not_to_stand(
 
     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
     unknown = [isinstance(it, StoreUnavailable) and "outcome" in it.extensions for it in outcomes]
-    assert unknown == [True] * 64 + [False] * 64, "a round trip is for 64"
+    assert unknown == [True] * 64 + [False] * 64, "one pipeline sends 64 submits"
 
 
-async def test_nobody_joins_a_batch_that_was_never_sent(short_client: StoreClient, server: Valkey) -> None:
+async def test_later_submits_do_not_join_a_batch_that_was_never_sent(short_client: StoreClient, server: Valkey) -> None:
     submitter = Submitter(short_client, make_upload_budget(short_client.settings), owner_pending_items_max=10)
     ids = [await submitter.new_id(OWNER) for _ in range(2)]
     lose_next_reply(short_client, error=NotSent(), sent=False)

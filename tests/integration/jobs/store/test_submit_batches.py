@@ -1,4 +1,4 @@
-"""Submits that share one call of the script: each has its own verdict."""
+"""Submits that share one call of the script: each is accepted or refused by itself."""
 
 import asyncio
 from collections import defaultdict
@@ -12,7 +12,7 @@ from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
 from jobs.store.job_hash import idempotency_key_name, upload_key
-from jobs.store.wire import Command
+from jobs.store.wire import Command, Reply
 from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently
 from tests.support.store import MODEL, OWNER, Store, chunk_of, make_chunk
 
@@ -45,14 +45,14 @@ async def test_of_forty_submits_at_once_a_quota_of_twenty_five_lets_in_the_first
 
     assert [type(outcome) for outcome in outcomes] == [int] * 25 + [QuotaExceeded] * 15
     accepted = {submission.id for submission in submissions[:25]}
-    assert stored(store) == (accepted, accepted), "nothing is left of the others"
+    assert stored(store) == (accepted, accepted), "the refused submits leave nothing"
     assert set(store.redis.zrange(keys.OWNER_JOBS + OWNER, 0, -1)) == accepted
     assert (store.stat("accepted"), store.stat(f"pending:{OWNER}")) == (25, 25)
     assert store.stat("uploads") == 25 * (chunk_of(submissions[0]).upload_bytes + keys.UPLOAD_KEY_BYTES)
     assert store.stat("records") == sum(store.record_bytes(job_id) for job_id in accepted)
 
 
-async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Store, store_client: StoreClient) -> None:
+async def test_a_submit_over_the_quota_does_not_stop_a_smaller_one(store: Store, store_client: StoreClient) -> None:
     submitter = Submitter(store_client, store.upload_budget, owner_pending_items_max=3)
     submissions = [await store.submission(*[b"image"] * items) for items in (2, 2, 1, 1)]
     submissions.append(await store.submission(owner="another"))
@@ -63,15 +63,15 @@ async def test_what_is_too_much_for_a_quota_keeps_nothing_smaller_out(store: Sto
     assert (store.stat(f"pending:{OWNER}"), store.stat("pending:another")) == (3, 1)
 
 
-async def test_a_submit_for_whose_bytes_there_is_no_room_is_refused_alone(store: Store) -> None:
+async def test_a_submit_over_the_upload_budget_is_refused_alone(store: Store) -> None:
     upload_budget = store.store_client.settings.uploads_budget_bytes
     submissions = [await store.submission(image) for image in (b"small", bytes(100_000), b"small")]
-    store.upload_budget.open_bytes = upload_budget - 50_000  # as if uploads were coming in
+    store.upload_budget.open_bytes = upload_budget - 50_000  # as if uploads were being received
 
     first, second, third = await submit_concurrently(store.submitter, submissions)
 
     assert isinstance(second, QueueFull)
-    assert 50_000 < second.over_bytes < 51_000, "what has to drain first"
+    assert 50_000 < second.over_bytes < 51_000, "the bytes that have to drain first"
     assert [type(first), type(third)] == [int, int]
     accepted = {submissions[0].id, submissions[2].id}
     assert stored(store) == (accepted, accepted)
@@ -79,7 +79,7 @@ async def test_a_submit_for_whose_bytes_there_is_no_room_is_refused_alone(store:
 
 async def test_a_submit_whose_bytes_are_gone_is_refused_alone(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
-    chunk_of(submissions[1]).data = None  # as if written ahead, and lost since
+    chunk_of(submissions[1]).data = None  # as if the bytes had been written ahead and then lost
 
     outcomes = await submit_concurrently(store.submitter, submissions)
 
@@ -92,14 +92,16 @@ async def test_a_submit_whose_bytes_the_server_does_not_take_is_refused_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead, first, spoiled, last = [await store.submission() for _ in range(4)]
-    await store.submitter.write_upload(ahead.id, chunk_of(ahead))  # its bytes are no part of the batch's writes
-    set_upload = store.submitter._set_upload
+    await store.submitter.write_upload(ahead.id, chunk_of(ahead))  # the batch does not write its bytes
+    commits = store.store_client.commits
+    send, upload = commits.send, upload_key(spoiled.id, 0)
 
-    def spoil(job_id: bytes, *more: object) -> Command:
-        command = set_upload(job_id, *more)
-        return (*command[:-1], 0) if job_id == spoiled.id else command  # no time to live: the server calls it an error
+    def send_spoiled(*commands: Command | bytes) -> asyncio.Future[list[Reply]]:
+        # A time to live of 0 makes the server reply with an error.
+        spoil = [(*it[:-1], 0) if isinstance(it, tuple) and it[:2] == ("SET", upload) else it for it in commands]
+        return send(*spoil)
 
-    monkeypatch.setattr(store.submitter, "_set_upload", spoil)
+    monkeypatch.setattr(commits, "send", send_spoiled)
     outcomes = await submit_concurrently(store.submitter, [ahead, first, spoiled, last])
 
     assert [type(outcome) for outcome in outcomes] == [int, int, StoreUnavailable, int]
@@ -110,7 +112,7 @@ async def test_a_submit_whose_bytes_the_server_does_not_take_is_refused_alone(
 # -- Idempotency-Key
 
 
-async def test_of_two_submits_with_one_key_in_a_batch_the_second_is_told_of_the_first(store: Store) -> None:
+async def test_of_two_submits_with_one_key_in_a_batch_the_second_gets_the_job_of_the_first(store: Store) -> None:
     first, second = await keyed(store), await keyed(store)
 
     with counting_script_calls(store.redis) as counted:
@@ -174,12 +176,14 @@ async def test_submits_of_a_batch_land_in_their_own_queues_in_order(store: Store
 
     assert counted.calls == 1
     queues = {queue.decode(): store.redis.lrange(queue, 0, -1) for queue in store.redis.keys(f"{keys.READY}*")}
-    found = {queue: [ChunkRef.unpack(entry).job_id for entry in entries] for queue, entries in queues.items()}
+    found = {
+        queue: [ChunkRef.unpack(chunk_ref).job_id for chunk_ref in chunk_refs] for queue, chunk_refs in queues.items()
+    }
     assert found == expected
     for model in (MODEL, "other"):
         for lane in LANE_CODE.values():
-            ring = store.redis.lrange(f"{keys.ROTATION}{model}:{lane.decode()}", 0, -1)
-            assert sorted(ring) == [b"a", b"b"], "each owner once"
+            rotation = store.redis.lrange(f"{keys.ROTATION}{model}:{lane.decode()}", 0, -1)
+            assert sorted(rotation) == [b"a", b"b"], "each owner once"
 
 
 async def test_jobs_of_a_batch_are_listed_newest_first(store: Store) -> None:
@@ -205,7 +209,7 @@ async def test_open_jobs_and_jobs_with_bytes_share_a_batch(store: Store) -> None
 
 async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:
     submissions = [await store.submission(b"image %d" % n) for n in range(20)]
-    for n in (3, 11):  # written ahead: they are no part of the batch's writes
+    for n in (3, 11):  # written ahead: the batch does not write them
         await store.submitter.write_upload(submissions[n].id, chunk_of(submissions[n]))
 
     await submit_concurrently(store.submitter, submissions)
@@ -214,10 +218,10 @@ async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:
         assert store.redis.get(upload_key(it.id, 0)) == make_chunk([b"image %d" % n]).data
 
 
-# -- those who went away
+# -- canceled submitters
 
 
-async def test_a_submitter_that_went_away_before_its_batch_was_sent_leaves_nothing(store: Store) -> None:
+async def test_a_submitter_that_was_canceled_before_its_batch_was_sent_leaves_nothing(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
     async with blocking_commits(store.store_client, store.redis):
         tasks = [asyncio.create_task(store.submitter.enqueue(it)) for it in submissions]
@@ -232,7 +236,7 @@ async def test_a_submitter_that_went_away_before_its_batch_was_sent_leaves_nothi
     assert store.stat(f"pending:{OWNER}") == 2
 
 
-async def test_a_batch_whose_submitters_all_went_away_is_not_sent(store: Store) -> None:
+async def test_a_batch_whose_submitters_were_all_canceled_is_not_sent(store: Store) -> None:
     submissions = [await store.submission() for _ in range(3)]
     with counting_script_calls(store.redis) as counted:
         async with blocking_commits(store.store_client, store.redis):

@@ -11,7 +11,7 @@ from jobs.store.keys import Heartbeat
 from tests.conftest import open_store_client
 from tests.support.concurrent_submits import submit_concurrently
 from tests.support.processes import Valkey
-from tests.support.store import COAT, MODEL, OWNER, Store, owner_token
+from tests.support.store import COAT, MODEL, OWNER, WORKER_ID, Store, owner_token
 
 
 async def sweep(valkey: Valkey, **settings: float) -> None:
@@ -21,14 +21,14 @@ async def sweep(valkey: Valkey, **settings: float) -> None:
 
 
 def age(store: Store, job_id: bytes, seconds: float) -> None:
-    """Let the job have been accepted and ended so long ago."""
+    """Move the job's times of acceptance and end back by so many seconds."""
     job = keys.JOB.encode() + job_id
     for field in (keys.FIELDS["accepted_ms"], keys.FIELDS["ended_ms"]):
         if store.redis.hexists(job, field):
             store.redis.hincrby(job, field, -int(seconds * 1000))
 
 
-async def test_ended_jobs_go_when_their_time_is_over_and_only_then(store: Store, valkey: Valkey) -> None:
+async def test_ended_jobs_are_deleted_after_their_time_to_live_and_not_before(store: Store, valkey: Valkey) -> None:
     old, young = await store.submit(b"one"), await store.submit(b"two")
     store.finish(store.claim())
     age(store, old, 3601)
@@ -59,7 +59,7 @@ async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, val
     assert store.stat("transitions") == 150
 
 
-async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_to_them(
+async def test_a_hundred_jobs_of_three_owners_are_deleted_with_all_references_to_them(
     store: Store, valkey: Valkey
 ) -> None:
     await store.store_client.ready()
@@ -83,10 +83,10 @@ async def test_a_hundred_jobs_of_three_owners_are_forgotten_with_all_that_leads_
     assert store.keys() - before == {keys.STATS.encode()}
     counters = ("uploads", "records", *(f"pending:{owner}" for owner in owners))
     assert [store.stat(name) for name in counters] == [0] * len(counters)
-    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 5, "forty in one call"
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 5, "one call deletes up to forty jobs"
 
 
-async def test_a_key_that_has_made_another_job_since_is_left_to_it(store: Store, valkey: Valkey) -> None:
+async def test_a_key_that_has_made_another_job_since_is_not_deleted(store: Store, valkey: Valkey) -> None:
     first, second = await store.submission(), await store.submission()
     first.key = second.key = b"k" * 16
     first.chunk = None
@@ -102,7 +102,9 @@ async def test_a_key_that_has_made_another_job_since_is_left_to_it(store: Store,
     assert store.redis.get(idempotency_key_name(OWNER, first.key)) == second.id
 
 
-async def test_those_whose_time_is_not_over_stay_though_forty_before_them_go(store: Store, valkey: Valkey) -> None:
+async def test_jobs_within_their_time_to_live_stay_although_forty_before_them_are_deleted(
+    store: Store, valkey: Valkey
+) -> None:
     jobs = [await store.submit(b"image", owner=("a", "b")[n % 2]) for n in range(45)]
     while (lease := store.claim()).chunks:
         store.finish(lease)
@@ -118,7 +120,7 @@ async def test_those_whose_time_is_not_over_stay_though_forty_before_them_go(sto
     assert store.stat("records") == sum(store.record_bytes(job_id) for job_id in left)
 
 
-async def test_over_the_record_budget_the_oldest_go_first_but_never_before_their_least_time(
+async def test_over_the_record_budget_the_oldest_jobs_go_first_but_not_before_their_least_time_to_live(
     store: Store, valkey: Valkey
 ) -> None:
     jobs = [await store.submit(b"one") for _ in range(6)]
@@ -202,7 +204,7 @@ async def test_many_dead_chunks_of_one_owner_go_in_few_calls(store: Store) -> No
     assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 12
 
 
-async def test_a_clock_that_was_set_back_holds_up_nothing(store: Store, valkey: Valkey) -> None:
+async def test_a_clock_that_was_set_back_delays_no_sweep(store: Store, valkey: Valkey) -> None:
     ahead, due = await store.submit(b"one"), await store.submit(b"two")
     for number in range(2):
         store.finish(store.claim(number, items=1))
@@ -221,8 +223,8 @@ async def test_a_clock_that_was_set_back_holds_up_nothing(store: Store, valkey: 
     assert store.redis.exists(keys.ENDED) == 0
 
 
-async def test_what_is_left_of_deleted_jobs_is_counted_and_goes_with_time(store: Store, valkey: Valkey) -> None:
-    kept = await store.submit(b"kept")
+async def test_the_remains_of_deleted_jobs_are_counted_and_expire(store: Store, valkey: Valkey) -> None:
+    retained = await store.submit(b"retained")
     store.finish(store.claim())
     one = store.stat("records")
     for number in range(5):
@@ -234,14 +236,14 @@ async def test_what_is_left_of_deleted_jobs_is_counted_and_goes_with_time(store:
     assert store.redis.llen(keys.ENDED) == 6
     assert store.stat("records") == one + 5 * keys.ENDED_ID_BYTES
 
-    age(store, kept, 3601)
+    age(store, retained, 3601)
     await sweep(valkey, result_ttl_seconds=3600)
 
     assert store.redis.exists(keys.ENDED, keys.OWNER_JOBS + OWNER) == 0
     assert store.stat("records") == 0
 
 
-async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store) -> None:
+async def test_a_sweep_rings_the_doorbell_if_work_is_ready_and_none_is_queued(store: Store) -> None:
     store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     await store.submit(b"one")
     store.redis.delete(keys.QUEUE + MODEL)
@@ -256,19 +258,21 @@ async def test_a_sweep_rings_where_work_is_ready_and_no_bell_waits(store: Store)
     assert store.redis.llen(keys.QUEUE + MODEL) == 0
 
 
-async def test_processes_that_show_no_presence_any_more_are_forgotten(store: Store) -> None:
-    store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", "boot", 1), seconds=30)
-    store.redis.zadd(keys.HEARTBEATS + MODEL, {Heartbeat("fmnist-mlp@1", "boot", 2).pack(): 1})
+async def test_heartbeats_that_have_expired_are_removed(store: Store) -> None:
+    store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", WORKER_ID, 1), seconds=30)
+    store.redis.zadd(keys.HEARTBEATS + MODEL, {Heartbeat("fmnist-mlp@1", WORKER_ID, 2).pack(): 1})
 
     await store.jobs.sweep([MODEL])
 
-    assert store.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1) == [Heartbeat("fmnist-mlp@1", "boot", 1).pack().encode()]
+    assert store.redis.zrange(keys.HEARTBEATS + MODEL, 0, -1) == [
+        Heartbeat("fmnist-mlp@1", WORKER_ID, 1).pack().encode()
+    ]
 
 
-async def test_however_many_models_there_are_all_are_swept_two_a_call(store: Store) -> None:
+async def test_any_number_of_models_is_swept_two_a_call(store: Store) -> None:
     models = [f"model-{number}" for number in range(20)]
     for model in models:
-        store.redis.zadd(keys.HEARTBEATS + model, {Heartbeat(f"{model}@1", "boot", 2).pack(): 1})
+        store.redis.zadd(keys.HEARTBEATS + model, {Heartbeat(f"{model}@1", WORKER_ID, 2).pack(): 1})
     store.redis.config_resetstat()
 
     await store.jobs.sweep(models)

@@ -1,4 +1,4 @@
-"""What wakes a child that lingers: one token for each model, there while work may wait."""
+"""A child that lingers is woken by a token, of which each model has one while work may be ready."""
 
 import asyncio
 from contextlib import closing
@@ -12,7 +12,7 @@ from tests.support.store import MODEL, OWNER, Store, make_chunk
 from tests.support.waiting import eventually
 
 WAKE = keys.WAKE + MODEL
-LONG_SECONDS = 120  # a child waits: whoever is not woken is much too late for these tests
+LONG_SECONDS = 120  # the time for which a child lingers: far beyond SOON_SECONDS if it is not woken
 SOON_SECONDS = 30
 
 
@@ -33,12 +33,12 @@ async def lingering(store: Store) -> "asyncio.Task[None]":
 
 
 async def woken(waiting: "asyncio.Task[None]") -> None:
-    """Return once it is, well before its time is over."""
+    """Return once the child is woken, well before its wait would end by itself."""
     async with asyncio.timeout(SOON_SECONDS):
         await waiting
 
 
-async def test_submits_while_nobody_lingers_leave_one_token_however_many_they_are(store: Store) -> None:
+async def test_any_number_of_submits_leaves_one_token_while_no_child_lingers(store: Store) -> None:
     for _ in range(3):
         await store.submit(b"one")
     assert tokens(store) == 1
@@ -51,7 +51,7 @@ async def test_a_token_is_for_one_model(store: Store) -> None:
     assert (tokens(store, "other"), tokens(store)) == (1, 0)
 
 
-async def test_images_that_are_to_be_fetched_wake_nobody(store: Store) -> None:
+async def test_images_that_are_to_be_fetched_wake_no_child(store: Store) -> None:
     part = await store.open()
     chunk = make_chunk([b"http://example.org/a.png"])
     chunk.by_reference = True
@@ -93,7 +93,7 @@ async def test_a_submit_wakes_a_child_that_lingers(store: Store) -> None:
     waiting = await lingering(store)
     await store.submit(b"one")
     await woken(waiting)
-    assert tokens(store) == 0, "it was for that child"
+    assert tokens(store) == 0, "the child has taken the token"
 
 
 async def test_a_chunk_of_an_open_job_wakes_a_child_that_lingers(store: Store) -> None:
@@ -103,7 +103,7 @@ async def test_a_chunk_of_an_open_job_wakes_a_child_that_lingers(store: Store) -
     await woken(waiting)
 
 
-async def test_a_lease_that_is_given_back_wakes_a_child_that_lingers(store: Store) -> None:
+async def test_a_returned_lease_wakes_a_child_that_lingers(store: Store) -> None:
     await store.submit(b"one")
     lease = store.claim()
     waiting = await lingering(store)
@@ -111,19 +111,19 @@ async def test_a_lease_that_is_given_back_wakes_a_child_that_lingers(store: Stor
     await woken(waiting)
 
 
-async def test_a_child_that_comes_after_the_submit_does_not_wait(store: Store) -> None:
+async def test_a_child_that_starts_to_linger_after_the_submit_does_not_wait(store: Store) -> None:
     await store.submit(b"one")
     await woken(asyncio.create_task(asyncio.to_thread(linger, store)))
 
 
-async def test_where_no_work_comes_the_wait_ends_in_its_time(store: Store) -> None:
+async def test_a_wait_without_work_ends_after_its_time(store: Store) -> None:
     waiting = asyncio.create_task(asyncio.to_thread(store.leases.await_work, [MODEL], 2))
     await eventually(lambda: store.redis.info("clients")["blocked_clients"] == 1, what="a child that lingers")
     await woken(waiting)
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 0.0004])
-async def test_the_shortest_wait_is_no_wait_for_ever(store: Store, seconds: float) -> None:
+async def test_the_shortest_wait_does_not_last_for_ever(store: Store, seconds: float) -> None:
     await woken(asyncio.create_task(asyncio.to_thread(store.leases.await_work, [MODEL], seconds)))
 
 
@@ -134,14 +134,14 @@ async def test_a_sweep_takes_a_token_that_was_left_with_nothing_ready(store: Sto
     assert tokens(store) == 0
 
 
-async def test_a_sweep_leaves_a_token_where_work_is_ready(store: Store) -> None:
+async def test_a_sweep_leaves_a_token_if_work_is_ready(store: Store) -> None:
     await store.submit(b"one")
     await store.jobs.sweep([MODEL])
     assert tokens(store) == 1
 
 
 async def test_a_sweep_wakes_a_child_that_lingers_beside_work(store: Store) -> None:
-    """As when its token went to a child that died."""
+    """Its token may have been taken by a child that died."""
     await store.submit(b"one")
     store.redis.delete(WAKE)
     waiting = await lingering(store)

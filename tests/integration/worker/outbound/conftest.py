@@ -45,7 +45,7 @@ def make_outbound_process(valkey: Valkey, process_state: ProcessState) -> Iterat
 
 @pytest.fixture
 def run_slice(make_outbound_process: MakeOutboundProcess) -> Iterator[RunSlice]:
-    """Runs one task of an outbound process in a thread, while this event loop serves what is fetched."""
+    """Runs one task of an outbound process in a thread, while this event loop serves the images."""
     with ThreadPoolExecutor(1) as thread:
 
         async def run(**settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""The fetcher against real servers that behave well, oddly and badly."""
+"""The fetcher with real servers that respond well, in unusual ways, or not at all."""
 
 import gzip
 import ssl
@@ -26,7 +26,7 @@ async def test_an_image_is_fetched(site: Site, make_fetcher: MakeFetcher, shirt:
     assert await make_fetcher().fetch(url) == shirt
 
 
-async def test_a_request_says_who_asks_and_nothing_else(
+async def test_a_request_has_no_headers_but_the_fetchers_own(
     site: Site, make_fetcher: MakeFetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -133,7 +133,7 @@ async def test_an_endless_body_is_read_up_to_the_limit(site: Site, make_fetcher:
 
     url = site.at("/a.png", pour)
     assert await make_fetcher(item_bytes_max=1 << 20).fetch(url) is ItemCode.ITEM_TOO_LARGE
-    assert sent < 16 << 20  # what fits into sockets' buffers is sent, too
+    assert sent < 16 << 20  # with the bytes in the sockets' buffers
 
 
 async def test_a_slow_body_runs_out_of_time(site: Site, make_fetcher: MakeFetcher) -> None:
@@ -172,7 +172,7 @@ async def test_an_empty_body_is_an_empty_image(site: Site, make_fetcher: MakeFet
     assert await make_fetcher().fetch(site.responds("/a.png")) == b""
 
 
-async def test_a_server_whose_certificate_nobody_has_signed_gets_no_request(
+async def test_a_server_with_a_self_signed_certificate_gets_no_request(
     make_fetcher: MakeFetcher, tmp_path: Path
 ) -> None:
     async with serving_site(self_signed(tmp_path)) as site:
@@ -185,7 +185,7 @@ async def test_a_server_whose_certificate_nobody_has_signed_gets_no_request(
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """A server's TLS with a certificate of its own making, for 127.0.0.1."""
+    """The TLS context of a server on 127.0.0.1 with a self-signed certificate."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
     now, host = datetime.now(UTC), x509.IPAddress(ip_address("127.0.0.1"))
     certificate = (

@@ -40,7 +40,7 @@ async def test_addresses_that_are_not_public_are_refused_however_they_are_writte
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "017700000001"])
-async def test_hosts_of_digits_that_are_no_plain_address_are_refused(
+async def test_hosts_of_digits_other_than_plain_addresses_are_refused(
     site: Site, make_fetcher: MakeFetcher, host: str
 ) -> None:
     assert await make_fetcher().fetch(f"http://{host}:{site.port}/") is ItemCode.INVALID_URL

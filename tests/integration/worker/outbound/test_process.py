@@ -17,15 +17,15 @@ from tests.support.waiting import eventually
 from tests.support.web import Site
 
 
-async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_images_are_fetched_and_queued_for_the_jobs_model(store: Store, run_slice: RunSlice, site: Site) -> None:
     urls = [site.responds(f"/{n}.png", body=b"image %d" % n) for n in range(3)]
     job_id = await submit_urls(store, urls[0], site.url + "/absent", urls[1], "http://10.0.0.1/", urls[2])
-    assert store.claim().chunks == [], "nothing for the model yet"
+    assert store.claim().chunks == [], "no chunk for the model is ready yet"
 
     await run_slice()
 
     lease = store.claim()
-    entry, upload = lease.chunks[0].chunk_ref, lease.chunks[0].upload
+    chunk_ref, upload = lease.chunks[0].chunk_ref, lease.chunks[0].upload
     assert upload is not None
     assert [item if isinstance(item, ItemCode) else bytes(item) for item in unpack_upload(upload, 5)] == [
         b"image 0",
@@ -34,7 +34,7 @@ async def test_images_are_fetched_and_given_to_the_jobs_model(store: Store, run_
         ItemCode.FORBIDDEN_ADDRESS,
         b"image 2",
     ]
-    assert (entry.items, entry.upload_bytes, entry.by_reference) == (5, len(upload), False)
+    assert (chunk_ref.items, chunk_ref.upload_bytes, chunk_ref.by_reference) == (5, len(upload), False)
     assert store.stat("uploads") == len(upload) + keys.UPLOAD_KEY_BYTES
     store.finish(lease)
     assert (await store.get(job_id)).state is JobState.COMPLETED
@@ -59,7 +59,7 @@ async def test_a_slow_server_delays_its_own_chunk_alone(
             thread, lambda: make_outbound_process(fetch_concurrency=2, **PATIENT).run_slice("task")
         )
         queue = f"{keys.READY}{MODEL}:i:{OWNER}"
-        await eventually(lambda: store.redis.llen(queue) == 20, what="the quick ones")
+        await eventually(lambda: store.redis.llen(queue) == 20, what="the quick images")
         released.set()
         await task
     assert store.redis.llen(queue) == 21
@@ -114,7 +114,7 @@ async def test_images_of_a_canceled_job_are_dropped(store: Store, run_slice: Run
     assert store.redis.keys(f"{keys.UPLOAD}*") == []
 
 
-async def test_images_of_a_deleted_job_bring_nothing_back(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_images_of_a_deleted_job_write_nothing(store: Store, run_slice: RunSlice, site: Site) -> None:
     async def delete(_: web.Request) -> web.Response:
         await store.jobs.delete(job_id, OWNER)
         return web.Response(body=b"x" * 1000)
@@ -126,7 +126,7 @@ async def test_images_of_a_deleted_job_bring_nothing_back(store: Store, run_slic
     assert store.redis.keys(f"{keys.UPLOAD}*") == []
 
 
-async def test_a_url_that_has_killed_thrice_fails_unfetched_and_its_neighbours_are_fetched(
+async def test_a_url_that_crashed_three_processes_fails_unfetched_and_its_neighbours_are_fetched(
     store: Store, run_slice: RunSlice, site: Site
 ) -> None:
     urls = [site.responds(f"/{n}.png", body=b"image %d" % n) for n in range(3)]

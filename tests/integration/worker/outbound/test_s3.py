@@ -1,4 +1,4 @@
-"""Images in a real S3: moto's server."""
+"""Images in an S3 server (moto)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -47,7 +47,7 @@ async def test_a_missing_object_is_not_found(s3: S3, url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://photos", "s3://photos/a b/"])
-async def test_a_prefix_is_no_image(s3: S3, url: str) -> None:
+async def test_a_prefix_is_not_read_as_an_image(s3: S3, url: str) -> None:
     assert await fetch(s3, url) is ItemCode.INVALID_URL
 
 
@@ -58,7 +58,7 @@ async def test_a_bucket_that_is_not_allowed_is_not_read(s3: S3) -> None:
     assert await fetch(s3, url, s3_buckets=["photos"]) == b"x" * 101
 
 
-async def test_an_s3_that_refuses_denies() -> None:
+async def test_an_s3_that_denies_access_fails_the_image() -> None:
     async with serving_site() as site:
         site.responds("/photos/a.png", 403)
         elsewhere = S3(site.url)
@@ -76,5 +76,5 @@ async def test_an_s3_that_hangs_runs_out_of_time() -> None:
         assert await fetch(elsewhere, url, fetch_seconds_max=10 * POLL_SECONDS) is ItemCode.FETCH_TIMEOUT
 
 
-async def test_an_s3_that_is_away_fails() -> None:
+async def test_a_fetch_from_an_unreachable_s3_fails() -> None:
     assert await fetch(S3("http://127.0.0.1:1"), "s3://photos/a.png") is ItemCode.FETCH_FAILED

@@ -138,7 +138,7 @@ async def test_a_child_that_is_killed_while_it_fetches_loses_nothing(
     assert outbound.running()
 
 
-async def test_an_outbound_worker_that_is_killed_leaves_its_work_to_the_next(
+async def test_the_work_of_a_killed_outbound_worker_is_done_by_the_next(
     stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
 ) -> None:
     first = start_outbound()
@@ -183,7 +183,7 @@ async def test_a_webhook_is_called_when_its_job_has_ended_and_again_after_a_fail
         while webhook["state"] == "pending":
             webhook = (await client.get(path)).json()
     assert webhook["state"] == "delivered"
-    assert webhook["url"] == url, "the query may hold a secret"
+    assert webhook["url"] == url, "the query may contain a secret"
     assert [attempt["status"] for attempt in webhook["attempts"]] == [500, 200]
     assert all(attempt["error"] is None and attempt["duration_ms"] >= 0 for attempt in webhook["attempts"])
 

@@ -22,7 +22,7 @@ async def test_images_wait_for_space_in_the_budget_and_go_on(store: Store, run_s
     await submit_urls(store, site.responds("/a.png", body=b"y" * 1100))
     slice_run = asyncio.create_task(run_slice(**TIGHT))
     await eventually(lambda: site.requested("/a.png") == 1, what="the fetch")
-    await eventually(lambda: store.redis.zcard(keys.LEASES) == 1, what="a lease that is kept")
+    await eventually(lambda: store.redis.zcard(keys.LEASES) == 1, what="a lease on the image")
     assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == 2
 
     store.finish(store.claim(items=1))
@@ -39,7 +39,7 @@ async def test_images_that_wait_for_space_for_too_long_are_released_without_a_fa
     await run_slice(**TIGHT, fetch_room_seconds_max=0.2, outbound_slice_seconds=0.5)
     lease = store.claim(model=FETCH)
     assert (lease.chunks[0].failure_counts.lost_leases, lease.chunks[0].failure_counts.crashes) == (0, 0)
-    assert site.requested("/a.png") == 1, "it is not fetched again and again"
+    assert site.requested("/a.png") == 1, "the image is fetched once"
 
 
 async def test_urls_that_fill_the_budget_do_not_wait_for_ever(store: Store, run_slice: RunSlice, site: Site) -> None:
@@ -55,10 +55,10 @@ async def test_a_full_redis_is_a_full_queue(store: Store, outbound: OutboundStor
     await submit_urls(store, "http://example.com/a.png")
     lease = store.claim(model=FETCH)
     store.redis.config_set("maxmemory", 1)
-    entry = lease.chunks[0].chunk_ref
-    assert outbound.deliver(lease.token, entry, b"x" * 1000) is DeliveryStatus.QUEUE_FULL
+    chunk_ref = lease.chunks[0].chunk_ref
+    assert outbound.deliver(lease.token, chunk_ref, b"x" * 1000) is DeliveryStatus.QUEUE_FULL
     store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
-    assert outbound.deliver(lease.token, entry, b"x" * 1000) is DeliveryStatus.OK
+    assert outbound.deliver(lease.token, chunk_ref, b"x" * 1000) is DeliveryStatus.OK
 
 
 async def test_images_delivered_after_their_lease_has_lapsed_are_refused(store: Store, outbound: OutboundStore) -> None:

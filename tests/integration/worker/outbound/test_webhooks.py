@@ -123,7 +123,9 @@ async def test_a_failed_attempt_is_listed_with_its_reason(
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:{port}/hook", "http://localhost:{port}/hook", "http://169.254.169.254/hook"]
 )
-async def test_a_webhook_has_no_forbidden_address(store: Store, run_slice: RunSlice, site: Site, url: str) -> None:
+async def test_a_webhook_at_a_forbidden_address_is_not_called(
+    store: Store, run_slice: RunSlice, site: Site, url: str
+) -> None:
     job_id = await ended(store, url.format(port=site.port))
     await run_slice(fetch_allow_networks=[])
     webhook = await read_webhook(store.store_client, await store.get(job_id))
@@ -131,14 +133,14 @@ async def test_a_webhook_has_no_forbidden_address(store: Store, run_slice: RunSl
     assert site.requests == []
 
 
-async def test_a_webhook_that_is_gone_is_not_called_again(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_a_webhook_that_responds_410_is_not_called_again(store: Store, run_slice: RunSlice, site: Site) -> None:
     job_id = await ended(store, site.responds("/hook", 410))
     await run_slice()
     webhook = await read_webhook(store.store_client, await store.get(job_id))
     assert (webhook.state, webhook.next_ms) == (WebhookState.GAVE_UP, None)
 
 
-async def test_a_webhook_is_given_up_in_the_end(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_a_webhook_fails_after_its_last_attempt(store: Store, run_slice: RunSlice, site: Site) -> None:
     job_id = await ended(store, site.responds("/hook", 500))
     await run_slice(webhook_backoff_seconds=[30], webhook_give_up_seconds=29)
     webhook = await read_webhook(store.store_client, await store.get(job_id))
@@ -146,7 +148,9 @@ async def test_a_webhook_is_given_up_in_the_end(store: Store, run_slice: RunSlic
     assert store.redis.zcard(keys.WEBHOOKS_DUE) == 0
 
 
-async def test_the_secret_of_an_owner_may_come_back(store: Store, run_slice: RunSlice, site: Site) -> None:
+async def test_a_webhook_is_called_once_its_owner_has_a_secret_again(
+    store: Store, run_slice: RunSlice, site: Site
+) -> None:
     job_id = await ended(store, site.responds("/hook"))
     await run_slice(webhook_secrets={})
     assert site.requests == []
@@ -162,13 +166,13 @@ async def test_a_webhook_whose_caller_died_is_called_by_another(
     job_id = await ended(store, site.responds("/hook"))
     assert [due.job.id for due in outbound.take_webhooks(10, seconds=30)] == [job_id]
     await run_slice()
-    assert site.requests == [], "it belongs to the one that took it"
+    assert site.requests == [], "the webhook is leased to the process that took it"
     store.redis.zadd(keys.WEBHOOKS_DUE, {job_id: 1})
     await run_slice()
     assert site.requested("/hook") == 1
 
 
-async def test_the_last_twenty_attempts_are_kept_and_their_bytes_are_counted(
+async def test_the_last_twenty_attempts_are_stored_and_their_bytes_are_counted(
     store: Store, run_slice: RunSlice, site: Site
 ) -> None:
     job_id = await ended(store, site.responds("/hook", 500))
@@ -182,7 +186,7 @@ async def test_the_last_twenty_attempts_are_kept_and_their_bytes_are_counted(
     assert size <= store.stat("records") - before <= size * 1.2 + 1
 
 
-async def test_the_webhook_of_a_job_that_is_gone_is_forgotten(
+async def test_an_attempt_for_a_deleted_job_is_not_recorded(
     store: Store, run_slice: RunSlice, outbound: OutboundStore, site: Site
 ) -> None:
     job_id = await ended(store, site.responds("/hook"))
@@ -223,7 +227,7 @@ async def test_a_job_without_a_webhook_has_none(store: Store) -> None:
     assert (webhook.url, webhook.state, webhook.attempts) == (None, WebhookState.NONE, [])
 
 
-async def test_the_sweep_rings_for_a_webhook_that_is_due(store: Store, outbound: OutboundStore) -> None:
+async def test_the_sweep_rings_the_doorbell_for_a_webhook_that_is_due(store: Store, outbound: OutboundStore) -> None:
     store.redis.set(keys.DOORBELL_TEMPLATE + FETCH, "ring BELLID")
     outbound.sweep([FETCH], seconds=1)
     assert store.redis.llen(keys.QUEUE + FETCH) == 0

@@ -1,4 +1,4 @@
-"""What stands in Redis is read by other releases: a name changes here only on purpose."""
+"""Other releases read the same keys and fields in Redis: a name must not change by accident."""
 
 import re
 from importlib.resources import files
@@ -68,11 +68,11 @@ FIELD_NAMES = {
 }
 
 
-def test_the_names_of_keys_stay() -> None:
+def test_the_names_of_keys_do_not_change() -> None:
     assert {name: value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)} == KEY_NAMES
 
 
-def test_the_names_of_fields_stay() -> None:
+def test_the_names_of_fields_do_not_change() -> None:
     assert keys.FIELDS == FIELD_NAMES
 
 
@@ -81,7 +81,7 @@ def test_every_database_has_a_channel_of_its_own() -> None:
 
 
 def test_scripts_write_keys_and_fields_by_name() -> None:
-    """A raw name in a script would not be found by who looks for its uses."""
+    """A raw name in a script would not be found by a search for its uses."""
     folder = files("jobs.store") / "lua"
     for name in (*NAMES, "lib"):
         text = (folder / f"{name}.lua").read_text()

@@ -1,4 +1,4 @@
-"""Waiters: notices that cannot be parsed, uploads that take long, clients that disconnect."""
+"""Waits for a job's end with notices that cannot be parsed, slow uploads, and clients that disconnect."""
 
 import asyncio
 import math
@@ -62,8 +62,8 @@ async def test_a_notice_whose_payload_cannot_be_parsed_makes_the_waiter_read_the
     poll = await start_long_poll(notified_api, path, observed_completions)
     store.redis.publish(CHANNEL, raw_id(path) + len(payload).to_bytes(2, "big") + payload)
 
-    answer = await poll
-    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    response = await poll
+    assert (response.status_code, response.json()["status"]) == (200, "queued")
 
 
 async def test_a_notice_of_a_job_without_a_waiter_is_ignored(
@@ -72,7 +72,7 @@ async def test_a_notice_of_a_job_without_a_waiter_is_ignored(
     path = await submit_image(notified_api, shirt)
     poll = await start_long_poll(notified_api, path, observed_completions)
     await store.submit(b"another")
-    for claimed in store.claim(items=2).chunks:  # both, in a call each
+    for claimed in store.claim(items=2).chunks:  # both chunks, with one call for each
         packed = pack_outcomes("fmnist-mlp@1", [ranked_predictions(1)])
         store.leases.finish(owner_token(0), [FinishedChunk(claimed.chunk_ref, 1, packed)])
 
@@ -103,12 +103,12 @@ async def test_a_reread_does_not_wake_a_waiter_whose_upload_is_still_arriving(
         yield form[200:]
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"} | WAIT
-    asking = asyncio.create_task(api.post(path, content=slow(), headers=headers))
+    submit = asyncio.create_task(api.post(path, content=slow(), headers=headers))
     store.finish(await store.claimed(), ranked_predictions(5))
-    answer = await asking
-    assert answer.status_code == 200
-    found = answer.json()
-    assert (found if path == "/predict" else found["result"])["class"] == "Coat"
+    response = await submit
+    assert response.status_code == 200
+    job = response.json()
+    assert (job if path == "/predict" else job["result"])["class"] == "Coat"
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1])
@@ -117,15 +117,15 @@ async def test_the_waiter_of_a_client_that_disconnects_is_removed(
     notified_api: httpx.AsyncClient, observed_completions: ObservedCompletions, shirt: bytes, what: str, seconds: float
 ) -> None:
     if what == "submit":
-        asking = notified_api.post(
+        request = notified_api.post(
             "/v1/jobs", content=shirt, headers=PNG | WAIT, timeout=httpx.Timeout(25, read=seconds)
         )
     else:
-        asking = notified_api.get(
+        request = notified_api.get(
             f"{await submit_image(notified_api, shirt)}?wait=30", timeout=httpx.Timeout(25, read=seconds)
         )
     with pytest.raises(httpx.ReadTimeout):
-        await asking
+        await request
     await eventually(lambda: observed_completions.waiting == 0, seconds=20, what="the waiter's end")
 
 
