@@ -60,7 +60,7 @@ FIELDS: Final = {
     "retry_of": "o",  # ID of the job that it retries
     "fingerprint": "v",  # digest of its content and options
     "key_digest": "y",  # of its Idempotency-Key
-    "at_deadline": "q",  # of an open job: 's' seals it, 'x' cancels it
+    "at_deadline": "q",  # of an open job, by earlier versions: 's' seals it at its deadline
     "webhook_url": "h",
     "webhook_attempts": "ha",  # JSON, the last ones
     # + number of a chunk, in decimal

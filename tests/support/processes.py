@@ -180,7 +180,8 @@ class Worker(Process):
     def _is_up(self) -> bool:
         """Whether all its children send heartbeats."""
         assert self.running(), self.output()
-        with redis.Redis.from_url(self._redis_url) as client:
+        members = list[bytes]()
+        with redis.Redis.from_url(self._redis_url) as client, suppress(redis.ConnectionError):  # it may be loading
             members = client.zrange(HEARTBEATS + name_of(self._model), 0, -1)
         ready = {Heartbeat.unpack(member).pid for member in members}
         return len(ready & set(self.children())) == self._children

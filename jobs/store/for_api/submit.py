@@ -74,8 +74,6 @@ class Submission:
     """Digest of the options and the content; for an open job it is passed to `OpenJobParts.seal`."""
     webhook_url: str = ""
     retry_of: bytes = b""
-    seals_itself: bool = False
-    """Whether an open job is sealed at its deadline, rather than canceled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +200,7 @@ class Submitter:
             submission.retry_of,
         ]
         if submission.chunk is None:
-            return [*args, 0, int(open_seconds * 1000), "s" if submission.seals_itself else "x"]
+            return [*args, 0, int(open_seconds * 1000), ""]
         return [*args, len(submission.chunk.names), submission.chunk.upload_bytes, submission.chunk.packed_names]
 
     def _set_upload(self, job_id: bytes, chunk: Chunk) -> Command:

@@ -4,7 +4,7 @@
 -- ARGV: record budget, pending items allowed for an owner; then 14 values for each job: id, owner, model, lane, top_k,
 --       deadline (Redis ms), upload budget; then, each '' for none: digest of the Idempotency-Key, fingerprint of the
 --       content, webhook URL, id of the job that is retried; then number of items, upload bytes, names ('' if no item
---       has one); for an open job: 0, ms until its deadline, what happens then ('s' seals it, 'x' cancels it).
+--       has one); for an open job: 0, ms until its deadline, ''.
 -- Returns for each job {'ok', accepted ms}, {'earlier', id, fingerprint} if the key made a job before, or
 -- {refusal, bytes over budget}. What the jobs have in common is read once and written once.
 local records_max, pending_max = ARGV[1], ARGV[2]
@@ -52,9 +52,7 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key
   put(F.webhook_url, webhook_url)
   put(F.retry_of, retry_of)
   if is_open then
-    local deadline_ms, at_deadline = size, names
-    put(F.at_deadline, at_deadline)
-    redis.call('ZADD', K.open_deadlines, now + deadline_ms, id)
+    redis.call('ZADD', K.open_deadlines, now + size, id) -- an open job has the ms until its deadline there
   else
     put(F.names .. '0', names)
     local lane_name = model .. ':' .. lane

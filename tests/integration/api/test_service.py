@@ -77,7 +77,7 @@ async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.A
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
     for worker_id, pid in (("worker1", 11), ("worker1", 12), ("worker2", 21)):
-        store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", worker_id, pid), seconds=60)
+        store.leases.heartbeat([(MODEL, Heartbeat("fmnist-mlp@1", worker_id, pid))], seconds=60)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}

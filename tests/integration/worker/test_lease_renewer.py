@@ -115,3 +115,22 @@ async def test_a_full_redis_takes_renewals_and_heartbeats(store: Store, make_lea
         before = lease_end(store, token)
         await eventually(lambda: lease_end(store, token) > before + 1000, what="a second of renewals")
     assert heartbeats(store)[f"{MODEL}@1"] > first
+
+
+async def test_a_lease_does_not_wait_for_the_heartbeats_of_many_models(store: Store) -> None:
+    await store.submit(b"x")
+    token = store.claim(0).token
+    before, reads = lease_end(store, token), store.redis.info("stats")["total_reads_processed"]
+    served = [(f"m{number}", Heartbeat(f"m{number}@1", WORKER_ID, 1)) for number in range(100)]
+
+    store.leases.heartbeat(served, seconds=30, tokens=[token])
+
+    assert store.redis.info("stats")["total_reads_processed"] - reads < 10, "one round trip, of one or a few packets"
+    assert lease_end(store, token) > before
+    assert heartbeats(store, "m99").keys() == {"m99@1"}
+
+
+async def test_heartbeats_reach_a_server_that_has_lost_its_scripts(store: Store) -> None:
+    store.redis.script_flush()
+    store.leases.heartbeat([(MODEL, Heartbeat(f"{MODEL}@{version}", WORKER_ID, 1)) for version in (1, 2)], seconds=30)
+    assert heartbeats(store).keys() == {f"{MODEL}@1", f"{MODEL}@2"}

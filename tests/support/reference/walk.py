@@ -61,7 +61,6 @@ class StoreWalk:
         submission = Submission(job.id, job.owner, MODEL, job.lane, 5, key=job.key, fingerprint=job.fingerprint)
         submission.chunk = None if chunk is None else chunk.submitted()
         submission.webhook_url = "https://example.com/hook" if job.hook else ""
-        submission.seals_itself = job.seals_itself
         enqueue = self.store.submitter.enqueue(submission, open_seconds=60)
         first = self.model.keyed.get((job.owner, job.key))
         if first is not None and first.fingerprint:
@@ -150,7 +149,8 @@ class StoreWalk:
 
     def pass_open_deadline(self, job: ModelJob) -> None:
         self.redis.zadd(keys.OPEN_DEADLINES, {job.id: 1})
-        if job.seals_itself and job.chunks:
+        if job.seals_itself and job.chunks:  # as jobs of an earlier version may
+            self.redis.hset(job_key(job.id), keys.FIELDS["at_deadline"], "s")
             self.seen["sealed itself"] += 1
             self.model.seal(job)
         else:

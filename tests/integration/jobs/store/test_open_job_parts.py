@@ -21,6 +21,7 @@ from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
 from jobs.store.for_api.submit import ExistingJob
+from jobs.store.job_hash import job_key
 from tests.support.store import LIMITS, MODEL, OWNER, Store, finished, make_chunk
 from tests.support.waiting import eventually
 
@@ -183,11 +184,9 @@ async def test_an_open_job_past_its_deadline_is_canceled(store: Store, items: in
     assert store.stat(f"pending:{OWNER}") == 0
 
 
-async def test_an_open_job_that_seals_itself_does_so_at_its_deadline(store: Store) -> None:
-    submission = await store.submission(lane=Lane.BULK)
-    submission.chunk, submission.seals_itself = None, True
-    await store.submitter.enqueue(submission, open_seconds=60)
-    part = Part(submission.id, OWNER, Lane.BULK, 60)
+async def test_an_open_job_of_an_earlier_version_that_seals_itself_does_so_at_its_deadline(store: Store) -> None:
+    part = await store.open()
+    store.redis.hset(job_key(part.job_id), keys.FIELDS["at_deadline"], "s")
     await store.open_jobs.add(part, make_chunk([b"image"], 0), DIGEST)
     store.redis.zadd(keys.OPEN_DEADLINES, {part.job_id: 1})
     await store.jobs.sweep([MODEL])

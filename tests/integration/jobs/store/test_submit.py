@@ -147,7 +147,7 @@ async def test_a_submit_rings_the_doorbell_while_few_are_queued(store: Store, le
     assert len(doorbells) == 2, "no more than doorbells_max"
     assert len(set(doorbells)) == 2, "each doorbell has an id of its own"
     for process in range(4):
-        leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", WORKER_ID, process), seconds=60)
+        leases.heartbeat([(MODEL, Heartbeat("fmnist-mlp@1", WORKER_ID, process))], seconds=60)
     for _ in range(5):
         await store.submit(b"one")
     assert store.redis.llen(keys.QUEUE + MODEL) == 4, "one for each process that serves"

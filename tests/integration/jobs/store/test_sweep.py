@@ -259,7 +259,7 @@ async def test_a_sweep_rings_the_doorbell_if_work_is_ready_and_none_is_queued(st
 
 
 async def test_heartbeats_that_have_expired_are_removed(store: Store) -> None:
-    store.leases.heartbeat(MODEL, Heartbeat("fmnist-mlp@1", WORKER_ID, 1), seconds=30)
+    store.leases.heartbeat([(MODEL, Heartbeat("fmnist-mlp@1", WORKER_ID, 1))], seconds=30)
     store.redis.zadd(keys.HEARTBEATS + MODEL, {Heartbeat("fmnist-mlp@1", WORKER_ID, 2).pack(): 1})
 
     await store.jobs.sweep([MODEL])

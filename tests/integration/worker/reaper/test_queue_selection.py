@@ -29,7 +29,7 @@ async def test_doorbells_of_the_name_are_the_newest_versions(
     store: Store, make_reaper: MakeReaper, ready: list[Heartbeat], selected: frozenset[str]
 ) -> None:
     for heartbeat in ready:
-        store.leases.heartbeat(MODEL, heartbeat, seconds=30)
+        store.leases.heartbeat([(MODEL, heartbeat)], seconds=30)
     seen = list[frozenset[str]]()
     reaper = make_reaper(consume=seen.append, **LONG_LEASES)
     for _ in range(5):
@@ -44,7 +44,7 @@ async def test_the_name_is_left_to_a_newer_version_only_when_that_was_ready_for_
     reaper = make_reaper(consume=seen.append, **LONG_LEASES)
     for _ in range(2):
         reaper.run_once()
-    store.leases.heartbeat(MODEL, Heartbeat(NEWER, "other", 1), seconds=30)
+    store.leases.heartbeat([(MODEL, Heartbeat(NEWER, "other", 1))], seconds=30)
     for _ in range(4):
         reaper.run_once()
     assert seen == [BOTH] * 4 + [ALONE] * 2
@@ -70,6 +70,6 @@ async def test_a_model_that_only_some_children_can_serve_is_served(store: Store,
     seen = list[frozenset[str]]()
     reaper = make_reaper(consume=seen.append, load_errors=lambda: {OURS: "its weights were lost"}, **LONG_LEASES)
     reaper.run_once()
-    store.leases.heartbeat(MODEL, Heartbeat(OURS, WORKER_ID, 1), seconds=30)
+    store.leases.heartbeat([(MODEL, Heartbeat(OURS, WORKER_ID, 1))], seconds=30)
     reaper.run_once()
     assert seen == [frozenset(), BOTH]

@@ -93,7 +93,7 @@ async def test_after_a_scan_that_failed_a_lapsed_lease_is_seen_anew(
 async def test_a_worker_that_stops_removes_its_heartbeats_and_consumes_nothing(
     store: Store, make_reaper: MakeReaper
 ) -> None:
-    store.leases.heartbeat(MODEL, Heartbeat(REF, WORKER_ID, 1), seconds=5)
+    store.leases.heartbeat([(MODEL, Heartbeat(REF, WORKER_ID, 1))], seconds=5)
     consumed = list[frozenset[str]]()
     reaper = make_reaper(consume=consumed.append)
     reaper.worker_is_stopping()

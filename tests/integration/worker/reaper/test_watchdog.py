@@ -19,7 +19,7 @@ LONG_LEASES = {"lease_seconds": 20}  # heartbeats may then last for as long as a
 async def test_a_worker_that_shows_life_is_left_alone(store: Store, make_reaper: MakeReaper, sign: str) -> None:
     reasons = list[str]()
     reaper = make_reaper(give_up=reasons.append, **TIMES, **LONG_LEASES)
-    store.leases.heartbeat(MODEL, Heartbeat(REF, WORKER_ID, 1), seconds=30)
+    store.leases.heartbeat([(MODEL, Heartbeat(REF, WORKER_ID, 1))], seconds=30)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     await store.submit(b"slow")
     for _ in range(20):
@@ -45,7 +45,7 @@ async def test_a_worker_that_loads_for_longer_than_the_watchdog_waits_is_left_al
     reaper = make_reaper(give_up=reasons.append, **TIMES, **LONG_LEASES)
     for _ in range(20):
         reaper.run_once()
-    store.leases.heartbeat(MODEL, Heartbeat(REF, WORKER_ID, 1), seconds=30)
+    store.leases.heartbeat([(MODEL, Heartbeat(REF, WORKER_ID, 1))], seconds=30)
     store.redis.lpush(keys.QUEUE + MODEL, b"a doorbell")
     for _ in range(5):
         reaper.run_once()
