@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
+from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from api.asgi import openapi
@@ -38,7 +40,8 @@ class Application(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(self.router))
+        route = partial(Router.app, self.router)  # Starlette's: FastAPI's also serves telemetry and included routers
+        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(route))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -30,9 +30,10 @@ class JobPresenter:
         self._now_ms = now_ms
 
     async def job(self, job: Job) -> dict[str, Any]:
-        path = job_path(job.id)
+        job_id = to_text(job.id)
+        path = job_path(job_id)
         view: dict[str, Any] = {
-            "id": to_text(job.id),
+            "id": job_id,
             "status": job.state,
             "model": job.model,
             "lane": job.lane,

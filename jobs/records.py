@@ -149,4 +149,4 @@ class Job:
     @property
     def canceled(self) -> int:
         """Items that had no result when the job was canceled."""
-        return self.unfinished - self.pending
+        return self.unfinished if self.state is JobState.CANCELED else 0

@@ -41,12 +41,13 @@ def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
 
 def event(job: Job) -> dict[str, Any]:
     """The event that the webhook of an ended job receives; the same for each attempt."""
-    path = job_path(job.id)
+    job_id = to_text(job.id)
+    path = job_path(job_id)
     return {
         "type": f"job.{job.state}",
         "timestamp": iso_time(job.ended_ms),
         "data": {
-            "id": to_text(job.id),
+            "id": job_id,
             "status": job.state,
             "model": job.model,
             "created_at": iso_time(job.accepted_ms),
