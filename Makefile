@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test test-changed coverage bench guard chaos lint train clean
+.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train deploy-tools clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -22,6 +22,9 @@ demo: .venv/run ## Submit the sample pictures to what `make run` started
 test: .venv/dev ## Run all tests, as many files side by side as there are cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
 	$(BIN)/python -m pytest tests/e2e
+
+test-deploy: .venv/dev ## Run the tests of EC2 hosts in containers: minutes, and a Docker engine
+	$(BIN)/python -m pytest -m deploy tests/e2e
 
 test-changed: .venv/dev ## Run the tests of the parts that changed since main: the inner loop; or PARTS="api/uploads"
 	@$(BIN)/python -m tests.changed $(PARTS)
@@ -47,13 +50,15 @@ lint: .venv/dev ## Check style, types and who imports whom
 train: .venv/dev ## Train a model package: make train MODEL=fmnist-cnn
 	$(BIN)/python -m training $(MODEL)
 
+deploy-tools: .venv/deploy ## Install what `python -m deploy.ec2` needs (docs/EC2.md)
+
 clean: ## Remove .venv and data, which the commands above created
 	rm -rf .venv data
 
 # torch is installed first and alone, so that no other package selects another build of it.
 .venv/%: requirements/%.txt client/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $$(grep '^torch==' $<)
+	torch=$$(grep '^torch==' $<) || exit 0; $(BIN)/python -m pip install --quiet $$torch
 	$(BIN)/python -m pip install --quiet --requirement $<
 	$(BIN)/python -m pip install --quiet --no-deps --editable client
 	@touch $@

@@ -10,6 +10,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from api.asgi import openapi
+from api.asgi.access_log import AccessLog
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
 from api.routes import health, jobs, models, predict, results, webhooks
@@ -22,6 +23,9 @@ Submit one image or many, get a job id at once, and fetch the classes later.
 
 A job that was accepted with 202 always ends: every image is `succeeded`, `failed` with a reason, or `canceled`.
 Errors are `application/problem+json` with a stable `code`. Every response has an `X-Request-Id`.
+
+Any call may be answered with 400 `malformed_request`, 408 `request_timeout`, 414 `url_too_long`, 431
+`headers_too_large` or 503 `too_many_connections`, and `Connection: close`, before it reaches a route.
 """
 
 
@@ -38,10 +42,10 @@ class Application(FastAPI):
     (docs/decisions/0035-one-request-path.md).
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, access_log: AccessLog, **options: Any) -> None:
         super().__init__(**options)
         route = partial(Router.app, self.router)  # Starlette's: FastAPI's also serves telemetry and included routers
-        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(route))
+        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(route), access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,6 +65,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             yield {"services": services}
 
     app = Application(
+        AccessLog(settings.access_log_lines_per_second_max),
         title="Darkroom",
         version="1",
         description=DESCRIPTION,

@@ -1,4 +1,4 @@
-"""The background task of an API process: models, clock, drain rate, sweep."""
+"""The background task of an API process: models, clock, drain rate, spool, sweep."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from jobs.outage_log import OutageLog
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.model_registry import ModelRegistry
+from jobs.store.for_api.spool_sweep import SpoolSweep
 from jobs.store.keys import FETCH
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Housekeeping:
         self._model_registry = model_registry
         self._cards = cards
         self._drain_rate = drain_rate
+        self._spool_sweep = SpoolSweep(client)
         self._outage = OutageLog("housekeeping: waiting for the job store")
 
     async def run(self) -> None:
@@ -46,12 +48,15 @@ class Housekeeping:
         """Logs errors instead of raising them: the next run tries again."""
         try:
             await self._client.set_clock()
+            await self._client.keep_secret()
             self._drain_rate.sample(self._client.now_ms() / 1000, *await self._reader.drained())
             await self._model_registry.register(self._cards)
+            await self._model_registry.read_served()
             models = await self._model_registry.refs()
             with suppress(TimeoutError):  # the next run continues
                 async with asyncio.timeout(_SWEEP_SECONDS_MAX):
                     await self._reader.sweep({*models, FETCH})
+            await self._spool_sweep.run_once()
             self._outage.recovered()
         except DarkroomError as error:
             self._outage.failed(error)

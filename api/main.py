@@ -4,17 +4,23 @@ import gc
 import logging
 import os
 import sys
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
 from api.app import create_app
-from api.asgi.uvicorn_protocol import SingleWriteProtocol
+from api.asgi.connection_limits import raise_open_files_limit
+from api.asgi.uvicorn_protocol import protocol_factory
+from api.exposure import check_exposure
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.settings import load, warn_of_removed_settings
+from jobs.removed_settings import warn_of_removed_settings
+from jobs.settings import load
 from jobs.store.server_check import check_server
 
+_STARTUP_FAILED = 3  # as uvicorn's own exit
 _GC_OBJECTS = 20_000  # allocated and not yet freed
 
 
@@ -25,10 +31,12 @@ def run() -> None:
         app = app_of_process(settings)
         warn_of_removed_settings(os.environ)
         check_server(settings)
+        check_exposure(settings, os.environ)
     except SettingsError as error:
         sys.exit(f"darkroom api: {error}")
+    raise_open_files_limit()
     several = settings.api_processes > 1  # each a fresh interpreter, which imports and calls the factory
-    uvicorn.run(
+    config = uvicorn.Config(
         "api.main:app_of_process" if several else app,
         factory=several,
         host=settings.host,
@@ -38,10 +46,30 @@ def run() -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,  # the API does not use a client's address
-        http=SingleWriteProtocol,
+        http=protocol_factory(settings),
         ws="none",
+        timeout_keep_alive=int(settings.keep_alive_seconds),
         timeout_graceful_shutdown=int(settings.wait_seconds_max) + 5,
     )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped for Ctrl-C
+        if several:
+            _Processes(config, sockets=[config.bind_socket()]).run()
+            return
+        server = uvicorn.Server(config)
+        # On `::`, a socket of uvicorn's takes IPv4, too; one that asyncio makes does not.
+        server.run(sockets=[config.bind_socket()] if settings.host == "::" else None)
+        if not server.started:
+            sys.exit(_STARTUP_FAILED)
+
+
+class _Processes(Multiprocess):
+    """uvicorn's supervisor of several API processes."""
+
+    def terminate_all(self) -> None:
+        """Stop all. This process lets go of the port before: else clients could connect while nobody accepts them."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def app_of_process(settings: ApiSettings | None = None) -> FastAPI:

@@ -13,6 +13,7 @@ from jobs.store.keys import Heartbeat
 from jobs.times import iso_time
 
 CONFIDENCE_DIGITS = 6
+NOT_SERVED = "No worker serves this model at the moment: the job waits for one."
 ETA_FRACTION = 0.02  # of a job's images: with fewer done, its own rate is too uncertain
 
 
@@ -50,6 +51,8 @@ class JobPresenter:
             "eta_seconds": self._eta_seconds(job),
             "links": {"self": path, "results": f"{path}/results", "events": f"{path}/events"},
         }
+        if not job.state.ended and not self._model_registry.is_served(job.model):
+            view["notice"] = NOT_SERVED
         if job.skipped:
             view["skipped"] = job.skipped
         if job.retry_of is not None:
@@ -86,12 +89,15 @@ class JobPresenter:
         return view
 
 
-def model_view(card: ModelCard, serving: list[Heartbeat], *, default: bool) -> dict[str, Any]:
-    """`serving` has the heartbeats of the processes that serve this version."""
+def model_view(
+    card: ModelCard, serving: list[Heartbeat], paces: list[dict[str, Any]], *, default: bool
+) -> dict[str, Any]:
+    """`serving` has the heartbeats of the processes that serve this version, `paces` what they have measured."""
     workers = {it.worker_id for it in serving}
     return {
         "id": card.ref,
         **card.model_dump(),
         "default": default,
         "serving": {"workers": len(workers), "processes": len(serving)},
+        "paces": paces,
     }

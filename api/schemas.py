@@ -98,6 +98,7 @@ class JobResource(_StrictModel):
     counts: Counts
     eta_seconds: float | None = Field(description="Estimated from the measured rate; null if that is unknown.")
     links: Links
+    notice: str | None = Field(None, description="That no worker serves the model at the moment.")
     skipped: int | None = Field(
         None, description="Archive members that were ignored, such as `.DS_Store` and `__MACOSX/`."
     )
@@ -120,12 +121,21 @@ class Serving(_StrictModel):
     processes: int
 
 
+class Pace(_StrictModel):
+    """How fast a worker process computes the network, measured when it loaded it."""
+
+    device: str
+    batch: int = Field(description="Images of one forward pass: in larger batches an image is no cheaper.")
+    image_ms: float = Field(description="Milliseconds of an image in such a batch, without decoding.")
+
+
 class ModelResource(ModelCard):
     """One version of a model, and how many workers serve it now."""
 
     id: str
     default: bool = Field(description="Whether a job that names the model without a version gets this version now.")
     serving: Serving
+    paces: list[Pace]
 
 
 class ModelFault(_StrictModel):
@@ -174,13 +184,15 @@ ENDED: dict[str, Any] = {
 
 _DETAILS = {
     401: "`unauthorized`",
+    403: "`read_only_key`; on a server without keys `cross_site_request`",
     404: "`job_not_found`: the job never existed, or belongs to another owner",
     408: "`upload_timeout`",
     410: "`job_expired`: the job has expired or was deleted",
     413: "`upload_too_large`",
     415: "`unsupported_media_type`",
+    421: "`wrong_host`: a server without keys, asked by a name that is not of its machine",
     422: "`invalid_request`",
-    429: "`quota_exceeded`",
+    429: "`quota_exceeded`, `daily_quota_exceeded` or `rate_limited`, with `Retry-After`",
     503: "`store_unavailable`, with `Retry-After`",
     504: "`wait_timeout`",
 }
@@ -195,6 +207,9 @@ def responses(*problems: int, also: ResponseDescriptions | None = None) -> dict[
     `api/asgi/openapi.py` adds the schema of a problem.
     """
     described = {status: _DETAILS[status] for status in problems} | dict(also or {})
+    if 401 in problems:
+        described.setdefault(421, _DETAILS[421])
+        described.setdefault(429, "`rate_limited`, with `Retry-After`")
     return {status: {"description": text} if isinstance(text, str) else text for status, text in described.items()}
 
 

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from api.auth import ApiKeys
+from api.auth.keys import ApiKeys
+from api.auth.local_requests import LocalRequests
+from api.auth.refresh import ApiKeyRefresh
 from api.drain_rate import DrainRate
+from api.exposure import needs_key, why_reachable
 from api.housekeeping import Housekeeping
 from api.presenters import JobPresenter
 from api.results.completion import JobCompletions
@@ -40,6 +43,8 @@ class Services:
     drain_rate: DrainRate
     presenter: JobPresenter
     api_keys: ApiKeys
+    local_requests: LocalRequests | None
+    """Checks requests without a key, if only this machine is meant to send any."""
 
     async def check_writes(self) -> None:
         """Raises StoreUnavailable if Redis takes no writes."""
@@ -62,8 +67,16 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
         stack.enter_context(on_stop_signal(completions.release))
         housekeeping = Housekeeping(client, reader, model_registry, cards, drain_rate)
         await housekeeping.run_once()
-        task = asyncio.create_task(housekeeping.run())
-        stack.callback(task.cancel)
+        api_keys = ApiKeys(
+            settings.api_keys,
+            closed=needs_key(settings),
+            processes=settings.api_processes,
+            now_ms=client.now_ms,
+        )
+        refresh = ApiKeyRefresh(client, api_keys)
+        await refresh.run_once()
+        for duty in (housekeeping.run(), refresh.run()):
+            stack.callback(asyncio.create_task(duty).cancel)
         submissions, open_jobs = _upload_services(settings, client, reader, model_registry, completions)
         yield Services(
             settings=settings,
@@ -80,7 +93,8 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
             ),
             drain_rate=drain_rate,
             presenter=JobPresenter(settings, model_registry, drain_rate, client.now_ms),
-            api_keys=ApiKeys(settings.api_keys),
+            api_keys=api_keys,
+            local_requests=None if why_reachable(settings) else LocalRequests(settings.allowed_hosts),
         )
 
 
@@ -93,7 +107,10 @@ def _upload_services(
 ) -> tuple[SubmissionService, OpenJobService]:
     """The two services that read uploads. They share the upload budget and the limit of streams."""
     upload_budget = UploadBudget(
-        settings.uploads_budget_bytes, settings.api_processes, bulk_fraction=settings.uploads_bulk_fraction
+        settings.uploads_budget_bytes,
+        settings.api_processes,
+        bulk_fraction=settings.uploads_bulk_fraction,
+        spool_bytes=settings.uploads_spool_bytes_max,
     )
     submitter = Submitter(client, upload_budget, owner_pending_items_max=settings.owner_pending_items_max)
     parts = OpenJobParts(

@@ -7,10 +7,9 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from jobs.settings import (
     SHIPPED_MODEL,
+    BucketSettings,
     Bytes,
-    Fraction,
     ModelRef,
-    S3Settings,
     Seconds,
     SettingsGroup,
     StoreSettings,
@@ -20,6 +19,12 @@ from jobs.settings import (
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 OWNER_OF_ALL = "public"
+OWNER_RULE = "1 to 32 letters, digits, - or _"
+
+
+def is_owner(name: str) -> bool:
+    """Whether an owner may have this name: `OWNER_RULE`."""
+    return name.replace("-", "").replace("_", "").isalnum() and name.isascii() and len(name) <= 32
 
 
 def _first(names: object) -> object:
@@ -31,25 +36,93 @@ class ServerSettings(SettingsGroup):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(8000, description="Port to listen on.")
+    bind: str = Field(
+        "",
+        description="Address of this machine on which a container's port is published, if the API runs in one: `HOST` "
+        "is the container's own then. Compose publishes on it, and takes `127.0.0.1` by default.",
+    )
+    domain: str = Field(
+        "",
+        description="Name under which the edge serves the API with TLS (compose's profile `tls`).",
+    )
+    open_to_everybody: bool = Field(
+        default=False,
+        description="Start without an API key, although others can reach the API by `BIND`, `HOST` or `DOMAIN`. "
+        "Everybody may then submit, read and delete all jobs.",
+    )
+    allowed_hosts: list[str] = advanced(
+        [],
+        description='Names of this server in `Host`, as JSON: `["darkroom.internal"]`. Only for a server without API '
+        "keys that others cannot reach, which else answers to `localhost` and loopback addresses alone: a web page "
+        "could reach it by a name of its own.",
+    )
+    access_log_lines_per_second_max: Annotated[int, Field(ge=0, le=10_000)] = advanced(
+        100,
+        description="Lines a second, of each API process, for responses from 400 on and for requests that change "
+        "something: who did what, without keys. What is left out is counted. 0 writes none.",
+    )
     api_processes: Annotated[int, Field(ge=1, le=64)] = Field(1, description="API processes that share the port.")
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = advanced(
+        75,
+        description="Seconds that an idle connection stays open: longer than a load balancer in front keeps it, often "
+        "60, or it sends a request into a connection that has just been closed.",
+    )
     api_keys: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description='API key of each owner, as JSON: `{"alice": "a-long-random-key"}`. If empty, calls need no key and '
-        "all jobs belong to the owner `public`.",
+        description='API key of each owner, as JSON: `{"alice": "a-long-random-key"}`. Managed keys stand beside '
+        "them: see [KEYS.md](KEYS.md). On a server without any key, calls need none and all jobs belong to the owner "
+        "`public`.",
     )
 
     @field_validator("api_keys")
     @classmethod
     def _keys_are_usable(cls, api_keys: dict[str, str]) -> dict[str, str]:
         for owner, key in api_keys.items():
-            if not owner.replace("-", "").replace("_", "").isalnum() or not owner.isascii() or len(owner) > 32:
-                raise ValueError(f"owner {owner!r} must be 1 to 32 letters, digits, - or _")
+            if not is_owner(owner):
+                raise ValueError(f"owner {owner!r} must be {OWNER_RULE}")
             if len(key) < 16:
                 raise ValueError(f"the key of {owner!r} must have at least 16 characters")
+            if not key.isascii() or not key.isprintable() or key != key.strip():
+                raise ValueError(f"the key of {owner!r} must be printable ASCII characters, without spaces around it")
         if len(set(api_keys.values())) < len(api_keys):
             raise ValueError("two owners share a key")
         return api_keys
+
+
+class ConnectionSettings(SettingsGroup):
+    """Limits of one API process for connections and requests, before an API key is looked at."""
+
+    request_url_bytes_max: Count = advanced(8 << 10, description="Maximum bytes of a request's URL.")
+    request_headers_max: Count = advanced(100, description="Maximum number of a request's headers.")
+    request_headers_bytes_max: Count = advanced(32 << 10, description="Maximum bytes of a request's headers.")
+    request_first_byte_seconds_max: Seconds = advanced(
+        10, description="Seconds after which a new connection is closed if nothing has arrived on it."
+    )
+    request_head_seconds_max: Seconds = advanced(
+        20,
+        description="Seconds that a request's URL and headers may take from their first byte on, and the rest of a "
+        "body that is not read because the response has been sent.",
+    )
+    pipelined_requests_max: Count = advanced(
+        64,
+        description="Requests that wait on one connection for the response to an earlier one. More are read later.",
+    )
+    connections_max: Count = advanced(
+        10_000,
+        description="Maximum open connections of one API process; fewer if it may not open so many files.",
+    )
+    connections_per_address_max: Count = advanced(
+        5000,
+        description="Maximum open connections from one address (IPv6: one /64 network), and at most half of "
+        "`CONNECTIONS_MAX`. Behind a proxy, all connections have its address.",
+    )
+    response_idle_seconds_max: Seconds = advanced(
+        60, description="Seconds over which `RESPONSE_BYTES_PER_SECOND_MIN` is judged while a client is behind."
+    )
+    response_bytes_per_second_min: Count = advanced(
+        1000, description="Bytes a second that a client reads at least while a response waits for it, or it is cut off."
+    )
 
 
 class ModelSettings(SettingsGroup):
@@ -87,12 +160,26 @@ class UploadSettings(SettingsGroup):
     archive_ratio_max: Annotated[float, Field(ge=1, le=100_000)] = advanced(
         200, description="Maximum ratio of unpacked to packed bytes, of an archive or of one zip entry."
     )
+    archive_name_bytes_max: Count = advanced(
+        4096, description="Maximum bytes of the path of an archive's entry. An image with a longer one fails."
+    )
+    archive_header_bytes_max: Bytes = advanced(
+        64 << 10, description="Maximum bytes of one extended header of a tar (PAX, or GNU's long names)."
+    )
+    archive_header_records_max: Count = advanced(
+        1000, description="Maximum records of one PAX header of a tar; most have fewer than 20."
+    )
     zip_bytes_max: Bytes = advanced(
         4 << 30, description="Maximum bytes of a zip; unlike a tar, it is spooled to disk before it is read."
     )
     upload_seconds_max: Seconds = advanced(300, description="Seconds that a client may take to send one image.")
     upload_idle_seconds_max: Seconds = advanced(
         60, description="Seconds without a byte from the client after which an upload is aborted."
+    )
+    upload_bytes_per_second_min: Count = advanced(
+        100,
+        description="Bytes a second that an upload brings at least, judged over `UPLOAD_IDLE_SECONDS_MAX`. Only the "
+        "time for which the API waits for the client counts.",
     )
     upload_streams_max: Count = advanced(
         64, description="Maximum uploads of many images that one API process reads at the same time."
@@ -104,10 +191,6 @@ class UploadSettings(SettingsGroup):
         60,
         description="Seconds that a streaming upload waits for space in the upload budget before it is canceled.",
     )
-    uploads_bulk_fraction: Fraction = advanced(
-        0.8,
-        description="Share of the upload budget that bulk jobs may fill; the rest is reserved for interactive jobs.",
-    )
 
     @model_validator(mode="after")
     def _an_image_fits_an_upload(self) -> Self:
@@ -116,7 +199,7 @@ class UploadSettings(SettingsGroup):
         return self
 
 
-class ReferenceSettings(S3Settings):
+class ReferenceSettings(BucketSettings):
     """How much one job may refer to."""
 
     references_max: Count = advanced(
@@ -163,6 +246,7 @@ class ApiSettings(
     UploadSettings,
     JobSettings,
     ModelSettings,
+    ConnectionSettings,
     ServerSettings,
     WebhookSettings,
     StoreSettings,
@@ -176,6 +260,10 @@ class ApiSettings(
                 "item_bytes_max × api_processes must fit into uploads_bulk_fraction of uploads_budget_fraction "
                 "of redis_maxmemory_bytes"
             )
+        if self.uploads_url != "redis:" and (
+            self.item_bytes_max > self.uploads_spool_bytes_max * self.uploads_bulk_fraction
+        ):
+            raise ValueError("item_bytes_max must fit into uploads_bulk_fraction of uploads_spool_bytes_max")
         if self.upload_seconds_max + 2 * self.submit_deadline_seconds >= self.upload_ttl_seconds:
             raise ValueError("upload_seconds_max + 2 × submit_deadline_seconds must be less than upload_ttl_seconds")
         return self

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import aiohttp
-import orjson
 import torch
 
 from bench import batches, report
@@ -26,12 +25,23 @@ from bench.bulk.archives import images, tar_of
 from bench.bulk.client import BulkClient, CpuCost
 from bench.client import Dialect, Shot, drive
 from bench.limit import jpegs, limits
-from bench.services import LONG_POLL, POLL, SECURED, SYNCHRONOUS, TUTORIAL, WAIT, Darkroom, Service, darkroom
+from bench.services import (
+    AUTHORIZATION,
+    LONG_POLL,
+    POLL,
+    SECURED,
+    SYNCHRONOUS,
+    TUTORIAL,
+    WAIT,
+    Darkroom,
+    Service,
+    darkroom,
+)
 from bench.services import synchronous as start_synchronous
 from bench.services import tutorial as start_tutorial
 from deploy.local.valkey import VALKEY_ENVIRONMENT
 from tests.support.processes import MODEL
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 
@@ -139,7 +149,7 @@ async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
     """Submit one tar: from the first byte sent to the last result read."""
     count = BULK_ITEMS[image]
     body = tar_of([load[number % len(load)].image for number in range(count)])
-    async with aiohttp.ClientSession(service.url, headers=SECURED_HEADERS, read_bufsize=1 << 20) as http:
+    async with aiohttp.ClientSession(service.url, headers=AUTHORIZATION, read_bufsize=1 << 20) as http:
         client = BulkClient(service, http)
         cost = CpuCost(service.servers)
         assert await client.follow(await client.submit(body), [shot.class_name for shot in load]) == count
@@ -151,9 +161,6 @@ async def archive(service: Darkroom, image: str, load: list[Shot]) -> Row:
     )  # fmt: skip
     print(report.line(asdict(row)), flush=True)
     return row
-
-
-SECURED_HEADERS = {"Authorization": f"Bearer {next(iter(orjson.loads(SECURED['API_KEYS']).values()))}"}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 import uvloop
 
 POLL_SECONDS = 0.05
+WARM_SECONDS_MAX = 180.0  # until each client has read a result, and until the last one has at the end
 _RAMP_SECONDS = 0.05  # over which the clients start, so that they are not in step
 _CLASS = b'"class":'  # the first class in a result; the other classes of its `top_k` follow
 
@@ -72,7 +73,7 @@ class Load:
 
 def request(method: str, path: str, body: bytes, **headers: str) -> bytes:
     """An HTTP/1.1 request."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: bench"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if body:
         lines.append(f"Content-Length: {len(body)}")
@@ -199,7 +200,7 @@ def drive(
             loop.call_later(_RAMP_SECONDS * number / in_flight, client.next_image)
         it.clients = set(clients)
         await asyncio.sleep(warm_seconds)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WARM_SECONDS_MAX):
             while not all(
                 client.warm for client in clients
             ):  # a busy server accepts one connection per turn of its event loop
@@ -212,7 +213,7 @@ def drive(
         it.load.client_cpu_s = _cpu_seconds() - cpu
         on_end()
         it.over = True
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WARM_SECONDS_MAX):
             await it.idle.wait()
         for client in clients:
             client.close()

@@ -21,7 +21,7 @@ from jobs.codec import pack_outcomes
 from tests.support.processes import MODEL
 from training.data import load_fashion_mnist
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 

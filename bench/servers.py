@@ -59,7 +59,9 @@ class Servers:
         return _status_bytes(pid, "VmRSS"), _status_bytes(pid, "VmHWM")
 
     def reset_peak(self, name: str) -> None:
-        Path(f"/proc/{self._processes[name].pid}/clear_refs").write_text("5")
+        for pid in _tree(self._processes[name].pid):
+            with suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _tree(pid: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 _KEY = "bench-key-0123456789"
 SECURED = {"API_KEYS": f'{{"bench": "{_KEY}"}}'}
-_AUTH = {"Authorization": f"Bearer {_KEY}"}
+AUTHORIZATION = {"Authorization": f"Bearer {_KEY}"}
 _BOUNDARY = "bench-5f1d0c"
 GIB = 1 << 30
 _WEIGHTS = ROOT / "weights/fmnist-mlp/fmnist-mlp.safetensors"
@@ -36,7 +36,7 @@ def _form(path: str) -> Callable[[bytes, str], bytes]:
 
 def _submit(**headers: str) -> Callable[[bytes, str], bytes]:
     def submit(image: bytes, media_type: str) -> bytes:
-        return request("POST", "/v1/jobs", image, Content_Type=media_type, **_AUTH, **headers)
+        return request("POST", "/v1/jobs", image, Content_Type=media_type, **AUTHORIZATION, **headers)
 
     return submit
 
@@ -48,7 +48,7 @@ def _look(query: str = "") -> Callable[[bytes, bytes], bytes | None]:
         if b'"status":"completed"' in body or b'"status":"failed"' in body:
             return None
         at = body.index(b'"id":"') + 6
-        return request("GET", f"/v1/jobs/{body[at : at + 36].decode()}{query}", b"", **_AUTH)
+        return request("GET", f"/v1/jobs/{body[at : at + 36].decode()}{query}", b"", **AUTHORIZATION)
 
     return after
 
@@ -120,12 +120,13 @@ def tutorial() -> Iterator[Service]:
 
 
 @contextmanager
-def synchronous() -> Iterator[Service]:
+def synchronous(
+    app: str = "bench.baselines.synchronous:app", environment: Mapping[str, str] = {"WEIGHTS": str(_WEIGHTS)}
+) -> Iterator[Service]:
     """Two processes, one per core."""
     with TemporaryDirectory() as folder:
         port = free_port()
-        environment = {"WEIGHTS": str(_WEIGHTS)}
-        with _uvicorn("bench.baselines.synchronous:app", port, Path(folder), environment, processes=2) as api:
+        with _uvicorn(app, port, Path(folder), dict(environment), processes=2) as api:
             yield Service(port, api=api)
 
 

@@ -14,18 +14,21 @@ from worker.settings import LeasingSettings, WorkerSettings
 PAGE = Path(__file__).parent / "SETTINGS.md"
 HEAD = """# Settings
 
-Every setting is an environment variable. Under compose, write them into a file `.env` beside `docker-compose.yml`.
-If a setting is invalid or two settings contradict each other, no service starts, and one line says why. A setting that
-was removed in an earlier version and is still set is ignored with one warning at start.
+Every setting is an environment variable. Under compose, write them into a file `.env` beside `docker-compose.yml`;
+values with `$` or `#` need single quotes there ([DEPLOYMENT.md](DEPLOYMENT.md)). If a setting is invalid or two
+settings contradict each other, no service starts, and one line says why. A setting that was removed in an earlier
+version and is still set is ignored with one warning at start.
 
 The first part lists the settings that a deployment may want to choose. The second part lists the others: limits and
 intervals whose defaults fit together, and which few deployments change.
 
 `make run` reads `HOST`, `PORT`, `REDIS_URL` (if set, the embedded server is not started) and `DATA_DIR` (the folder of
-the embedded server's file; `data/port-<PORT>` by default), and passes all other settings on. The embedded server has no
-password: with it, `REDIS_PASSWORD` is ignored. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads
-`PORT` (5000), `REDIS_PASSWORD`, `REDIS_MAXMEMORY_BYTES`, and for each service `…_MEMORY_LIMIT` and `…_CPUS`. The client
-reads `DARKROOM_URL` and `DARKROOM_API_KEY`.
+the embedded server's file and of large uploads; `data/port-<PORT>` by default), and passes all other settings on. With
+the embedded server, which has no password, `REDIS_PASSWORD` is ignored, and `UPLOADS_URL` is a folder in `DATA_DIR`
+unless it is set. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads `BIND` (127.0.0.1), `PORT`
+(5000), `DOMAIN`, `REDIS_PASSWORD`, `REDIS_MAXMEMORY_BYTES`, `UPLOADS_URL` (the volume `uploads`), for each service
+`…_MEMORY_LIMIT` and `…_CPUS`, and for the edge `EDGE_BIND`, `EDGE_HTTP_PORT` and `EDGE_HTTPS_PORT`. The client reads
+`DARKROOM_URL` and `DARKROOM_API_KEY`.
 """
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
 

@@ -6,7 +6,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from jobs.item_codes import ItemCode
+from jobs.item_codes import FoundFormat, ItemCode
 from jobs.records import Failure, Outcome, Prediction, Unfamiliar
 
 _UNFAMILIAR = 0x80  # in an item's number of classes
@@ -16,6 +16,8 @@ REFUSED = 0xFFFF_FF00  # + a code: in place of an item's length: the API refused
 
 
 _CODES = list(ItemCode)
+_FOUND = list(FoundFormat)
+_FOUND_FROM_TOP = 255  # a format stands in place of a code, counted down from here: both lists may grow
 
 
 def pack_upload(items: Sequence[bytes | ItemCode]) -> bytes:
@@ -31,7 +33,7 @@ def unpack_upload(data: bytes, items: int) -> list[memoryview | ItemCode]:
     view, at, images = memoryview(data), 4 * items, list[memoryview | ItemCode]()
     for length in lengths:
         if length >= REFUSED:
-            images.append(_CODES[length - REFUSED])
+            images.append(_known(length - REFUSED))
         else:
             images.append(view[at : at + length])
             at += length
@@ -60,18 +62,40 @@ def unpack_retained(data: bytes) -> dict[int, memoryview]:
 def pack_outcomes(model_ref: str, outcomes: Iterable[Outcome]) -> bytes:
     """One chunk's results: the model's `name@version`, then for each item a count and its (class, confidence) pairs.
 
-    A count of 0 marks a failure; the byte behind it says which. Codes are appended to `ItemCode`, never reordered. The
-    highest bit of a count marks an `Unfamiliar` image.
+    A count of 0 marks a failure; the byte behind it says which. Codes are appended to `ItemCode` and `FoundFormat`,
+    never reordered. The highest bit of a count marks an `Unfamiliar` image.
     """
     ref = model_ref.encode()
     parts = [bytes((len(ref),)), ref]
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            parts.append(bytes((0, _CODES.index(outcome.code))))
+            parts.append(bytes((0, _failure_byte(outcome))))
         else:
             parts.append(bytes((len(outcome) | (_UNFAMILIAR if isinstance(outcome, Unfamiliar) else 0),)))
             parts.append(_flat(len(outcome)).pack(*chain.from_iterable(outcome)))
     return b"".join(parts)
+
+
+def result_bytes(top_k: int, classes: int) -> int:
+    """The memory that the record budget sets aside for one item's result; allocators round up by a fifth at most."""
+    return int(1.2 * (1 + _flat(min(top_k, classes)).size)) + 1
+
+
+def _failure_byte(failure: Failure) -> int:
+    if failure.found is not None:
+        return _FOUND_FROM_TOP - _FOUND.index(failure.found)
+    return _CODES.index(failure.code)
+
+
+def _known(code: int) -> ItemCode:
+    """The code at this position; a stand-in for one of a later release, so that no other item of its chunk fails."""
+    return _CODES[code] if code < len(_CODES) else ItemCode.UNSUPPORTED_FORMAT
+
+
+@cache
+def _failure(byte: int) -> Failure:
+    found = _FOUND_FROM_TOP - byte
+    return Failure(_known(byte), _FOUND[found] if byte >= len(_CODES) and found < len(_FOUND) else None)
 
 
 class UnfamiliarFlat(tuple[Any, ...]):
@@ -87,7 +111,7 @@ def unpack_flat(data: bytes) -> tuple[str, list[tuple[Any, ...] | Failure]]:
     while at < len(data):
         count = data[at]
         if count == 0:
-            items.append(Failure(_CODES[data[at + 1]]))
+            items.append(_failure(data[at + 1]))
             at += 2
         else:
             pairs = _flat(count & ~_UNFAMILIAR)

@@ -19,6 +19,10 @@ class DarkroomError(Exception):
         self.extensions = extensions
 
 
+class Unauthorized(DarkroomError):
+    status, code, title = 401, "unauthorized", "A valid API key is required"
+
+
 class JobNotFound(DarkroomError):
     status, code, title = 404, "job_not_found", "There is no such job"
 
@@ -59,6 +63,20 @@ class QuotaExceeded(DarkroomError):
     status, code, title = 429, "quota_exceeded", "Too many of your items are pending"
 
 
+class KeyLimitReached(DarkroomError):
+    """A limit of the API key, which allows such a request again after `retry_after_seconds`."""
+
+    status = 429
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DailyQuotaExceeded(KeyLimitReached):
+    code, title = "daily_quota_exceeded", "This API key may submit no more images today"
+
+
 class QueueFull(DarkroomError):
     """A budget of the store is used up; `over_bytes` is how much must drain first, 0 if unknown."""
 
@@ -75,12 +93,20 @@ class StoreUnavailable(DarkroomError):
     status, code, title = 503, "store_unavailable", "The job store is not available"
 
 
+class UploadGone(StoreUnavailable):
+    """The store has lost a part of the upload that it had accepted, so that the rest cannot continue it."""
+
+
 class SettingsError(Exception):
     """A setting is invalid, or contradicts another. The text is one line for the operator."""
 
 
 class ModelPackageError(Exception):
     """A model package cannot be served. The text is one line for the operator."""
+
+
+class ApiKeyError(Exception):
+    """A change of the managed API keys is refused. The text is one line for the operator."""
 
 
 def one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import re
 import time
 from hashlib import blake2s
 
-_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
+_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _SIGNED = 12  # bytes in front of the four-byte proof
 
 
@@ -37,7 +37,7 @@ def job_path(job_id: str) -> str:
 
 
 def from_text(text: str) -> bytes | None:
-    """The id in its text form, or None if the text is not an id."""
+    """The id in its text form, with digits in capitals or not (RFC 9562), or None if the text is not an id."""
     return bytes.fromhex(text.replace("-", "")) if _TEXT.fullmatch(text) else None
 
 

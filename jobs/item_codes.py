@@ -40,6 +40,46 @@ class ItemCode(StrEnum):
     FETCH_DENIED = "fetch_denied"
     FETCH_NOT_FOUND = "fetch_not_found"
     TOO_MANY_REDIRECTS = "too_many_redirects"
+    NAME_TOO_LONG = "name_too_long"
+    # Images again
+    TOO_MANY_PARTS = "too_many_parts"
+
+
+class FoundFormat(StrEnum):
+    """What an upload is that fails as `unsupported_format`, by the name that its owner knows."""
+
+    HEIC = "HEIC"
+    AVIF = "AVIF"
+    TIFF = "TIFF"
+    JPEG_XL = "JPEG XL"
+    JPEG_2000 = "JPEG 2000"
+    JPEG_12_BIT = "JPEG of 12 bits"
+    JPEG_LOSSLESS = "lossless or hierarchical JPEG"
+    TIFF_32_BIT = "TIFF of 32 bits a channel"
+    ICO = "ICO"
+    PSD = "Photoshop file"
+    SVG = "SVG"
+    PDF = "PDF"
+    ZIP = "zip archive"
+    GZIP = "gzip file"
+
+
+FOUND_FORMATS: dict[str, FoundFormat] = {
+    "image/heic": FoundFormat.HEIC,
+    "image/avif": FoundFormat.AVIF,
+    "image/tiff": FoundFormat.TIFF,
+    "image/jxl": FoundFormat.JPEG_XL,
+    "image/jp2": FoundFormat.JPEG_2000,
+    "image/x-icon": FoundFormat.ICO,
+    "image/vnd.adobe.photoshop": FoundFormat.PSD,
+    "image/svg+xml": FoundFormat.SVG,
+    "application/pdf": FoundFormat.PDF,
+    "application/zip": FoundFormat.ZIP,
+    "application/gzip": FoundFormat.GZIP,
+}
+"""By media type."""
+ARCHIVES = frozenset((FoundFormat.ZIP, FoundFormat.GZIP))
+ALWAYS_TAKEN = "JPEG, PNG, WebP, GIF or BMP"
 
 
 RETRYABLE = frozenset(
@@ -90,4 +130,6 @@ ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.FETCH_DENIED: "The server of the URL denied access.",
     ItemCode.FETCH_NOT_FOUND: "The URL was not found.",
     ItemCode.TOO_MANY_REDIRECTS: "The URL redirects too many times.",
+    ItemCode.NAME_TOO_LONG: "The name of the archive entry is too long.",
+    ItemCode.TOO_MANY_PARTS: "The image file consists of too many segments, chunks or blocks.",
 }

@@ -139,8 +139,10 @@ class Manifest(_StrictModel):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: duplicate name")
+        numbers = dict[str, int]()
+        for number, name in enumerate(self.classes):
+            if (first := numbers.setdefault(name, number)) < number:
+                raise ValueError(f"classes: duplicate name: {name!r} is class {first} and class {number}")
         for image in self.golden:
             if image.class_name not in self.classes:
                 raise ValueError(f"golden: {image.file} expects {image.class_name!r}, which is not in `classes`")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from jobs.item_codes import ITEM_DETAIL, ItemCode
+from jobs.item_codes import ALWAYS_TAKEN, ARCHIVES, ITEM_DETAIL, FoundFormat, ItemCode
 
 CHUNK_ITEMS_MAX = 64
 CHUNK_BYTES_MAX = 4 << 20  # a larger item is a chunk of its own
@@ -13,6 +13,7 @@ REFERENCES_MAX = 8  # URLs of one chunk: each becomes an image of up to the larg
 TOP_K_MAX = 100
 UNFAMILIAR = "unfamiliar"  # the warning in a result
 BY_REFERENCE = 0x8000  # in the number of items of a chunk reference
+SPOOLED = 0x4000  # there, too
 
 
 class JobState(StrEnum):
@@ -64,10 +65,16 @@ class Failure:
     """Why one image could not be classified."""
 
     code: ItemCode
+    found: FoundFormat | None = None
+    """Which format it is, if the code is `unsupported_format` and that is known."""
 
     @property
     def detail(self) -> str:
-        return ITEM_DETAIL[self.code]
+        if self.found is None:
+            return ITEM_DETAIL[self.code]
+        if self.found in ARCHIVES:
+            return f"The upload is a {self.found}. Send an archive as the body of a request of its own."
+        return f"The upload's format is not supported here: {self.found}. Send {ALWAYS_TAKEN}."
 
 
 class Unfamiliar(list[Prediction]):
@@ -87,15 +94,18 @@ class ChunkRef(NamedTuple):
     upload_bytes: int
     by_reference: bool = False
     """Whether its upload holds URLs, which an outbound worker fetches first."""
+    spooled: bool = False
+    """Whether its upload is a file outside Redis; see `jobs/spool/`."""
 
     def pack(self) -> bytes:
-        items = self.items | (BY_REFERENCE if self.by_reference else 0)
+        items = self.items | (BY_REFERENCE if self.by_reference else 0) | (SPOOLED if self.spooled else 0)
         return self.job_id + struct.pack(">IHI", self.chunk, items, self.upload_bytes)
 
     @classmethod
     def unpack(cls, data: bytes) -> "ChunkRef":
         chunk, items, upload_bytes = struct.unpack(">IHI", data[16:])
-        return cls(data[:16], chunk, items & ~BY_REFERENCE, upload_bytes, bool(items & BY_REFERENCE))
+        flags = bool(items & BY_REFERENCE), bool(items & SPOOLED)
+        return cls(data[:16], chunk, items & ~(BY_REFERENCE | SPOOLED), upload_bytes, *flags)
 
 
 @dataclass(frozen=True, slots=True)

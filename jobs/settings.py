@@ -1,27 +1,16 @@
 """Settings that the API and the workers share. Each is an environment variable of the same name in capitals."""
 
-import logging
 from base64 import b64decode
-from collections.abc import Iterable
 from typing import Annotated, Any, Self, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 import pydantic_settings
-from pydantic import (
-    Field,
-    RedisDsn,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, RedisDsn, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.errors import SettingsError
-
-log = logging.getLogger(__name__)
+from jobs.urls import S3Url, s3_url
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
@@ -35,35 +24,11 @@ SHIPPED_MODEL = "fmnist-cnn"
 
 RETRY_FRACTION = 0.5  # share of the record budget up to which the bytes of failed images are retained for a retry
 
-_FORMER_DEFAULT = "its former default now always applies"
-REMOVED_SETTINGS = {
-    "OPEN_JOB_AT_DEADLINE": "an open job is always canceled at its deadline",
-    **dict.fromkeys(
-        (
-            "BATCH_BYTES_MAX",
-            "BATCH_ITEMS_MAX",
-            "FETCH_CONNECT_SECONDS",
-            "FETCH_REDIRECTS_MAX",
-            "FETCH_TRIES_MAX",
-            "GROUP_BYTES_MAX",
-            "GROUP_SUBMITS_MAX",
-            "ITEM_SCANS_MAX",
-            "ITEM_SIDE_PIXELS_MAX",
-            "PROGRESS_POLL_SECONDS",
-            "REREAD_SECONDS",
-            "RETRY_AFTER_SECONDS_MAX",
-            "RETRY_FRACTION",
-            "SSE_HEARTBEAT_SECONDS",
-            "SWEEP_SECONDS",
-            "ZIP_SPOOL_BYTES_MAX",
-        ),
-        _FORMER_DEFAULT,
-    ),
-}
-"""Environment variables that were settings once, and what applies now."""
-
 _ADVANCED: dict[str, Any] = {"tier": "advanced"}
 _REDIS_URL = TypeAdapter(RedisDsn)
+TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""Parameters of a `rediss://` URL."""
+_TLS_ALWAYS = {"ssl_cert_reqs": ("required",), "ssl_check_hostname": ("true", "1", "yes")}  # may be given, not changed
 
 T = TypeVar("T")
 
@@ -83,13 +48,96 @@ def _has_password(redis_url: str) -> bool:
     return bool(parts.password) or "password" in parse_qs(parts.query)
 
 
+def _check_tls(redis_url: str) -> None:
+    """redis-py and Celery would obey parameters that accept any server; the API's own connection knows none of them."""
+    for name, value in parse_qsl(urlsplit(redis_url).query):
+        if not name.startswith("ssl_"):
+            continue
+        if not redis_url.startswith("rediss://"):
+            raise ValueError(f"{name} needs a URL that begins with rediss://")
+        if value.lower() not in _TLS_ALWAYS.get(name, (value.lower(),)):
+            raise ValueError(
+                f"{name}={value} would accept any server: remove it, and name the file of the certificate's CA with "
+                "ssl_ca_certs"
+            )
+        if name not in (*_TLS_ALWAYS, *TLS_FILES):
+            raise ValueError(f"{name} is not supported; {', '.join(TLS_FILES)} are")
+
+
 class SettingsGroup(BaseSettings):
     """Settings of one subject, read from the environment."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
 
-class StoreSettings(SettingsGroup):
+class S3Settings(SettingsGroup):
+    """How S3 is reached, for images by reference and for uploads."""
+
+    s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible server. Default: AWS.")
+    s3_region: str = Field("us-east-1", description="Region of the buckets.")
+    s3_access_key_id: str | None = Field(
+        None, description="Access key that signs requests. Default: the machine's own role, as AWS provides it."
+    )
+    s3_secret_access_key: str | None = Field(None, repr=False, description="Secret of `S3_ACCESS_KEY_ID`.")
+    s3_session_token: str | None = Field(
+        None,
+        repr=False,
+        description="Session token, if `S3_ACCESS_KEY_ID` is a temporary key.",
+        json_schema_extra=_ADVANCED,
+    )
+    s3_anonymous: bool = advanced(default=False, description="Send unsigned requests, for public buckets.")
+    s3_allow_http: bool = advanced(default=False, description="Allow an `S3_ENDPOINT_URL` without TLS.")
+
+    @model_validator(mode="after")
+    def _s3_is_whole(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("s3_access_key_id and s3_secret_access_key go together")
+        if (self.s3_endpoint_url or "").startswith("http:") and not self.s3_allow_http:
+            raise ValueError("s3_endpoint_url has no TLS: set s3_allow_http to allow that")
+        return self
+
+
+class SpoolSettings(S3Settings):
+    """Where the bytes of large uploads wait."""
+
+    uploads_url: str = Field(
+        "redis:",
+        description="Where uploads of 64 KiB and more wait to be classified: `redis:`; `file:///path`, an existing "
+        "folder that the API and all workers share; or `s3://bucket/prefix`, in a bucket that no reference may name. "
+        "Smaller ones always wait in Redis.",
+    )
+    uploads_spool_bytes_max: Bytes = Field(
+        100 << 30, description="Maximum bytes of uploads that wait outside Redis, and of failed images kept there."
+    )
+    uploads_free_bytes_min: Bytes = advanced(
+        1 << 30, description="Bytes that uploads leave free on the file system of `UPLOADS_URL`."
+    )
+
+    @field_validator("uploads_url")
+    @classmethod
+    def _is_a_place(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url == "redis:" or (parts.scheme == "file" and not parts.netloc and len(parts.path) > 1) or s3_url(url):
+            return url
+        raise ValueError("must be redis:, file:///path with three slashes, or s3://bucket/prefix")
+
+    @model_validator(mode="after")
+    def _uploads_are_signed(self) -> Self:
+        if self.uploads_place is not None and self.s3_anonymous:
+            raise ValueError("s3_anonymous must not be set if uploads_url is an s3:// URL")
+        return self
+
+    @property
+    def uploads_place(self) -> S3Url | None:
+        """Where in S3 large uploads wait; None if they wait elsewhere."""
+        return s3_url(self.uploads_url)
+
+    @property
+    def spool_retry_budget_bytes(self) -> int:
+        return int(self.uploads_spool_bytes_max * RETRY_FRACTION)
+
+
+class StoreSettings(SpoolSettings):
     """Which server stores the jobs, how its memory is divided, and how long jobs stay."""
 
     redis_password: str | None = Field(
@@ -100,7 +148,9 @@ class StoreSettings(SettingsGroup):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         repr=False,
-        description="URL of the Redis or Valkey server that stores the jobs: `redis://`, `rediss://` or `unix://`.",
+        description="URL of the Redis or Valkey server that stores the jobs: `redis://`, `rediss://` or `unix://`. "
+        "`rediss://` always verifies the server's certificate and its name. Parameters: `ssl_ca_certs`, the file of a "
+        "CA beside the system's; `ssl_certfile` and `ssl_keyfile`, the client's certificate.",
     )
     redis_maxmemory_bytes: Bytes = Field(
         1 << 30,
@@ -113,6 +163,10 @@ class StoreSettings(SettingsGroup):
     records_budget_fraction: Fraction = advanced(
         0.3, description="Share of `REDIS_MAXMEMORY_BYTES` for job records and their results."
     )
+    uploads_bulk_fraction: Fraction = advanced(
+        0.8,
+        description="Share of the upload budget that bulk jobs may fill; the rest is reserved for interactive jobs.",
+    )
     upload_ttl_seconds: Seconds = advanced(
         360, description="Seconds until Redis drops the bytes of an upload whose job was never accepted."
     )
@@ -121,7 +175,9 @@ class StoreSettings(SettingsGroup):
         600, description="Seconds for which an ended job is kept at least, even if the record budget is full."
     )
     queue_deadline_seconds: Seconds = Field(
-        86_400, description="Seconds after which a job that no worker has claimed ends; its waiting items fail."
+        86_400,
+        description="Seconds without progress after which a job ends that waits in the queue; its waiting items fail. "
+        "Progress is an image that ends, or a chunk that is added.",
     )
 
     @field_validator("redis_url")
@@ -130,6 +186,9 @@ class StoreSettings(SettingsGroup):
         """The URL with the password in it, so that no other code has to combine the two."""
         if not url.startswith("unix://"):
             _REDIS_URL.validate_python(url)
+        if "#" in url:  # what follows is no part of the URL for redis-py and Celery, a parameter of TLS included
+            raise ValueError("# must be written as %23")
+        _check_tls(url)
         password = others.data.get("redis_password")
         if not password or _has_password(url):
             return url
@@ -162,39 +221,24 @@ class StoreSettings(SettingsGroup):
         return int(self.records_budget_bytes * RETRY_FRACTION)
 
 
-class S3Settings(SettingsGroup):
-    """How images are read from S3 by reference."""
+class BucketSettings(SpoolSettings):
+    """Which images may be read from S3 by reference."""
 
     s3_buckets: list[str] = Field(
         [],
-        description='Buckets that `s3://` references may name, as JSON: `["photos"]`. `["*"]` allows every bucket; '
-        "`[]` allows none.",
+        description='Buckets that `s3://` references may name, as JSON: `["photos"]`. `["*"]` allows every bucket but '
+        "that of `UPLOADS_URL`; `[]` allows none.",
     )
-    s3_endpoint_url: str | None = Field(None, description="URL of an S3-compatible server. Default: AWS.")
-    s3_region: str = Field("us-east-1", description="Region of the buckets.")
-    s3_access_key_id: str | None = Field(
-        None, description="Access key that signs requests. Default: the machine's own role, as AWS provides it."
-    )
-    s3_secret_access_key: str | None = Field(None, repr=False, description="Secret of `S3_ACCESS_KEY_ID`.")
-    s3_session_token: str | None = Field(
-        None,
-        repr=False,
-        description="Session token, if `S3_ACCESS_KEY_ID` is a temporary key.",
-        json_schema_extra=_ADVANCED,
-    )
-    s3_anonymous: bool = advanced(default=False, description="Send unsigned requests, for public buckets.")
-    s3_allow_http: bool = advanced(default=False, description="Allow an `S3_ENDPOINT_URL` without TLS.")
 
     @model_validator(mode="after")
-    def _s3_is_whole(self) -> Self:
-        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
-            raise ValueError("s3_access_key_id and s3_secret_access_key go together")
-        if (self.s3_endpoint_url or "").startswith("http:") and not self.s3_allow_http:
-            raise ValueError("s3_endpoint_url has no TLS: set s3_allow_http to allow that")
+    def _uploads_stay_private(self) -> Self:
+        if self.uploads_place is not None and self.uploads_place.bucket in self.s3_buckets:
+            raise ValueError("s3_buckets must not name the bucket of uploads_url: it has the uploads of all owners")
         return self
 
     def bucket_allowed(self, bucket: str) -> bool:
-        return bucket in self.s3_buckets or "*" in self.s3_buckets
+        own = None if self.uploads_place is None else self.uploads_place.bucket
+        return (bucket in self.s3_buckets or "*" in self.s3_buckets) and bucket != own
 
 
 class WebhookSettings(SettingsGroup):
@@ -204,7 +248,7 @@ class WebhookSettings(SettingsGroup):
         default_factory=dict,
         repr=False,
         description='Secret that signs each owner\'s webhooks, as JSON: `{"alice": "whsec_…"}`, with 24 to 64 random '
-        "bytes in base64. If `API_KEYS` is empty, the owner is `public`. Other owners cannot use webhooks.",
+        "bytes in base64. On a server without API keys, the owner is `public`. Other owners cannot use webhooks.",
     )
 
     @field_validator("webhook_secrets")
@@ -212,9 +256,7 @@ class WebhookSettings(SettingsGroup):
     def _secrets_are_usable(cls, secrets: dict[str, str]) -> dict[str, str]:
         for owner, secret in secrets.items():
             try:
-                size = len(
-                    b64decode(secret.removeprefix("whsec_"), validate=True)
-                )  # the format of the Standard Webhooks specification
+                size = len(b64decode(secret.removeprefix("whsec_"), validate=True))  # as Standard Webhooks has it
             except ValueError:
                 size = 0
             if not secret.startswith("whsec_") or not 24 <= size <= 64:
@@ -242,17 +284,10 @@ def load(settings: type[S], **overrides: Any) -> S:
         raise SettingsError("; ".join(_line(settings, problem) for problem in problems)) from None
 
 
-def warn_of_removed_settings(environment: Iterable[str]) -> None:
-    """Log one line for each variable of the environment that was a setting once."""
-    for name in sorted({name.upper() for name in environment} & REMOVED_SETTINGS.keys()):
-        log.warning("%s is no longer a setting and is ignored: %s", name, REMOVED_SETTINGS[name])
-
-
 def _line(settings: type[BaseSettings], problem: Any) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return str(text)
-    name = str(problem["loc"][0])
-    field = settings.model_fields.get(name)
+    field = settings.model_fields.get(name := str(problem["loc"][0]))
     shown = f" (got {problem['input']!r})" if field is not None and field.repr else ""  # repr=False marks secrets
     return f"{name.upper()}: {text}{shown}"

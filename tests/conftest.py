@@ -14,9 +14,11 @@ from tests.support.store import Store
 TEST_DATA = Path(__file__).parent / "data"
 
 # Only the tests set settings.
-_NAMES = "HOST PORT REDIS_URL DATA_DIR API_KEYS MODEL MODELS DEFAULT_MODEL MAKEFLAGS MAKELEVEL"
+_NAMES = "HOST BIND DOMAIN PORT REDIS_URL DATA_DIR API_KEYS MODEL MODELS DEFAULT_MODEL MAKEFLAGS MAKELEVEL"
 for _name in _NAMES.split():
     os.environ.pop(_name, None)
+
+REPLY_SECONDS = 30  # that tests wait for Redis: far beyond any pause of a busy machine
 
 torch.set_num_threads(1)  # as in a worker's child: test files run in parallel, and threads that wait for a core spin
 
@@ -65,7 +67,7 @@ async def store_client(store_settings: StoreSettings) -> AsyncIterator[StoreClie
 
 @pytest.fixture
 def leases(store_settings: StoreSettings) -> Iterator[LeaseStore]:
-    leases = LeaseStore(store_settings, lease_seconds=4, timeout_seconds=5)
+    leases = LeaseStore(store_settings, lease_seconds=4, timeout_seconds=REPLY_SECONDS)
     yield leases
     leases.close()
 
@@ -78,6 +80,6 @@ def store(store_client: StoreClient, leases: LeaseStore, valkey: Valkey) -> Iter
 
 
 def open_store_client(settings: StoreSettings) -> StoreClient:
-    store_client = StoreClient(settings, timeout_seconds=2)
+    store_client = StoreClient(settings, timeout_seconds=REPLY_SECONDS)
     store_client.start()
     return store_client

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 LIMITS = ImageLimits(pixels_max=10**6, side_pixels_max=1000, frames_max=1, scans_max=100)

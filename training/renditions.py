@@ -157,7 +157,7 @@ def on_colours(split: Split, input_spec: Input, cache: Path) -> NDArray[np.uint8
         prepared = np.empty((len(split.images), input_spec.height, input_spec.width), np.uint8)
         for number, pixels in enumerate(split.images):
             with Image.open(BytesIO(_on_colour(pixels, draw))) as picture:
-                prepared[number] = np.asarray(isolate_object(picture, input_spec))
+                prepared[number] = isolate_object(np.asarray(picture), input_spec)
         new = file.with_suffix(".new.npy")
         np.save(new, prepared)
         new.replace(file)

@@ -18,8 +18,11 @@ from redis.exceptions import AuthenticationError, RedisError
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of
 from jobs.outage_log import OutageLog
-from jobs.settings import load, warn_of_removed_settings
+from jobs.removed_settings import warn_of_removed_settings
+from jobs.settings import load
+from jobs.spool.spool import SpoolAway
 from jobs.store.doorbell import queue_of
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
 from worker.broker import DoorbellAMQP
@@ -30,6 +33,7 @@ from worker.store import open_lease_store
 
 S = TypeVar("S", bound=LeasingSettings)
 Introduce = Callable[[Celery, ProcessState], None]
+Restore = Callable[[LeaseStore], None]
 _RETRY_SECONDS = 0.5
 LOAD_ERRORS_SECONDS = 120  # Docker waits for up to a minute before it restarts a container
 
@@ -40,6 +44,7 @@ class WorkerApp(Celery):
     """Celery pickles its application for each child that it spawns: the child rebuilds it from the same arguments."""
 
     arguments: tuple[LeasingSettings, WorkerKind, str, ProcessState]
+    lifecycle: WorkerLifecycle
 
     def __reduce__(self) -> Any:
         return _make_in_child, self.arguments
@@ -79,14 +84,14 @@ def make_celery(settings: LeasingSettings, kind: WorkerKind, worker_id: str, pro
             "health_check_interval": 10,
         },
     )
-    lifecycle = WorkerLifecycle(settings, kind, worker_id, process_state)
+    app.lifecycle = lifecycle = WorkerLifecycle(settings, kind, worker_id, process_state)
     known = {*kind.models, *map(name_of, kind.models)}
 
     def run_slice(task: Task, *rung_for: Any, **_: Any) -> None:  # another version's doorbell may have other arguments
         model = rung_for[0] if rung_for and rung_for[0] in known else name_of(kind.models[0])
         try:
             lifecycle.child.run_slice(task.request.id, model)
-        except RedisError as error:
+        except (RedisError, SpoolAway) as error:  # the sweep rings again: the next slice tries once more
             log.warning("a slice of work ended early: %s", error)
         except Exception:
             # Never let Celery see the exception. The main process reads results in pieces; a Redis reconnect in between
@@ -107,30 +112,36 @@ def make_celery(settings: LeasingSettings, kind: WorkerKind, worker_id: str, pro
 def start_up(settings: type[S], name: str) -> S:
     """The first step of an entry point: log to standard output, and read the settings from the environment.
 
+    Warns of settings that were removed.
+
     Raises:
         SystemExit: a setting is wrong; one line says which.
     """
     _configure_logging()
+    warn_of_removed_settings(os.environ)
     try:
-        return load(settings)
+        loaded = load(settings)
+        address_of(loaded.redis_url)
     except SettingsError as error:
         sys.exit(f"darkroom {name}: {error}")
+    return loaded
 
 
-def run(settings: LeasingSettings, kind: WorkerKind, introduce: Introduce) -> None:
+def run(settings: LeasingSettings, kind: WorkerKind, introduce: Introduce, restore: Restore) -> None:
     """Run a worker's main process until it is stopped, or until none of its children can work.
 
-    `introduce` registers the worker's models and doorbells, once Redis is there.
+    `introduce` registers the worker's models and doorbells, once Redis is there; `restore` does so again if Redis has
+    lost them, and is called once a scan.
 
     Raises:
         SystemExit: the worker cannot start, or stopped because of an error; one line says why.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # until Celery sets its own; PID 1 of a container has no defaults
         signal.signal(number, lambda *_: sys.exit())
-    warn_of_removed_settings(os.environ)
     process_state = ProcessState.create()
     try:
         app = make_celery(settings, kind, uuid.uuid4().hex[:8], process_state)
+        app.lifecycle.restore = restore
         _introduce(settings, lambda: introduce(app, process_state))
         app.worker_main(_arguments(kind))
     except (SettingsError, ModelPackageError) as error:
@@ -183,9 +194,15 @@ def _arguments(kind: WorkerKind) -> list[str]:
 
 
 def _broker_url(redis_url: str) -> str:
-    """The same server as a URL in kombu's form."""
-    if not redis_url.startswith("unix://"):
-        return redis_url
+    """The same server as a URL in kombu's form.
+
+    Raises:
+        SettingsError
+    """
     address = address_of(redis_url)
+    if address.tls is not None:  # without a parameter of TLS, kombu accepts any certificate
+        return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=required"
+    if address.unix_socket is None:
+        return redis_url
     user = "" if address.password is None else f"{quote(address.username, '')}:{quote(address.password, '')}@"
-    return f"redis+socket://{user}{quote(address.unix_socket or '')}?virtual_host={address.database}"
+    return f"redis+socket://{user}{quote(address.unix_socket)}?virtual_host={address.database}"

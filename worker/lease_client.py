@@ -4,45 +4,56 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
+from jobs.spool.spool import SpoolAway
 from jobs.store.for_workers.leases import RETURNED, FinishedChunk, Lease, LeaseStore
 from jobs.store.keys import OwnerToken
 
 log = logging.getLogger(__name__)
 
 FINISH_RETRY_SECONDS = 0.1
+Renewing = Callable[[str], AbstractContextManager[object]]
+"""Of an owner token: renews its lease within the context. See `LeaseRenewer.renewing`."""
 
 
 class ClaimLimits(NamedTuple):
     """How much one claim may take, and which lane it looks at first; see `LeaseStore.claim`."""
 
     items_max: int
+    unshared_items: int
     bulk_items_max: int
     bytes_max: int
     turn: int
 
 
 class LeaseClient:
-    def __init__(self, store: LeaseStore, worker_id: str, *, lease_seconds: float) -> None:
+    def __init__(
+        self, store: LeaseStore, worker_id: str, *, lease_seconds: float, renewing: Renewing = nullcontext
+    ) -> None:
+        """`renewing` renews a lease while its uploads are read, which may take longer than the lease lasts."""
         self._store = store
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
+        self._renewing = renewing
         self._sequence = itertools.count()
 
     def claim(self, model: str, task_id: str, limits: ClaimLimits) -> Lease:
         """Claim ready chunks of the model.
 
         Raises:
-            RedisError: the claim failed, or its reply was lost; a lease that it may have created is released.
+            RedisError, SpoolAway: the claim failed, its reply was lost, or the uploads cannot be read; a lease that it
+                may have created is released.
         """
         token = self._token(task_id)
         try:
-            return self._store.claim(model, token, **limits._asdict())
-        except RedisError:
+            with self._renewing(token):
+                return self._store.claim(model, token, **limits._asdict())
+        except (RedisError, SpoolAway):
             self.release(token)
             raise
 
@@ -71,14 +82,19 @@ class LeaseClient:
 
         Raises:
             RedisError: the outage lasted longer than a lease.
+            SpoolAway: the uploads of the next lease cannot be read; it is released.
         """
         next_token = self._token(task_id)
         try:
-            return self._store.finish_and_claim(token, finished, model, next_token, **limits._asdict())
+            with self._renewing(next_token):
+                return self._store.finish_and_claim(token, finished, model, next_token, **limits._asdict())
         except RedisError:
             self.finish(token, finished)
             self.release(next_token)
             return Lease(next_token)
+        except SpoolAway:
+            self.release(next_token)
+            raise
 
     def release(self, token: str, reason: str = RETURNED) -> None:
         """Make a lease's chunks ready again at once; if Redis is away, that happens when the lease lapses."""
@@ -88,4 +104,5 @@ class LeaseClient:
             log.warning("cannot release a lease; it lapses in %s s", self._lease_seconds)
 
     def _token(self, task_id: str) -> str:
-        return OwnerToken(self._worker_id, task_id, os.getpid(), next(self._sequence)).pack()
+        sequence, lease_ms = next(self._sequence), int(self._lease_seconds * 1000)
+        return OwnerToken(self._worker_id, task_id, os.getpid(), sequence, lease_ms).pack()

@@ -13,6 +13,7 @@ from billiard import active_children
 
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.store.doorbell import queue_of
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import TASK
 from worker.process_state import ProcessState
 from worker.reaper.reaper import Reaper
@@ -65,6 +66,8 @@ class WorkerLifecycle:
         self._process_state = process_state
         self._reaper: Reaper | None = None
         self._child: ChildService | None = None
+        self.restore: Callable[[LeaseStore], None] = lambda _: None
+        """In the main process: registers the worker's models again if Redis has lost them."""
 
     # -- the main process
 
@@ -85,6 +88,8 @@ class WorkerLifecycle:
             self._give_up,
             load_errors=self._load_errors,
             consume=consume,
+            kill_child=_kill_child,
+            restore=self.restore,
         )
         self._reaper.start()
 
@@ -132,6 +137,10 @@ class WorkerLifecycle:
         return self._child
 
     def child_starts(self, **_: Any) -> None:
+        # A supervisor may signal all processes of a worker (systemd does, `tini -g`, a closed terminal): it is the main
+        # process that stops its children, and a child that dies of the signal would look like a crash of its images.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         try:
             self._child = self._kind.open_child(self._worker_id, self._process_state)
             # What is loaded by now is never freed: searching it for cycles costs a tenth of a busy child's time.
@@ -144,6 +153,13 @@ class WorkerLifecycle:
             self._process_state.write_stop_reason(f"{self._kind.open_child_error}: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
+
+
+def _kill_child(pid: int) -> None:
+    """Kill a child of this process; no effect on a pid that is none any more."""
+    if pid in {child.pid for child in active_children()}:
+        log.warning("killing the child %d, which sends no heartbeats", pid)
+        os.kill(pid, signal.SIGKILL)
 
 
 def _consume_from(consumer: Any, queues: frozenset[str]) -> None:

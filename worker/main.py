@@ -6,10 +6,11 @@ from functools import partial
 
 from celery import Celery
 
-from jobs.errors import ModelPackageError
+from jobs.errors import ModelPackageError, SettingsError
 from worker.celery_app import leave_load_errors, start_up
 from worker.celery_app import run as run_worker
 from worker.lifecycle import ChildService, WorkerKind
+from worker.memory_check import check_memory
 from worker.model_registration import ModelRegistration
 from worker.process_state import ProcessState
 from worker.settings import WorkerSettings
@@ -23,6 +24,11 @@ def run() -> None:
     if not registration.models:
         leave_load_errors(settings, registration.load_errors)
         sys.exit(f"darkroom worker: {'; '.join(registration.load_errors.values())}")
+    try:
+        check_memory(settings, registration.models)
+    except SettingsError as error:
+        leave_load_errors(settings, dict.fromkeys(registration.models, str(error)))
+        sys.exit(f"darkroom worker: {error}")
 
     def introduce(app: Celery, process_state: ProcessState) -> None:
         try:
@@ -42,7 +48,7 @@ def run() -> None:
         load_errors=registration.load_errors,
     )
     with closing(open_lease_store(settings)) as store:
-        run_worker(settings, kind, introduce)
+        run_worker(settings, kind, introduce, registration.restore)
 
 
 def _open_child(settings: WorkerSettings, worker_id: str, process_state: ProcessState) -> ChildService:

@@ -17,6 +17,8 @@ class ModelRegistration:
         self._cards, self._load_errors = check_packages(settings.models_dir, settings.served)
         self.models = tuple(card.ref for card in self._cards)
         """The packages that can be read, each as `name@version`."""
+        self._templates = dict[str, dict[str, bytes]]()
+        """Of the doorbells of each served package."""
 
     @property
     def load_errors(self) -> Mapping[str, str]:
@@ -30,12 +32,26 @@ class ModelRegistration:
             ModelPackageError: no model can be served.
         """
         for card in self._cards:
+            templates = {model: build_doorbell(app, model) for model in (card.name, card.ref)}
             try:
-                store.register(card, {model: build_doorbell(app, model) for model in (card.name, card.ref)})
+                store.register(card, templates)
             except ModelPackageError as error:
                 self._load_errors[card.ref] = str(error)
+            else:
+                self._templates[card.ref] = templates
         if self._load_errors.keys() >= set(self.models):
             raise ModelPackageError("; ".join(self._load_errors.values()))
+
+    def restore(self, store: LeaseStore) -> None:
+        """Register the served models again if the store has lost their doorbells.
+
+        Raises:
+            ModelPackageError: another worker has registered a version with other weights since.
+        """
+        for card in self._cards:
+            templates = self._templates.get(card.ref, {})
+            if templates and store.lacks_doorbells(templates):
+                store.register(card, templates)
 
     def served(self) -> dict[str, str]:
         """The models to serve, each with the sha256 of its weights."""

@@ -83,7 +83,9 @@ class WorkerSettings(InferenceSettings, LeasingSettings):
         "leaves a live process).",
     )
     batch_items: Annotated[int, Field(ge=1, le=256)] = advanced(
-        64, description="Maximum images of the interactive lane that one process claims and classifies at once."
+        64,
+        description="Maximum images of the interactive lane that one process claims at once; of images that take "
+        "longer, only as many as fit `BATCH_SECONDS_MAX`.",
     )
     bulk_slice_seconds: Seconds = advanced(
         0.02,

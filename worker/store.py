@@ -6,7 +6,12 @@ from worker.settings import LeasingSettings
 
 
 def open_lease_store(settings: LeasingSettings) -> LeaseStore:
-    return LeaseStore(settings, lease_seconds=settings.lease_seconds, timeout_seconds=settings.store_timeout_seconds)
+    return LeaseStore(
+        settings,
+        lease_seconds=settings.lease_seconds,
+        timeout_seconds=settings.store_timeout_seconds,
+        crash_tries_max=settings.crash_tries_max,
+    )
 
 
 def open_outbound_store(settings: LeasingSettings) -> OutboundStore:

@@ -9,9 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from api.asgi.access_log import CODE
+from api.asgi.request_id import new_request_id
 from api.services import Services
-from jobs.errors import DarkroomError, QueueFull
+from jobs.errors import DarkroomError, IdempotencyInProgress, KeyLimitReached, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class ProblemMiddleware:
         except Exception as error:
             if scope["type"] != "http":
                 raise
+            if isinstance(error, DarkroomError):
+                scope[CODE] = error.code
             await _response(scope, error)(scope, receive, send)
 
 
@@ -74,10 +79,12 @@ def _response(scope: Scope, error: Exception) -> Response:
 def _headers(scope: Scope, error: DarkroomError) -> dict[str, str]:
     if error.status == 401:
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, KeyLimitReached):
+        return {"Retry-After": str(error.retry_after_seconds)}
     services: Services = scope["state"]["services"]
     if isinstance(error, QueueFull):
         return {"Retry-After": str(services.drain_rate.retry_after(error))}
-    if error.status in (429, 503):
+    if error.status in (429, 503) or isinstance(error, IdempotencyInProgress):
         return {"Retry-After": str(services.settings.retry_after_seconds)}
     return {}
 
@@ -91,6 +98,14 @@ def _allowed_methods(scope: Scope) -> str:
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
     ]
     return ", ".join(sorted({*found, "HEAD"} if "GET" in found else found))
+
+
+def problem_bytes(error: DarkroomError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The whole response to bytes that are no request, or none that is passed on, as the last of its connection."""
+    response = _problem(error.status, error.code, error.title, error.detail, {"Connection": "close"})
+    headers = [*default_headers, *response.raw_headers, new_request_id()]
+    head = [STATUS_LINE[error.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]
+    return b"".join((*head, bytes(response.body)))
 
 
 def _problem(

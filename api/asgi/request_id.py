@@ -1,20 +1,31 @@
-"""The outermost middleware: every response has a request id, and HEAD works wherever GET does."""
+"""The outermost middleware: every response has a request id and the limits of the request's API key, if it has any,
+and the access log has a line for it.
+
+HEAD works wherever GET does.
+"""
 
 import random
 import re
+from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.asgi.access_log import AccessLog
+
 IS_HEAD = "darkroom.head"  # scope key of a HEAD request, whose response body the client does not get
+LIMITED_KEY = "darkroom.key"  # scope key of the `ApiKey` of a request, if it has limits
 _HEADER = b"x-request-id"
+_REFUSED = 400  # from this status on a request was not done
+_READ_METHODS = frozenset({"GET", "OPTIONS"})
 _VALID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestIdMiddleware:
     """Stands outside of the problems, so that the response to an unexpected error has an id, too."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
         self._app = app
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -22,14 +33,22 @@ class RequestIdMiddleware:
             return
         if scope["method"] == "HEAD":  # uvicorn sends no body: it has read the method before
             scope = {**scope, "method": "GET", IS_HEAD: True}
-        header = _request_id(scope)
+        header, began, status = _request_id(scope), monotonic(), 0
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], header]
+                if LIMITED_KEY in scope:
+                    message["headers"] += scope[LIMITED_KEY].limit_headers()
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            if status >= _REFUSED or scope["method"] not in _READ_METHODS:
+                self._access_log.write(scope, header[1], status, monotonic() - began)
 
 
 def _request_id(scope: Scope) -> tuple[bytes, bytes]:
@@ -37,4 +56,9 @@ def _request_id(scope: Scope) -> tuple[bytes, bytes]:
     for name, value in scope["headers"]:
         if name == _HEADER and _VALID.fullmatch(value):
             return name, value
+    return new_request_id()
+
+
+def new_request_id() -> tuple[bytes, bytes]:
+    """The header with a random id."""
     return _HEADER, b"%032x" % random.getrandbits(128)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from api.auth.keys import ApiKey
 from api.presenters import JobPresenter
 from api.results.stream_limit import FollowedStreams
 from jobs.errors import JobExpired, JobNotFound
@@ -19,6 +20,7 @@ _RETRY_MS = 2000  # after which an EventSource reconnects
 
 async def follow_events(
     job: Job,
+    caller: ApiKey,
     last_event_id: str,
     *,
     reader: JobReader,
@@ -31,7 +33,7 @@ async def follow_events(
         TooManyStreams: before the first event.
     """
     now = asyncio.get_running_loop().time
-    with streams.open(job.id) as stream:
+    with streams.open(job.id, caller) as stream:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         last_sent = now()
         while True:

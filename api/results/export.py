@@ -6,8 +6,10 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
+from api.errors import StreamInterrupted
 from api.results.line_formats import LineFormat, Names, RankedClasses
 from jobs.codec import unpack_flat
+from jobs.errors import JobExpired
 from jobs.records import Failure, ItemState, Job, JobState
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.model_registry import ModelRegistry
@@ -28,49 +30,67 @@ class ResultLines:
         self._status = status
         self._class_names = dict[str, Any]()
 
-    async def of(self, job: Job, wait_for_change: Callable[[], Awaitable[bool]] | None = None) -> AsyncGenerator[bytes]:
-        """The lines of several chunks at a time. Ends early if the job is deleted meanwhile.
+    async def of(
+        self, job: Job, wait_for_change: Callable[[], Awaitable[bool]] | None = None, *, start: int = 0
+    ) -> AsyncGenerator[bytes]:
+        """The lines of several chunks at a time, from the item with the index `start` on.
 
         Without `wait_for_change`, the items as they are now. With it, each item once it has ended: it is called while
         the next chunk is pending, and returns whether to read again.
+
+        Raises:
+            JobExpired: the job was deleted or has expired meanwhile.
+            StreamInterrupted: there are more items, and `wait_for_change` says not to wait for them.
         """
-        if self._format.head:
-            yield self._format.head
+        # The head waits for the first line, so that a stream without one can still be answered with a problem.
+        head = b"" if start else self._format.head
         chunk = item = 0
         while (stored := await self._reader.stored_chunks(job.id, chunk, _CHUNKS_A_READ)) is not None:
-            lines, chunks, items = await self._lines(stored, item, stop_at_pending=wait_for_change is not None)
+            following = wait_for_change is not None
+            lines, chunks, items = await self._lines(stored, item, start, stop_at_pending=following)
             chunk, item = chunk + chunks, item + items
             if lines:
-                yield lines
+                yield head + lines
+                head = b""
             if chunks == len(stored.chunks):
                 if stored.more:
                     continue
                 if stored.state is not JobState.OPEN or wait_for_change is None:
+                    if head:
+                        yield head
                     return
             assert wait_for_change is not None
             if not await wait_for_change():
-                return
+                raise StreamInterrupted
+        raise JobExpired
 
-    async def _lines(self, stored: StoredChunks, first: int, *, stop_at_pending: bool) -> tuple[bytes, int, int]:
-        """The lines of these chunks, the number of chunks in them, and the number of items."""
+    async def _lines(
+        self, stored: StoredChunks, first: int, start: int, *, stop_at_pending: bool
+    ) -> tuple[bytes, int, int]:
+        """The lines of these chunks from item `start` on, the number of chunks passed, and the number of items."""
         lines, items, chunks = list[bytes](), 0, 0
         for packed, packed_names in stored.chunks:
-            if packed is None and stop_at_pending and not stored.state.ended:
-                break
             names = decode_names(packed_names)
-            lines.append(await self._chunk(stored, first + items, names, packed))
+            skipped = max(0, start - first - items)
+            if skipped < len(names):
+                if packed is None and stop_at_pending and not stored.state.ended:
+                    break
+                lines.append(await self._chunk(stored, first + items, names, packed, skipped))
             items += len(names)
             chunks += 1
         return b"".join(lines), chunks, items
 
-    async def _chunk(self, stored: StoredChunks, first: int, names: Names, packed: bytes | None) -> bytes:
+    async def _chunk(self, stored: StoredChunks, first: int, names: Names, packed: bytes | None, skipped: int) -> bytes:
+        """The lines of a chunk without its first `skipped` items."""
+        first, names = first + skipped, names[skipped:]
         if packed is None:
             failure = None if stored.failure_code is None else Failure(stored.failure_code)
             state = _state_without_result(stored.state, failure)
             # Without a filter, pending items have no line: a line is final.
             selected = state is not ItemState.PENDING if self._status is None else state is self._status
             return self._format.same_state(first, names, state, failure) if selected else b""
-        ref, items = unpack_flat(packed)
+        ref, all_items = unpack_flat(packed)
+        items = all_items[skipped:]
         if ref not in self._class_names:
             if all(isinstance(item, Failure) for item in items):  # the store may not know the model
                 return self._format.results(first, names, self._select(items), ref, [])

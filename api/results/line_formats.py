@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import orjson
 
 from jobs.codec import UnfamiliarFlat
-from jobs.item_codes import ITEM_DETAIL
 from jobs.records import UNFAMILIAR, Failure, ItemState
 
 CSV_COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail", "warnings")
@@ -101,7 +100,7 @@ class Csv:
         rows = list[tuple[object, ...]]()
         for index, (name, item) in enumerate(zip(names, items, strict=True), first):
             if isinstance(item, Failure):
-                rows.append((index, _cell(name), "failed", "", "", "", item.code, ITEM_DETAIL[item.code], ""))
+                rows.append((index, _cell(name), "failed", "", "", "", item.code, item.detail, ""))
             elif item is not None:
                 confidence = "%.6f" % item[1]  # noqa: UP031 - twice as fast
                 warnings = UNFAMILIAR if isinstance(item, UnfamiliarFlat) else ""

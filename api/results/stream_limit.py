@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from api.auth.keys import ApiKey
 from api.errors import TooManyStreams
 from api.results.completion import JobCompletions
 
@@ -20,22 +21,25 @@ class FollowedStreams:
         self._count = 0
 
     @contextmanager
-    def open(self, job_id: bytes) -> Iterator["FollowedStream"]:
-        """Raises TooManyStreams if too many are open."""
+    def open(self, job_id: bytes, caller: ApiKey) -> Iterator["FollowedStream"]:
+        """Follow a job until it ends, or the caller's key does. Raises TooManyStreams if too many are open."""
         if self._count >= self._streams_max:
             raise TooManyStreams
         self._count += 1
         try:
             with self._completions.subscribe(job_id) as ended:
-                yield FollowedStream(self._completions, ended, self._seconds_max)
+                yield FollowedStream(self._completions, ended, caller, self._seconds_max)
         finally:
             self._count -= 1
 
 
 class FollowedStream:
-    def __init__(self, completions: JobCompletions, ended: asyncio.Future[bytes], seconds_max: float) -> None:
+    def __init__(
+        self, completions: JobCompletions, ended: asyncio.Future[bytes], caller: ApiKey, seconds_max: float
+    ) -> None:
         self._completions = completions
         self._ended = ended
+        self._caller = caller
         self._deadline = asyncio.get_running_loop().time() + seconds_max
 
     async def wait_for_change(self) -> bool:
@@ -46,4 +50,4 @@ class FollowedStream:
         if self._ended.done() and not self._completions.released:
             # The job has ended, but a read may not show it yet: do not busy-loop until it does.
             await asyncio.sleep(PROGRESS_POLL_SECONDS / 10)
-        return not self._completions.released
+        return not (self._completions.released or self._caller.has_ended)

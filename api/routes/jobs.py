@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api import schemas
 from api.asgi.endpoint import EndpointRoute, StrictQuery
 from api.asgi.responses import json_response
-from api.routes.parameters import AppServices, JobId, Limit, Owner
+from api.routes.parameters import AppServices, Caller, JobId, Limit, Owner
 from api.services import Services
 from api.submissions.digests import key_digest
 from api.submissions.result import SubmitResult
@@ -66,22 +66,24 @@ class JobQuery(StrictQuery):
     summary="Submit images",
     response_model=schemas.JobResource,
     responses=schemas.responses(
-        401, 408, 413, 415, 429, also={200: schemas.ENDED, 202: schemas.ACCEPTED, **schemas.SUBMIT_PROBLEMS}
+        401, 403, 408, 413, 415, 429, also={200: schemas.ENDED, 202: schemas.ACCEPTED, **schemas.SUBMIT_PROBLEMS}
     ),
     openapi_extra=schemas.UPLOAD,
 )
 async def submit(
-    request: Request, owner: Owner, services: AppServices, query: Annotated[SubmitQuery, Query()]
+    request: Request, caller: Caller, services: AppServices, query: Annotated[SubmitQuery, Query()]
 ) -> Response:
     """The body is one image, or many as multipart, tar, zip, or JSON with URLs. It is read as it arrives.
+
+    Images are JPEG, PNG, WebP, GIF or BMP, and AVIF, HEIC or TIFF unless the server turns them off.
 
     `Prefer: wait=N` waits for the end of the job, 30 s at most. A repeat with the same `Idempotency-Key` returns the
     first job.
     """
     if query.webhook_url:
-        check_webhook(query.webhook_url, owner, services.settings)
+        check_webhook(query.webhook_url, caller.owner, services.settings)
     submission = await services.submissions.prepare(
-        owner,
+        caller,
         query.model,
         top_k=query.top_k,
         webhook_url=query.webhook_url or "",
@@ -136,25 +138,25 @@ async def list_jobs(owner: Owner, services: AppServices, query: Annotated[JobsQu
     summary="Add a part to an open job",
     response_model=schemas.JobResource,
     responses=schemas.responses(
-        401, 404, 408, 410, 413, 415, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.PART_CONFLICTS}
+        401, 403, 404, 408, 410, 413, 415, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.PART_CONFLICTS}
     ),
     openapi_extra=schemas.PART,
 )
-async def add_items(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
+async def add_items(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
     """The body has one of the formats of a submit.
 
     A part that was interrupted can be sent again from its beginning with the same `Idempotency-Key`: no image is added
     twice.
     """
-    job = await services.reader.get(job_id, owner)
-    return await _accepted(services, await services.open_jobs.add(request, job, _idempotency_key(request)))
+    job = await services.reader.get(job_id, caller.owner)
+    return await _accepted(services, await services.open_jobs.add(request, job, caller, _idempotency_key(request)))
 
 
 @router.post(
     "/{job_id}/seal",
     summary="Seal an open job: it accepts no more parts",
     response_model=schemas.JobResource,
-    responses=schemas.responses(401, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
+    responses=schemas.responses(401, 403, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
 )
 async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """Has no effect on a sealed job."""
@@ -167,7 +169,7 @@ async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     "/{job_id}/cancel",
     summary="Cancel the images that have not ended",
     response_model=schemas.JobResource,
-    responses=schemas.responses(401, 404, 410, 503),
+    responses=schemas.responses(401, 403, 404, 410, 503),
 )
 async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """Has no effect on a job that has ended."""
@@ -180,17 +182,22 @@ async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response
     status_code=202,
     summary="Retry the failed images of a job as a new job",
     response_model=schemas.JobResource,
-    responses=schemas.responses(401, 404, 410, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.RETRY_CONFLICTS}),
+    responses=schemas.responses(
+        401, 403, 404, 410, 429, also={**schemas.SUBMIT_PROBLEMS, 409: schemas.RETRY_CONFLICTS}
+    ),
     openapi_extra=schemas.RETRY,
 )
-async def retry(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
+async def retry(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
     """Images whose failure may be temporary, such as a crash or a timeout, and whose bytes are stored with the job."""
-    job = await services.reader.get(job_id, owner)
-    return await _accepted(services, await services.submissions.retry(job, _idempotency_key(request)))
+    job = await services.reader.get(job_id, caller.owner)
+    return await _accepted(services, await services.submissions.retry(job, caller, _idempotency_key(request)))
 
 
 @router.delete(
-    "/{job_id}", status_code=204, summary="Delete a job and its data", responses=schemas.responses(401, 404, 410, 503)
+    "/{job_id}",
+    status_code=204,
+    summary="Delete a job and its data",
+    responses=schemas.responses(401, 403, 404, 410, 503),
 )
 async def delete(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     await services.reader.delete(job_id, owner)

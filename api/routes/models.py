@@ -55,12 +55,14 @@ async def _faults(services: Services) -> list[dict[str, Any]]:
 async def _views(services: Services, cards: list[ModelCard]) -> list[dict[str, Any]]:
     """The resources of model versions. `cards` has all versions of its models, the newest last."""
     serving = {name: await services.model_registry.ready_processes(name) for name in {card.name for card in cards}}
+    paces = await services.model_registry.paces()
     default = {card.name: card.ref for card in cards}
     default |= {card.name: card.ref for card in cards if any(it.ref == card.ref for it in serving[card.name])}
     return [
         model_view(
             card,
             [it for it in serving[card.name] if it.ref == card.ref],
+            paces.get(card.ref, []),
             default=default[card.name] == card.ref,
         )
         for card in cards

@@ -7,23 +7,46 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 from pydantic import Field, PlainValidator, WithJsonSchema
 
+from api.asgi.access_log import OWNER
+from api.asgi.request_id import LIMITED_KEY
+from api.auth.keys import ApiKey
 from api.services import Services
 from jobs.errors import JobNotFound
 from jobs.ids import from_text
 
 
 class _BearerKey(SecurityBase):
-    """Reads the owner of the request's API key; raises Unauthorized."""
+    """The request's API key, which counts the request.
+
+    Raises Unauthorized, RateLimited or ReadOnlyKey; on a server without keys, WrongHost or CrossSiteRequest.
+    """
 
     model = HTTPBearerModel(description="An API key, if the server has keys.")
     scheme_name = "HTTPBearer"
 
-    def __call__(self, request: Request) -> str:
-        services: Services = request.scope["state"]["services"]
-        for name, value in request.scope["headers"]:  # without the table of all headers, which few routes need
+    def __call__(self, request: Request) -> ApiKey:
+        scope = request.scope
+        services: Services = scope["state"]["services"]
+        authorization = ""
+        for name, value in scope["headers"]:  # without the table of all headers, which few routes need
             if name == b"authorization":
-                return services.api_keys.owner(value.decode("latin-1"))
-        return services.api_keys.owner("")
+                authorization = value.decode("latin-1")
+                break
+        key = services.api_keys.find(authorization)
+        scope[OWNER] = key.owner
+        if services.local_requests is not None and services.api_keys.is_open:
+            services.local_requests.check(scope["method"], scope["headers"])
+        if key.shows_limits:
+            scope[LIMITED_KEY] = key
+        key.check(scope["method"])
+        return key
+
+
+class _KeyOwner(_BearerKey):
+    """Its owner, for routes that need no more."""
+
+    def __call__(self, request: Request) -> str:  # type: ignore[override]  # in place of the key
+        return super().__call__(request).owner
 
 
 def services_of(request: Request) -> Services:
@@ -39,7 +62,8 @@ def _job_id(text: str) -> bytes:
 
 
 AppServices = Annotated[Services, Depends(services_of)]
-Owner = Annotated[str, Depends(_BearerKey())]
+Caller = Annotated[ApiKey, Depends(_BearerKey())]
+Owner = Annotated[str, Depends(_KeyOwner())]
 JobId = Annotated[
     bytes,
     Path(description="The job's id, from the response to the submit."),

@@ -7,7 +7,7 @@ from api import schemas
 from api.asgi.endpoint import EndpointRoute
 from api.asgi.responses import json_response
 from api.errors import UnclassifiableImage, WaitTimeout
-from api.routes.parameters import AppServices, Owner
+from api.routes.parameters import AppServices, Caller
 from jobs.errors import StoreUnavailable
 from jobs.ids import to_text
 from jobs.records import Failure, Lane
@@ -21,6 +21,7 @@ router = APIRouter(tags=["the book's call"], route_class=EndpointRoute)
     response_model=schemas.BookPrediction,
     responses=schemas.responses(
         401,
+        403,
         408,
         413,
         415,
@@ -30,9 +31,9 @@ router = APIRouter(tags=["the book's call"], route_class=EndpointRoute)
     ),
     openapi_extra=schemas.PREDICT_UPLOAD,
 )
-async def predict(request: Request, owner: Owner, services: AppServices) -> Response:
+async def predict(request: Request, caller: Caller, services: AppServices) -> Response:
     """The body is multipart, with the image in the field `file`."""
-    submission = await services.submissions.prepare(owner, top_k=1)
+    submission = await services.submissions.prepare(caller, top_k=1)
     result = await services.submissions.submit_and_wait(
         request, submission, services.settings.predict_wait_seconds, lane=Lane.INTERACTIVE, field="file"
     )
@@ -40,7 +41,7 @@ async def predict(request: Request, owner: Owner, services: AppServices) -> Resp
     if not result.current:
         raise StoreUnavailable("The image was accepted, but its result cannot be read now.", job_id=to_text(job.id))
     if job.single_item is None or job.single_item.outcome is None:
-        await services.reader.cancel(job.id, owner)  # the client does not know its id
+        await services.reader.cancel(job.id, caller.owner)  # the client does not know its id
         raise WaitTimeout
     if isinstance(job.single_item.outcome, Failure):
         raise UnclassifiableImage(job.single_item.outcome.detail, item_code=job.single_item.outcome.code)

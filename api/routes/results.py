@@ -1,5 +1,6 @@
 """`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: a job's results and progress, also while it runs."""
 
+import logging
 import re
 import zlib
 from asyncio import to_thread
@@ -16,14 +17,18 @@ from api import schemas
 from api.asgi.endpoint import EndpointRoute, StrictQuery
 from api.asgi.request_id import IS_HEAD
 from api.asgi.responses import json_response
+from api.asgi.uvicorn_protocol import cut_off
+from api.auth.keys import ApiKey
 from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
-from api.routes.parameters import AppServices, JobId, Limit, Owner
+from api.routes.parameters import AppServices, Caller, JobId, Limit
 from api.services import Services
-from jobs.errors import InvalidRequest
+from jobs.errors import DarkroomError, InvalidRequest
 from jobs.ids import to_text
 from jobs.records import ItemState, Job
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 
@@ -51,6 +56,13 @@ class ResultsQuery(StrictQuery):
     )
     format: Format | None = Field(None, description="Overrides the `Accept` header.")
     follow: bool = Field(False, description="NDJSON and CSV: also stream pending items, in order, until the job ends.")
+    start: int = Field(
+        0,
+        ge=0,
+        le=2**31,
+        alias="from",
+        description="NDJSON and CSV: the index of the first image, to go on where a stream broke; no CSV head then.",
+    )
 
 
 @router.get(
@@ -64,19 +76,24 @@ class ResultsQuery(StrictQuery):
         422,
         also={
             200: {"content": {_NDJSON: {"schema": {"type": "string"}}, _CSV: {"schema": {"type": "string"}}}},
-            503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
+            503: "`store_unavailable`, `too_many_streams` or `stream_interrupted`, with `Retry-After`",
         },
     ),
 )
 async def results(
-    request: Request, owner: Owner, job_id: JobId, services: AppServices, query: Annotated[ResultsQuery, Query()]
+    request: Request, caller: Caller, job_id: JobId, services: AppServices, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
-    """JSON: pages of all images, pending ones included. NDJSON and CSV: a line for each image that has ended."""
-    job = await services.reader.get(job_id, owner)
+    """JSON: pages of all images, pending ones included. NDJSON and CSV: a line for each image that has ended.
+
+    A response of lines that ends in order is complete; if it cannot be completed, its connection is broken.
+    """
+    job = await services.reader.get(job_id, caller.owner)
     format_ = query.format or _accepted_format(request)
     if format_ is Format.JSON:
         if query.follow:
             raise InvalidRequest("follow: only NDJSON and CSV can be followed.")
+        if query.start:
+            raise InvalidRequest("from: only NDJSON and CSV; pages have a cursor.")
         return _gzip_page(request, json_response(await _page(services, job, query), headers=_VARY))
     line_format: LineFormat = Csv() if format_ is Format.CSV else Ndjson()
     lines = ResultLines(services.reader, services.model_registry, line_format, query.status)
@@ -84,7 +101,10 @@ async def results(
     if format_ is Format.CSV:
         media_type = "text/csv; charset=utf-8"
         headers["Content-Disposition"] = f'attachment; filename="{to_text(job_id)}.csv"'
-    stream = _followed(services, job, lines) if query.follow and not job.state.ended else lines.of(job)
+    if query.follow and not job.state.ended:
+        stream = _followed(services, job, caller, lines, query.start)
+    else:
+        stream = lines.of(job, start=query.start)
     if _takes_gzip(request):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
@@ -105,14 +125,15 @@ async def results(
         },
     ),
 )
-async def job_events(request: Request, owner: Owner, job_id: JobId, services: AppServices) -> Response:
+async def job_events(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
     """Ends with the job. An `EventSource` that reconnects continues after the last event it has received."""
     last_event_id = request.headers.get("last-event-id", "")
-    job = await services.reader.get(job_id, owner)
+    job = await services.reader.get(job_id, caller.owner)
     if last_event_id == END_ID and job.state.ended:
         return Response(status_code=204)
     stream = follow_events(
         job,
+        caller,
         last_event_id,
         reader=services.reader,
         presenter=services.presenter,
@@ -133,9 +154,11 @@ async def _page(services: Services, job: Job, query: ResultsQuery) -> dict[str, 
     return {"items": views, "next_cursor": next_cursor}
 
 
-async def _followed(services: Services, job: Job, lines: ResultLines) -> AsyncGenerator[bytes]:
-    with services.followed_streams.open(job.id) as stream:
-        async for data in lines.of(job, stream.wait_for_change):
+async def _followed(
+    services: Services, job: Job, caller: ApiKey, lines: ResultLines, start: int
+) -> AsyncGenerator[bytes]:
+    with services.followed_streams.open(job.id, caller) as stream:
+        async for data in lines.of(job, stream.wait_for_change, start=start):
             yield data
 
 
@@ -143,17 +166,23 @@ async def _start_stream(
     request: Request, stream: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str]
 ) -> Response:
     """A streamed response. Its first piece is read here: an error before it is still answered with a problem."""
-    first = await anext(stream, b"")
+    first = b""
     if IS_HEAD in request.scope:
         await stream.aclose()
-    return StreamingResponse(_with_first(first, stream), media_type=media_type, headers=headers)
+    else:
+        first = await anext(stream, b"")
+    return StreamingResponse(_with_first(request, first, stream), media_type=media_type, headers=headers)
 
 
-async def _with_first(first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _with_first(request: Request, first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     async with aclosing(stream):
         yield first
-        async for data in stream:
-            yield data
+        try:
+            async for data in stream:
+                yield data
+        except DarkroomError as error:
+            log.info("a stream breaks off: %s", error)
+            cut_off(request.scope)
 
 
 async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

@@ -35,6 +35,8 @@ class ChunkSender:
         self._digest = digest
         self._previous = previous
         self._count = 0  # of chunks read, sent or not
+        self.items_added = 0
+        """How many images this sender has added to the job."""
         self._in_flight: asyncio.Task[None] | None = None
         part.chunks = previous.chunks
 
@@ -90,5 +92,6 @@ class ChunkSender:
     async def _add(self, chunk: Chunk, digest: bytes) -> None:
         try:
             await self._open_jobs.add(self._part, chunk, digest)
+            self.items_added += len(chunk.names)
         finally:
             self._upload_budget.release(chunk.upload_bytes)

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from starlette.requests import Request
 
+from api.auth.keys import ApiKey
 from api.settings import ApiSettings
 from api.submissions.chunk_sender import ChunkSender
 from api.submissions.digests import part_digest, part_name, request_digest
@@ -14,7 +15,7 @@ from api.uploads.body import Body
 from api.uploads.chunks import read_chunks
 from api.uploads.content_type import open_source
 from api.uploads.source import UploadSource
-from jobs.errors import DarkroomError, InvalidRequest
+from jobs.errors import DarkroomError, InvalidRequest, StoreUnavailable
 from jobs.records import Job, Lane
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.open_job_parts import OpenJobParts, Part, Progress
@@ -50,7 +51,7 @@ class OpenJobService:
         outcome = await self._submitter.enqueue(submission, open_seconds=self._settings.open_job_seconds_max)
         return await submit_result(submission, outcome, self._reader)
 
-    async def add(self, request: Request, job: Job, key: str) -> SubmitResult:
+    async def add(self, request: Request, job: Job, caller: ApiKey, key: str) -> SubmitResult:
         """Read the body as a part of an open job. Chunks that were added before an error stay in the job.
 
         With an Idempotency-Key `key`, a repeat of a part that broke off continues it.
@@ -60,21 +61,28 @@ class OpenJobService:
             And as `SubmissionService.submit`.
         """
         part = Part(job.id, job.owner, job.lane, self._settings.open_job_seconds_max, part_name(key))
+        part.quota = caller.quota
         body = Body(request, self._upload_budget, self._settings)
         try:
             source = await open_source(body, self._settings)
             async with self._streams.open(source):
                 previous = await self._open_jobs.begin(part)
-                await self._send(body, source, part, previous)
+                async with self._open_jobs.renewing(part):
+                    added = await self._send(body, source, part, previous)
         finally:
             body.close()
-        return SubmitResult(await self._reader.get(job.id, job.owner), replayed=previous.done)
+        try:
+            return SubmitResult(await self._reader.get(job.id, job.owner), replayed=previous.done)
+        except StoreUnavailable:  # the part is added all the same: the job as it was before, with these images
+            job.total += added
+            return SubmitResult(job, replayed=previous.done, current=False)
 
     async def seal(self, job_id: bytes, owner: str) -> None:
         """Raises as `OpenJobParts.seal` does."""
         await self._open_jobs.seal(job_id, owner)
 
-    async def _send(self, body: Body, source: UploadSource, part: Part, previous: Progress) -> None:
+    async def _send(self, body: Body, source: UploadSource, part: Part, previous: Progress) -> int:
+        """How many images were added."""
         sender = ChunkSender(
             self._open_jobs,
             self._upload_budget,
@@ -90,6 +98,7 @@ class OpenJobService:
             body.close()  # from here on the sender counts these bytes
             await sender.send(last)
             await sender.finish(skipped=source.stats.skipped)
+            return sender.items_added
         except BaseException:
             await sender.stop()
             with suppress(DarkroomError):

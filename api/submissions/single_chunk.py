@@ -7,8 +7,6 @@ from jobs.item_codes import ItemCode
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.submit import Chunk, Submission, Submitter
 
-_IN_BATCH_BYTES_MAX = 256 << 10  # a larger chunk is written by itself, so that no small submit waits behind it
-
 
 class SingleChunkSubmitter:
     def __init__(self, submitter: Submitter, reader: JobReader, *, item_bytes_max: int) -> None:
@@ -30,10 +28,6 @@ class SingleChunkSubmitter:
             digest = request_digest(submission)
             update_digest(digest, chunk)
             submission.fingerprint = digest.digest()
-        if chunk.upload_bytes > _IN_BATCH_BYTES_MAX:
-            try:
-                await self._submitter.write_upload(submission.id, chunk)
-            except BaseException:
-                await self._submitter.discard_upload(submission.id)
-                raise
+        if self._submitter.writes_ahead(chunk):
+            await self._submitter.write_upload(submission.id, chunk)
         return await submit_result(submission, await self._submitter.enqueue(submission), self._reader)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
+from api.auth.keys import ApiKey
 from api.errors import JobNotEnded, NothingToRetry, UnknownModel
 from api.results.completion import JobCompletions, wait_for
 from api.settings import ApiSettings
@@ -17,6 +18,7 @@ from api.uploads.body import Body
 from api.uploads.chunks import build_chunk
 from api.uploads.content_type import is_image, open_source, read_image
 from api.uploads.source import UploadedImage, UploadSource
+from jobs.codec import result_bytes
 from jobs.errors import StoreUnavailable
 from jobs.records import Job, Lane
 from jobs.store.for_api.job_reader import JobReader
@@ -48,18 +50,20 @@ class SubmissionService:
         self._stream = stream
 
     async def prepare(
-        self, owner: str, model: str | None = None, *, top_k: int = 5, webhook_url: str = "", key: str = ""
+        self, caller: ApiKey, model: str | None = None, *, top_k: int = 5, webhook_url: str = "", key: str = ""
     ) -> Submission:
         """A submission with an id of its own and no content yet. `key` is the Idempotency-Key.
 
         Raises:
             UnknownModel, StoreUnavailable
         """
-        job_id = await self._submitter.new_id(owner)
+        job_id = await self._submitter.new_id(caller.owner)
         name = model or self._settings.default_model
         if not await self._model_registry.knows(name):
             raise UnknownModel(f"There is no model {name!r}; GET /v1/models lists the models.")
-        submission = Submission(job_id, owner, name, Lane.INTERACTIVE, top_k, webhook_url=webhook_url)
+        submission = Submission(job_id, caller.owner, name, Lane.INTERACTIVE, top_k, webhook_url=webhook_url)
+        submission.quota = caller.quota
+        submission.result_bytes = result_bytes(top_k, self._model_registry.classes_max(name))
         if key:
             submission.key = key_digest(key)
         return submission
@@ -74,8 +78,9 @@ class SubmissionService:
 
         Raises:
             UnsupportedMediaType, UploadTooLarge, UploadTimeout, InvalidRequest, QueueFull, QuotaExceeded,
-            IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable: nothing is left in the store, except for a
-                stream of more than one chunk: a canceled job, whose id is in the error's extensions.
+            DailyQuotaExceeded, Unauthorized, IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable: nothing is
+                left in the store, except for a stream of more than one chunk: a canceled job, whose id is in the
+                error's extensions.
         """
         body = Body(request, self._upload_budget, self._settings)
         submission.lane = lane or Lane.INTERACTIVE
@@ -122,7 +127,7 @@ class SubmissionService:
             return replace(result, current=False)
         return replace(result, job=job)
 
-    async def retry(self, job: Job, key: str) -> SubmitResult:
+    async def retry(self, job: Job, caller: ApiKey, key: str) -> SubmitResult:
         """Submit the failed images of an ended job whose bytes the store retained, as a new job.
 
         Raises:
@@ -130,9 +135,7 @@ class SubmissionService:
         """
         if not job.state.ended:
             raise JobNotEnded
-        submission = await self.prepare(
-            job.owner, job.model, top_k=job.top_k, webhook_url=job.webhook_url or "", key=key
-        )
+        submission = await self.prepare(caller, job.model, top_k=job.top_k, webhook_url=job.webhook_url or "", key=key)
         submission.retry_of = job.id
         return await self._stream.submit(UploadSource(self._retained_images(job)), submission, job.lane)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.requests import Request
 
-from api.errors import UploadTimeout
+from api.errors import UnsupportedMediaType, UploadTimeout
 from api.settings import ApiSettings
 from jobs.errors import InvalidRequest, UploadTooLarge
 from jobs.store.for_api.upload_budget import UploadBudget
@@ -22,6 +22,9 @@ class Body:
         self._request = request
         self._upload_budget = upload_budget
         self._idle_seconds_max = settings.upload_idle_seconds_max
+        self._bytes_per_second_min = settings.upload_bytes_per_second_min
+        self._waited_seconds = 0.0  # for the client, since its pace was judged
+        self._waited_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._size = 0
         self._buffered_bytes = 0
@@ -32,10 +35,11 @@ class Body:
 
         Raises:
             UploadTooLarge: the body has, or its Content-Length announces, more than `bytes_max` bytes.
-            UploadTimeout: no data arrived for too long.
+            UnsupportedMediaType: it has a Content-Encoding.
+            UploadTimeout: no data arrived for too long, or it arrived too slowly.
             InvalidRequest: the client disconnected before the end.
         """
-        self._check_content_length(bytes_max)
+        self._check_headers(bytes_max)
         more = True
         while more:
             piece, more = await self._receive()
@@ -51,7 +55,7 @@ class Body:
         Raises:
             As `pieces` and `buffered`.
         """
-        self._check_content_length(bytes_max)
+        self._check_headers(bytes_max)
         pieces, more = list[bytes](), True
         while more:
             piece, more = await self._receive()
@@ -82,7 +86,8 @@ class Body:
 
     async def _receive(self) -> tuple[bytes, bool]:
         """The next piece, and whether more follow."""
-        left = self._deadline - self._loop.time()
+        began = self._loop.time()
+        left = self._deadline - began
         try:
             async with asyncio.timeout(min(left, self._idle_seconds_max)):
                 message = await self._request.receive()
@@ -92,12 +97,29 @@ class Body:
             raise UploadTimeout(f"No data arrived for {self._idle_seconds_max:g} seconds.") from None
         if message["type"] == "http.disconnect":
             raise InvalidRequest("The body was cut off.")
-        return message.get("body", b""), message.get("more_body", False)
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        if more:
+            self._check_pace(len(piece), self._loop.time() - began)
+        return piece, more
 
-    def _check_content_length(self, bytes_max: int) -> None:
+    def _check_pace(self, size: int, seconds: float) -> None:
+        """Raises UploadTimeout if the client has been too slow. Time in which nobody waits for it does not count."""
+        self._waited_bytes += size
+        self._waited_seconds += seconds
+        if self._waited_seconds > self._idle_seconds_max:
+            if self._waited_bytes < self._bytes_per_second_min * self._waited_seconds:
+                raise UploadTimeout(f"An upload must bring at least {self._bytes_per_second_min} bytes a second.")
+            self._waited_seconds, self._waited_bytes = 0.0, 0
+
+    def _check_headers(self, bytes_max: int) -> None:
         announced = self.headers.get("content-length", "0")  # uvicorn admits digits only, but any number of them
         if len(announced) > _LENGTH_DIGITS_MAX or int(announced) > bytes_max:
             raise UploadTooLarge(f"The body may have at most {bytes_max} bytes; its Content-Length is larger.")
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":
+            raise UnsupportedMediaType(
+                f"The Content-Encoding {encoding[:20]!r} is not decoded: send the body as it is."
+            )
 
     def _count_buffered(self, piece: bytes, bytes_max: int) -> None:
         self._buffered_bytes += len(piece)

@@ -1,18 +1,22 @@
 """Reads the URLs of a JSON body, with S3 prefixes expanded to the objects below them."""
 
+import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import ijson
 import obstore.exceptions
 
 from api.settings import ReferenceSettings
-from api.uploads.source import UploadedImage
+from api.uploads.source import UploadedImage, slices
 from jobs.errors import InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
 from jobs.s3 import list_prefix, open_bucket
 from jobs.urls import S3Url, is_web_url, s3_url
 
 _NAME_CHARACTERS_MAX = 255
+_SLICE_BYTES = 4 << 10  # parsed in one go: up to 1,400 values
+_TURN_EVENTS = 256  # between two turns of the event loop: about a millisecond
 _UNPARSED_BYTES_MAX = 256 << 10  # of one value, which the parser buffers until it is complete
 _WRONG_SHAPE = 'The body must be JSON like {"urls": ["https://example.com/a.png", "s3://bucket/prefix/"]}.'
 # The parser's events around the URLs, in their only valid order; the URLs come before the event at _END_OF_LIST.
@@ -39,15 +43,18 @@ async def read_references(pieces: AsyncIterator[bytes], settings: ReferenceSetti
 async def _read_urls(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str]:
     """Each URL as it arrives. Parsed as a whole, a hostile body would take many times its size in memory."""
     events = ijson.sendable_list()
-    parser = ijson.basic_parse_coro(events)
+    # As integers, numbers of more than 4,300 digits would raise a SystemError. No number is of use here.
+    parser = ijson.basic_parse_coro(events, use_float=True)
     position, empty, unparsed_bytes = 0, True, 0
     try:
-        async for piece in pieces:
+        async for piece in _without_bom(slices(pieces, _SLICE_BYTES)):
             parser.send(piece)
             unparsed_bytes = 0 if events else unparsed_bytes + len(piece)
             if unparsed_bytes > _UNPARSED_BYTES_MAX:
                 raise InvalidRequest(_WRONG_SHAPE)
-            for event in events:
+            for count, event in enumerate(events, 1):
+                if count % _TURN_EVENTS == 0:
+                    await asyncio.sleep(0)  # let other requests run
                 if event == _FRAME[position]:
                     position += 1
                 elif position == _END_OF_LIST and event[0] == "string":
@@ -61,6 +68,20 @@ async def _read_urls(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str]:
         raise InvalidRequest(_WRONG_SHAPE) from None
     if empty:
         raise InvalidRequest(_WRONG_SHAPE)
+
+
+async def _without_bom(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Without the byte order mark that editors and PowerShell put in front of a text (RFC 8259, 8.1)."""
+    head = b""
+    async for piece in pieces:
+        head += piece
+        if len(head) > len(BOM_UTF8):  # an empty piece would end the text for the parser
+            yield head.removeprefix(BOM_UTF8)
+            break
+    else:
+        yield head
+    async for piece in pieces:
+        yield piece
 
 
 async def _expand(url: str, settings: ReferenceSettings) -> AsyncGenerator[UploadedImage]:

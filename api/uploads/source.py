@@ -1,7 +1,7 @@
 """The images of one upload, as the readers of all formats yield them."""
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +9,16 @@ from jobs.item_codes import ItemCode
 
 _NAME_CHARACTERS_MAX = 255
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+async def slices(pieces: AsyncIterator[bytes], bytes_max: int) -> AsyncGenerator[bytes]:
+    """The pieces, none larger than `bytes_max`: what a parser does with one, it does in one go."""
+    async for piece in pieces:
+        if len(piece) <= bytes_max:
+            yield piece
+        else:
+            for at in range(0, len(piece), bytes_max):
+                yield piece[at : at + bytes_max]
 
 
 class UploadedImage(NamedTuple):
@@ -39,4 +49,4 @@ class UploadSource:
 
 def label(text: str) -> str | None:
     """A file name reduced to a printable label. The server never uses it as a path."""
-    return _UNPRINTABLE.sub("�", text)[:_NAME_CHARACTERS_MAX] or None
+    return _UNPRINTABLE.sub("�", text[:_NAME_CHARACTERS_MAX]) or None

@@ -10,16 +10,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import NamedTuple
 
 from api.uploads.archive_limits import ArchiveLimits, ArchiveMembers, damaged
+from api.uploads.gunzip import GZIP, Gunzip
 from api.uploads.source import ArchiveStats, UploadedImage
-from jobs.errors import InvalidRequest, UploadTooLarge
+from jobs.errors import InvalidRequest
 from jobs.item_codes import ItemCode
 
 _BLOCK = 512
 _END = bytes(_BLOCK)
-_META_BYTES_MAX = 1 << 20  # of one extended header
-_INFLATED_PIECE_BYTES = 256 << 10  # inflated at a time: a few milliseconds
-_GZIP = b"\x1f\x8b"
-_GZIP_WBITS = 31
+_TURN_STEPS = 256  # headers and PAX records between two turns of the event loop: about a millisecond
 _FILE_KINDS = (b"0", b"\0", b"7")
 _LINK_KINDS = (b"1", b"2")
 _FOLDER = b"5"
@@ -50,53 +48,25 @@ async def read_tar(
         UploadTooLarge: the archive has too many members or unpacked bytes, or its compression ratio is too high.
     """
     tar = _TarParser(limits, ArchiveMembers(limits, stats))
-    gunzip: _Gunzip | None = None
+    gunzip: Gunzip | None = None
     head = b""
     async for piece in pieces:
-        if len(head) < len(_GZIP):
+        if len(head) < len(GZIP):
             head += piece
-            if len(head) < len(_GZIP):
+            if len(head) < len(GZIP):
                 continue
-            piece, gunzip = head, _Gunzip(limits) if head.startswith(_GZIP) else None  # noqa: PLW2901 - with the head
+            piece, gunzip = head, Gunzip(limits) if head.startswith(GZIP) else None  # noqa: PLW2901 - with the head
         for data in gunzip.feed(piece) if gunzip is not None else (piece,):
             for image in tar.feed(data):
-                yield image
+                if image is None:
+                    await asyncio.sleep(0)  # let other requests run
+                else:
+                    yield image
             if gunzip is not None:
-                await asyncio.sleep(0)  # let other requests run between two inflated pieces
+                await asyncio.sleep(0)
     if gunzip is not None:
         gunzip.close()
     tar.close()
-
-
-class _Gunzip:
-    """Inflates a gzip stream of one or more members, a bounded piece at a time."""
-
-    def __init__(self, limits: ArchiveLimits) -> None:
-        self._limits = limits
-        self._inflater = zlib.decompressobj(_GZIP_WBITS)
-        self._compressed = 0
-        self._inflated = 0
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        self._compressed += len(data)
-        while data:
-            if self._inflater.eof:
-                if not data.startswith(_GZIP[: len(data)]):  # padding after the last member
-                    return
-                self._inflater = zlib.decompressobj(_GZIP_WBITS)
-            try:
-                inflated = self._inflater.decompress(data, _INFLATED_PIECE_BYTES)
-            except zlib.error:
-                raise damaged("is damaged: its gzip stream cannot be read") from None
-            self._inflated += len(inflated)
-            if self._limits.is_bomb(self._inflated, self._compressed):
-                raise UploadTooLarge(f"An archive may unpack to at most {self._limits.ratio_max:g} times its size.")
-            yield inflated
-            data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
-
-    def close(self) -> None:
-        if not self._inflater.eof:
-            raise damaged("is cut off")
 
 
 class _Header(NamedTuple):
@@ -125,23 +95,26 @@ class _TarParser:
         self._records = dict[bytes, bytes]()  # of extended headers for the next member
         self._expects_member = False  # after such an extended header
         self._sparse_map_continues = False  # between the header of a GNU sparse file and its bytes
+        self._steps = 0  # since the event loop's last turn
 
-    def feed(self, data: bytes) -> Iterator[UploadedImage]:
+    def feed(self, data: bytes) -> Iterator[UploadedImage | None]:
+        """The images that are complete with these bytes; None where the event loop is to have a turn."""
         self._members.add_inflated(len(data))
         if self._ended:
             return
         self._buffer += data
         at = 0
         while not self._ended:
-            if self._skip_bytes:
-                step = min(self._skip_bytes, len(self._buffer) - at)
-                at += step
-                self._skip_bytes -= step
+            skipped = min(self._skip_bytes, len(self._buffer) - at)
+            at += skipped
+            self._skip_bytes -= skipped
             if self._header is None or self._sparse_map_continues:
                 if len(self._buffer) - at < _BLOCK:
                     break
                 self._read_block(bytes(self._buffer[at : at + _BLOCK]))
                 at += _BLOCK
+                if self._turn_is_due():
+                    yield None
                 continue
             header = self._header
             if header.has_content and len(self._buffer) - at < header.padded_size:
@@ -152,13 +125,20 @@ class _TarParser:
                 if header.refusal is not None:
                     yield self._members.to_image(header.path, header.refusal)
                 continue
-            content = bytes(self._buffer[at : at + header.size])
+            content = bytes(memoryview(self._buffer)[at : at + header.size])
             at += header.padded_size
             if header.kind in _META_KINDS:
                 self._read_records(header.kind, content)
             else:
                 yield self._members.to_image(header.path, content)
         del self._buffer[:at]
+
+    def _turn_is_due(self) -> bool:
+        self._steps += 1
+        if self._steps < _TURN_STEPS:
+            return False
+        self._steps = 0
+        return True
 
     def close(self) -> None:
         if not self._started:
@@ -182,8 +162,8 @@ class _TarParser:
         self._started = True
         kind, size = block[156:157], self._size(block)
         if kind in _META_KINDS:
-            if size > _META_BYTES_MAX:
-                raise damaged("is damaged: it has a header that is too long")
+            if size > self._limits.header_bytes_max:
+                raise damaged(f"has a header of more than {self._limits.header_bytes_max} bytes")
             self._expects_member |= kind != b"g"
             self._header = _Header(kind, "", size, _padded(size), has_content=True, refusal=None)
         else:
@@ -230,13 +210,24 @@ class _TarParser:
 
     def _read_records(self, kind: bytes, content: bytes) -> None:
         if kind == b"L":
-            self._records[b"path"] = content.split(b"\0", 1)[0]
+            self._records[b"path"] = self._cut(content.partition(b"\0")[0])
         elif kind in b"xXg":
             try:
-                records = {key: value for key, value in _pax_records(content) if key in _RECORDS}
+                records = {key: self._cut(value) for key, value in self._pax_records(content) if key in _RECORDS}
             except ValueError:
                 raise damaged("is damaged: it has a PAX header that cannot be read") from None
             (self._global_records if kind == b"g" else self._records).update(records)
+
+    def _cut(self, value: bytes) -> bytes:
+        """So much of a record as shows that it is too long: a path for the whole archive is read for each member."""
+        return value[: self._limits.name_bytes_max + 1]
+
+    def _pax_records(self, content: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for count, record in enumerate(_pax_records(content), 1):
+            if count > self._limits.header_records_max:
+                raise damaged(f"has a PAX header of more than {self._limits.header_records_max} records")
+            self._steps += 1
+            yield record
 
 
 def _has_valid_checksum(block: bytes) -> bool:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 from zipfile import BadZipFile, ZipInfo
+from zlib import crc32
 
 _SLICE_BYTES = 64 << 10
 _END = struct.Struct("<4s4H2LH")
@@ -21,6 +22,7 @@ _END64_MAGIC = b"PK\x06\x06"
 _FILE_HEADER = struct.Struct("<4s4B4HL2L5H2L")
 _FILE_HEADER_MAGIC = b"PK\x01\x02"
 _EXTRA64 = 1  # the id of the zip64 extra field
+_EXTRA_UNICODE_PATH = 0x7075  # that of the field with the name in UTF-8, from WinRAR, 7-Zip and others
 _IN_EXTRA64 = 0xFFFFFFFF  # in a 32-bit field whose value is in the zip64 extra field
 
 
@@ -61,26 +63,29 @@ def _find_directory(spool: IO[bytes]) -> tuple[int, int, int]:
     tail = spool.read()
     at = len(tail)
     while (at := tail.rfind(_END_MAGIC, 0, at)) >= 0:
-        if at + _END.size <= len(tail):
-            *_, size, offset, comment_bytes = _END.unpack_from(tail, at)
-            if not tail[at + _END.size + comment_bytes :].strip(
-                b"\0"
-            ):  # else this magic belongs to a zip inside this one
-                break
-    else:
-        raise BadZipFile
-    end = tail_at + at
+        if at + _END.size <= len(tail) and (found := _directory_before(spool, tail_at + at, tail[at:])):
+            return found  # whatever stands behind it: unzip, 7-Zip and Windows take such archives, too
+    raise BadZipFile
+
+
+def _directory_before(spool: IO[bytes], end: int, record: bytes) -> tuple[int, int, int] | None:
+    """As `_find_directory`, of the end record at `end`; None if there is no directory before it.
+
+    The record may be none: its magic may stand in a comment, behind the archive, or in a zip inside it.
+    """
+    *_, members, size, offset, _ = _END.unpack_from(record)
     locator = _read_at(spool, end - _LOCATOR64.size, _LOCATOR64.size)
     if locator.startswith(_LOCATOR64_MAGIC):
         end -= _LOCATOR64.size + _END64.size
         end64 = _read_at(spool, end, _END64.size)
         if not end64.startswith(_END64_MAGIC):
-            raise BadZipFile
-        *_, size, offset = _END64.unpack(end64)
+            return None
+        *_, members, size, offset = _END64.unpack(end64)
     start = end - size
     if start < offset:
-        raise BadZipFile
-    return start, end, start - offset
+        return None
+    is_directory = _read_at(spool, start, 4) == _FILE_HEADER_MAGIC if members else not size
+    return (start, end, start - offset) if is_directory else None
 
 
 def _read_at(spool: IO[bytes], at: int, size: int) -> bytes:
@@ -91,11 +96,7 @@ def _read_at(spool: IO[bytes], at: int, size: int) -> bytes:
 
 
 def _member(fields: tuple[int, ...], name: bytes, extra: bytes, shift: int) -> ZipInfo:
-    try:
-        path = name.decode()  # also without the UTF-8 flag: macOS's archiver never sets it
-    except UnicodeDecodeError:
-        path = name.decode("cp437")
-    info = ZipInfo(path)
+    info = ZipInfo(_path(name, extra))
     info.create_system = fields[2]
     info.flag_bits, info.compress_type = fields[5:7]
     info.CRC, info.compress_size, info.file_size = fields[9:12]
@@ -106,19 +107,33 @@ def _member(fields: tuple[int, ...], name: bytes, extra: bytes, shift: int) -> Z
     return info
 
 
-def _read_extra64(info: ZipInfo, extra: bytes) -> None:
+def _path(name: bytes, extra: bytes) -> str:
+    try:
+        return name.decode()  # also without the UTF-8 flag: macOS's archiver never sets it
+    except UnicodeDecodeError:
+        at, size = _extra_field(extra, _EXTRA_UNICODE_PATH)
+        version_and_checksum, path = extra[at : at + 5], extra[at + 5 : at + size]
+        if version_and_checksum == struct.pack("<BL", 1, crc32(name)):  # else the name was changed later
+            return path.decode(errors="replace")
+        return name.decode("cp437")
+
+
+def _extra_field(extra: bytes, wanted: int) -> tuple[int, int]:
+    """Where the content of an extra field begins, and its length; the end and 0 if there is no such field."""
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
         at += 4
-        if kind == _EXTRA64:
-            break
+        if kind == wanted:
+            return at, size
         at += size
-    for field in (
-        "file_size",
-        "compress_size",
-        "header_offset",
-    ):  # the extra field has those that do not fit, in this order
+    return len(extra), 0
+
+
+def _read_extra64(info: ZipInfo, extra: bytes) -> None:
+    at, _ = _extra_field(extra, _EXTRA64)
+    # The field has those that do not fit, in this order.
+    for field in ("file_size", "compress_size", "header_offset"):
         if getattr(info, field) == _IN_EXTRA64:
             if at + 8 > len(extra):
                 raise BadZipFile

@@ -17,12 +17,12 @@ def images() -> list[bytes]:
     return [png_on_white(image) for image in load_fashion_mnist(Path("data/training")).test.images]
 
 
-def tar_of(pngs: Sequence[bytes], first: int = 0) -> bytes:
-    """A tar of files that are numbered from `first`."""
+def tar_of(pngs: Sequence[bytes], first: int = 0, *, names: Sequence[str] = ()) -> bytes:
+    """A tar of files that are numbered from `first`, or have these names."""
     file = BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for number, png in enumerate(pngs, first):
-            member = tarfile.TarInfo(f"{number:07}.png")
+            member = tarfile.TarInfo(names[number - first] if names else f"{number:07}.png")
             member.size = len(png)
             archive.addfile(member, BytesIO(png))
     return file.getvalue()

@@ -8,15 +8,17 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import NamedTuple
 
 import aiohttp
 from redis.exceptions import RedisError
 
+from chaos.clients.load import OWNERS, Load
 from chaos.fleet import Fleet
-from chaos.load import Load
+from chaos.ledger import Doubt, Ledger
+from chaos.store_audit import StoreAudit
 from jobs.records import STATE_OF_CODE, ChunkRef
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field, job_key
@@ -24,7 +26,6 @@ from tests.support.processes import Process, Worker
 
 MODEL = "fmnist-mlp"
 MOMENT_SECONDS_MAX = 10
-RECOVERY_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 75
 
 
@@ -43,24 +44,49 @@ class StoppedLease(NamedTuple):
 class FaultContext:
     fleet: Fleet
     load: Load
+    ledger: Ledger
+    audit: StoreAudit
     random: random.Random
     probe_image: bytes
     freeze_seconds: float
     deploys: int
+    result_ttl_seconds: float
+    recovery_seconds_max: float
 
     async def seconds_until_work(self, since: float) -> float:
         """Seconds from `since` until a fresh image has its class."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=6)) as http:
-            while time.monotonic() < since + RECOVERY_SECONDS_MAX:
-                for url in self.fleet.urls:
-                    headers = {"Content-Type": "image/png", "Prefer": "wait=5"}
-                    with suppress(aiohttp.ClientError, OSError, TimeoutError):
-                        self.load.probes += 1
-                        async with http.post(f"{url}/v1/jobs", data=self.probe_image, headers=headers) as response:
-                            if response.status == 200:
-                                return time.monotonic() - since
-                await asyncio.sleep(0.02)
+        while time.monotonic() < since + self.recovery_seconds_max:
+            for url in self.fleet.urls:
+                if await self.probe(url, self.probe_image) == HTTPStatus.OK:
+                    return time.monotonic() - since
+            await asyncio.sleep(0.02)
         return float("inf")
+
+    async def probe(self, url: str, image: bytes, wait_seconds: int = 5) -> int:
+        """Submit an image to this API, and wait for its end. The response's status, or 0 if there was none."""
+        owner, key = next(iter(OWNERS.items()))
+        headers = {"Content-Type": "image/png", "Authorization": f"Bearer {key}"}
+        if wait_seconds:
+            headers["Prefer"] = f"wait={wait_seconds}"
+        began = time.time()
+        timeout = aiohttp.ClientTimeout(total=wait_seconds + 1.5)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                http.post(f"{url}/v1/jobs", data=image, headers=headers) as response,
+            ):
+                body = await response.json(content_type=None)
+        except aiohttp.ClientConnectorError:
+            return 0
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            body = {"outcome": "unknown"}
+        for name in ("id", "job_id"):
+            if name in body:
+                self.ledger.know(body[name])
+        if body.get("outcome") == "unknown":
+            self.ledger.doubts.append(Doubt(owner, "", began, time.time()))
+            return 0
+        return response.status
 
     async def seconds_until_redone(self, lease: StoppedLease, since: float) -> float:
         """Seconds from `since` until all chunks of a dead process's lease have results."""
@@ -76,7 +102,7 @@ class FaultContext:
                 return False
             return True
 
-        while time.monotonic() < since + RECOVERY_SECONDS_MAX:
+        while time.monotonic() < since + self.recovery_seconds_max:
             if await asyncio.to_thread(is_done):
                 return time.monotonic() - since
             await asyncio.sleep(0.01)
@@ -123,6 +149,23 @@ class FaultContext:
             await asyncio.to_thread(process.wait, STOP_SECONDS_MAX)
             recovery = asyncio.create_task(self.seconds_until_work(since))
         return await recovery
+
+    async def seconds_until_all_work(self, since: float) -> float:
+        """Seconds from `since` until a fresh image has its class and each worker is back with all its children."""
+        seconds = await self.seconds_until_work(since)
+        while time.monotonic() < since + self.recovery_seconds_max:
+            try:
+                if not await asyncio.to_thread(self.fleet.workers_missing):
+                    return seconds
+            except RedisError:
+                pass
+            await asyncio.sleep(0.1)
+        return float("inf")
+
+    async def cut_connections(self) -> None:
+        """Redis closes all connections of its clients."""
+        for kind in ("normal", "pubsub"):
+            await asyncio.to_thread(self.fleet.redis.execute_command, "CLIENT", "KILL", "TYPE", kind)
 
     def worker(self) -> Worker:
         """A random worker that has processes."""

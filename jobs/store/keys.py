@@ -17,28 +17,39 @@ ENDED_CHANNEL: Final = "darkroom.notices"  # + database number, which pub/sub ig
 FETCH: Final = "@fetch"  # in place of a model's name: outbound workers take chunks of URLs first
 
 JOB: Final = "j:"  # + ID, hash: the record, see FIELDS
-UPLOAD: Final = "b:"  # + ID CHUNK, string: one chunk's packed upload bytes
+UPLOAD: Final = "b:"  # + ID CHUNK, string: one chunk's packed upload bytes, or a `Pointer` to a file that has them
 READY: Final = "q:"  # + model:lane:owner, list: chunk references that wait, oldest first
 ROTATION: Final = "ring:"  # + model:lane, list: owners with ready chunks, the next one first
-SUSPECTS: Final = "suspect:"  # + model, list: chunks under lease when a worker's child process died
+SUSPECTS: Final = "suspect:"  # + model, list: suspects that earlier releases left; taken before those of SUSPECT_LANE
 LEASES: Final = "leases"  # sorted set: owner token by the lease's end, Redis time in ms
 LEASED_CHUNKS: Final = "l:"  # + owner token, set: the chunk references under this lease
-SUSPECT_ITEM: Final = "suspect_at"  # hash: owner token to the item that a suspect run has reached, -1 before the first
+SUSPECT_ITEM: Final = "suspect_at"  # hash: owner token to the item that a suspect run has reached, -1 before the first,
+#                                     SUSPECT_PAUSED while its process does other work
 ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first; deleted jobs stay until they reach the head
 OWNER_JOBS: Final = "jobs:"  # + owner, sorted set: IDs of this owner's jobs by their number among all accepted jobs
 OPEN_DEADLINES: Final = "open"  # sorted set: IDs of open jobs by their deadline, Redis time in ms
 IDEMPOTENCY_KEY: Final = "k:"  # + owner:DIGEST, string: ID of the job that this Idempotency-Key made; goes with the job
 WEBHOOKS_DUE: Final = "hooks"  # sorted set: IDs of ended jobs by the time of their next webhook call, Redis time in ms
 TRASH: Final = "trash"  # list: jobs whose upload bytes the sweep frees: ID, first and number of chunks (4 bytes each)
-STATS: Final = "stats"  # hash: uploads, records, accepted, transitions, drained, and pending:OWNER, items yet to end
+STATS: Final = "stats"  # hash: uploads, spooled, records, accepted, transitions, drained, pending:OWNER: items to end
 DOORBELL_TEMPLATE: Final = "bell:"  # + model, string: the Celery message that rings this model's workers
 WAKE: Final = "wake:"  # + model, list of one: a lingering child process blocks on it, faster than a doorbell
 DOORBELL_COUNTER: Final = "bells"  # counter: makes every doorbell's id unique
+MAIN: Final = "@main"  # in place of a model's name: heartbeats of workers' main processes
 HEARTBEATS: Final = "serving:"  # + model name, sorted set: `Heartbeat` of ready worker processes by its end, ms
 LOAD_ERRORS: Final = "faults"  # sorted set: `LoadError` by the time until which it holds, Redis time in s
+PACES: Final = "paces"  # hash: name@version|device to how fast it is computed there, as JSON
 MODEL_CARDS: Final = "models"  # hash: name@version to the model's card
 SIGNING_KEY: Final = "secret"  # string: the key that signs job ids
+API_KEYS: Final = "apikeys"  # hash: id of an API key to its `ApiKeyRecord`; revoked ones stay
+API_KEYS_VERSION: Final = "apikeys_version"  # string: another one after each change of API_KEYS
+API_KEYS_USED: Final = "apikeys_used"  # hash: id of an API key to its last use, Redis time in minutes
+ITEMS_OF_DAY: Final = "day:"  # + id of an API key:UTC day since 1970, counter: items accepted with it; lasts a day
 WRITE_PROBE: Final = "write_probe"  # string with a short life: shows that the server takes writes
+
+SUSPECT_LANE: Final = "s"  # in READY and ROTATION, beside the lanes of jobs: chunks that run alone, owner after owner
+SUSPECT_PAUSED: Final = -2  # in SUSPECT_ITEM: whatever happens to the process now is not charged to this chunk
+ITEM_LOST: Final = "lost:"  # + item, among the items of a chunk's failure counts: leases lost while it ran alone
 
 # Fields of a job's hash
 FIELDS: Final = {
@@ -50,6 +61,7 @@ FIELDS: Final = {
     "accepted_ms": "a",
     "started_ms": "t",  # when its first chunk was claimed
     "ended_ms": "e",
+    "active_ms": "la",  # when a part of its items last ended, or were added; none before
     "items": "n",
     "succeeded": "d",
     "failed": "f",
@@ -63,12 +75,14 @@ FIELDS: Final = {
     "at_deadline": "q",  # of an open job, by earlier versions: 's' seals it at its deadline
     "webhook_url": "h",
     "webhook_attempts": "ha",  # JSON, the last ones
+    "result_bytes": "rb",  # record bytes set aside for the result of each item that has not ended
+    "retained_spooled": "bs",  # bytes of the files that "retained" points to
     # + number of a chunk, in decimal
     "names": "i",  # JSON, or empty
     "results": "r",  # `pack_outcomes`
     "failure_counts": "x",  # JSON, see `FailureCounts`
     "progress": "p",  # `pack_outcomes` of the items that an earlier run has done
-    "retained": "b",  # `pack_retained`: failed images, for a retry
+    "retained": "b",  # `pack_retained`: failed images, for a retry; or a `Pointer` to a file that has them
     # + name of a part
     "part": "u",  # holder's token (8 bytes), end of its hold (ms as a double, 0 once done), chunks (4), digest so far
 }
@@ -79,6 +93,10 @@ CHUNK_RECORD_BYTES: Final = 190  # each further chunk of it; many chunks turn th
 ENDED_ID_BYTES: Final = 20  # an id among the ended
 IDEMPOTENCY_KEY_BYTES: Final = 160  # the key of an Idempotency-Key
 UPLOAD_KEY_BYTES: Final = 96  # a chunk's upload key, beyond its bytes
+POINTER_BYTES: Final = 112  # what the upload budget counts for a `Pointer`, which is not longer than this
+
+HEARTBEAT_MS_MAX: Final = 120_000  # a heartbeat that ends later is from before the clock was set back
+DAY_MS: Final = 86_400_000
 
 
 KEYS: Final[dict[str, str | int]] = {
@@ -90,6 +108,9 @@ KEYS: Final[dict[str, str | int]] = {
     "ready": READY,
     "rotation": ROTATION,
     "suspects": SUSPECTS,
+    "suspect_lane": SUSPECT_LANE,
+    "suspect_paused": SUSPECT_PAUSED,
+    "item_lost": ITEM_LOST,
     "leases": LEASES,
     "leased_chunks": LEASED_CHUNKS,
     "suspect_item": SUSPECT_ITEM,
@@ -105,11 +126,14 @@ KEYS: Final[dict[str, str | int]] = {
     "wake": WAKE,
     "heartbeats": HEARTBEATS,
     "model_cards": MODEL_CARDS,
+    "items_of_day": ITEMS_OF_DAY,
+    "day_ms": DAY_MS,
     "job_record_bytes": JOB_RECORD_BYTES,
     "chunk_record_bytes": CHUNK_RECORD_BYTES,
     "ended_id_bytes": ENDED_ID_BYTES,
     "idempotency_key_bytes": IDEMPOTENCY_KEY_BYTES,
     "upload_key_bytes": UPLOAD_KEY_BYTES,
+    "pointer_bytes": POINTER_BYTES,
 }
 """What the scripts write as `K.name`."""
 
@@ -131,14 +155,19 @@ class OwnerToken(NamedTuple):
     pid: int
     sequence: int
     """Counts the claims of the process."""
+    lease_ms: int = 0
+    """How long the lease lasts if it is not renewed; 0 in tokens of earlier releases, which do not say it."""
 
     def pack(self) -> str:
-        return f"{self.worker_id}|{self.task_id}|{self.pid}|{self.sequence}"
+        token = f"{self.worker_id}|{self.task_id}|{self.pid}|{self.sequence}"
+        return f"{token}|{self.lease_ms}" if self.lease_ms else token
 
     @classmethod
     def unpack(cls, packed: bytes | str) -> "OwnerToken":
-        worker_id, task_id, pid, sequence = _text(packed).split("|")
-        return cls(worker_id, task_id, int(pid), int(sequence))
+        worker_id, task_id, *numbers = _text(packed).split("|")
+        if not 2 <= len(numbers) <= 3:
+            raise ValueError("an owner token of another form")
+        return cls(worker_id, task_id, *map(int, numbers))
 
 
 class Heartbeat(NamedTuple):

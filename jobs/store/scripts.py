@@ -7,12 +7,12 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from jobs.records import BY_REFERENCE, LANE_CODE, STATE_OF_CODE
+from jobs.records import BY_REFERENCE, LANE_CODE, SPOOLED, STATE_OF_CODE
 from jobs.settings import StoreSettings
 from jobs.store.keys import FIELDS, KEYS, ended_channel
 
 NAMES = (
-    *("enqueue", "part", "claim", "renew", "finish", "release", "cancel", "delete", "sweep"),
+    *("enqueue", "part", "seal", "claim", "renew", "finish", "release", "cancel", "delete", "sweep"),
     *("deliver", "webhook", "register"),
 )
 
@@ -38,7 +38,7 @@ def load_scripts(database: int) -> dict[str, Script]:
     folder = files("jobs.store") / "lua"
     library = (folder / "lib.lua").read_text()
     constants: dict[str, Mapping[str, str | int]] = {
-        "K": {**KEYS, "channel": ended_channel(database), "by_reference": BY_REFERENCE},
+        "K": {**KEYS, "channel": ended_channel(database), "by_reference": BY_REFERENCE, "spooled": SPOOLED},
         "F": FIELDS,
         "STATE": {str(state): code.decode() for code, state in STATE_OF_CODE.items()},
         "LANE": {str(lane): code.decode() for lane, code in LANE_CODE.items()},

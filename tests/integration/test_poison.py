@@ -1,6 +1,8 @@
 """Images that kill the process that decodes them: each has three tries, fails alone, and can be sent again."""
 
 import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from jobs.store import keys
 from tests.support.pictures import LIMITS, samples
 from tests.support.poison_worker import marked, one_shade
-from tests.support.processes import ROOT, Process, Worker
+from tests.support.processes import ROOT, Process, Worker, children_of
 from tests.support.stack import PNG, Stack, load_client
 from tests.support.waiting import eventually
 from worker.inference.packages.load import load_package
@@ -72,6 +74,58 @@ async def items_of(client: aiohttp.ClientSession, job: dict[str, Any], query: st
     async with client.get(f"{job['links']['results']}?limit=1000{query}") as response:
         items: list[dict[str, Any]] = (await response.json())["items"]
         return items
+
+
+async def test_a_signal_to_all_processes_of_a_worker_charges_nothing(
+    stack: Stack, tmp_path: Path, shirt: bytes
+) -> None:
+    """As systemd stops a service, and `tini -g` a container, in the middle of an image of three seconds."""
+    api = stack.api()
+    async with load_client(api.url) as client:
+        job = await submit_form(client, [marked(shirt, "slow")])
+        with PoisonWorker(stack.valkey.url, tmp_path, **SETTINGS) as worker:
+            await eventually(lambda: worker.tries() == 1, what="work on the image")
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                for pid in children_of(worker.pid):
+                    os.kill(pid, number)
+            worker.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.wait) == 0
+            assert "ready again" not in worker.output()
+        (item,) = await items_of(client, job)
+    assert (item["status"], worker.tries()) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize(("kind", "code", "tries"), [("gil", "timeout", 5), ("fleet", "worker_lost", 4)])
+async def test_a_poison_that_takes_more_than_its_process_fails_alone(
+    stack: Stack, tmp_path: Path, kind: str, code: str, tries: int
+) -> None:
+    """Native code that keeps the GIL, so that no thread can renew a lease; and what ends the parent as well.
+
+    `gil`: two leases of it lapse together with others; then it runs alone, and is charged like a crash, three times.
+    """
+    healthy = list(samples().values())
+    upload = [*healthy[:5], marked(healthy[0], kind), *healthy[5:11]]
+    api = stack.api()
+    settings = SETTINGS | {"LOSSES_MAX": "4", "TASK_TIME_LIMIT_SECONDS": "100", "STORE_TIMEOUT_SECONDS": "1"}
+    async with load_client(api.url) as client:
+        job = await submit_form(client, upload)
+        singles = []
+        for image in healthy[:5]:
+            async with client.post("/v1/jobs", data=image, headers=PNG) as response:
+                singles.append(await response.json())
+        with PoisonWorker(stack.valkey.url, tmp_path, **settings) as worker:
+            reading = asyncio.create_task(items_of(client, job))
+            while not reading.done():
+                if not worker.running():  # its supervisor starts it again
+                    worker.start()
+                await asyncio.wait([reading], timeout=0.1)
+            items = reading.result()
+            others = [(await items_of(client, single))[0] for single in singles]
+
+    neighbours = [*items[:5], *items[6:], *others]
+    assert [item.get("class") for item in neighbours] == classes_of([*healthy[:11], *healthy[:5]])
+    assert (items[5]["status"], items[5]["error"]["code"]) == ("failed", code)
+    assert worker.tries() == tries
 
 
 @pytest.mark.parametrize(

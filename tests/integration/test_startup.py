@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.settings import REMOVED_SETTINGS, SHIPPED_MODEL
+from jobs.removed_settings import REMOVED_SETTINGS
+from jobs.settings import SHIPPED_MODEL
 from jobs.store.keys import FETCH, LOAD_ERRORS, LoadError
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Valkey, Worker
 from tests.support.stack import Stack
@@ -37,6 +38,8 @@ def failed_start(service: str, tmp_path: Path, valkey: Valkey, **environment: st
         ({"maxmemory": str(100 << 20)}, {}, "the budgets would not fit"),
         ({}, {"REDIS_URL": "http://nowhere"}, "REDIS_URL: "),
         ({}, {"REDIS_MAXMEMORY_BYTES": "many"}, "REDIS_MAXMEMORY_BYTES: "),
+        ({}, {"UPLOADS_URL": "file:///no/such/folder"}, "UPLOADS_URL: there is no folder /no/such/folder"),
+        ({}, {"UPLOADS_URL": "file:///proc"}, "UPLOADS_URL: cannot write into /proc"),
     ],
 )
 def test_an_unsuitable_server_or_setting_stops_the_service(
@@ -71,7 +74,7 @@ def test_a_removed_setting_that_is_still_set_is_named_once_and_the_service_start
         wait_until(lambda: client.zcard(f"serving:{FETCH}") == 1, seconds=60, what="a ready outbound process")
         for service in (outbound, api, worker):
             named = [line for line in service.output().splitlines() if "OPEN_JOB_AT_DEADLINE" in line]
-            assert named == [f"WARNING jobs.settings: {expected}"]
+            assert named == [f"WARNING jobs.removed_settings: {expected}"]
             assert service.running()
 
 

@@ -16,6 +16,9 @@ LIMITS = ArchiveLimits(
     members_max=1000,
     inflated_bytes_max=64 << 20,
     ratio_max=200,
+    name_bytes_max=4096,
+    header_bytes_max=64 << 10,
+    header_records_max=1000,
     spool_bytes_max=1000,
     zip_bytes_max=1 << 20,
 )

@@ -15,7 +15,7 @@ from random import Random
 from PIL import Image, PngImagePlugin
 
 from tests.support.archives import make_tar, make_zip
-from tests.support.pictures import encode, photo, samples
+from tests.support.pictures import encode, heic, photo, samples
 
 BOUNDARY = "frontier"
 BYTES_MAX = 96 << 10  # the longest result of a mutation
@@ -87,6 +87,16 @@ def pictures() -> dict[str, list[bytes]]:
             encode(palette, "GIF", **animated),
         ],
         "bmp": [encode(colour, "BMP"), encode(palette, "BMP"), encode(gray.convert("1"), "BMP")],
+        "avif": [encode(colour, "AVIF"), encode(colour.convert("RGBA"), "AVIF", exif=exif)],
+        "heic": [heic(colour), heic(colour.convert("RGBA"), exif=exif.tobytes())],
+        "tiff": [
+            encode(colour, "TIFF"),
+            encode(colour, "TIFF", compression="tiff_lzw"),
+            encode(colour, "TIFF", compression="jpeg", save_all=True, append_images=frames),
+            encode(gray.convert("1"), "TIFF", compression="group4"),
+            encode(gray.convert("I;16"), "TIFF", compression="tiff_deflate"),
+            encode(palette, "TIFF"),
+        ],
     }
 
 
@@ -102,7 +112,7 @@ def kinds() -> dict[str, Kind]:
     images = ("image/png", "image/*", "application/octet-stream", "")
     return {
         "png": Kind(images, by_format["png"], repair_png),
-        **{name: Kind(images, by_format[name]) for name in ("jpeg", "webp", "gif", "bmp")},
+        **{name: Kind(images, by_format[name]) for name in by_format if name != "png"},
         "multipart": Kind(
             (f"multipart/form-data; boundary={BOUNDARY}", f'multipart/form-data; boundary="{BOUNDARY}"'),
             [_multipart(few), _multipart(many), _multipart({"größe.png": by_format["png"][0]}), _with_fields(few)],

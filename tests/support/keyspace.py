@@ -1,5 +1,7 @@
 """Whether every key in Redis expires, or belongs to a job that still exists."""
 
+from collections.abc import Collection
+
 import redis
 
 from jobs.store import keys
@@ -15,20 +17,22 @@ _FIXED = {
     keys.STATS,
     keys.DOORBELL_COUNTER,
     keys.MODEL_CARDS,
+    keys.PACES,
     keys.SIGNING_KEY,
 }
 _OF_MODELS = (keys.ROTATION, keys.DOORBELL_TEMPLATE, keys.HEARTBEATS, keys.SUSPECTS, keys.QUEUE, keys.READY, keys.WAKE)
 
 
-def unreachable(client: "redis.Redis[bytes]", *, owner: str) -> list[bytes]:
+def unreachable(client: "redis.Redis[bytes]", *, owners: Collection[str]) -> list[bytes]:
     """Keys without a time to live that belong to no job, and references to jobs that do not exist."""
     jobs = {key.removeprefix(keys.JOB.encode()) for key in client.keys(f"{keys.JOB}*")}
-    owned = set(client.zrange(keys.OWNER_JOBS + owner, 0, -1))
+    listings = {keys.OWNER_JOBS + owner for owner in owners}
+    owned = {job_id for listing in listings for job_id in client.zrange(listing, 0, -1)}
     leases = set(client.zrange(keys.LEASES, 0, -1))
     lost = [b"owned " + job_id for job_id in owned ^ jobs]
     for key in client.scan_iter(count=1000):
         name = key.decode("latin1")
-        if client.ttl(key) >= 0 or name in _FIXED or name == keys.OWNER_JOBS + owner or name.startswith(_OF_MODELS):
+        if client.ttl(key) >= 0 or name in _FIXED or name in listings or name.startswith(_OF_MODELS):
             continue
         kind, rest = name[:2], key[2:]
         reachable = (

@@ -73,3 +73,19 @@ class _Branches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         means = images.mean(dim=(1, 2, 3))
         return torch.stack([means, -means] if means.sum() > 0 else [-means, means], dim=1)
+
+
+def flattens_by_view() -> nn.Module:
+    """For colour images of 8 × 8, as many tutorials write it: `view` accepts only contiguous inputs."""
+    torch.manual_seed(5)
+    return _FlattensByView().eval()
+
+
+class _FlattensByView(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 6 * 6, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.convolution(images).view(images.shape[0], -1))
+        return outputs

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.settings import InferenceSettings
 
 LIMITS = ImageLimits.of(InferenceSettings())  # the defaults of a worker
@@ -63,39 +64,87 @@ def jpeg_of_many_scans(image: Image.Image) -> bytes:
     return jpeg[:-2] + last * 100 + jpeg[-2:]
 
 
+OTHER_FORMATS = {
+    "JPEG XL": b"\xff\x0a",
+    "JPEG 2000": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    "ICO": b"\x00\x00\x01\x00",
+    "Photoshop file": b"8BPS",
+    "SVG": b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg">',
+    "PDF": b"%PDF-1.7",
+}
+"""How files begin in formats that are told apart and not decoded."""
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    file = BytesIO()
+    pillow_heif.from_pillow(image).save(file, format="HEIF", **options)
+    return file.getvalue()
+
+
+def jpeg_of_another_kind(jpeg: bytes, *, depth: int = 8, marker: int = 0xC0) -> bytes:
+    """A JPEG whose header states another depth or coding."""
+    at = jpeg.index(b"\xff\xc0")
+    return jpeg[: at + 1] + bytes((marker,)) + jpeg[at + 2 : at + 4] + bytes((depth,)) + jpeg[at + 5 :]
+
+
+def tiff_that_claims(width: int, height: int) -> bytes:
+    """A TIFF of one strip whose header gives this size."""
+    tags = ((256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 100))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(104)
+
+
 def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
     """Uploads that cannot be classified, each with the code for its item."""
     frames = [Image.new("L", (28, 28), shade) for shade in range(0, 250, 5)]
     huge = png_that_claims(50_000, 50_000)
     assert len(huge) < 20_000
     colour = photo(shirt)
-    return {
-        "empty": (b"", "empty_upload"),
-        "text": (b"this is no picture", "not_an_image"),
-        "text named .png": (b"hello, I am called shirt.png", "not_an_image"),
-        "html": (b"<!doctype html><title>404</title>", "not_an_image"),
-        "random bytes": (np.random.default_rng(1).bytes(5000), "not_an_image"),
-        "truncated PNG": (shirt[: len(shirt) // 2], "corrupt_image"),
-        "PNG signature alone": (shirt[:8], "corrupt_image"),
-        "PNG with a broken checksum": (shirt[:60] + bytes((shirt[60] ^ 0xFF,)) + shirt[61:], "corrupt_image"),
-        "truncated JPEG": (encode(colour, "JPEG")[:3000], "corrupt_image"),
-        "50,000 × 50,000 PNG": (huge, "too_many_pixels"),
-        "66,000 × 1 PNG": (encode(Image.new("L", (66_000, 1)), "PNG"), "too_many_pixels"),
-        "JPEG with many scans": (jpeg_of_many_scans(colour), "too_many_scans"),
-        "GIF with many frames": (
-            encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=20),
-            "too_many_frames",
-        ),
-        "animated WebP": (
-            encode(
-                frames[0].convert("RGB"), "WEBP", save_all=True, append_images=[f.convert("RGB") for f in frames[1:5]]
+    return (
+        {
+            "empty": (b"", "empty_upload"),
+            "text": (b"this is no picture", "not_an_image"),
+            "text named .png": (b"hello, I am called shirt.png", "not_an_image"),
+            "html": (b"<!doctype html><title>404</title>", "not_an_image"),
+            "random bytes": (np.random.default_rng(1).bytes(5000), "not_an_image"),
+            "truncated PNG": (shirt[: len(shirt) // 2], "corrupt_image"),
+            "PNG signature alone": (shirt[:8], "corrupt_image"),
+            "PNG with a broken checksum": (shirt[:60] + bytes((shirt[60] ^ 0xFF,)) + shirt[61:], "corrupt_image"),
+            "truncated JPEG": (encode(colour, "JPEG")[:3000], "corrupt_image"),
+            "50,000 × 50,000 PNG": (huge, "too_many_pixels"),
+            "66,000 × 1 PNG": (encode(Image.new("L", (66_000, 1)), "PNG"), "too_many_pixels"),
+            "JPEG with many scans": (jpeg_of_many_scans(colour), "too_many_scans"),
+            "GIF with many frames": (
+                encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=20),
+                "too_many_frames",
             ),
-            "too_many_frames",
-        ),
-        "TIFF": (encode(colour, "TIFF"), "unsupported_format"),
-        "AVIF": (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1", "unsupported_format"),
-        "zip": (b"PK\x03\x04" + bytes(100), "unsupported_format"),
-    }
+            "animated WebP": (
+                encode(
+                    frames[0].convert("RGB"),
+                    "WEBP",
+                    save_all=True,
+                    append_images=[f.convert("RGB") for f in frames[1:5]],
+                ),
+                "too_many_frames",
+            ),
+            "AVIF header alone": (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1", "corrupt_image"),
+            "truncated AVIF": (encode(colour, "AVIF")[:600], "corrupt_image"),
+            "truncated HEIC": (heic(colour)[:600], "corrupt_image"),
+            "truncated TIFF": (encode(colour, "TIFF")[:3000], "corrupt_image"),
+            "AVIF sequence": (
+                encode(frames[0].convert("RGB"), "AVIF", save_all=True, append_images=frames[1:3]),
+                "too_many_frames",
+            ),
+            "50,000 × 50,000 TIFF": (tiff_that_claims(50_000, 50_000), "too_many_pixels"),
+            "TIFF of floats": (encode(Image.new("F", (9, 9)), "TIFF"), "unsupported_format"),
+            "zip": (b"PK\x03\x04" + bytes(100), "unsupported_format"),
+        }
+        | {f"{name}": (start + bytes(100), "unsupported_format") for name, start in OTHER_FORMATS.items()}
+        | {
+            "12-bit JPEG": (jpeg_of_another_kind(encode(colour, "JPEG"), depth=12), "unsupported_format"),
+            "lossless JPEG": (jpeg_of_another_kind(encode(colour, "JPEG"), marker=0xC3), "unsupported_format"),
+        }
+    )
 
 
 def good_pictures(shirt: bytes) -> dict[str, bytes]:
@@ -116,4 +165,11 @@ def good_pictures(shirt: bytes) -> dict[str, bytes]:
         "WebP": encode(colour, "WEBP"),
         "GIF of one frame": encode(colour.convert("P"), "GIF"),
         "BMP": encode(colour, "BMP"),
+        "HEIC": heic(colour, quality=90),
+        "AVIF": encode(colour, "AVIF"),
+        "TIFF": encode(colour, "TIFF"),
+        "TIFF of two pages": encode(colour, "TIFF", save_all=True, append_images=[colour.rotate(90)]),
+        "TIFF of a scanner": encode(gray.resize((280, 280)).convert("1"), "TIFF", compression="group4"),
+        "TIFF of 16 bits": encode(Image.fromarray(np.asarray(gray).astype(np.uint16) * 257), "TIFF"),
+        "CMYK TIFF": encode(colour.convert("CMYK"), "TIFF", compression="tiff_lzw"),
     }

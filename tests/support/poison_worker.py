@@ -6,6 +6,7 @@ marked image is decoded, a line is added to the file that POISON_LOG names.
 
 import ctypes
 import os
+import signal
 import time
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-KINDS = ("segfault", "exit", "hang", "leak")
+KINDS = ("segfault", "exit", "hang", "leak", "gil", "fleet", "slow")
 _MARK = b"POISON:"
 
 
@@ -40,6 +41,13 @@ def _poison(upload: Any) -> None:
         os._exit(3)
     elif kind == b"hang":
         time.sleep(1000)
+    elif kind == b"slow":  # no poison at all
+        time.sleep(3)
+    elif kind == b"gil":  # native code that never gives the GIL back: no thread of the child runs
+        ctypes.PyDLL(None).sleep(1000)
+    elif kind == b"fleet":  # as the kernel does to a container out of memory: the whole worker
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
     else:
         leak = []
         while True:

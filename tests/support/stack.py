@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -79,14 +80,14 @@ class Stack:
         wait_until(lambda: self.stat("transitions") >= items, seconds=seconds, what=f"{items} terminal states")
 
 
-def load_client(url: str) -> aiohttp.ClientSession:
+def load_client(url: str, headers: Mapping[str, str] | None = None) -> aiohttp.ClientSession:
     """A client that is cheap enough for thousands of requests."""
-    return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=IN_FLIGHT))
+    return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=IN_FLIGHT), headers=headers)
 
 
-async def submit_all(url: str, images: list[bytes]) -> list[str]:
+async def submit_all(url: str, images: list[bytes], headers: Mapping[str, str] | None = None) -> list[str]:
     """Submit each image as a job of its own. Returns the ids of the jobs, in order."""
-    async with load_client(url) as client:
+    async with load_client(url, headers) as client:
 
         async def submit(image: bytes) -> str:
             async with client.post("/v1/jobs", data=image, headers=PNG) as response:
@@ -96,9 +97,11 @@ async def submit_all(url: str, images: list[bytes]) -> list[str]:
         return await asyncio.gather(*map(submit, images))
 
 
-async def results_of(url: str, job_ids: list[str], *, wait_seconds: int = 30) -> list[dict[str, Any]]:
+async def results_of(
+    url: str, job_ids: list[str], *, wait_seconds: int = 30, headers: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Wait for each job. Returns their `result`s."""
-    async with load_client(url) as client:
+    async with load_client(url, headers) as client:
 
         async def result(job_id: str) -> dict[str, Any]:
             async with client.get(f"/v1/jobs/{job_id}?wait={wait_seconds}") as response:

@@ -31,7 +31,8 @@ LIMITS = OpenJobLimits(
 
 
 def make_upload_budget(settings: StoreSettings) -> UploadBudget:
-    return UploadBudget(settings.uploads_budget_bytes, 1, bulk_fraction=0.8)
+    spool_bytes = settings.uploads_spool_bytes_max
+    return UploadBudget(settings.uploads_budget_bytes, 1, bulk_fraction=0.8, spool_bytes=spool_bytes)
 
 
 def owner_token(sequence: int = 0, *, worker_id: str = WORKER_ID, task_id: str = "task", pid: int = 1) -> str:
@@ -113,6 +114,10 @@ class Store:
 
     def keys(self) -> set[bytes]:
         return set(self.redis.keys())
+
+    def suspects(self, owner: str = OWNER) -> str:
+        """The key of the list of this owner's suspects."""
+        return f"{keys.READY}{MODEL}:{keys.SUSPECT_LANE}:{owner}"
 
     def expire_lease(self, lease: Lease) -> None:
         """Set the lease's end to a time in the past."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import pictures_page
 from docs.settings_page import PAGE, page
 from tests.support.processes import ROOT
 
@@ -16,6 +17,10 @@ NOT_OURS = {"mine.py"}  # a reader's own file
 
 def test_the_settings_page_is_what_the_settings_say() -> None:
     assert PAGE.read_text() == page(), "run: .venv/bin/python -m docs.settings_page"
+
+
+def test_the_page_of_pictures_is_what_becomes_of_them() -> None:
+    assert pictures_page.PAGE.read_text() == pictures_page.page(), "run: .venv/bin/python -m docs.pictures_page"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

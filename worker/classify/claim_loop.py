@@ -8,8 +8,11 @@ import time
 from redis.exceptions import RedisError
 
 from jobs.item_codes import ItemCode
-from jobs.store.for_workers.leases import FinishedChunk, Lease, LeaseStore
-from worker.classify.lease_run import BetweenSlices, LeaseRunner, OutOfTime
+from jobs.records import LANE_CODE, Lane
+from jobs.spool.spool import SpoolAway
+from jobs.store import keys
+from jobs.store.for_workers.leases import PAUSED, FinishedChunk, Lease, LeaseStore
+from worker.classify.lease_run import BetweenSlices, LeaseRunner, Unfinished
 from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier
 from worker.lease_client import ClaimLimits, LeaseClient
@@ -20,8 +23,13 @@ log = logging.getLogger(__name__)
 
 BULK_ITEMS_MAX = 256  # images of one claim of the bulk lane, if they fit BULK_SLICE_SECONDS
 CLAIM_BYTES_MAX = 16 << 20  # upload bytes of one claim; a single larger chunk is claimed alone
+UNSHARED_SECONDS = 0.005  # so much interactive work is not left to idle children: it is done before they have it
 INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
+SUSPECT_TURN_SECONDS = 1  # of one suspect, if others wait
 CANCELED_CHECK_SECONDS = 0.25  # between two checks whether the jobs of a bulk lease were canceled
+
+
+INTERACTIVE_LANE = LANE_CODE[Lane.INTERACTIVE].decode()
 
 
 class _JobsEnded(Exception):
@@ -48,9 +56,19 @@ class ClaimLoop:
         self._store = store
         self._leases = leases
         self._lease_renewer = lease_renewer
-        self._slice_size = SliceSize(settings.bulk_slice_seconds, items_max=BULK_ITEMS_MAX)
+        batch_seconds, batch_items = settings.batch_seconds_max, settings.batch_items
+        self._claim_size = SliceSize(
+            batch_seconds, items_max=batch_items, first_items=batch_items, pace=classifier.pace
+        )
+        self._slice_size = SliceSize(
+            settings.bulk_slice_seconds, items_max=BULK_ITEMS_MAX, pace=classifier.pace, batch_seconds=batch_seconds
+        )
         self._runner = LeaseRunner(
-            classifier, self._slice_size, crash_tries_max=settings.crash_tries_max, losses_max=settings.losses_max
+            classifier,
+            self._claim_size,
+            self._slice_size,
+            crash_tries_max=settings.crash_tries_max,
+            losses_max=settings.losses_max,
         )
         # Processes start at different turns, so that they look at different lanes first.
         self._turn = itertools.count(os.getpid() if first_turn is None else first_turn)
@@ -90,14 +108,15 @@ class ClaimLoop:
 
     def _claim_limits(self, *, bulk: bool = True) -> ClaimLimits:
         return ClaimLimits(
-            items_max=self._settings.batch_items,
+            items_max=self._claim_size.items(),
+            unshared_items=self._claim_size.items_in(UNSHARED_SECONDS),
             bulk_items_max=self._slice_size.items() if bulk else 0,
             bytes_max=CLAIM_BYTES_MAX,
             turn=next(self._turn) if bulk else 0,
         )
 
     def _run(self, lease: Lease, task_id: str, until: float) -> list[FinishedChunk]:
-        """Classify a lease's images; between the slices of a bulk lease, also what waits in the interactive lane."""
+        """Classify a lease's images; between those of a bulk or suspect lease, also what the interactive lane has."""
 
         def on_item_start(item: int, progress: bytes) -> None:
             self._store.renew(lease.token, at_item=item, progress=progress)
@@ -106,14 +125,17 @@ class ClaimLoop:
         run_until = (time.monotonic() + until) / 2 if lease.bulk else until
         with self._lease_renewer.renewing(lease.token):
             try:
-                return self._runner.run(lease, on_item_start, self._between_slices(lease, task_id, until), run_until)
-            except OutOfTime as error:
-                self._return_for_single_runs(lease, error.progress)
+                finished = self._runner.run(
+                    lease, on_item_start, self._between_slices(lease, task_id, until), run_until
+                )
+                return self._store.with_kept_images(finished)
+            except Unfinished as left:
+                self._return_rest(lease, left)
                 return []
             except _JobsEnded:
                 self._leases.release(lease.token)
                 return []
-            except RedisError:
+            except (RedisError, SpoolAway):
                 self._leases.release(lease.token)
                 raise
             except MemoryError:
@@ -127,40 +149,50 @@ class ClaimLoop:
                 raise
 
     def _between_slices(self, lease: Lease, task_id: str, until: float) -> BetweenSlices:
-        """Runs between the slices of a bulk lease: drops it if its jobs have ended, and does interactive work."""
-        checked_at = time.monotonic()
+        """Runs between the slices of a lease and the images of a suspect one. Returns whether others wait for its end.
 
-        def between_slices() -> None:
+        Drops the lease if its jobs have ended. Of a bulk lease or a suspect one, does interactive work.
+        """
+        checked_at = started = time.monotonic()
+
+        def between_slices() -> bool:
             nonlocal checked_at
             if time.monotonic() - checked_at >= CANCELED_CHECK_SECONDS:
                 checked_at = time.monotonic()
                 if not self._store.is_wanted(lease):
                     raise _JobsEnded
-            self._run_interactive(task_id, until)
+            if not lease.bulk and not lease.suspect:
+                return self._store.has_ready(self._models, INTERACTIVE_LANE)
+            self._run_interactive(lease, task_id, until)
+            turn_is_over = lease.suspect and time.monotonic() - started >= SUSPECT_TURN_SECONDS
+            return turn_is_over and self._store.has_ready(self._models, keys.SUSPECT_LANE)
 
         return between_slices
 
-    def _run_interactive(self, task_id: str, until: float) -> None:
+    def _run_interactive(self, held: Lease, task_id: str, until: float) -> None:
+        """Do interactive work while `held` waits; a process that dies of it is no suspect's doing."""
         for _ in range(INTERACTIVE_CLAIMS):
             lease = self._leases.claim(self._model, task_id, self._claim_limits(bulk=False))
             if not lease.chunks:
                 return
+            if held.suspect:
+                self._store.renew(held.token, at_item=PAUSED)
             try:
                 finished = self._run(lease, task_id, until)
-            except RedisError:
+            except (RedisError, SpoolAway):
                 raise
             except Exception:  # noqa: S112 - logged and counted for that lease; the bulk lease has no part in it
                 continue
             self._leases.finish(lease.token, finished)
 
-    def _return_for_single_runs(self, lease: Lease, progress: bytes) -> None:
-        """Release a lease before the task's time limit would kill this process.
+    def _return_rest(self, lease: Lease, left: Unfinished) -> None:
+        """Write the results of a lease's finished chunks, and give back the others.
 
-        Its images then run one by one, from the first that is not done, so that an image fails only if it is too slow
-        by itself.
+        Those that ran out of time, and those of slow images, then run one by one, image by image, from the first that
+        is not done: an image fails only if it is too slow by itself, and others' work is done in between.
         """
-        if lease.bulk and len(lease.chunks) == 1:
-            self._store.renew(lease.token, progress=progress)
-        elif not lease.suspect:
-            self._store.renew(lease.token, at_item=-1)
+        if left.finished:
+            self._leases.finish(lease.token, self._store.with_kept_images(left.finished))
+        alone = left.run_alone and not lease.suspect
+        self._store.renew(lease.token, at_item=-1 if alone else None, progress=left.progress)
         self._leases.release(lease.token)

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 import torch
 from billiard import current_process
+from redis.exceptions import RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.model_manifest import name_of, natural_sort_key
 from jobs.model_packages import package_folder
 from worker.classify.claim_loop import ClaimLoop
+from worker.inference.allocator import keep_freed_memory
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.networks.device import Device
 from worker.inference.packages.load import load_package
 from worker.lease_client import LeaseClient
@@ -36,16 +38,21 @@ class ClassifyProcess:
         """
         if settings.child_memory_bytes_max is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (settings.child_memory_bytes_max,) * 2)
+        keep_freed_memory(settings.worker_children)
         torch.set_num_threads(settings.torch_threads)
         served = process_state.read_served()
         if len(served) > 1:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
-        classifiers = _load(settings, served, process_state)
+        device = _device(settings, served, process_state)
+        classifiers = _load(settings, served, device, process_state)
+        self._paces = {(ref, device.name): classifier.pace for ref, classifier in classifiers.items()}
         self._store = open_lease_store(settings)
-        leases = LeaseClient(self._store, worker_id, lease_seconds=settings.lease_seconds)
         self._lease_renewer = LeaseRenewer(
             settings, [(name_of(ref), ref) for ref in classifiers], worker_id, process_state
+        )
+        leases = LeaseClient(
+            self._store, worker_id, lease_seconds=settings.lease_seconds, renewing=self._lease_renewer.renewing
         )
         self._loops = {
             ref: ClaimLoop(settings, classifier, self._store, leases, self._lease_renewer)
@@ -57,6 +64,11 @@ class ClassifyProcess:
     def start(self) -> None:
         """Send heartbeats, and renew leases."""
         self._lease_renewer.start()
+        try:
+            for (ref, device), (batch, image_seconds) in self._paces.items():
+                self._store.show_pace(ref, device, batch, round(1000 * image_seconds, 3))
+        except RedisError as error:
+            log.warning("cannot publish the measured batches: %s", error)
 
     def run_slice(self, task_id: str, model: str) -> None:
         """Does nothing for a model that this process does not serve: the doorbell rings again for one that does."""
@@ -69,12 +81,11 @@ class ClassifyProcess:
         self._store.close()
 
 
-def _load(settings: WorkerSettings, served: Mapping[str, str], process_state: ProcessState) -> dict[str, Classifier]:
-    """The models that can be served; the reasons of the others are written to `process_state`.
+def _device(settings: WorkerSettings, served: Mapping[str, str], process_state: ProcessState) -> Device:
+    """The device that this process computes on.
 
     Raises:
-        ModelPackageError: no model can be loaded.
-        SettingsError: the configured device does not exist.
+        SettingsError: it does not exist.
     """
     try:
         device = Device.of(settings.device, settings.precision, child=getattr(current_process(), "index", 0))
@@ -82,6 +93,17 @@ def _load(settings: WorkerSettings, served: Mapping[str, str], process_state: Pr
         process_state.write_load_errors(dict.fromkeys(served, str(error)))
         raise
     log.info("computing on %s", device.name)
+    return device
+
+
+def _load(
+    settings: WorkerSettings, served: Mapping[str, str], device: Device, process_state: ProcessState
+) -> dict[str, Classifier]:
+    """The models that can be served; the reasons of the others are written to `process_state`.
+
+    Raises:
+        ModelPackageError: no model can be loaded.
+    """
     classifiers, load_errors = dict[str, Classifier](), dict[str, str]()
     for ref, sha256 in served.items():
         folder = package_folder(settings.models_dir, ref)
@@ -89,6 +111,7 @@ def _load(settings: WorkerSettings, served: Mapping[str, str], process_state: Pr
             classifier = load_package(folder, ImageLimits.of(settings), device)
             if (classifier.card.ref, classifier.card.sha256) != (ref, sha256):
                 raise ModelPackageError(f"{folder}: is no longer the {ref} with which this worker was started")
+            classifier.measure_pace(seconds_max=settings.batch_seconds_max, clock=device.clock)
         except ModelPackageError as error:
             load_errors[ref] = str(error)
         except Exception as error:  # an error of one model must not stop the others

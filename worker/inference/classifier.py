@@ -1,9 +1,10 @@
-"""A loaded model: images in, their best classes out, with one forward pass for all of them."""
+"""A loaded model: images in, their best classes out, in batches of the size that suits the network."""
 
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from jobs.model_manifest import ModelCard
 from jobs.records import Failure, Outcome
 from worker.inference.head import Head
 from worker.inference.images.batch import ImageBatch
-from worker.inference.images.decode import DecodeError, ImageLimits
+from worker.inference.images.limits import DecodeError, ImageLimits, SlowImage
 from worker.inference.images.preprocess import Preprocessor
+from worker.inference.networks.pace import UNMEASURED, measured_pace
 from worker.inference.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,10 @@ class Classifier:
         self.card = card
         self.head = head
         self.network = network
-        self._limits = limits
+        self.pace = UNMEASURED
+        """How fast this process computes the network; see `measure_pace`."""
+        self._limits = replace(limits, seconds_max=math.inf)
+        self._quick_limits = limits
         self._preprocessor = preprocessor
         self._has_failed = False  # only the first failure is logged with its traceback
 
@@ -43,22 +48,52 @@ class Classifier:
         Raises:
             MemoryError: there is not enough memory for these images, which may be due to other code that leaks.
         """
+        outcomes = self._classify(uploads, top_ks, until, self._limits)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def classify_quick(
+        self, uploads: Sequence[Upload], top_ks: Sequence[int], *, until: float = math.inf
+    ) -> list[Outcome | None]:
+        """As `classify`, but None for each image that takes long to decode (`SLOW_IMAGE_SECONDS`): it is left out."""
+        return self._classify(uploads, top_ks, until, self._quick_limits)
+
+    def _classify(
+        self, uploads: Sequence[Upload], top_ks: Sequence[int], until: float, limits: ImageLimits
+    ) -> list[Outcome | None]:
+        outcomes = list[Outcome | None]()
+        while len(outcomes) < len(uploads) and not (outcomes and time.monotonic() > until):
+            batch = slice(len(outcomes), len(outcomes) + self.pace.batch)
+            outcomes += self._classify_batch(uploads[batch], top_ks[batch], until, limits)
+        return outcomes
+
+    def measure_pace(self, *, seconds_max: float, clock: Callable[[], float] = time.process_time) -> None:
+        """Find the batch size from which on an image gets no cheaper; a batch takes at most about so many seconds."""
+        self.pace = measured_pace(self.outputs, self.card.input, seconds_max=seconds_max, clock=clock)
+        log.info("%s: batches of %s, %.3g ms an image", self.card.ref, self.pace.batch, 1e3 * self.pace.image_seconds)
+
+    def _classify_batch(
+        self, uploads: Sequence[Upload], top_ks: Sequence[int], until: float, limits: ImageLimits
+    ) -> list[Outcome | None]:
+        """With one forward pass; None for slow images."""
         outcomes: list[Outcome | None] = [None] * len(uploads)
         batch, decoded = ImageBatch(self._preprocessor, self.card.input, len(uploads)), list[int]()
         for index, upload in enumerate(uploads):
             if index and time.monotonic() > until:
+                del outcomes[index:]
                 break
             try:
-                batch.add(upload, self._limits)
+                batch.add(upload, limits)
                 decoded.append(index)
+            except SlowImage:
+                continue
             except DecodeError as error:
-                outcomes[index] = Failure(error.code)
+                outcomes[index] = Failure(error.code, error.found)
         if decoded:
             outputs = self._outputs_or_nan(batch.inputs())
             found = self.head.outcomes(outputs, [top_ks[index] for index in decoded])
             for index, outcome in zip(decoded, found, strict=True):
                 outcomes[index] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        return outcomes
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """One forward pass. Inputs: float32, N × channels × height × width; returns float32, N × `head.width`."""

@@ -23,7 +23,8 @@ from torch import nn
 from jobs.errors import ModelPackageError, SettingsError, one_line
 from jobs.model_manifest import Manifest
 from jobs.settings import load
-from worker.inference.images.decode import ImageLimits
+from worker.inference.allocator import keep_freed_memory
+from worker.inference.images.limits import ImageLimits
 from worker.inference.networks.device import CPU_FLOAT32, Device
 from worker.inference.packages.check import check
 from worker.inference.packages.export import export
@@ -99,8 +100,9 @@ def _run(options: argparse.Namespace) -> None:
         if not 1 <= options.threads <= THREADS_MAX:
             raise SettingsError(f"--threads: must be from 1 to {THREADS_MAX} (got {options.threads})")
         torch.set_num_threads(options.threads)
+        keep_freed_memory()
         device = Device.of(settings.device, options.precision)
-    for line in check(options.package, limits, device):
+    for line in check(options.package, limits, device, batch_seconds_max=settings.batch_seconds_max):
         print(line, flush=True)
 
 

@@ -13,6 +13,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _WEB_PORTS = (80, 443)
 _WELL_KNOWN_PORTS_END = 1024
+_SERVICE_PORTS = frozenset(
+    (
+        *(1080, 1433, 1434, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3128, 3306, 3389, 4369, 5432, 5671, 5672),
+        *(5984, 5985, 5986, 6379, 6380, 6443, 7000, 7001, 8086, 8500, 8600, 9042, 9092, 9160, 9200, 9300, 9418, 10250),
+        *(10255, 11211, 15672, 26379, 27017, 27018, 27019, 28015, 33060, 50000, 61616),
+        *range(5900, 5910),  # VNC
+        *range(6000, 6064),  # X11
+        *range(6660, 6670),  # IRC
+    )
+)
+"""Of databases, queues and remote control, from 1024 on: nobody has pictures there, and a request may do harm."""
 
 # Not public, though `is_global` says so.
 _SPECIAL_V4 = [
@@ -67,7 +78,8 @@ class AddressRules:
         address = _ipv4_if_mapped(address)
         if any(address in network for network in self._allowed):
             return True
-        return is_public(address) and (port in _WEB_PORTS or port >= _WELL_KNOWN_PORTS_END)
+        served = port >= _WELL_KNOWN_PORTS_END and port not in _SERVICE_PORTS
+        return is_public(address) and (port in _WEB_PORTS or served)
 
 
 def is_public(address: Address) -> bool:

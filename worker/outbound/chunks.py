@@ -8,6 +8,8 @@ from jobs.codec import unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.store.for_workers.leases import ClaimedChunk
 from worker.outbound.fetch import Fetcher
+from worker.outbound.fetched import RecentlyFetched
+from worker.outbound.hosts import HostBusy
 from worker.outbound.settings import OutboundSettings
 
 log = logging.getLogger(__name__)
@@ -19,10 +21,27 @@ class ChunkFetcher:
     def __init__(self, settings: OutboundSettings, fetcher: Fetcher) -> None:
         self._settings = settings
         self._fetcher = fetcher
+        self._recently = RecentlyFetched()
 
     async def images(self, claimed: ClaimedChunk) -> list[bytes | ItemCode]:
-        """An image or an error code for each URL, fetched concurrently."""
-        return list(await asyncio.gather(*(self._image(url) for url in self._urls(claimed))))
+        """An image or an error code for each URL, fetched concurrently; one that comes twice in a job is fetched once.
+
+        Raises:
+            HostBusy: nothing was fetched, as others have the connections that the hosts may have: try again later.
+        """
+        job_id, urls = claimed.chunk_ref.job_id, self._urls(claimed)
+
+        async def image(url: str | ItemCode) -> bytes | ItemCode | HostBusy:
+            try:
+                return url if isinstance(url, ItemCode) else await self._recently.get(job_id, url, self._image)
+            except HostBusy as busy:
+                return busy
+
+        images = await asyncio.gather(*map(image, urls))
+        begun = [found for url, found in zip(urls, images, strict=True) if not isinstance(url, ItemCode)]
+        if begun and all(isinstance(found, HostBusy) for found in begun):
+            raise HostBusy
+        return [ItemCode.FETCH_TIMEOUT if isinstance(found, HostBusy) else found for found in images]
 
     async def images_one_by_one(
         self, claimed: ClaimedChunk, on_item_start: Callable[[int], Awaitable[object]]
@@ -35,16 +54,17 @@ class ChunkFetcher:
             await on_item_start(number)
             try:
                 async with asyncio.timeout(seconds):
-                    images.append(await self._image(url))
-            except TimeoutError:
+                    images.append(url if isinstance(url, ItemCode) else await self._image(url))
+            except (TimeoutError, HostBusy):
                 images.append(ItemCode.FETCH_TIMEOUT)
         return images
 
-    async def _image(self, url: str | ItemCode) -> bytes | ItemCode:
-        if isinstance(url, ItemCode):
-            return url
+    async def _image(self, url: str) -> bytes | ItemCode:
+        """Raises HostBusy."""
         try:
             return await self._fetcher.fetch(url)
+        except HostBusy:
+            raise
         except Exception:  # a bug that this URL triggers must not stop the other images of its chunk
             log.exception("fetching failed")
             return ItemCode.FETCH_FAILED

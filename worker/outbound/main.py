@@ -6,6 +6,7 @@ from functools import partial
 from celery import Celery
 
 from jobs.store.doorbell import build_doorbell
+from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import FETCH, OUTBOUND_TASK
 from worker.celery_app import run as run_worker
 from worker.celery_app import start_up
@@ -19,8 +20,15 @@ def run() -> None:
     """Fetch images and call webhooks until stopped, or until no child can."""
     settings = start_up(OutboundSettings, "outbound")
 
+    templates = dict[str, bytes]()
+
     def introduce(app: Celery, _: ProcessState) -> None:
-        store.register_doorbell(build_doorbell(app, FETCH, OUTBOUND_TASK))
+        templates[FETCH] = build_doorbell(app, FETCH, OUTBOUND_TASK)
+        store.register_doorbells(templates)
+
+    def restore(store: LeaseStore) -> None:
+        if store.lacks_doorbells(templates):
+            store.register_doorbells(templates)
 
     kind = WorkerKind(
         name="outbound",
@@ -31,7 +39,7 @@ def run() -> None:
         task=OUTBOUND_TASK,
     )
     with closing(open_outbound_store(settings)) as store:
-        run_worker(settings, kind, introduce)
+        run_worker(settings, kind, introduce, restore)
 
 
 def _open_child(settings: OutboundSettings, worker_id: str, process_state: ProcessState) -> ChildService:

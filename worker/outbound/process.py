@@ -22,6 +22,7 @@ from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
 from worker.outbound.fetch import Fetcher
+from worker.outbound.hosts import HostBusy
 from worker.outbound.settings import OutboundSettings
 from worker.outbound.web import CheckedHttp
 from worker.outbound.webhooks import WebhookCaller
@@ -40,11 +41,15 @@ class OutboundProcess:
         self._runner = asyncio.Runner()
         self._store = open_outbound_store(settings)
         self._store_thread = ThreadPoolExecutor(1, "store")  # a blocking client belongs to one thread
-        self._leases = LeaseClient(self._store, worker_id, lease_seconds=settings.lease_seconds)
         self._turn = itertools.count(os.getpid())
         self._lease_renewer = LeaseRenewer(settings, [(FETCH, f"{FETCH}@1")], worker_id, process_state)
+        self._leases = LeaseClient(
+            self._store, worker_id, lease_seconds=settings.lease_seconds, renewing=self._lease_renewer.renewing
+        )
         self._http = self._runner.run(self._open_http())
-        self._chunk_fetcher = ChunkFetcher(settings, Fetcher(settings, self._http))
+        self._chunk_fetcher = ChunkFetcher(
+            settings, Fetcher(settings, self._http, processes=settings.outbound_children)
+        )
         self._webhook_caller = WebhookCaller(settings, self._http)
         self._in_progress = 0
         """Images and webhooks."""
@@ -103,7 +108,7 @@ class OutboundProcess:
                 self._start(running, 1, self._call_webhook(due))
         while self._in_progress < concurrency and _now() >= self._budget_full_until:
             # One chunk a lease, so that no chunk waits for another's slow server.
-            limits = ClaimLimits(items_max=1, bulk_items_max=1, bytes_max=1, turn=next(self._turn))
+            limits = ClaimLimits(items_max=1, unshared_items=1, bulk_items_max=1, bytes_max=1, turn=next(self._turn))
             lease = await self._call(self._leases.claim, FETCH, task_id, limits)
             if not lease.chunks:
                 return lease.more
@@ -116,7 +121,7 @@ class OutboundProcess:
         async def guarded() -> None:
             try:
                 await work
-            except RedisError as error:  # the lease lapses, and the work is repeated
+            except (RedisError, OSError) as error:  # the lease lapses, and the work is repeated
                 log.warning("a chunk or webhook waits for the end of its lease: %s", error)
             except Exception:
                 log.exception("a chunk or webhook failed")
@@ -136,7 +141,11 @@ class OutboundProcess:
                     claimed, lambda number: self._call(self._store.renew, lease.token, at_item=number)
                 )
             else:
-                images = await self._chunk_fetcher.images(claimed)
+                try:
+                    images = await self._chunk_fetcher.images(claimed)
+                except HostBusy:
+                    await self._call(self._leases.release, lease.token)
+                    return
             await self._deliver(lease.token, claimed.chunk_ref, pack_upload(images))
 
     async def _deliver(self, token: str, chunk_ref: ChunkRef, images: bytes) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from jobs.records import REFERENCES_MAX
-from jobs.settings import Bytes, S3Settings, Seconds, WebhookSettings, advanced
+from jobs.settings import BucketSettings, Bytes, Seconds, WebhookSettings, advanced
 from worker.settings import LeasingSettings
 
 
-class FetchSettings(S3Settings):
+class FetchSettings(BucketSettings):
     """Which images are fetched by reference, and within which limits."""
 
     item_bytes_max: Bytes = Field(10 << 20, description="Maximum bytes of one image.")
@@ -33,6 +33,24 @@ class FetchSettings(S3Settings):
     )
     fetch_retry_seconds: Seconds = advanced(
         0.25, description="Seconds before the second try to fetch an image; the wait doubles for each further try."
+    )
+    fetch_host_connections: Annotated[int, Field(ge=1, le=1024)] = advanced(
+        4,
+        description="Connections to one host that the processes of an outbound worker have together to fetch images, "
+        "at least one for each process.",
+    )
+    fetch_host_wait_seconds_max: Seconds = advanced(
+        14,
+        description="Seconds that an image may wait for one of its host's connections. If no image of its chunk had "
+        "one, the chunk is fetched again later; else it fails with `fetch_timeout`.",
+    )
+    fetch_host_errors_max: Annotated[int, Field(ge=1, le=1000)] = advanced(
+        10, description="Failed requests in a row after which a process asks a host no more for a while."
+    )
+    fetch_host_pause_seconds: Seconds = advanced(
+        30,
+        description="Seconds for which a host is not asked after too many failures: its images fail with "
+        "`fetch_failed`. A longer `Retry-After` counts more, up to an hour.",
     )
 
 
@@ -69,11 +87,13 @@ class OutboundSettings(FetchSettings, CallSettings, LeasingSettings):
 
     @model_validator(mode="after")
     def _outbound_times_fit(self) -> Self:
-        last = max(self.fetch_seconds_max + self.fetch_room_seconds_max, self.webhook_seconds_max)
+        fetch = self.fetch_host_wait_seconds_max + self.fetch_seconds_max + self.fetch_room_seconds_max
+        last = max(fetch, self.webhook_seconds_max)
         if not self.outbound_slice_seconds + last + self.store_timeout_seconds < self.task_time_limit_seconds:
             raise ValueError(
-                "outbound_slice_seconds + fetch_seconds_max + fetch_room_seconds_max + store_timeout_seconds, and the "
-                "same with webhook_seconds_max, must be less than task_time_limit_seconds"
+                "outbound_slice_seconds + fetch_host_wait_seconds_max + fetch_seconds_max + fetch_room_seconds_max + "
+                "store_timeout_seconds, and the same with webhook_seconds_max, must be less than "
+                "task_time_limit_seconds"
             )
         if not self.outbound_slice_seconds + self.webhook_seconds_max < self.watchdog_seconds:
             raise ValueError("outbound_slice_seconds + webhook_seconds_max must be less than watchdog_seconds")

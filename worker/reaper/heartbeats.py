@@ -1,11 +1,11 @@
 """Reads which processes are ready to serve, and removes this worker's own from Redis when it stops."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jobs.model_manifest import name_of
 from jobs.store.for_workers.leases import LeaseStore
-from jobs.store.keys import Heartbeat
+from jobs.store.keys import MAIN, Heartbeat
 
 
 class ReadyProcesses(NamedTuple):
@@ -13,8 +13,13 @@ class ReadyProcesses(NamedTuple):
 
     by_name: Mapping[str, list[Heartbeat]]
     """A model's name to the heartbeats of its processes, of all workers."""
-    own: frozenset[str]
-    """The models, each as `name@version`, that children of this worker are ready to serve."""
+    own_heartbeats: Sequence[Heartbeat]
+    """Those of this worker's children."""
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The models, each as `name@version`, that children of this worker are ready to serve."""
+        return frozenset(it.ref for it in self.own_heartbeats)
 
 
 class Heartbeats:
@@ -25,10 +30,10 @@ class Heartbeats:
 
     def read(self) -> ReadyProcesses:
         by_name = {name: self._store.ready_processes(name) for name in self._names}
-        own = (it.ref for found in by_name.values() for it in found if it.worker_id == self._worker_id)
-        return ReadyProcesses(by_name, frozenset(own))
+        own = [it for found in by_name.values() for it in found if it.worker_id == self._worker_id]
+        return ReadyProcesses(by_name, own)
 
     def remove(self) -> None:
-        """Remove the heartbeats of this worker's children."""
-        for name in self._names:
+        """Remove the heartbeats of this worker and of its children."""
+        for name in {*self._names, MAIN}:
             self._store.remove_heartbeats(name, self._worker_id)

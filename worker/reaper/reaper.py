@@ -1,6 +1,7 @@
 """The reaper thread: runs all duties at each scan, and releases a dead child's leases without waiting for the next."""
 
 import logging
+import math
 import random
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import RedisError
 
+from jobs.errors import ModelPackageError
 from jobs.outage_log import OutageLog
 from jobs.store.for_workers.leases import LeaseStore
 from worker.reaper.dead_children import DeadChildren
@@ -15,6 +17,7 @@ from worker.reaper.heartbeats import Heartbeats
 from worker.reaper.lapsed_leases import LapsedLeases
 from worker.reaper.load_error_report import LoadErrorReport
 from worker.reaper.queue_selection import QueueSelection
+from worker.reaper.silent_children import SilentChildren
 from worker.reaper.sweep import Sweep
 from worker.reaper.watchdog import Watchdog
 from worker.settings import LeasingSettings
@@ -22,6 +25,7 @@ from worker.store import open_lease_store
 
 log = logging.getLogger(__name__)
 
+SUSPECT_SCANS = 5  # beyond those after which its worker has killed a silent child, a lapsed suspect is left to it
 LOAD_ERROR_SCANS = 5  # for how many scans' time a reported load error stays in Redis
 SWEEP_SHARE = 0.5  # of the time between two scans, so that a dead child never waits for a long sweep
 
@@ -36,17 +40,29 @@ class Reaper(threading.Thread):
         *,
         load_errors: Callable[[], Mapping[str, str]] = dict,
         consume: Callable[[frozenset[str]], None] = lambda _: None,
+        kill_child: Callable[[int], None] = lambda _: None,
+        restore: Callable[[LeaseStore], None] = lambda _: None,
         store: LeaseStore | None = None,
     ) -> None:
         """`load_errors` returns which of the models this worker cannot serve, with the reasons.
 
-        `consume` is called at each scan with the models whose doorbells this worker is to take.
+        `consume` is called at each scan with the models whose doorbells this worker is to take. `kill_child` is called
+        with the pid of a child that sends no heartbeats any more. `restore` is called at each scan, to write again what
+        a worker writes when it starts, and Redis may have lost.
         """
         super().__init__(name="reaper", daemon=True)
         self._settings = settings
         store = store or open_lease_store(settings)
         self._dead_children = DeadChildren(store, worker_id)
-        self._lapsed_leases = LapsedLeases(store)
+        # As long as the lease renewer of a child may wait for a reply, then for its next turn.
+        silent = settings.store_timeout_seconds + 2 * settings.renew_seconds + settings.reap_seconds
+        silent_runs = math.ceil(silent / settings.reap_seconds)
+        self._restore = restore
+        self._give_up = give_up
+        self._worker_id = worker_id
+        self._store = store
+        self._silent_children = SilentChildren(store, worker_id, kill_child, runs_max=silent_runs)
+        self._lapsed_leases = LapsedLeases(store, suspect_runs=silent_runs + SUSPECT_SCANS)
         self._heartbeats = Heartbeats(store, models, worker_id)
         self._load_error_report = LoadErrorReport(
             store, models, worker_id, load_errors, seconds=settings.reap_seconds * LOAD_ERROR_SCANS
@@ -103,7 +119,13 @@ class Reaper(threading.Thread):
         if self._worker_is_stopping.is_set():
             self._heartbeats.remove()
             return
+        try:
+            self._restore(self._store)
+        except ModelPackageError as error:  # as at a start
+            self._give_up(str(error))
+        self._store.show_alive(self._worker_id, seconds=self._settings.reap_seconds * 3 + 1)
         processes = self._heartbeats.read()
+        self._silent_children.run_once(processes.own_heartbeats)
         served = self._load_error_report.run_once(processes.own)
         self._queue_selection.run_once(served, processes.by_name)
         self._watchdog.run_once(self._queue_selection.selected, ready=bool(processes.own))
@@ -122,6 +144,7 @@ class Reaper(threading.Thread):
 
     def _reset(self) -> None:
         self._lapsed_leases.reset()
+        self._silent_children.reset()
         self._watchdog.reset()
 
     def _leave(self) -> None:

@@ -1,6 +1,7 @@
 """An API process's client of Redis: its connections, the server's clock, scripts, and errors of the server."""
 
 import logging
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -14,13 +15,15 @@ from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.for_api.pipeline import PipelinedConnection
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
+from jobs.store.for_api.upload_spool import UploadSpool
 from jobs.store.redis_url import address_of
 from jobs.store.scripts import Script, load_scripts
 from jobs.store.wire import Command, Reply
 
 GROUP_SUBMITS_MAX = 64  # submits of one round trip
 GROUP_BYTES_MAX = 1 << 20  # bytes of one round trip; a larger submit is sent alone
-_API_SCRIPTS = ("enqueue", "part", "cancel", "delete", "sweep")
+WRITES_CHECK_SECONDS = 1.0
+_API_SCRIPTS = ("enqueue", "part", "seal", "cancel", "delete", "sweep")
 
 
 class StoreClient:
@@ -39,6 +42,8 @@ class StoreClient:
         self.group_submits_max = group_submits_max
         self.group_bytes_max = group_bytes_max
         self.secret = b""
+        self._writes_checked_at = -math.inf  # by the monotonic clock
+        self._writes_refused: StoreUnavailable | QueueFull | None = None
         address = address_of(settings.redis_url)
         self.database = address.database
         self._scripts = load_scripts(address.database)
@@ -57,6 +62,8 @@ class StoreClient:
         self.commits = connection(self._on_connect)
         self.uploads = connection()
         self.reads = connection()
+        self.spool = UploadSpool(settings)
+        """Where large uploads lie outside Redis."""
 
     def start(self) -> None:
         """Open the connections. If the server is unreachable, calls raise StoreUnavailable until it is back."""
@@ -66,6 +73,7 @@ class StoreClient:
     async def close(self) -> None:
         for connection in (self.reads, self.uploads, self.commits):
             await connection.close()
+        self.spool.close()
 
     async def ready(self) -> None:
         """Return once the server's clock and the key that signs ids are known.
@@ -84,6 +92,15 @@ class StoreClient:
         """Read the server's clock, which may have been stepped since."""
         (now,) = await self.read(("TIME",))
         self._clock_offset_ms = _offset_ms(now)
+
+    async def keep_secret(self) -> None:
+        """Write the key that signs ids again if the server has lost it; take over that of another process."""
+        (secret,) = await self.read(("GET", keys.SIGNING_KEY))
+        if secret is None and self.secret:
+            commands = ("SET", keys.SIGNING_KEY, self.secret, "NX"), ("GET", keys.SIGNING_KEY)
+            _, secret = await self.run(self.commits, *commands)
+        if isinstance(secret, bytes):
+            self.secret = secret
 
     def script(self, name: str) -> Script:
         return self._scripts[name]
@@ -122,7 +139,22 @@ class StoreClient:
         return reply
 
     async def check_writes(self) -> None:
-        """Raises StoreUnavailable or QueueFull unless the server accepts writes now."""
+        """Check that the server accepts writes. The answer of the last second holds: anybody may ask, without a key.
+
+        Raises:
+            StoreUnavailable, QueueFull
+        """
+        if time.monotonic() > self._writes_checked_at + WRITES_CHECK_SECONDS:
+            self._writes_refused = None
+            try:
+                await self._probe_writes()
+            except (StoreUnavailable, QueueFull) as error:
+                self._writes_refused = error
+            self._writes_checked_at = time.monotonic()
+        if self._writes_refused is not None:
+            raise self._writes_refused.with_traceback(None)
+
+    async def _probe_writes(self) -> None:
         (reply,) = await self.run(self.commits, ("SET", keys.WRITE_PROBE, 1, "PX", 1000))
         if isinstance(reply, ReplyError):
             raise self.refusal(reply)

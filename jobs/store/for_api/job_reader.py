@@ -6,6 +6,7 @@ from jobs.codec import unpack_retained
 from jobs.errors import JobExpired, JobNotFound
 from jobs.ids import belongs_to
 from jobs.records import STATE_OF_CODE, Item, Job, JobState
+from jobs.spool.names import Pointer
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.webhooks import Webhook, read_webhook
@@ -84,7 +85,7 @@ class JobReader:
     ) -> AsyncIterator[tuple[int, int, Item]]:
         """The job's items in order, each with its chunk and its place in that chunk.
 
-        Starts at item `index`, which is at `place` in `chunk`.
+        Starts at item `index`, which is at `place` in `chunk`. Raises JobExpired if the job is deleted meanwhile.
         """
         first = index - place
         for start in range(chunk, job.chunks, _CHUNKS_A_READ):
@@ -93,7 +94,7 @@ class JobReader:
             for number, row in zip(numbers, rows, strict=True):
                 *fields, state = row
                 if state is None:  # it was deleted meanwhile
-                    return
+                    raise JobExpired
                 items = decode_items(job, first, fields)
                 for at in range(place, len(items)):
                     yield number, at, items[at]
@@ -118,7 +119,10 @@ class JobReader:
         return decode_stored_chunks(reply, first)
 
     async def retained_images(self, job: Job) -> AsyncIterator[tuple[str | None, bytes]]:
-        """Name and bytes of each failed image that was retained for a retry."""
+        """Name and bytes of each failed image that was retained for a retry.
+
+        Raises JobExpired if the job is deleted meanwhile.
+        """
         for start in range(0, job.chunks, _LENGTHS_A_READ):
             numbers = range(start, min(start + _LENGTHS_A_READ, job.chunks))
             lengths = await self._client.read(
@@ -127,14 +131,20 @@ class JobReader:
             for number in (number for number, length in zip(numbers, lengths, strict=True) if length):
                 (row,) = await self._client.read(retained_command(job.id, number))
                 if row[0] is None:  # it was deleted meanwhile
-                    return
+                    raise JobExpired
                 names = decode_names(row[1])
-                for place, data in unpack_retained(row[0]).items():
+                pointer = Pointer.unpack(row[0])
+                retained = row[0] if pointer is None else await self._client.spool.read(pointer)
+                for place, data in unpack_retained(retained or b"").items():
                     yield names[place], bytes(data)
 
     async def cancel(self, job_id: bytes, owner: str) -> None:
         """Cancel the items that have not ended; an ended job stays unchanged. Raises as `get` does."""
         await self._change("cancel", job_id, owner)
+
+    async def cancel_if_open(self, job_id: bytes, owner: str) -> bool:
+        """Cancel a job unless it is sealed. Returns False if it is. Raises StoreUnavailable."""
+        return bool(await self._client.call("cancel", job_id, owner, 1) != b"sealed")
 
     async def delete(self, job_id: bytes, owner: str) -> None:
         """Delete the job and its data, even if it is running. Raises as `get` does."""

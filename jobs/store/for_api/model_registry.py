@@ -1,7 +1,11 @@
 """Which models are registered, and which worker processes serve them now."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
+
+import orjson
 
 from jobs.errors import StoreUnavailable
 from jobs.model_manifest import ModelCard, card_from_json, natural_sort_key
@@ -19,6 +23,8 @@ class ModelRegistry:
         self._client = client
         self._cards = dict[str, ModelCard]()
         self._refs = set[str]()
+        self._classes = dict[str, int]()
+        self._served = set[str]()
 
     async def register(self, cards: Iterable[ModelCard]) -> None:
         """Register models before a worker serves them. A version that is registered already stays as it is."""
@@ -52,6 +58,8 @@ class ModelRegistry:
         try:
             self._cards[ref] = card = card_from_json(data)
             self._refs |= {card.name, card.ref}
+            for known_as in (card.name, card.ref):
+                self._classes[known_as] = max(self._classes.get(known_as, 0), len(card.classes))
         except ValueError as error:
             log.warning("the card of %s cannot be read: %s", ref, error)
 
@@ -60,6 +68,22 @@ class ModelRegistry:
         if ref not in self._refs:
             await self.cards()
         return ref in self._refs
+
+    def classes_max(self, ref: str) -> int:
+        """The most classes that a known version of this model has, a name or `name@version`; see `knows`."""
+        return self._classes[ref]
+
+    async def read_served(self) -> None:
+        """Read which models are served now, for `is_served`."""
+        served = set[str]()
+        for name in {card.name for card in await self.cards()}:
+            refs = {it.ref for it in await self.ready_processes(name)}
+            served |= refs | ({name} if refs else set())
+        self._served = served
+
+    def is_served(self, ref: str) -> bool:
+        """Whether a worker was ready to serve this model, a name or `name@version`, when `read_served` last ran."""
+        return ref in self._served
 
     async def refs(self) -> set[str]:
         """Every model that a job may name: each name, and each `name@version`."""
@@ -72,8 +96,21 @@ class ModelRegistry:
         (members,) = await self._client.read(("ZRANGEBYSCORE", keys.LOAD_ERRORS, int(seconds), "+inf"))
         return unpack_known(LoadError, members)
 
+    async def paces(self) -> dict[str, list[dict[str, Any]]]:
+        """How fast worker processes compute each `name@version`: for each device its name, the batch, ms an image."""
+        (found,) = await self._client.read(("HGETALL", keys.PACES))
+        paces = defaultdict[str, list[dict[str, Any]]](list)
+        for key, measured in sorted(zip(found[::2], found[1::2], strict=True)):
+            ref, _, device = key.decode().partition("|")
+            paces[ref].append({"device": device, **orjson.loads(measured)})
+        return paces
+
     async def ready_processes(self, name: str) -> list[Heartbeat]:
-        """The worker processes that serve any version of a model."""
-        ((seconds, _),) = await self._client.read(("TIME",))
-        (members,) = await self._client.read(("ZRANGEBYSCORE", keys.HEARTBEATS + name, int(seconds) * 1000, "+inf"))
+        """The worker processes that serve any version of a model; none while no submit can ring their doorbell."""
+        (seconds, _), has_doorbell = await self._client.read(("TIME",), ("EXISTS", keys.DOORBELL_TEMPLATE + name))
+        if not has_doorbell:
+            return []
+        now_ms = int(seconds) * 1000
+        command = ("ZRANGEBYSCORE", keys.HEARTBEATS + name, now_ms, now_ms + keys.HEARTBEAT_MS_MAX)
+        (members,) = await self._client.read(command)
         return unpack_known(Heartbeat, members)

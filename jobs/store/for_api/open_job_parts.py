@@ -6,6 +6,8 @@ of its chunks, so that an add whose reply was lost may be repeated, and an inter
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from jobs.errors import (
@@ -18,15 +20,19 @@ from jobs.errors import (
     QueueFull,
     QuotaExceeded,
     StoreUnavailable,
+    UploadGone,
     UploadTooLarge,
 )
-from jobs.records import Lane
+from jobs.records import LANE_CODE, Lane
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
+from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.for_api.submit import Chunk
 from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.wire import Command
 
+RENEWALS_A_HOLD = 3  # of a part, while its chunks come slowly
 _RETRY_SECONDS = 0.1
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"absent": JobNotFound,
@@ -37,6 +43,7 @@ _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,
     b"upload_too_large": UploadTooLarge,
     b"upload_lost": StoreUnavailable,
+    b"lost": UploadGone,
 }
 
 
@@ -58,6 +65,7 @@ class Part:
     job_id: bytes
     owner: str
     lane: Lane
+    """Of the job; the first chunk of a job may still change it."""
     open_seconds: float
     """Each add moves the job's deadline to so many seconds from now."""
     name: bytes = b""
@@ -65,6 +73,8 @@ class Part:
     token: bytes = field(default_factory=lambda: os.urandom(8))
     chunks: int = 0
     """How many chunks of this part the job has."""
+    quota: ItemQuota = UNLIMITED
+    """That of the API key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,11 @@ class Progress:
     done: bool
 
 
+def _staged_key(part: Part) -> bytes:
+    """Where a chunk's bytes lie until the script adds it."""
+    return keys.UPLOAD.encode() + part.job_id + part.token
+
+
 class OpenJobParts:
     def __init__(self, client: StoreClient, upload_budget: UploadBudget, limits: OpenJobLimits) -> None:
         self._client = client
@@ -83,7 +98,7 @@ class OpenJobParts:
         self._limits = limits
 
     async def begin(self, part: Part) -> Progress:
-        """Become the part's holder, unless the part is done.
+        """Become the part's holder, or stay it, unless the part is done.
 
         Raises:
             IdempotencyInProgress: another caller holds it.
@@ -93,6 +108,19 @@ class OpenJobParts:
         if outcome not in (b"ok", b"earlier"):
             raise _REFUSALS[outcome]
         return Progress(int(details[0]), details[1], outcome == b"earlier")
+
+    @asynccontextmanager
+    async def renewing(self, part: Part) -> AsyncIterator[None]:
+        """Stay the part's holder and keep its job open until the end of the block, however slowly its chunks come.
+
+        The block must end by itself if no bytes come.
+        """
+        task = asyncio.create_task(self._renew(part))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def leave(self, part: Part) -> None:
         """Release an interrupted part: another caller can continue it at once, not only after `hold_seconds`."""
@@ -105,29 +133,72 @@ class OpenJobParts:
 
         Raises:
             QueueFull: the budget was used up for `room_wait_seconds_max`.
-            QuotaExceeded, UploadTooLarge, IdempotencyInProgress, JobNotFound, JobSealed, JobEnded, StoreUnavailable
+            UploadGone: the store has lost chunks of this part.
+            QuotaExceeded, DailyQuotaExceeded, Unauthorized, UploadTooLarge, IdempotencyInProgress, JobNotFound,
+                JobSealed, JobEnded, StoreUnavailable
         """
+        try:
+            await self._add_when_possible(part, chunk, digest, done=done, skipped=skipped)
+        except BaseException:
+            if chunk is not None:  # bytes that wait for room are in no counter: they must not outlive the wait
+                await self._unstage(part)
+            raise
+
+    async def _add_when_possible(
+        self, part: Part, chunk: Chunk | None, digest: bytes, *, done: bool, skipped: int
+    ) -> None:
         until = asyncio.get_running_loop().time() + self._limits.room_wait_seconds_max
-        staged = False
+        sent = staged = unknown = False
         while True:
             try:
+                if chunk is not None and chunk.belongs_in(self._client.spool):
+                    await chunk.move_to(self._client.spool, part.job_id)
+                sent = True
                 return await self._add_once(part, chunk, digest, done=done, skipped=skipped, staged=staged)
-            except (QueueFull, StoreUnavailable) as error:
-                if asyncio.get_running_loop().time() >= until:
+            except DarkroomError as error:
+                unknown = unknown or (sent and isinstance(error, StoreUnavailable))  # it may have been added
+                waits = isinstance(error, (QueueFull, StoreUnavailable)) and not isinstance(error, UploadGone)
+                if not waits or asyncio.get_running_loop().time() >= until:
+                    if chunk is not None and chunk.pointer is not None and not unknown:
+                        await self._client.spool.discard(chunk.pointer.name)
                     raise
-                staged = isinstance(error, QueueFull) and error.over_bytes > 0
+                staged = sent and isinstance(error, QueueFull) and error.over_bytes > 0
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def seal(self, job_id: bytes, owner: str, *, fingerprint: bytes = b"", skipped: int = 0) -> None:
-        """Seal the job: it takes no more parts. No effect on a job that is sealed already.
+    async def seal(
+        self, job_id: bytes, owner: str, *, fingerprint: bytes = b"", skipped: int = 0, chunks: int | None = None
+    ) -> None:
+        """Seal the job: it takes no more parts. No effect on a job that is sealed already. Waits for the store.
+
+        `chunks` is how many chunks the job must have.
 
         Raises:
+            UploadGone: it has another number of chunks.
             JobEmpty, JobNotFound, JobEnded, StoreUnavailable
         """
-        part = Part(job_id, owner, Lane.BULK, 0)
-        (outcome, *_) = await self._call(part, "seal", fingerprint, skipped)
+        until = asyncio.get_running_loop().time() + self._limits.room_wait_seconds_max
+        while True:
+            try:
+                args = (job_id, owner, fingerprint, skipped, "" if chunks is None else chunks)
+                outcome: bytes = await self._client.call("seal", *args)
+                break
+            except (QueueFull, StoreUnavailable):
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
         if outcome != b"ok":
             raise _REFUSALS[outcome]
+
+    async def _renew(self, part: Part) -> None:
+        while True:
+            await asyncio.sleep(self._limits.hold_seconds / RENEWALS_A_HOLD)
+            with suppress(DarkroomError):  # the next add reports it
+                await self._call(part, "begin")
+
+    async def _unstage(self, part: Part) -> None:
+        """Delete the bytes that were written for an add and not added. A second call has no effect."""
+        with suppress(NotSent, OutcomeUnknown):  # they expire on their own
+            await self._client.uploads.execute(("UNLINK", _staged_key(part)))
 
     async def _add_once(
         self, part: Part, chunk: Chunk | None, digest: bytes, *, done: bool, skipped: int, staged: bool
@@ -139,23 +210,29 @@ class OpenJobParts:
             int(done),
             skipped,
             self._upload_budget.for_jobs_bytes(part.lane, taken=0 if chunk is None else chunk.upload_bytes),
+            "" if chunk is None or chunk.pointer is None else self._upload_budget.for_spool_bytes(part.lane),
             self._client.settings.records_budget_bytes,
-            self._limits.owner_pending_items_max,
             self._limits.job_items_max,
+            *part.quota.script_args(self._limits.owner_pending_items_max),
         ]
         bytes_first: Command | None = None
         if chunk is not None:
             assert chunk.data is not None
-            key = keys.UPLOAD.encode() + part.job_id + part.token
+            key = _staged_key(part)
             args += [key, len(chunk.names), chunk.upload_bytes, chunk.packed_names, int(chunk.by_reference)]
+            args.append(LANE_CODE[part.lane])
             if not staged:
                 ttl_ms = int(self._client.settings.upload_ttl_seconds * 1000)
                 bytes_first = ("SET", key, chunk.data, "PX", ttl_ms)
         outcome, *details = await self._call(part, "add", *args, after=bytes_first)
         if outcome == b"queue_full":
             raise QueueFull(over_bytes=max(1, int(details[0])))
+        if outcome == b"daily_quota_exceeded":
+            raise part.quota.exceeded(int(details[0]), self._client.now_ms())
         if outcome != b"ok":
             raise _REFUSALS[outcome]
+        if details:
+            part.quota.set_used(int(details[0]), self._client.now_ms())
         part.chunks += chunk is not None
 
     async def _call(

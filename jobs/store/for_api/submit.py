@@ -14,15 +14,19 @@ from jobs.errors import (
     QueueFull,
     QuotaExceeded,
     StoreUnavailable,
+    Unauthorized,
 )
 from jobs.ids import new_id, to_text
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, Item, ItemState, Job, JobState, Lane
+from jobs.spool.names import Pointer
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
+from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.for_api.submit_batch import SubmitBatches
 from jobs.store.for_api.upload_budget import UploadBudget
+from jobs.store.for_api.upload_spool import UploadSpool
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.keys import FIELDS
 from jobs.store.wire import Command
@@ -30,6 +34,7 @@ from jobs.store.wire import Command
 log = logging.getLogger(__name__)
 
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
+_IN_BATCH_BYTES_MAX = 256 << 10  # a larger chunk is written by itself, so that no small submit waits behind it
 _RESOLVE_MARGIN_SECONDS = 0.01  # error of this process's copy of the server's clock
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,
@@ -46,16 +51,28 @@ class Chunk:
     names: list[str | None]
     upload_bytes: int
     data: bytes | None
-    """Packed upload bytes, or None once `Submitter.write_upload` has written them."""
+    """Packed upload bytes, or None once `Submitter.write_upload` has written them; the pointer of a spooled chunk."""
     by_reference: bool = False
     """Whether the items are URLs, which an outbound worker fetches first."""
     only_refused: ItemCode | None = None
     """Why the image was refused, if the chunk has only one."""
+    pointer: Pointer | None = None
+    """To the file of the spool that has its bytes."""
 
     @property
     def packed_names(self) -> bytes:
         """The names as they are stored."""
         return b"" if self.names == [None] else orjson.dumps(self.names)
+
+    def belongs_in(self, spool: UploadSpool) -> bool:
+        """Whether its bytes are to lie in the spool, and do not yet."""
+        return spool.takes(self.upload_bytes) and self.pointer is None and not self.by_reference
+
+    async def move_to(self, spool: UploadSpool, job_id: bytes) -> None:
+        """Write its bytes to the spool, and take a pointer in their place. Raises QueueFull, StoreUnavailable."""
+        assert self.data is not None
+        self.pointer = await spool.write(job_id, self.data)
+        self.data = self.pointer.pack()
 
 
 @dataclass(slots=True)
@@ -74,6 +91,10 @@ class Submission:
     """Digest of the options and the content; for an open job it is passed to `OpenJobParts.seal`."""
     webhook_url: str = ""
     retry_of: bytes = b""
+    quota: ItemQuota = UNLIMITED
+    """That of the API key."""
+    result_bytes: int = 0
+    """To set aside in the record budget for the result of each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +133,39 @@ class Submitter:
         self._client = client
         self._upload_budget = upload_budget
         self._settings = client.settings
+        self._owner_pending_items_max = owner_pending_items_max
         head = ("EVALSHA", client.script("enqueue").sha1, 0, client.settings.records_budget_bytes)
-        self._batches = SubmitBatches(client, (*head, owner_pending_items_max))
+        self._batches = SubmitBatches(client, head)
 
     async def new_id(self, owner: str) -> bytes:
         """An id for a new job."""
         await self._client.ready()
         return new_id(owner, self._client.secret)
 
+    def writes_ahead(self, chunk: Chunk) -> bool:
+        """Whether the chunk is so large that its bytes are written by themselves."""
+        return chunk.upload_bytes > _IN_BATCH_BYTES_MAX or chunk.belongs_in(self._client.spool)
+
     async def write_upload(self, job_id: bytes, chunk: Chunk) -> None:
-        """Write a chunk's bytes ahead of its job. They expire if the job is never submitted.
+        """Write a chunk's bytes ahead of its job. They go by themselves if the job is never submitted.
 
         Raises:
-            QueueFull, StoreUnavailable
+            QueueFull, StoreUnavailable: nothing was written.
         """
+        if chunk.belongs_in(self._client.spool):
+            try:
+                self._upload_budget.reserve(chunk.upload_bytes)  # counts them even if it raises
+                await chunk.move_to(self._client.spool, job_id)
+            finally:
+                self._upload_budget.release(chunk.upload_bytes)
+        else:
+            try:
+                await self._write_to_redis(job_id, chunk)
+            except BaseException:
+                await self._discard_upload(job_id)
+                raise
+
+    async def _write_to_redis(self, job_id: bytes, chunk: Chunk) -> None:
         set_upload = self._set_upload(job_id, chunk)
         reply, waiting = await self._client.run(self._client.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
@@ -133,8 +173,8 @@ class Submitter:
         self._upload_budget.check(int(waiting or 0))
         chunk.data = None
 
-    async def discard_upload(self, job_id: bytes) -> None:
-        """Delete bytes that were written for a job that will not be submitted."""
+    async def _discard_upload(self, job_id: bytes) -> None:
+        """Delete bytes that were written to Redis for a job that will not be submitted."""
         try:
             await self._client.uploads.execute(("UNLINK", upload_key(job_id, 0)))
         except (NotSent, OutcomeUnknown):
@@ -146,13 +186,30 @@ class Submitter:
         A submission without a chunk becomes an open job with a deadline in `open_seconds`.
 
         Raises:
-            QueueFull, QuotaExceeded, IdempotencyInProgress, IdempotencyKeyReused: refused; nothing is left behind.
+            QueueFull, QuotaExceeded, DailyQuotaExceeded, Unauthorized, IdempotencyInProgress, IdempotencyKeyReused:
+                refused; nothing is left behind, and nothing counts against a quota.
             StoreUnavailable: not accepted; or with `outcome: unknown` in its extensions, possibly accepted.
         """
+        chunk = submission.chunk
+        try:
+            accepted = await self._enqueue(submission, open_seconds)
+        except DarkroomError as error:
+            if chunk is not None and chunk.pointer is not None and "outcome" not in error.extensions:
+                await self._client.spool.discard(chunk.pointer.name)
+            raise
+        if chunk is not None and chunk.pointer is not None and isinstance(accepted, ExistingJob):
+            await self._client.spool.discard(chunk.pointer.name)
+        return accepted
+
+    async def _enqueue(self, submission: Submission, open_seconds: float) -> int | ExistingJob:
         await self._client.ready()
         deadline_ms = int(self._client.now_ms() + self._client.timeout_seconds * 1000)
         chunk = submission.chunk
-        args = self._args(submission, deadline_ms, open_seconds)
+        try:
+            args = self._args(submission, deadline_ms, open_seconds)
+        except Unauthorized:  # the key has ended since the bytes were written
+            await self._discard_upload(submission.id)
+            raise
         set_upload, upload_bytes = None, 0
         if chunk is not None and chunk.data is not None:
             set_upload, upload_bytes = self._set_upload(submission.id, chunk), len(chunk.data)
@@ -163,7 +220,7 @@ class Submitter:
         except OutcomeUnknown:
             return await self._resolve(submission.id, deadline_ms)
         if isinstance(outcome, ReplyError):
-            await self.discard_upload(submission.id)
+            await self._discard_upload(submission.id)
             raise self._client.refusal(outcome)
         return await self._accepted_ms(submission, outcome, *details)
 
@@ -171,7 +228,10 @@ class Submitter:
         """What `enqueue` returns for an outcome of the script. Raises the request error of a refusal."""
         match outcome:
             case b"ok":
-                return int(details[0])
+                accepted_ms = int(details[0])
+                if len(details) > 1:
+                    submission.quota.set_used(int(details[1]), accepted_ms)
+                return accepted_ms
             case b"earlier":
                 earlier = ExistingJob(*details)
                 if submission.fingerprint and earlier.fingerprint != submission.fingerprint:
@@ -181,11 +241,14 @@ class Submitter:
                 raise IdempotencyInProgress(job_id=to_text(details[0]))
             case b"queue_full":
                 raise QueueFull(over_bytes=int(details[0]))
+            case b"daily_quota_exceeded":
+                raise submission.quota.exceeded(int(details[0]), self._client.now_ms())
             case b"late":
                 await self._client.set_clock()
         raise _REFUSALS[outcome]
 
     def _args(self, submission: Submission, deadline_ms: int, open_seconds: float) -> list[bytes | str | int]:
+        chunk = submission.chunk
         args: list[bytes | str | int] = [
             submission.id,
             submission.owner,
@@ -194,14 +257,17 @@ class Submitter:
             submission.top_k,
             deadline_ms,
             self._upload_budget.for_jobs_bytes(submission.lane),
+            "" if chunk is None or chunk.pointer is None else self._upload_budget.for_spool_bytes(submission.lane),
+            *submission.quota.script_args(self._owner_pending_items_max),
             submission.key,
             submission.fingerprint,
             submission.webhook_url,
             submission.retry_of,
+            submission.result_bytes,
         ]
-        if submission.chunk is None:
+        if chunk is None:
             return [*args, 0, int(open_seconds * 1000), ""]
-        return [*args, len(submission.chunk.names), submission.chunk.upload_bytes, submission.chunk.packed_names]
+        return [*args, len(chunk.names), chunk.upload_bytes, chunk.packed_names]
 
     def _set_upload(self, job_id: bytes, chunk: Chunk) -> Command:
         assert chunk.data is not None

@@ -14,7 +14,9 @@ from jobs.store.for_api.client import StoreClient, is_noscript
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.wire import Command, Reply
 
-BATCH_SUBMITS_MAX = 32  # bounds the keys that one call of the script touches: six a submit if each has its own owner
+BATCH_SUBMITS_MAX = (
+    32  # bounds the keys that one call of the script touches: seven a submit if each has its own API key
+)
 
 
 class _Submit:

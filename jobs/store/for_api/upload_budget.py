@@ -16,11 +16,13 @@ class UploadBudget:
     exceed the budget, however the load is spread.
     """
 
-    def __init__(self, budget_bytes: int, processes: int, *, bulk_fraction: float) -> None:
+    def __init__(self, budget_bytes: int, processes: int, *, bulk_fraction: float, spool_bytes: int = 0) -> None:
+        """`spool_bytes` is the budget of files outside Redis."""
         self.open_bytes = 0
         self._budget_bytes = budget_bytes
         self._processes = processes
         self._bulk_bytes = int(budget_bytes * bulk_fraction)
+        self._spool_bytes = {Lane.INTERACTIVE: spool_bytes, Lane.BULK: int(spool_bytes * bulk_fraction)}
 
     def for_jobs_bytes(self, lane: Lane, *, taken: int = 0) -> int:
         """The upload bytes that accepted jobs may have in total, including a new one of this lane.
@@ -29,6 +31,10 @@ class UploadBudget:
         """
         budget = self._bulk_bytes if lane is Lane.BULK else self._budget_bytes
         return budget - (self.open_bytes - taken) * self._processes
+
+    def for_spool_bytes(self, lane: Lane) -> int:
+        """The bytes that files of accepted jobs may have in total, including a new one of this lane."""
+        return self._spool_bytes[lane]
 
     def reserve(self, size: int) -> None:
         """Raises QueueFull if the budget is exceeded even without the bytes of accepted jobs."""

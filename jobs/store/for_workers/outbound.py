@@ -8,6 +8,7 @@ import orjson
 from redis.exceptions import OutOfMemoryError
 
 from jobs.records import ChunkRef, Job
+from jobs.spool.spool import SpoolFull
 from jobs.store import keys
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.job_hash import JOB_FIELDS, decode_job, job_key
@@ -38,22 +39,34 @@ class OutboundStore(LeaseStore):
     def deliver(self, token: str, chunk_ref: ChunkRef, images: bytes) -> DeliveryStatus:
         """Replace a chunk's URLs by the packed images, and make the chunk ready for its job's model.
 
-        After `QUEUE_FULL` the chunk is still under the lease: the call may be repeated.
+        After `QUEUE_FULL` the chunk is still under the lease: the call may be repeated. Raises OSError if the uploads
+        outside Redis cannot be written.
         """
         try:
             # Check the budget first: it does not count staged bytes.
-            status = self._deliver(token, chunk_ref, len(images))
+            spooled = self._spool.takes(len(images))
+            spool_budget = self._settings.uploads_spool_bytes_max if spooled else ""
+            status = self._deliver(token, chunk_ref, len(images), spool_budget)
             if status is not DeliveryStatus.OK:
                 return status
+            pointer = self._spool.write(chunk_ref, images) if spooled else None
             staged = keys.UPLOAD.encode() + chunk_ref.job_id + os.urandom(8)
-            self._redis.set(staged, images, px=int(self._settings.upload_ttl_seconds * 1000))
-            return self._deliver(token, chunk_ref, len(images), staged)
-        except OutOfMemoryError:
+            stored = images if pointer is None else pointer.pack()
+            self._redis.set(staged, stored, px=int(self._settings.upload_ttl_seconds * 1000))
+            status = self._deliver(token, chunk_ref, len(images), spool_budget, staged)
+        except (OutOfMemoryError, SpoolFull):  # the sweep of the spool deletes a file that was written
             return DeliveryStatus.QUEUE_FULL
+        if pointer is not None and status is not DeliveryStatus.OK:
+            self._spool.delete([pointer.name])
+        return status
 
-    def _deliver(self, token: str, chunk_ref: ChunkRef, size: int, *staged: bytes) -> DeliveryStatus:
+    def _deliver(
+        self, token: str, chunk_ref: ChunkRef, size: int, spool_budget: int | str, *staged: bytes
+    ) -> DeliveryStatus:
         budget = self._settings.uploads_budget_bytes
-        return DeliveryStatus(self._run_script("deliver", [token, chunk_ref.pack(), budget, size, *staged]))
+        bulk_fraction = self._settings.uploads_bulk_fraction
+        args = [token, chunk_ref.pack(), budget, spool_budget, str(bulk_fraction), size, *staged]
+        return DeliveryStatus(self._run_script("deliver", args))
 
     # -- webhooks
 
@@ -76,9 +89,3 @@ class OutboundStore(LeaseStore):
         """Store an attempt with its job. The next one is due after `again_seconds`, or never if None."""
         again_ms = "" if again_seconds is None else int(again_seconds * 1000)
         self._run_script("webhook", ["record", job_id, orjson.dumps([*attempt]), ATTEMPTS_KEPT, again_ms])
-
-    # -- the doorbell
-
-    def register_doorbell(self, template: bytes) -> None:
-        """Store the template of the doorbell that rings for URLs and webhooks."""
-        self._run_script("register", ["", "", keys.FETCH, template])

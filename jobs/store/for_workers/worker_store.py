@@ -3,6 +3,7 @@
 One instance a thread. `LeaseStore` adds what its child processes do.
 """
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -57,6 +58,15 @@ class WorkerStore:
                 "give these weights another version"
             )
 
+    def register_doorbells(self, templates: Mapping[str, bytes]) -> None:
+        """Store the templates of doorbells of work that has no model card."""
+        self._run_script("register", ["", "", *(it for pair in templates.items() for it in pair)])
+
+    def lacks_doorbells(self, models: Iterable[str]) -> bool:
+        """Whether the template of a doorbell is gone, as after the server has lost its data: no submit can ring."""
+        names = [keys.DOORBELL_TEMPLATE + model for model in models]
+        return int(self._redis.exists(*names)) < len(names)
+
     def heartbeat(
         self, heartbeats: Iterable[tuple[str, Heartbeat]], *, seconds: float, tokens: Iterable[str] = ()
     ) -> None:
@@ -84,7 +94,7 @@ class WorkerStore:
         A heartbeat that ends too far from now is ignored: it was sent before the clock was set back.
         """
         now_ms = self._now_ms()
-        end_max = now_ms + 2 * self._lease_ms + 1000
+        end_max = now_ms + keys.HEARTBEAT_MS_MAX
         return unpack_known(Heartbeat, self._redis.zrangebyscore(keys.HEARTBEATS + name, now_ms, end_max))
 
     def remove_heartbeats(self, name: str, worker_id: str) -> None:
@@ -92,6 +102,11 @@ class WorkerStore:
         for heartbeat in unpack_known(Heartbeat, self._redis.zrange(keys.HEARTBEATS + name, 0, -1)):
             if heartbeat.worker_id == worker_id:
                 self._redis.zrem(keys.HEARTBEATS + name, heartbeat.pack())
+
+    def show_alive(self, worker_id: str, *, seconds: float) -> None:
+        """Show for so long that this worker's main process takes care of its children."""
+        self.heartbeat([(keys.MAIN, Heartbeat(keys.MAIN, worker_id, os.getpid()))], seconds=seconds)
+        self._redis.zremrangebyscore(keys.HEARTBEATS + keys.MAIN, "-inf", self._now_ms())
 
     def show_load_errors(self, worker_id: str, load_errors: Mapping[str, str], *, seconds: float) -> None:
         """Publish for so long why a worker does not serve models: model to reason. Replaces its former load errors.
@@ -120,6 +135,10 @@ class WorkerStore:
         left = list(sweep_args(self._settings, models))
         while left:  # in turns, so that no model waits for the whole sweep of another
             left = [args for args in left if self._run_script("sweep", args) and time.monotonic() < until]
+
+    def has_ready(self, models: Iterable[str], lane: str) -> bool:
+        """Whether chunks of one of these models wait in a lane: a code of `LANE_CODE`, or `SUSPECT_LANE`."""
+        return bool(self._redis.exists(*(f"{keys.ROTATION}{model}:{lane}" for model in set(models))))
 
     def _now_ms(self) -> int:
         seconds, micros = self._redis.time()

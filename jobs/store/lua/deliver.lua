@@ -1,13 +1,20 @@
 #!lua
 -- Replaces the URLs of a chunk by the fetched images, and makes the chunk ready for its job's model.
--- ARGV: owner token, chunk reference, upload budget, bytes of the packed images, then the key that holds them under a
---       time to live; without that key the script only checks the budget.
+-- ARGV: owner token, chunk reference, upload budget, budget of the spool ('' if the images are in Redis), share of both
+--       that bulk jobs may fill, bytes of the packed images, then the key that holds them under a time to live; without
+--       that key the script only checks the budget.
 -- Returns 'ok', 'queue_full', 'upload_lost', or 'lost' if the chunk is not under this lease or its job has ended.
-local token, chunk_ref, uploads_max, size, staged = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local token, chunk_ref, uploads_max, spool_max = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local bulk_fraction, size, staged = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local lease = K.leased_chunks .. token
 local id, chunk, items, urls_size = unpack_chunk_ref(chunk_ref)
 local job = K.job .. id
 local state, owner, model, lane = unpack(redis.call('HMGET', job, F.state, F.owner, F.model, F.lane))
+local upload_bytes, spool_bytes = upload_cost(size, spool_max ~= '')
+if lane == LANE.bulk then
+  uploads_max = uploads_max * bulk_fraction
+  if spool_bytes > 0 then spool_max = spool_max * bulk_fraction end
+end
 
 local function refuse(reason)
   if staged then redis.call('UNLINK', staged) end
@@ -18,9 +25,11 @@ if redis.call('SISMEMBER', lease, chunk_ref) == 0 then return refuse('lost') end
 if is_live(state) then
   -- The budget does not count staged bytes: assume that every outbound process stages as many right now.
   local writers = math.max(1, redis.call('ZCARD', K.heartbeats .. K.fetch))
-  local uploads = (tonumber(redis.call('HGET', K.stats, 'uploads')) or 0) + size * writers - urls_size
+  local uploads, spooled = unpack(redis.call('HMGET', K.stats, 'uploads', 'spooled'))
+  local is_over = (tonumber(uploads) or 0) + upload_bytes * writers - (upload_cost(urls_size, false)) > uploads_max
+    or spool_bytes > 0 and (tonumber(spooled) or 0) + spool_bytes * writers > tonumber(spool_max)
   -- If no image waits for the model, nothing will drain: accept, or URLs that fill the budget would block it for ever.
-  if uploads > uploads_max and has_ready(model) then return refuse('queue_full') end
+  if is_over and has_ready(model) then return refuse('queue_full') end
   if not staged then return 'ok' end
   if redis.call('EXISTS', staged) == 0 then return 'upload_lost' end
 end
@@ -33,7 +42,8 @@ end
 local upload = K.upload .. string.sub(chunk_ref, 1, 20)
 redis.call('RENAME', staged, upload)
 redis.call('PERSIST', upload)
-add_to_stat('uploads', size - urls_size)
+add_to_stat('uploads', upload_bytes - (upload_cost(urls_size, false)))
+add_to_stat('spooled', spool_bytes)
 redis.call('HDEL', job, F.failure_counts .. chunk) -- fetch failures must not count against classification
-make_chunk_ready(model, lane, owner, pack_chunk_ref(id, chunk, items, size))
+make_chunk_ready(model, lane, owner, pack_chunk_ref(id, chunk, items + (spool_bytes > 0 and K.spooled or 0), size))
 return 'ok'

@@ -1,19 +1,21 @@
 #!lua
 -- Accepts jobs, each on its own: a refused job leaves nothing behind. Upload bytes are already written under a time to
 -- live. An open job has none: its chunks are added by part.lua.
--- ARGV: record budget, pending items allowed for an owner; then 14 values for each job: id, owner, model, lane, top_k,
---       deadline (Redis ms), upload budget; then, each '' for none: digest of the Idempotency-Key, fingerprint of the
---       content, webhook URL, id of the job that is retried; then number of items, upload bytes, names ('' if no item
---       has one); for an open job: 0, ms until its deadline, ''.
--- Returns for each job {'ok', accepted ms}, {'earlier', id, fingerprint} if the key made a job before, or
--- {refusal, bytes over budget}. What the jobs have in common is read once and written once.
-local records_max, pending_max = ARGV[1], ARGV[2]
+-- ARGV: record budget; then 19 values for each job: id, owner, model, lane, top_k, deadline (Redis ms), upload budget,
+--       budget of the spool ('' if the upload bytes are in Redis), pending items allowed for the owner; API key whose
+--       items of the day are counted ('' for none) and items that it may submit a day; then, each '' for none: digest
+--       of the Idempotency-Key, fingerprint of the content, webhook URL, id of the job that is retried; then record bytes
+--       to set aside for the result of an item; then number of items, upload bytes, names ('' if no item has one); for an
+--       open job: 0, ms until its deadline, ''.
+-- Returns for each job {'ok', accepted ms, items of the day if they are counted}, {'earlier', id, fingerprint} if the
+-- Idempotency-Key made a job before, or {refusal, bytes over budget or items of the day}. What the jobs have in common
+-- is read once and written once.
 local now = now_ms()
-local counters = read_counters(records_max, pending_max)
+local counters = read_counters(ARGV[1], now)
 local ready_lists, owner_jobs, doorbells = {}, {}, {}
 
-local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key_digest, fingerprint, webhook_url,
-                       retry_of, items, size, names)
+local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spool_max, pending_max, key_id,
+                       items_a_day, key_digest, fingerprint, webhook_url, retry_of, result_bytes, items, size, names)
   local job, upload = K.job .. id, K.upload .. id .. struct.pack('>I4', 0)
   local idempotency_key = K.idempotency_key .. owner .. ':' .. key_digest
   local is_open = items == '0'
@@ -34,10 +36,11 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key
       if is_live(state) then return refuse('in_progress', first) end
     end
   end
-  local upload_bytes = is_open and 0 or size + K.upload_key_bytes
   local record_bytes = K.job_record_bytes + stored_bytes(webhook_url) + stored_bytes(is_open and '' or names)
     + (key_digest ~= '' and K.idempotency_key_bytes or 0)
-  local refusal, number = admit(counters, owner, 1, tonumber(items), upload_bytes, record_bytes, uploads_max)
+    + items * result_bytes
+  local refusal, number, used = admit(counters, owner, 1, tonumber(items), not is_open and size or nil, record_bytes,
+    uploads_max, spool_max, pending_max, key_id, items_a_day)
   if refusal then return refuse(refusal, number) end
 
   local fields = { F.state, is_open and STATE.open or STATE.queued, F.owner, owner, F.model, model, F.lane, lane,
@@ -51,6 +54,7 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key
   put(F.fingerprint, fingerprint)
   put(F.webhook_url, webhook_url)
   put(F.retry_of, retry_of)
+  if result_bytes ~= '0' then put(F.result_bytes, result_bytes) end
   if is_open then
     redis.call('ZADD', K.open_deadlines, now + size, id) -- an open job has the ms until its deadline there
   else
@@ -58,7 +62,7 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key
     local lane_name = model .. ':' .. lane
     local ready = ready_lists[lane_name .. ':' .. owner] or { lane_name = lane_name, owner = owner, chunk_refs = {} }
     ready_lists[lane_name .. ':' .. owner] = ready
-    ready.chunk_refs[#ready.chunk_refs + 1] = pack_chunk_ref(id, 0, items, size)
+    ready.chunk_refs[#ready.chunk_refs + 1] = pack_chunk_ref(id, 0, items + (spool_max ~= '' and K.spooled or 0), size)
     doorbells[model] = (doorbells[model] or 0) + 1
   end
   if key_digest ~= '' then
@@ -70,11 +74,11 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, key
   owner_jobs[owner] = numbered_ids
   numbered_ids[#numbered_ids + 1] = number
   numbered_ids[#numbered_ids + 1] = id
-  return { 'ok', now }
+  return { 'ok', now, used }
 end
 
 local outcomes = {}
-for at = 3, #ARGV, 14 do outcomes[#outcomes + 1] = enqueue(unpack(ARGV, at, at + 13)) end
+for at = 2, #ARGV, 19 do outcomes[#outcomes + 1] = enqueue(unpack(ARGV, at, at + 18)) end
 write_counters(counters)
 for owner, numbered_ids in pairs(owner_jobs) do redis.call('ZADD', K.owner_jobs .. owner, unpack(numbered_ids)) end
 for _, ready in pairs(ready_lists) do push_ready(ready.lane_name, ready.owner, ready.chunk_refs) end

@@ -1,36 +1,40 @@
 #!lua flags=allow-oom
 -- Writes the results of chunks that are still under this lease; other chunks are ignored.
 -- ARGV: owner token, model whose doorbell to ring if work is left ('' for none), bytes of records up to which failed
---       images are retained, then for each chunk: chunk reference, succeeded items, results, failed images to retain
---       ('' for none).
+--       images are retained, bytes of the spool up to which it keeps some, then for each chunk: chunk reference,
+--       succeeded items, results, failed images to retain ('' for none) or a pointer to their file.
 -- Returns how many items reached their terminal state.
-local token, ring_model, retained_budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local token, ring_model, retained_budget, spool_budget = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease = K.leased_chunks .. token
 local now = now_ms()
-local uploads_freed, records_added, items_ended = 0, 0, 0
+local uploads_freed, spool_freed, spool_added, records_added, items_ended = 0, 0, 0, 0, 0
 local ended_ids, notices, ended_of_owner = {}, {}, {}
 
--- The record bytes that the failed images take, or 0 if they are over the budget and not retained.
+-- The record bytes and the bytes of the spool that the failed images take; 0 and 0 if they are over a budget and not
+-- retained.
 local function retained_bytes(retained)
-  if retained == '' then return 0 end
-  local bytes = stored_bytes(retained) + K.chunk_record_bytes
-  local records = (tonumber(redis.call('HGET', K.stats, 'records')) or 0) + records_added
-  return records + bytes <= retained_budget and bytes or 0
+  if retained == '' then return 0, 0 end
+  local bytes, in_spool = stored_bytes(retained) + K.chunk_record_bytes, spooled_size(retained) or 0
+  local records, spooled = unpack(redis.call('HMGET', K.stats, 'records', 'spooled'))
+  if (tonumber(records) or 0) + records_added + bytes > retained_budget then return 0, 0 end
+  if in_spool > 0 and (tonumber(spooled) or 0) + spool_added - spool_freed + in_spool > spool_budget then return 0, 0 end
+  return bytes, in_spool
 end
 
 local function finish(chunk_ref, chunk_succeeded, results, retained)
   local id, chunk, chunk_items, size = unpack_chunk_ref(chunk_ref)
   local job, results_field = K.job .. id, F.results .. chunk
-  uploads_freed = uploads_freed + unlink_upload(chunk_ref, size)
-  local state, owner, items, succeeded, failed, record_bytes, webhook_url, earlier_results =
-    unpack(redis.call('HMGET', job, F.state, F.owner, F.items, F.succeeded, F.failed, F.record_bytes, F.webhook_url,
-      results_field))
+  local upload_bytes, spool_bytes = unlink_upload(chunk_ref, size)
+  uploads_freed, spool_freed = uploads_freed + upload_bytes, spool_freed + spool_bytes
+  local state, owner, items, succeeded, failed, record_bytes, result_bytes, webhook_url, in_spool_before,
+    earlier_results = unpack(redis.call('HMGET', job, F.state, F.owner, F.items, F.succeeded, F.failed, F.record_bytes,
+      F.result_bytes, F.webhook_url, F.retained_spooled, results_field))
   if not is_live(state) or earlier_results then return end
 
   succeeded = (tonumber(succeeded) or 0) + chunk_succeeded
   failed = (tonumber(failed) or 0) + chunk_items - chunk_succeeded
-  local more_for_retry = retained_bytes(retained)
-  local added = stored_bytes(results) + more_for_retry
+  local more_for_retry, in_spool = retained_bytes(retained)
+  local added = stored_bytes(results) + more_for_retry - chunk_items * (result_bytes or 0)
   local fields = { results_field, results, F.record_bytes, record_bytes + added }
   local function put(field, value)
     fields[#fields + 1] = field
@@ -39,6 +43,7 @@ local function finish(chunk_ref, chunk_succeeded, results, retained)
   if chunk_succeeded > 0 then put(F.succeeded, succeeded) end
   if chunk_succeeded < chunk_items then put(F.failed, failed) end
   if more_for_retry > 0 then put(F.retained .. chunk, retained) end
+  if in_spool > 0 then put(F.retained_spooled, (tonumber(in_spool_before) or 0) + in_spool) end
   if state ~= STATE.open and pending_of(items, succeeded, failed) == 0 then
     state = succeeded > 0 and STATE.completed or STATE.failed
     put(F.state, state)
@@ -46,22 +51,24 @@ local function finish(chunk_ref, chunk_succeeded, results, retained)
     ended_ids[#ended_ids + 1] = id
     notices[#notices + 1] = pack_notice(id, items == '1' and state .. struct.pack('>d', now) .. results or '')
     if webhook_url then redis.call('ZADD', K.webhooks_due, now, id) end
+  else
+    put(F.active_ms, now)
   end
   redis.call('HSET', job, unpack(fields))
-  records_added = records_added + added
+  records_added, spool_added = records_added + added, spool_added + in_spool
   items_ended = items_ended + chunk_items
   ended_of_owner[owner] = (ended_of_owner[owner] or 0) + chunk_items
 end
 
 local chunk_refs, is_leased = {}, {}
-for at = 4, #ARGV, 4 do chunk_refs[#chunk_refs + 1] = ARGV[at] end
+for at = 5, #ARGV, 4 do chunk_refs[#chunk_refs + 1] = ARGV[at] end
 if #chunk_refs > 0 then
   for at, found in ipairs(redis.call('SMISMEMBER', lease, unpack(chunk_refs))) do
     is_leased[chunk_refs[at]] = found == 1
   end
   redis.call('SREM', lease, unpack(chunk_refs))
 end
-for at = 4, #ARGV, 4 do
+for at = 5, #ARGV, 4 do
   local chunk_ref, succeeded, results, retained = unpack(ARGV, at, at + 3)
   if is_leased[chunk_ref] then
     is_leased[chunk_ref] = false -- a chunk that is named twice counts once
@@ -70,7 +77,8 @@ for at = 4, #ARGV, 4 do
 end
 
 add_to_stat('uploads', -uploads_freed)
-add_to_stat('drained', uploads_freed)
+add_to_stat('spooled', spool_added - spool_freed)
+add_to_stat('drained', uploads_freed + spool_freed)
 add_to_stat('records', records_added)
 add_to_stat('transitions', items_ended)
 for owner, items in pairs(ended_of_owner) do add_to_stat('pending:' .. owner, -items) end

@@ -3,28 +3,33 @@
 --
 -- Key layout. ID is a job's 16 raw bytes, CHUNK a chunk's number as 4 bytes; <model> is name, name@version or K.fetch.
 --   K.job ID                            hash    the record; its fields are F.*, some with a chunk's number behind it
---   K.upload ID CHUNK                   string  a chunk's packed upload bytes
---   K.ready <model>:<lane>:<owner>      list    chunk references that wait, oldest first
+--   K.upload ID CHUNK                   string  a chunk's packed upload bytes, or a pointer to the file that has them
+--   K.ready <model>:<lane>:<owner>      list    chunk references that wait, oldest first; the suspects, which run alone,
+--                                               have a lane of their own, K.suspect_lane
 --   K.rotation <model>:<lane>           list    owners with ready chunks, the next one first
---   K.suspects <model>                  list    chunk references that are to run alone
+--   K.suspects <model>                  list    suspects that earlier releases left
 --   K.leases                            zset    owner token by the lease's end, ms
 --   K.leased_chunks <owner token>       set     chunk references under this lease
---   K.suspect_item                      hash    owner token to the item that a suspect run has reached
+--   K.suspect_item                      hash    owner token to the item that a suspect run has reached, -1 before the
+--                                               first, K.suspect_paused while its process does other work
 --   K.ended                             list    IDs of ended jobs, oldest first
 --   K.owner_jobs <owner>                zset    IDs by the job's number among all accepted jobs
 --   K.open_deadlines                    zset    IDs of open jobs by deadline, ms
 --   K.idempotency_key <owner>:<digest>  string  ID
 --   K.webhooks_due                      zset    IDs by the time of the next webhook call, ms
 --   K.trash                             list    ID, first chunk (4 bytes), number of chunks (4 bytes)
---   K.stats                             hash    uploads, records, accepted, transitions, drained, pending:<owner>
+--   K.stats                             hash    uploads, spooled, records, accepted, transitions, drained,
+--                                               pending:<owner>
 --   K.queue <model>                     list    doorbells: Celery messages
 --   K.doorbell_template <model>         string  such a message, K.doorbell_placeholder in place of its id
 --   K.doorbell_counter                  string  counts doorbells
 --   K.wake <model>                      list    one element if a lingering child process shall claim
 --   K.heartbeats <name>                 zset    ref|worker|pid of ready processes by the heartbeat's end, ms
 --   K.model_cards                       hash    name@version to its card
+--   K.items_of_day <key id>:<UTC day>   string  items accepted with an API key, until an hour after the day
 -- A chunk reference is 26 bytes: job id (16), chunk number (4), items (2), upload bytes (4), big-endian; the highest
--- bit of items says that the upload holds URLs, which an outbound worker fetches first.
+-- bit of items says that the upload holds URLs, which an outbound worker fetches first; the next one (K.spooled) that
+-- its bytes are in a file outside Redis. Scripts count the bytes of files and leave the files to others.
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -51,7 +56,18 @@ end
 -- Returns job id, chunk number, number of items, upload bytes.
 local function unpack_chunk_ref(chunk_ref)
   local chunk, items, size = struct.unpack('>I4I2I4', chunk_ref, 17)
-  return string.sub(chunk_ref, 1, 16), chunk, items % K.by_reference, size
+  return string.sub(chunk_ref, 1, 16), chunk, items % K.spooled, size
+end
+
+-- The size of the file that a value of K.upload or F.retained points to, or nil if the value has the bytes itself.
+local function spooled_size(value)
+  return tonumber(string.match(value, '^spool %S+ (%d+) '))
+end
+
+-- What an upload of so many bytes takes of the upload budget, and of the spool's.
+local function upload_cost(size, spooled)
+  if spooled then return K.upload_key_bytes + K.pointer_bytes, tonumber(size) end
+  return K.upload_key_bytes + size, 0
 end
 
 -- Whose queue a chunk goes into: its job's model, or K.fetch while its upload holds URLs.
@@ -64,14 +80,16 @@ local function stored_bytes(text)
   return math.ceil(#text * 1.2)
 end
 
--- Unlinks a chunk's upload. Returns the bytes that the upload budget gets back: 0 if the key was gone.
+-- Unlinks a chunk's upload. Returns the bytes that the upload budget and the spool's get back: 0 if the key was gone.
 local function unlink_upload(chunk_ref, size)
-  local gone = redis.call('UNLINK', K.upload .. string.sub(chunk_ref, 1, 20))
-  return gone == 1 and size + K.upload_key_bytes or 0
+  if redis.call('UNLINK', K.upload .. string.sub(chunk_ref, 1, 20)) == 0 then return 0, 0 end
+  return upload_cost(size, string.byte(chunk_ref, 21) % 128 >= 64)
 end
 
 local function drop_upload(chunk_ref, size)
-  add_to_stat('uploads', -unlink_upload(chunk_ref, size))
+  local uploads, spooled = unlink_upload(chunk_ref, size)
+  add_to_stat('uploads', -uploads)
+  add_to_stat('spooled', -spooled)
 end
 
 -- Pushes chunks into an owner's ready list of a lane ('model:lane'). If the list was empty, the owner joins the
@@ -83,9 +101,13 @@ local function push_ready(lane_name, owner, chunk_refs, at_head)
   end
 end
 
+local function has_suspects(model)
+  return redis.call('EXISTS', K.rotation .. model .. ':' .. K.suspect_lane, K.suspects .. model) > 0
+end
+
 local function has_ready(model)
   local interactive, bulk = K.rotation .. model .. ':' .. LANE.interactive, K.rotation .. model .. ':' .. LANE.bulk
-  return redis.call('EXISTS', interactive, bulk, K.suspects .. model) > 0
+  return redis.call('EXISTS', interactive, bulk) > 0 or has_suspects(model)
 end
 
 -- Wakes one lingering child process, or the next one that is about to linger.
@@ -121,22 +143,38 @@ local function make_chunk_ready(model, lane, owner, chunk_ref, at_head)
 end
 
 -- The counters of scripts that accept items: read here, added to by `admit`, written by `write_counters`.
-local function read_counters(records_max, pending_max)
-  local uploads, records, accepted = unpack(redis.call('HMGET', K.stats, 'uploads', 'records', 'accepted'))
-  return { uploads = tonumber(uploads or 0), records = tonumber(records or 0), accepted = tonumber(accepted or 0),
-    pending = {}, records_max = tonumber(records_max), pending_max = tonumber(pending_max) }
+local function read_counters(records_max, now)
+  local uploads, spooled, records, accepted =
+    unpack(redis.call('HMGET', K.stats, 'uploads', 'spooled', 'records', 'accepted'))
+  return { uploads = tonumber(uploads or 0), spooled = tonumber(spooled or 0), spooled_before = tonumber(spooled or 0),
+    records = tonumber(records or 0), accepted = tonumber(accepted or 0), pending = {}, used = {},
+    records_max = tonumber(records_max), day = math.floor(now / K.day_ms) }
 end
 
--- Adds one submit to the counters. Returns nil and the number of accepted jobs, or a refusal and the bytes over budget.
-local function admit(counters, owner, jobs, items, upload_bytes, record_bytes, uploads_max)
+-- Adds one submit to the counters; its upload is a file if `spool_max` is not ''. Returns nil and the number of
+-- accepted jobs, or a refusal and a number: the bytes over budget, or of a daily quota the items used. Third, the items
+-- used of the daily quota, nil if there is none.
+local function admit(counters, owner, jobs, items, size, record_bytes, uploads_max, spool_max, pending_max, key_id,
+                     items_a_day)
   local pending = counters.pending[owner] or tonumber(redis.call('HGET', K.stats, 'pending:' .. owner) or 0)
-  if pending + items > counters.pending_max then return 'quota_exceeded', 0 end
+  if pending + items > tonumber(pending_max) then return 'quota_exceeded', 0 end
+  local used = nil
+  if key_id ~= '' and items > 0 then
+    used = counters.used[key_id] or tonumber(redis.call('GET', K.items_of_day .. key_id .. ':' .. counters.day) or 0)
+    if used + items > tonumber(items_a_day) then return 'daily_quota_exceeded', used end
+    used = used + items
+  end
+  local upload_bytes, spool_bytes = 0, 0
+  if size then upload_bytes, spool_bytes = upload_cost(size, spool_max ~= '') end
   local over = counters.uploads + upload_bytes - uploads_max
+  if spool_bytes > 0 then over = math.max(over, counters.spooled + spool_bytes - spool_max) end
   if over > 0 then return 'queue_full', over end
   if counters.records + record_bytes > counters.records_max then return 'queue_full', 0 end
   counters.uploads, counters.records = counters.uploads + upload_bytes, counters.records + record_bytes
+  counters.spooled = counters.spooled + spool_bytes
   counters.accepted, counters.pending[owner] = counters.accepted + jobs, pending + items
-  return nil, counters.accepted
+  if used then counters.used[key_id] = used end
+  return nil, counters.accepted, used
 end
 
 local function write_counters(counters)
@@ -146,6 +184,11 @@ local function write_counters(counters)
     fields[#fields + 1] = pending
   end
   if #fields > 6 then redis.call('HSET', K.stats, unpack(fields)) end
+  add_to_stat('spooled', counters.spooled - counters.spooled_before)
+  local gone_ms = (counters.day + 1) * K.day_ms + 3600000 -- an hour late, in case that the clock is set back
+  for key_id, used in pairs(counters.used) do
+    redis.call('SET', K.items_of_day .. key_id .. ':' .. counters.day, used, 'PXAT', gone_ms)
+  end
 end
 
 -- Ends a lease that has no chunks left.
@@ -186,7 +229,10 @@ end
 -- Ends a live job with pending items, which take the state that the given fields (name, value, ...) imply. The sweep
 -- frees the upload bytes of its chunks, in slices.
 local function end_job(id, job, owner, pending, chunks, ...)
-  redis.call('HSET', job, F.ended_ms, now_ms(), ...)
+  local record_bytes, result_bytes = unpack(redis.call('HMGET', job, F.record_bytes, F.result_bytes))
+  local freed = pending * (result_bytes or 0)
+  add_to_stat('records', -freed)
+  redis.call('HSET', job, F.ended_ms, now_ms(), F.record_bytes, record_bytes - freed, ...)
   redis.call('ZREM', K.open_deadlines, id)
   redis.call('RPUSH', K.trash, id .. struct.pack('>I4I4', 0, chunks))
   add_to_stat('transitions', pending)

@@ -3,7 +3,9 @@
 -- ARGV: owner token, the lease's end that the caller saw ('' for any), reason:
 --   'returned'      the worker gives the chunks back unprocessed: counts no failure
 --   'worker_lost'   the lease was not renewed in time: counts a lost lease
---   an item's code  the process died: counts a crash of the item that a suspect run had reached, else of the chunk
+--   an item's code  the process died: counts a crash
+-- A crash or loss counts against the item that a suspect run had reached, else against the chunk; not at all if the
+-- process did other work at that time. A chunk runs as a suspect from its first crash or its second loss on.
 -- Returns how many chunks were made ready.
 local token, seen_end, reason = ARGV[1], ARGV[2], ARGV[3]
 local lease_end = redis.call('ZSCORE', K.leases, token)
@@ -13,41 +15,48 @@ local reached = tonumber(redis.call('HGET', K.suspect_item, token))
 redis.call('DEL', K.leased_chunks .. token)
 redis.call('ZREM', K.leases, token)
 redis.call('HDEL', K.suspect_item, token)
+if reached == K.suspect_paused then reason = 'returned' end
 local crashed = reason ~= 'returned' and reason ~= 'worker_lost'
+local at_item = reached and reached >= 0 and tostring(reached) or nil
 
--- Returns the chunk's failure counts (JSON) with this failure; `packed` are the counts before it, or false.
-local function add_failure(packed)
-  local counts = packed and cjson.decode(packed) or { losses = 0, crashes = 0, items = {} }
-  if reason == 'worker_lost' then
-    counts.losses = counts.losses + 1
-  elseif reached and reached >= 0 then
-    local item = tostring(reached)
-    counts.items[item] = (counts.items[item] or 0) + 1
-    counts.code = reason
-  else
+-- A chunk's failure counts; what another release wrote and this one cannot read counts nothing.
+local function read_counts(packed)
+  local ok, counts = pcall(cjson.decode, packed or '{}')
+  if not ok or type(counts) ~= 'table' then counts = {} end
+  counts.losses, counts.crashes = tonumber(counts.losses) or 0, tonumber(counts.crashes) or 0
+  if type(counts.items) ~= 'table' then counts.items = {} end
+  return counts
+end
+
+-- Adds this failure to a chunk's failure counts.
+local function add_failure(counts)
+  if crashed then counts.code = reason end
+  if at_item then
+    local name = crashed and at_item or K.item_lost .. at_item
+    counts.items[name] = (counts.items[name] or 0) + 1
+  elseif crashed then
     counts.crashes = counts.crashes + 1
-    counts.code = reason
+  else
+    counts.losses = counts.losses + 1
   end
-  return cjson.encode(counts)
 end
 
 local readied = 0
 for _, chunk_ref in ipairs(chunk_refs) do
   local id, chunk, _, size = unpack_chunk_ref(chunk_ref)
   local job, counts_field = K.job .. id, F.failure_counts .. chunk
-  local state, owner, model, lane, counts =
+  local state, owner, model, lane, packed_counts =
     unpack(redis.call('HMGET', job, F.state, F.owner, F.model, F.lane, counts_field))
   if not is_live(state) then
     drop_upload(chunk_ref, size)
   else
-    if reason ~= 'returned' then redis.call('HSET', job, counts_field, add_failure(counts)) end
-    if reached or crashed then
-      local consumer = consumer_of(chunk_ref, model)
-      redis.call('RPUSH', K.suspects .. consumer, chunk_ref)
-      ring_doorbell(consumer, doorbells_max(consumer))
-    else
-      make_chunk_ready(model, lane, owner, chunk_ref, true)
+    local counts = read_counts(packed_counts)
+    if reason ~= 'returned' then
+      add_failure(counts)
+      redis.call('HSET', job, counts_field, cjson.encode(counts))
     end
+    local suspect = reached or crashed or counts.losses >= 2
+    make_chunk_ready(model, suspect and K.suspect_lane or lane, owner, chunk_ref, not suspect)
     readied = readied + 1
   end
 end

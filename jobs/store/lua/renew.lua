@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Extends a lease, and records the heartbeat of a process that is ready to serve.
 -- ARGV: owner token ('' for a heartbeat without a lease), lease ms;
---       '' or the item that a suspect run starts next (-1: release the chunks as suspects);
+--       '' or the item that a suspect run starts next (-1: release the chunks as suspects; K.suspect_paused: the process
+--       does other work, so charge nothing to this lease);
 --       '' or the packed outcomes of the items before it, which the chunk's next lease continues from;
 --       then, for a heartbeat: model name, member of K.heartbeats, ms for which it holds.
 -- Returns 1, or 0 if the lease is gone.

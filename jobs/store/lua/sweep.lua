@@ -18,7 +18,12 @@ while uploads_left > 0 do
   for chunk = first, stop - 1 do
     local upload = K.upload .. id .. struct.pack('>I4', chunk)
     local size = redis.call('STRLEN', upload)
-    if redis.call('UNLINK', upload) == 1 then add_to_stat('uploads', -(size + K.upload_key_bytes)) end
+    local in_file = size > 0 and size <= K.pointer_bytes and spooled_size(redis.call('GET', upload))
+    if redis.call('UNLINK', upload) == 1 then
+      local upload_bytes, spool_bytes = upload_cost(in_file or size, in_file)
+      add_to_stat('uploads', -upload_bytes)
+      add_to_stat('spooled', -spool_bytes)
+    end
   end
   if stop < chunks then redis.call('LPUSH', K.trash, id .. struct.pack('>I4I4', stop, chunks)) end
   uploads_left = uploads_left - (stop - first)
@@ -42,11 +47,11 @@ end
 
 -- Records of ended jobs that are past their time to live, or that exceed the record budget.
 local records = tonumber(redis.call('HGET', K.stats, 'records')) or 0
-local expired_jobs, expired_of_owner, records_freed, heads_passed = {}, {}, 0, 0
+local expired_jobs, expired_of_owner, records_freed, spool_freed, heads_passed = {}, {}, 0, 0, 0
 for _, id in ipairs(redis.call('LRANGE', K.ended, 0, 29)) do
   local job = K.job .. id
-  local ended_ms, owner, record_bytes, key_digest, webhook_url = unpack(redis.call('HMGET', job, F.ended_ms, F.owner,
-    F.record_bytes, F.key_digest, F.webhook_url))
+  local ended_ms, owner, record_bytes, key_digest, webhook_url, in_spool = unpack(redis.call('HMGET', job, F.ended_ms,
+    F.owner, F.record_bytes, F.key_digest, F.webhook_url, F.retained_spooled))
   local age = ended_ms and now - ended_ms or math.huge
   if age < 0 then -- the clock was set back: restart the job's time to live, behind the others
     redis.call('HSET', job, F.ended_ms, now)
@@ -55,6 +60,7 @@ for _, id in ipairs(redis.call('LRANGE', K.ended, 0, 29)) do
     break
   else
     records_freed = records_freed + (record_bytes or K.ended_id_bytes)
+    spool_freed = spool_freed + (in_spool or 0)
     if ended_ms then
       delete_references(id, owner, key_digest, webhook_url)
       expired_jobs[#expired_jobs + 1] = job
@@ -68,10 +74,11 @@ if heads_passed > 0 then redis.call('LPOP', K.ended, heads_passed) end
 if #expired_jobs > 0 then redis.call('UNLINK', unpack(expired_jobs)) end
 for owner, ids in pairs(expired_of_owner) do redis.call('ZREM', K.owner_jobs .. owner, unpack(ids)) end
 add_to_stat('records', -records_freed)
+add_to_stat('spooled', -spool_freed)
 steps = steps + heads_passed
 
--- Takes chunks off the head of a list whose jobs have ended or are gone, or that no worker claimed before the queue
--- deadline.
+-- Takes chunks off the head of a list whose jobs have ended or are gone, or of which nothing has ended nor was added for
+-- the queue deadline.
 local function drop_heads(list)
   while looks_left > 0 do
     local chunk_ref = redis.call('LINDEX', list, 0)
@@ -79,10 +86,10 @@ local function drop_heads(list)
     looks_left = looks_left - 1
     local id, _, _, size = unpack_chunk_ref(chunk_ref)
     local job = K.job .. id
-    local state, accepted_ms, items, succeeded, failed, chunks, owner = unpack(redis.call('HMGET', job, F.state,
-      F.accepted_ms, F.items, F.succeeded, F.failed, F.chunks, F.owner))
+    local state, accepted_ms, active_ms, items, succeeded, failed, chunks, owner = unpack(redis.call('HMGET', job,
+      F.state, F.accepted_ms, F.active_ms, F.items, F.succeeded, F.failed, F.chunks, F.owner))
     if is_live(state) then
-      if now - accepted_ms <= queue_deadline_ms then return end
+      if now - (active_ms or accepted_ms) <= queue_deadline_ms then return end
       local pending = pending_of(items, succeeded, failed)
       state = tonumber(succeeded or 0) > 0 and STATE.completed or STATE.failed
       end_job(id, job, owner, pending, chunks, F.state, state, F.failed, (tonumber(failed) or 0) + pending,
@@ -98,7 +105,7 @@ for at = 5, #ARGV do
   local model = ARGV[at]
   looks_left = 16
   drop_heads(K.suspects .. model)
-  for _, lane in ipairs({ LANE.interactive, LANE.bulk }) do
+  for _, lane in ipairs({ K.suspect_lane, LANE.interactive, LANE.bulk }) do
     local lane_name = model .. ':' .. lane
     local rotation = K.rotation .. lane_name
     for _ = 1, math.min(4, redis.call('LLEN', rotation)) do

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 
 from api.app import create_app
-from api.asgi.uvicorn_protocol import SingleWriteProtocol
+from api.asgi.uvicorn_protocol import protocol_factory
 from api.settings import ApiSettings
 from tests.support.completions import ObservedCompletions
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
@@ -18,7 +18,7 @@ StartApi = Callable[..., Coroutine[Any, Any, httpx.AsyncClient]]
 
 
 @asynccontextmanager
-async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def running_api(valkey: Valkey, **overrides: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API that runs in this process, on a port of its own."""
     port = free_port()
     values = {
@@ -28,10 +28,13 @@ async def running_api(valkey: Valkey, **settings: Any) -> AsyncIterator[httpx.As
         "default_model": MODEL,
         "redis_maxmemory_bytes": MAXMEMORY_BYTES,
         "upload_bytes_max": 16 << 20,
-    } | settings
+    } | overrides
     assert values.keys() <= ApiSettings.model_fields.keys()
-    app = create_app(ApiSettings(**values))
-    config = uvicorn.Config(app, port=port, http=SingleWriteProtocol, log_config=None, timeout_graceful_shutdown=5)
+    settings = ApiSettings(**values)
+    protocol = protocol_factory(settings)
+    config = uvicorn.Config(
+        create_app(settings), port=port, http=protocol, log_config=None, timeout_graceful_shutdown=5
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -76,11 +76,15 @@ async def test_models_are_listed_with_the_processes_that_serve_them(api: httpx.A
     assert model["test_accuracy"] > 0.885
     assert re.fullmatch("[0-9a-f]{64}", model["sha256"])
 
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     for worker_id, pid in (("worker1", 11), ("worker1", 12), ("worker2", 21)):
         store.leases.heartbeat([(MODEL, Heartbeat("fmnist-mlp@1", worker_id, pid))], seconds=60)
+    store.leases.show_pace("fmnist-mlp@1", "the CPU, in float32", 32, 0.031)
+    store.leases.show_pace("fmnist-mlp@1", "the CPU, in float32", 64, 0.021)
     answer = (await api.get(f"/v1/models/{MODEL}")).json()
     ModelList.model_validate(answer)
     assert answer["models"][0]["serving"] == {"workers": 2, "processes": 3}
+    assert answer["models"][0]["paces"] == [{"device": "the CPU, in float32", "batch": 64, "image_ms": 0.021}]
 
 
 async def test_the_documentation_pages_load_nothing_from_other_servers(api: httpx.AsyncClient) -> None:

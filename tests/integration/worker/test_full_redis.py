@@ -44,11 +44,14 @@ def test_a_worker_leaves_nothing_of_its_doorbells_in_redis(stack: Stack) -> None
     assert template is not None
     stack.redis.lpush(keys.QUEUE + MODEL, template)
     wait_until(lambda: stack.redis.llen(keys.QUEUE + MODEL) == 0, what="a doorbell that is taken")
+    wait_until(lambda: stack.redis.exists(keys.HEARTBEATS + keys.MAIN), what="the first scan of the main process")
     assert worker.running()
     assert sorted(stack.redis.keys()) == [
         b"bell:fmnist-mlp",
         b"bell:fmnist-mlp@1",
         b"models",
+        b"paces",
+        b"serving:@main",
         b"serving:fmnist-mlp",
     ]
 

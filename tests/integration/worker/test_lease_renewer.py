@@ -1,5 +1,7 @@
 """The thread that renews leases and sends heartbeats, on a real store."""
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +11,7 @@ from jobs.store.keys import Heartbeat
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import MODEL, WORKER_ID, Store
 from tests.support.waiting import eventually
+from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.process_state import ProcessState
 from worker.settings import LeasingSettings
@@ -39,6 +42,35 @@ def heartbeats(store: Store, model: str = MODEL) -> dict[str, float]:
     """The models that processes of this name serve, with the end of their heartbeats."""
     members = store.redis.zrange(keys.HEARTBEATS + model, 0, -1, withscores=True)
     return {Heartbeat.unpack(member).ref: end for member, end in members}
+
+
+async def test_a_lease_is_renewed_while_its_uploads_are_read(
+    store: Store, make_lease_renewer: MakeLeaseRenewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow line: without that, the lease lapses before work begins, each time, at every worker."""
+    await store.submit(b"x")
+    renewer, read_on, mget = make_lease_renewer(), threading.Event(), store.leases._redis.mget
+    renewer.start()
+
+    def read_slowly(names: list[bytes]) -> list[bytes]:
+        assert read_on.wait(60)
+        return list(mget(names))
+
+    monkeypatch.setattr(store.leases._redis, "mget", read_slowly)
+    client = LeaseClient(store.leases, WORKER_ID, lease_seconds=4, renewing=renewer.renewing)
+    limits = ClaimLimits(items_max=1, unshared_items=1, bulk_items_max=1, bytes_max=1, turn=0)
+    claiming = asyncio.create_task(asyncio.to_thread(client.claim, MODEL, "task", limits))
+
+    def last_end() -> float:
+        found = store.redis.zrange(keys.LEASES, -1, -1, withscores=True)
+        return found[0][1] if found else 0
+
+    first = await eventually(last_end, what="the lease")
+    try:
+        await eventually(lambda: last_end() > first + 1000, what="a second of renewals")
+    finally:
+        read_on.set()
+    assert len((await claiming).chunks) == 1
 
 
 async def test_two_leases_are_renewed_at_once(store: Store, make_lease_renewer: MakeLeaseRenewer) -> None:

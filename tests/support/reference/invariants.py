@@ -2,10 +2,11 @@
 
 from hypothesis.stateful import invariant
 
-from jobs.records import LANE_CODE, ChunkRef, ItemState, Lane
+from jobs.records import ChunkRef, ItemState, Lane
+from jobs.spool.names import Pointer
 from jobs.store import keys
 from jobs.store.job_hash import idempotency_key_name, job_key, upload_key
-from tests.support.reference.reference_model import SUSPECTS, ready
+from tests.support.reference.reference_model import ready, suspects
 from tests.support.reference.walk import OWNERS, StoreWalk
 from tests.support.store import MODEL
 
@@ -30,15 +31,15 @@ class StoreInvariants(StoreWalk):
 
     def each_waiting_chunk_is_in_one_place(self) -> None:
         names = self.redis.keys()
-        queues = [name for name in names if name.startswith((keys.READY.encode(), SUSPECTS.encode()))]
+        queues = [name for name in names if name.startswith(keys.READY.encode())]
         sets = [name for name in names if name.startswith(keys.LEASED_CHUNKS.encode())]
-        rotations = [f"{keys.ROTATION}{MODEL}:{LANE_CODE[lane].decode()}" for lane in Lane]
+        rotations = [f"{keys.ROTATION}{MODEL}:{lane}" for lane in ("i", "b", keys.SUSPECT_LANE)]
         pipeline = self.redis.pipeline(transaction=False)
         for name in [*rotations, *queues]:
             pipeline.lrange(name, 0, -1)
         for name in sets:
             pipeline.smembers(name)
-        interactive, bulk, *replies = pipeline.execute()
+        interactive, bulk, alone, *replies = pipeline.execute()
         found = [
             (ChunkRef.unpack(packed), name.decode())
             for name, packed_refs in zip(queues + sets, replies, strict=True)
@@ -48,6 +49,7 @@ class StoreInvariants(StoreWalk):
 
         for lane, rotation in zip(Lane, (interactive, bulk), strict=True):
             assert sorted(rotation) == [owner.encode() for owner in OWNERS if ready(lane, owner).encode() in queues]
+        assert sorted(alone) == [owner.encode() for owner in OWNERS if suspects(owner).encode() in queues]
         assert len(dict(found)) == len(found)
         assert places == {chunk.chunk_ref: chunk.place for chunk in self.model.waiting()}
 
@@ -56,20 +58,28 @@ class StoreInvariants(StoreWalk):
         there = self.model.there()
         pipeline = self.redis.pipeline(transaction=False)
         for name in uploads:
-            pipeline.strlen(name)
+            pipeline.get(name)
         for job in there:
             pipeline.hget(job_key(job.id), keys.FIELDS["record_bytes"])
+            pipeline.hget(job_key(job.id), keys.FIELDS["retained_spooled"])
         pipeline.hgetall(keys.STATS)
-        *replies, stats = pipeline.execute()
-        sizes = dict(zip(uploads, replies, strict=False))
-        records = sum(map(int, replies[len(uploads) :]))
+        pipeline.mget("no such key", *self.model.used)
+        *replies, stats, (_, *used) = pipeline.execute()
+        stored = dict(zip(uploads, replies, strict=False))
+        pointers = [pointer for pointer in map(Pointer.unpack, stored.values()) if pointer is not None]
+        in_redis = [len(data) for data in stored.values() if Pointer.unpack(data) is None]
+        records = sum(map(int, replies[len(uploads) :: 2]))
+        kept = sum(int(size or 0) for size in replies[len(uploads) + 1 :: 2])
 
         for chunk in self.model.waiting():
-            assert sizes[upload_key(chunk.job.id, chunk.chunk_ref.chunk)] == chunk.chunk_ref.upload_bytes
+            data = chunk.upload if chunk.pointer is None else chunk.pointer.pack()
+            assert stored[upload_key(chunk.job.id, chunk.chunk_ref.chunk)] == data
+        assert list(map(int, used)) == list(self.model.used.values())
         counted = {
             "accepted": len(self.model.jobs),
             "transitions": self.model.terminal(),
-            "uploads": sum(sizes.values()) + keys.UPLOAD_KEY_BYTES * len(sizes),
+            "uploads": sum(in_redis) + keys.POINTER_BYTES * len(pointers) + keys.UPLOAD_KEY_BYTES * len(stored),
+            "spooled": sum(pointer.size for pointer in pointers) + kept,
             "records": records + keys.ENDED_ID_BYTES * sum(job.gone for job in self.model.ended),
             **{f"pending:{owner}": self.model.pending(owner) for owner in OWNERS},
         }

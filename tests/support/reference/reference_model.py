@@ -1,17 +1,19 @@
 """A reference model of the store in plain Python: jobs, their chunks, and the leases on them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, ChunkRef, Failure, ItemState, JobState, Lane, Outcome
+from jobs.spool.names import Pointer
 from jobs.store import keys
+from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
 from jobs.store.for_api.open_job_parts import Part
 from jobs.store.for_api.submit import Chunk
-from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, FailureCounts, Lease
+from jobs.store.for_workers.leases import PAUSED, RETURNED, WORKER_LOST, FailureCounts, Lease
 from tests.support.store import MODEL, make_chunk
-
-SUSPECTS = keys.SUSPECTS + MODEL
 
 Shown = tuple[ItemState, Outcome | None]
 """An item's state and outcome."""
@@ -21,6 +23,10 @@ def ready(lane: Lane, owner: str) -> str:
     return f"{keys.READY}{MODEL}:{LANE_CODE[lane].decode()}:{owner}"
 
 
+def suspects(owner: str) -> str:
+    return f"{keys.READY}{MODEL}:{keys.SUSPECT_LANE}:{owner}"
+
+
 @dataclass(eq=False)
 class ModelChunk:
     job: "ModelJob"
@@ -28,6 +34,8 @@ class ModelChunk:
     upload: bytes
     place: str
     """The Redis key of the queue or lease that has it until it is finished."""
+    pointer: Pointer | None = None
+    """To the file of the spool that has the upload."""
     outcomes: list[Outcome] = field(default_factory=list)
     failure_counts: FailureCounts = field(default_factory=FailureCounts)
     progress: bytes = b""
@@ -36,11 +44,20 @@ class ModelChunk:
     def waits(self) -> bool:
         return self.job.live and not self.outcomes
 
+    @property
+    def suspect(self) -> bool:
+        return self.place == suspects(self.job.owner)
+
     def submitted(self) -> Chunk:
         """The chunk in the form of a submission."""
         first = sum(chunk.chunk_ref.items for chunk in self.job.chunks[: self.chunk_ref.chunk])
         names: list[str | None] = [f"{first + n}.png" for n in range(self.chunk_ref.items)]
-        return Chunk(names, len(self.upload), self.upload)
+        stored = self.upload if self.pointer is None else self.pointer.pack()
+        return Chunk(names, len(self.upload), stored, pointer=self.pointer)
+
+    @property
+    def file(self) -> str:
+        return "" if self.pointer is None else self.pointer.name
 
     def shown(self) -> list[Shown]:
         if self.outcomes:
@@ -54,12 +71,14 @@ class ModelChunk:
         return [(ItemState.CANCELED if canceled else ItemState.PENDING, None)] * self.chunk_ref.items
 
     def add_failure(self, reason: str, reached: int | None) -> None:
-        counts = self.failure_counts
-        if reason == WORKER_LOST:
+        counts, lost = self.failure_counts, reason == WORKER_LOST
+        code = counts.code if lost else reason
+        if reached is not None and reached >= 0:
+            name = f"{keys.ITEM_LOST if lost else ''}{reached}"
+            items = {**counts.items, name: counts.items.get(name, 0) + 1}
+            self.failure_counts = replace(counts, items=items, code=code)
+        elif lost:
             self.failure_counts = replace(counts, lost_leases=counts.lost_leases + 1)
-        elif reached is not None and reached >= 0:
-            items = {**counts.items, str(reached): counts.items.get(str(reached), 0) + 1}
-            self.failure_counts = replace(counts, items=items, code=reason)
         else:
             self.failure_counts = replace(counts, crashes=counts.crashes + 1, code=reason)
 
@@ -76,6 +95,7 @@ class ModelJob:
     part: Part | None = None
     """Set for a job that is or was open."""
     seals_itself: bool = False
+    quota: ItemQuota = UNLIMITED
     started: bool = False
     gone: bool = False
     failure_code: ItemCode | None = None
@@ -124,6 +144,8 @@ class ReferenceModel:
         self.ended = list[ModelJob]()
         """In the order of K.ended, until a sweep removes them."""
         self.leases = list[ModelLease]()
+        self.used = Counter[str]()
+        """Items accepted with a key that has a daily quota, by the name of its counter in Redis."""
 
     # -- changes
 
@@ -161,11 +183,13 @@ class ReferenceModel:
     def release(self, lease: ModelLease, reason: str) -> int:
         """How many chunks were made ready."""
         chunks = [chunk for chunk in lease.leased if chunk.waits]
+        reason = RETURNED if lease.reached == PAUSED else reason
         for chunk in chunks:
             if reason != RETURNED:
                 chunk.add_failure(reason, lease.reached)
-            suspect = lease.reached is not None or reason not in (RETURNED, WORKER_LOST)
-            chunk.place = SUSPECTS if suspect else ready(chunk.job.lane, chunk.job.owner)
+            crashed = reason not in (RETURNED, WORKER_LOST)
+            suspect = lease.reached is not None or crashed or chunk.failure_counts.lost_leases >= 2
+            chunk.place = suspects(chunk.job.owner) if suspect else ready(chunk.job.lane, chunk.job.owner)
         lease.leased.clear()
         return len(chunks)
 
@@ -197,6 +221,16 @@ class ReferenceModel:
 
     def open(self) -> list[ModelJob]:
         return [job for job in self.jobs if job.state is JobState.OPEN]
+
+    def keeps_the_last_process(self, serving: int) -> bool:
+        """Whether all but one of the processes are at suspects: no other takes one."""
+        at_suspects = [lease for lease in self.leases if lease.leased and lease.reached is not None]
+        return 0 < serving <= len(at_suspects) + 1 and bool(at_suspects)
+
+    def share(self, items_max: int, unshared: int, serving: int, chunks: int) -> int:
+        """How many items of the interactive lane, in which so many chunks wait, one of the processes may claim."""
+        idle = serving - len(self.live_leases())
+        return items_max if idle <= 1 else min(items_max, max(unshared, ceil(chunks / idle)))
 
     def waiting(self) -> list[ModelChunk]:
         return list(self._waiting())

@@ -2,13 +2,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.codec import pack_outcomes, pack_retained, pack_upload, unpack_outcomes, unpack_retained, unpack_upload
-from jobs.item_codes import ITEM_DETAIL, ItemCode
+from jobs.item_codes import ITEM_DETAIL, FoundFormat, ItemCode
 from jobs.records import TOP_K_MAX, ChunkRef, Failure, Prediction, Unfamiliar
 from jobs.store.for_workers.leases import FailureCounts
 
 predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, width=32))
 classes = st.lists(predictions, min_size=1, max_size=TOP_K_MAX)
-outcomes = st.one_of(classes, classes.map(Unfamiliar), st.builds(Failure, st.sampled_from(ItemCode)))
+failures = st.one_of(
+    st.builds(Failure, st.sampled_from(ItemCode)),
+    st.builds(Failure, st.just(ItemCode.UNSUPPORTED_FORMAT), st.sampled_from(FoundFormat)),
+)
+outcomes = st.one_of(classes, classes.map(Unfamiliar), failures)
 
 
 @given(st.lists(st.one_of(st.sampled_from(ItemCode), st.binary(max_size=100)), min_size=1, max_size=64))
@@ -28,9 +32,14 @@ def test_packed_outcomes_unpack_to_the_same(ref: str, given: list[list[Predictio
     assert [type(outcome) for outcome in unpacked] == [type(outcome) for outcome in given]
 
 
-@given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.integers(1, 64), st.integers(0, 2**32 - 1))
-def test_packed_chunk_refs_unpack_to_the_same(job_id: bytes, chunk: int, items: int, size: int) -> None:
-    chunk_ref = ChunkRef(job_id, chunk, items, size)
+U32 = st.integers(0, 2**32 - 1)
+
+
+@given(st.binary(min_size=16, max_size=16), U32, st.integers(1, 64), U32, st.tuples(st.booleans(), st.booleans()))
+def test_packed_chunk_refs_unpack_to_the_same(
+    job_id: bytes, chunk: int, items: int, size: int, flags: tuple[bool, bool]
+) -> None:
+    chunk_ref = ChunkRef(job_id, chunk, items, size, *flags)
     assert ChunkRef.unpack(chunk_ref.pack()) == chunk_ref
     assert len(chunk_ref.pack()) == 26
 
@@ -74,6 +83,8 @@ def test_codes_in_the_store_keep_their_numbers() -> None:
         "fetch_denied",
         "fetch_not_found",
         "too_many_redirects",
+        "name_too_long",
+        "too_many_parts",
     ]
 
 

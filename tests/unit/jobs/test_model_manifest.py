@@ -6,6 +6,7 @@ import pytest
 from jobs.errors import ModelPackageError
 from jobs.model_manifest import Manifest, card_from_json, name_of, natural_sort_key
 from jobs.model_packages import check_package, pinned_cards, read_manifest
+from pretrained.names import PRETRAINED
 
 PACKAGE = Path(__file__).parents[3] / "weights" / "fmnist-mlp"
 
@@ -24,7 +25,8 @@ def test_the_shipped_package_matches_its_manifest() -> None:
     assert card.ref == "fmnist-mlp@1"
     assert manifest.test_accuracy is not None
     assert manifest.test_accuracy >= 0.885
-    assert [card.name for card in pinned_cards(PACKAGE.parent)] == ["fmnist-cnn", "fmnist-mlp"]
+    cards = [card.name for card in pinned_cards(PACKAGE.parent) if card.name not in PRETRAINED]  # may be built here
+    assert cards == ["fmnist-cnn", "fmnist-mlp"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def test_the_shipped_package_matches_its_manifest() -> None:
         ({"second_look": {"below": 0.6}}, "manifest.json: second_look: unknown field: "),
         ({"preprocessing": {"mode": "book", "size": 28}}, "manifest.json: preprocessing.size: unknown field: "),
         ({"architecture": "fmnist-cnn"}, "architecture: Input should be 'fmnist-mlp' or 'fmnist-cnn-2'"),
-        ({"classes": ["a", "a"]}, "manifest.json: classes: duplicate name"),
+        ({"classes": ["a", "a"]}, "manifest.json: classes: duplicate name: 'a' is class 0 and class 1"),
         ({"classes": ["a"]}, "classes: "),
         ({"architecture": "resnet"}, "architecture: "),
         ({"preprocessing": {"mode": "guess"}}, "preprocessing.mode: "),

@@ -2,7 +2,8 @@ import pytest
 
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.settings import REMOVED_SETTINGS, SHIPPED_MODEL, StoreSettings, is_advanced, load
+from jobs.removed_settings import REMOVED_SETTINGS
+from jobs.settings import SHIPPED_MODEL, BucketSettings, StoreSettings, is_advanced, load
 from jobs.store.redis_url import address_of
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
@@ -58,6 +59,16 @@ def test_inconsistent_worker_settings_are_refused(
     ("environment", "line"),
     [
         ({"UPLOADS_BUDGET_FRACTION": "0.7"}, "must not exceed 0.9 of redis_maxmemory_bytes"),
+        ({"UPLOADS_URL": "file://data"}, "UPLOADS_URL: must be redis:, file:///path with three slashes"),
+        ({"UPLOADS_URL": "file:///"}, "UPLOADS_URL: must be redis:, file:///path with three slashes"),
+        ({"UPLOADS_URL": "/data"}, "UPLOADS_URL: must be redis:, file:///path with three slashes"),
+        ({"UPLOADS_URL": "ftp://host/x"}, "UPLOADS_URL: must be redis:, file:///path with three slashes"),
+        ({"UPLOADS_URL": "s3://"}, "or s3://bucket/prefix"),
+        ({"UPLOADS_URL": "s3://UPPER/a"}, "or s3://bucket/prefix"),
+        ({"UPLOADS_URL": "s3://uploads//a"}, "or s3://bucket/prefix"),
+        ({"UPLOADS_URL": "s3://uploads/a", "S3_ANONYMOUS": "1"}, "s3_anonymous must not be set if uploads_url is"),
+        ({"UPLOADS_URL": "s3://uploads/a", "S3_BUCKETS": '["uploads"]'}, "s3_buckets must not name the bucket of"),
+        ({"UPLOADS_URL": "file:///data", "UPLOADS_SPOOL_BYTES_MAX": "9000000"}, "item_bytes_max must fit into"),
         ({"MIN_RESULT_TTL_SECONDS": "90000"}, "min_result_ttl_seconds must not exceed result_ttl_seconds"),
         ({"REDIS_URL": "http://nowhere"}, "REDIS_URL: "),
         ({"ITEM_BYTES_MAX": "100000000000"}, "item_bytes_max must not exceed upload_bytes_max"),
@@ -66,6 +77,9 @@ def test_inconsistent_worker_settings_are_refused(
         ({"PREDICT_WAIT_SECONDS": "31"}, "predict_wait_seconds must not exceed wait_seconds_max"),
         ({"API_KEYS": '{"al ice": "0123456789abcdef"}'}, "owner 'al ice'"),
         ({"API_KEYS": '{"alice": "short"}'}, "at least 16 characters"),
+        ({"API_KEYS": '{"alice": "ключ-ключ-ключ-ключ"}'}, "printable ASCII characters"),
+        ({"API_KEYS": '{"alice": "a-long-random-key\\n"}'}, "printable ASCII characters"),
+        ({"API_KEYS": '{"alice": " a-long-random-key"}'}, "without spaces around it"),
         ({"API_KEYS": "alice:0123456789abcdef"}, "API_KEYS: must be valid JSON"),
         ({"API_KEYS": '{"a": "0123456789abcdef", "b": "0123456789abcdef"}'}, "two owners share a key"),
         ({"PORT": "70000"}, "PORT: "),
@@ -128,3 +142,9 @@ def test_the_default_model_is_the_first_that_the_worker_serves(
         monkeypatch.setenv(name, value)
     assert load(ApiSettings).default_model == model
     assert model in load(WorkerSettings).served
+
+
+def test_no_reference_may_name_the_bucket_of_uploads() -> None:
+    settings = BucketSettings(uploads_url="s3://uploads/a", s3_buckets=["*"])
+    assert not settings.bucket_allowed("uploads")
+    assert settings.bucket_allowed("photos")

@@ -1,6 +1,8 @@
 """The device that computes a network (CPU or GPU), its precision, and batches that fit its memory."""
 
 import logging
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import SettingsError
+from worker.inference.networks.cuda_graphs import CudaGraphs
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +22,14 @@ FORWARDS_BEFORE_LARGER = 100  # in smaller batches, before larger ones are tried
 class Device:
     torch_device: torch.device
     half: bool
-    """Convolutions and matrix products in bfloat16, the rest in float32; on a CPU only if that is faster."""
+    """Whether convolutions and products may be computed in bfloat16: where that is faster, and nearly the same."""
 
     @classmethod
     def of(cls, device: str = "auto", precision: str = "auto", *, child: int = 0) -> Self:
         """The device of the settings DEVICE and PRECISION, for the worker's child of this number.
 
         With `auto` or `cuda`, the children of a worker are spread over all GPUs. `auto` is the CPU if there is no GPU.
-        Precision `auto` is bfloat16 on a GPU and float32 on a CPU.
+        Precision `auto` allows bfloat16 on a GPU, and is float32 on a CPU.
 
         Raises:
             SettingsError: there is no such device.
@@ -47,26 +50,32 @@ class Device:
         return self.torch_device.type == "cuda"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.half)
+        """Without a cache of converted weights: a CUDA graph must convert them itself."""
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.half, cache_enabled=False)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """For measurements: CPU time if one thread of the CPU computes, which other processes disturb less."""
+        one_thread = not self.is_gpu and torch.get_num_threads() == 1
+        return time.process_time if one_thread else time.perf_counter
 
     @property
     def name(self) -> str:
         """For logs."""
-        precision = "bfloat16" if self.half else "float32"
-        if self.is_gpu:
-            return f"{torch.cuda.get_device_name(self.torch_device)}, in {precision}"
-        return f"the CPU, in {precision}{' if that is faster' if self.half else ''}"
+        device = torch.cuda.get_device_name(self.torch_device) if self.is_gpu else "the CPU"
+        return f"{device}, in {'bfloat16 if that is faster' if self.half else 'float32'}"
 
 
 CPU_FLOAT32 = Device(torch.device("cpu"), half=False)
 
 
 class OnDevice(nn.Module):
-    """A network on a device. Inputs and outputs are float32 in the memory of the CPU."""
+    """A network on a device, in the device's precision. Inputs and outputs are float32 in the memory of the CPU."""
 
     def __init__(self, network: nn.Module, device: Device) -> None:
         super().__init__()
-        self._network = network.to(device.torch_device)
+        network = network.to(device.torch_device)
+        self._network = CudaGraphs(network, device.torch_device) if device.is_gpu else network
         self._device = device
         self._batch_max: int | None = None  # images, after the device's memory was too small for a batch
         self._forwards = 0  # with this limit
@@ -96,8 +105,6 @@ class OnDevice(nn.Module):
             log.warning("%s images exceed the device's memory; from here on at most %s at a time", tried, tried // 2)
 
     def _compute(self, inputs: Tensor) -> Tensor:
-        if self._device.is_gpu:
-            inputs = inputs.pin_memory().to(self._device.torch_device, non_blocking=True)
         with self._device.autocast():
             outputs: Tensor = self._network(inputs)
-        return outputs.float().cpu()
+        return outputs.float()

@@ -1,16 +1,10 @@
-"""Faster variants of a network on the CPU: used only if they are measured to be faster and give the same results.
+"""The fastest way to compute a network on its device, by measurement, among those that give the same results."""
 
-MKL packs the weights of a linear layer anew in each forward pass, which takes a third of the time for a batch of 4;
-oneDNN, a part of torch, packs them once. TorchScript fuses a convolution with the layers after it, and lays out weights
-for oneDNN. A CPU with instructions for bfloat16 computes a convolution in little more than half the time.
-"""
-
-import copy
 import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,35 +14,20 @@ from torch.nn import functional
 
 from jobs.errors import one_line
 from jobs.model_manifest import Input
+from worker.inference.networks.device import Device, OnDevice
+from worker.inference.networks.variants import HALF_TOLERANCE, VARIANTS, InLayout, Variant
 
 log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 
-TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2  # of a confidence, in float32 and in bfloat16
-TIME_RATIO_MAX = 0.95  # of a variant's CPU time to the network's own: a smaller gain is not worth other last digits
-BATCHES = (16, 64)
+TIME_RATIO_MAX = 0.95  # of a variant's CPU time to the best before it: a smaller gain is not worth other last digits
+BATCH_MAX = 64  # images of the larger batch that is measured; the smaller one is a quarter of it
+BATCH_SECONDS_MAX = 0.05  # as the default of the setting: a slower network is measured in smaller batches
 ROUNDS = 5
-SECONDS_MAX = 0.15  # for all rounds; the first round always completes
-SLOW_SECONDS = 0.01  # of one image: so slow a network is measured in small batches, as larger ones gain nothing
-SLOW_BATCHES = (1, 2)
-_OPERATORS = torch.ops.mkldnn
-_CONVOLUTION_DIMENSIONS = 4  # of its weights
-_PACKED_FOR_BATCH = 16  # the packing is best for this batch size, and good for all but 1
+ROUNDS_SECONDS_MAX = 0.15  # for all rounds; the first round always completes
+SECONDS_MAX = 15.0  # no further variant is tried after this time
 _UNCHANGED = "unchanged"
-
-
-class Variant(NamedTuple):
-    """Another way to compute a network."""
-
-    name: str
-    build: Callable[[nn.Module, Tensor], nn.Module]
-    """Makes it of the network and example inputs. Raises any error if that is not possible."""
-    tolerance: float
-    """By how much a confidence may differ."""
-    half: bool = False
-    """Whether it computes in bfloat16."""
-
 
 Measure = Callable[[Sequence[nn.Module], Sequence[Tensor]], Sequence[float]]
 """From networks and batches of inputs to a time for each network."""
@@ -56,33 +35,10 @@ Measure = Callable[[Sequence[nn.Module], Sequence[Tensor]], Sequence[float]]
 
 def cpu_seconds(networks: Sequence[nn.Module], batches: Sequence[Tensor]) -> list[float]:
     """CPU time of each network for all batches. The networks take turns; the fastest of several rounds counts."""
-    rounds, deadline = list[list[float]](), time.monotonic() + SECONDS_MAX
+    rounds, deadline = list[list[float]](), time.monotonic() + ROUNDS_SECONDS_MAX
     while not rounds or (len(rounds) < ROUNDS and time.monotonic() < deadline):
         rounds.append([_cpu_seconds_once(network, batches) for network in networks])
     return [min(of_network) for of_network in zip(*rounds, strict=True)]
-
-
-def _packed_weights(network: nn.Module, _: Tensor) -> nn.Module:
-    if not any(type(module) is nn.Linear for module in network.modules()):
-        raise ValueError("the network has no linear layers")
-    return _pack_linear_layers(copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()}))
-
-
-def _torchscript(network: nn.Module, inputs: Tensor) -> nn.Module:
-    return _optimize(_trace(network, inputs))
-
-
-def _torchscript_in_half(network: nn.Module, inputs: Tensor) -> nn.Module:
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        traced = _trace(network, inputs)
-    return _optimize(traced)  # outside of autocast, which would apply again, also to the layers that are exempt
-
-
-VARIANTS = (
-    Variant("packed weights", _packed_weights, TOLERANCE),
-    Variant("TorchScript", _torchscript, TOLERANCE),
-    Variant("TorchScript in bfloat16", _torchscript_in_half, HALF_TOLERANCE, half=True),
-)
 
 
 def fastest_equivalent(
@@ -107,6 +63,33 @@ def fastest_equivalent(
         torch.set_num_threads(threads)
 
 
+def fastest_precision(
+    network: nn.Module, device: Device, input_spec: Input, to_confidences: Callable[[FloatArray], FloatArray]
+) -> nn.Module:
+    """The network on a GPU: in bfloat16 if the device allows that, it is clearly faster, and gives nearly the same."""
+    full = OnDevice(network, replace(device, half=False))
+    if not device.half:
+        return full
+    half = OnDevice(network, device)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(BATCH_MAX, input_spec.channels, input_spec.height, input_spec.width, generator=generator)
+    with torch.inference_mode():
+        difference = _largest_difference(full, half, inputs, to_confidences)
+        seconds = [min(_seconds_once(it, inputs) for _ in range(ROUNDS)) for it in (full, half)]
+    faster = difference <= HALF_TOLERANCE and seconds[1] < TIME_RATIO_MAX * seconds[0]
+    log.info(
+        "network: %s; for %s images: float32 %.2f ms, bfloat16 %.2f ms, a confidence differs by %.0e",
+        *("bfloat16" if faster else "float32", BATCH_MAX, 1e3 * seconds[0], 1e3 * seconds[1], difference),
+    )
+    return half if faster else full
+
+
+def _seconds_once(network: nn.Module, inputs: Tensor) -> float:
+    started = time.perf_counter()
+    network(inputs)
+    return time.perf_counter() - started
+
+
 def _fastest(
     network: nn.Module,
     input_spec: Input,
@@ -114,35 +97,56 @@ def _fastest(
     variants: Sequence[Variant],
     measure: Measure,
 ) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)  # the same inputs, and so the same choice, at each start
-    size = input_spec.channels, input_spec.height, input_spec.width
-    image = torch.rand(1, *size, generator=generator)
+    deadline = time.monotonic() + SECONDS_MAX
+    unchanged: nn.Module = InLayout(network)
+    best, best_name, measured = unchanged, _UNCHANGED, dict[str, float]()
     with torch.inference_mode():
-        network(image)
-        is_slow = _cpu_seconds_once(network, [image]) > SLOW_SECONDS
-        batches = [torch.rand(batch, *size, generator=generator) for batch in (SLOW_BATCHES if is_slow else BATCHES)]
-        candidates = {_UNCHANGED: network}
-        for variant in variants:
-            built = _build(variant, network, batches, to_confidences)
-            if built is not None:
-                candidates[variant.name] = built
-        seconds = dict(zip(candidates, measure(list(candidates.values()), batches), strict=True))
-    best = min(seconds, key=lambda name: seconds[name])
-    if seconds[best] > TIME_RATIO_MAX * seconds[_UNCHANGED]:
-        best = _UNCHANGED
-    measured = ", ".join(f"{name} {1e3 * it:.1f} ms" for name, it in seconds.items())
-    log.info("network: %s; for %s images: %s", best, " and ".join(str(len(it)) for it in batches), measured)
-    return candidates[best] if best == _UNCHANGED else _PaddedBatches(candidates[best])
+        batches = _batches(unchanged, input_spec)
+        for variant in variants:  # one after the other, so that only two are in memory beside the network
+            if time.monotonic() > deadline:
+                log.info("%s: not tried, the network is too slow", variant.name)
+                continue
+            built = _build(variant, network, unchanged, batches, to_confidences)
+            if built is None:
+                continue
+            measured[best_name], measured[variant.name] = measure([best, built], batches)
+            if measured[variant.name] < TIME_RATIO_MAX * measured[best_name]:
+                best, best_name = built, variant.name
+    seconds = ", ".join(f"{name} {1e3 * it:.1f} ms" for name, it in measured.items())
+    log.info("network: %s; for %s images: %s", best_name, " and ".join(str(len(it)) for it in batches), seconds)
+    return network if best is unchanged else _PaddedBatches(best)
+
+
+def _batches(network: nn.Module, input_spec: Input) -> list[Tensor]:
+    """Two batches of random images, of sizes in which a network of this speed is used; the larger one has 2 or more.
+
+    Their channels are last in memory, as those of a batch of decoded images are.
+    """
+    generator = torch.Generator().manual_seed(0)  # the same inputs, and so the same choice, at each start
+    size = input_spec.height, input_spec.width, input_spec.channels
+    image = torch.rand(1, *size, generator=generator).permute(0, 3, 1, 2)
+    network(image)
+    seconds = _cpu_seconds_once(network, [image])
+    largest = 2
+    while 2 * largest <= BATCH_MAX and 2 * largest * seconds <= BATCH_SECONDS_MAX:
+        largest *= 2
+    return [
+        torch.rand(batch, *size, generator=generator).permute(0, 3, 1, 2) for batch in (max(1, largest // 4), largest)
+    ]
 
 
 def _build(
-    variant: Variant, network: nn.Module, batches: Sequence[Tensor], to_confidences: Callable[[FloatArray], FloatArray]
+    variant: Variant,
+    network: nn.Module,
+    unchanged: nn.Module,
+    batches: Sequence[Tensor],
+    to_confidences: Callable[[FloatArray], FloatArray],
 ) -> nn.Module | None:
     """The variant of a network. None if it cannot be built, or gives other confidences."""
     try:
         with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
             built = variant.build(network, batches[-1])
-        difference = max(_largest_difference(network, built, batch, to_confidences) for batch in batches)
+        difference = max(_largest_difference(unchanged, built, batch, to_confidences) for batch in batches)
     except Exception as error:  # the variants use private parts of torch, or do not fit every network or every CPU
         log.info("%s: not possible for this network: %s", variant.name, one_line(error))
         return None
@@ -150,22 +154,6 @@ def _build(
         return built
     log.info("%s: a confidence differs by %.0e", variant.name, difference)
     return None
-
-
-class PackedLinear(nn.Module):
-    """A linear layer with weights packed for oneDNN, by the operators that torch's Inductor uses."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self._weight, self._bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-        # A private part of torch: if a release lacks these operators, `fastest_equivalent` skips the variant.
-        self._packed = _OPERATORS._reorder_linear_weight(self._weight, _PACKED_FOR_BATCH)  # noqa: SLF001 - see above
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if len(inputs) == 1:  # limited by the reading of the weights, which MKL does faster
-            return functional.linear(inputs, self._weight, self._bias)
-        outputs: Tensor = _OPERATORS._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")  # noqa: SLF001 - the same
-        return outputs
 
 
 class _PaddedBatches(nn.Module):
@@ -189,25 +177,6 @@ class _PaddedBatches(nn.Module):
 def _size_step(images: int) -> int:
     """A batch of this many images is padded to a multiple of this: an eighth of the batch, or less."""
     return max(1, 1 << max(0, images.bit_length() - 4))
-
-
-def _pack_linear_layers(module: nn.Module) -> nn.Module:
-    if type(module) is nn.Linear:
-        return PackedLinear(module)
-    for name, child in module.named_children():
-        setattr(module, name, _pack_linear_layers(child))
-    return module
-
-
-def _trace(network: nn.Module, inputs: Tensor) -> Any:
-    if not any(parameter.dim() == _CONVOLUTION_DIMENSIONS for parameter in network.parameters()):
-        raise ValueError("the network has no convolutions")
-    return torch.jit.trace(network, inputs)  # type: ignore[no-untyped-call]  # torch gives no types
-
-
-def _optimize(traced: Any) -> nn.Module:
-    optimized: nn.Module = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-    return optimized
 
 
 def _largest_difference(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jobs.model_packages import MANIFEST, check_ref, read_manifest
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.networks.device import CPU_FLOAT32, Device
 from worker.inference.packages.load import load_package
 
@@ -19,8 +19,12 @@ ROUNDS = 5
 SECONDS_MAX = 5.0  # for each batch size
 
 
-def check(folder: Path, limits: ImageLimits, device: Device = CPU_FLOAT32) -> Iterator[str]:
+def check(
+    folder: Path, limits: ImageLimits, device: Device = CPU_FLOAT32, *, batch_seconds_max: float = 0.05
+) -> Iterator[str]:
     """Load and measure a package. Yields a line for each step.
+
+    `batch_seconds_max`: as the setting of a worker.
 
     Raises:
         ModelPackageError: a worker would not serve this package; one line with the reason.
@@ -37,13 +41,17 @@ def check(folder: Path, limits: ImageLimits, device: Device = CPU_FLOAT32) -> It
         inputs = torch.rand(batch, input_spec.channels, input_spec.height, input_spec.width).numpy()
         seconds = _fastest_forward(classifier, inputs, clock)
         yield f"forward pass of {batch}: {1000 * seconds / batch:.3f} {unit}"
+    classifier.measure_pace(seconds_max=batch_seconds_max, clock=device.clock)
+    batch, image_seconds = classifier.pace
+    measured = f"{1000 * image_seconds:.3f} ms an image, within {batch_seconds_max:g} s"
+    yield f"a worker computes batches of {batch}: {measured}"
 
 
 def _unit_and_clock(device: Device) -> tuple[str, Callable[[], float]]:
-    """CPU time on a CPU; on a GPU, where it has no meaning, elapsed time."""
-    if device.is_gpu:
-        return f"ms per image on {device.name}", time.perf_counter
-    return f"ms of CPU time per image on {device.name}, threads: {torch.get_num_threads()}", time.process_time
+    """CPU time of one thread; elapsed time of several, or on a GPU."""
+    kind = "of CPU time " if device.clock is time.process_time else ""
+    threads = "" if device.is_gpu else f", threads: {torch.get_num_threads()}"
+    return f"ms {kind}per image on {device.name}{threads}", device.clock
 
 
 def _fastest_forward(classifier: Classifier, inputs: NDArray[np.float32], clock: Callable[[], float]) -> float:

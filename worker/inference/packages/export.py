@@ -17,7 +17,7 @@ from jobs.errors import ModelPackageError, one_line
 from jobs.model_manifest import GoldenImage, Input, Manifest
 from jobs.model_packages import MANIFEST, read_manifest
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.packages.exported_program import BATCH_MAX
 from worker.inference.packages.load import load_package
 
@@ -118,6 +118,8 @@ def _save_program(network: nn.Module, input_spec: Input, path: Path, network_nam
     try:
         with redirect_stderr(io.StringIO()):  # torch prints the graph of a network that it cannot export
             program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+        for node in program.graph.nodes:  # paths of this machine: with them, each build would be another version
+            node.meta.pop("stack_trace", None)
         torch.export.save(program, path)
     except Exception as error:  # torch.export raises errors of many types
         raise ModelPackageError(f"{network_name}: torch.export does not support it: {one_line(error)}") from None

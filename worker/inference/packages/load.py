@@ -1,6 +1,8 @@
 """Loads a model package: a folder with `manifest.json`, weights and golden images."""
 
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,12 +17,15 @@ from jobs.model_manifest import Manifest, natural_sort_key
 from jobs.model_packages import MANIFEST, check_package
 from worker.inference.classifier import Classifier
 from worker.inference.head import Head
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.images.preprocess import preprocessor_for
 from worker.inference.networks.architectures import ARCHITECTURES
 from worker.inference.networks.device import CPU_FLOAT32, Device, OnDevice
-from worker.inference.networks.optimize import fastest_equivalent
+from worker.inference.networks.optimize import fastest_equivalent, fastest_precision
+from worker.inference.networks.variants import InLayout
 from worker.inference.packages.exported_program import load_exported
+
+log = logging.getLogger(__name__)
 
 GOLDEN_TOLERANCE = 1e-3  # of a confidence: the last digits depend on the CPU
 HALF_TOLERANCE = 1e-2  # in bfloat16
@@ -46,13 +51,21 @@ def load_package(
     network = _load_network(folder, manifest, device.torch_device)
     preprocessor = preprocessor_for(manifest.preprocessing, card.input)
     head = Head(manifest.output, len(manifest.classes))
+    full = replace(device, half=False)
+    _check_outputs(OnDevice(network, full), manifest, head, folder)
     if device.is_gpu:
-        network = OnDevice(network, device)
-    _check_outputs(network, manifest, head, folder)
-    if not device.is_gpu:
-        network = optimize(network, card.input, head.confidences, half=device.half)
+        network = fastest_precision(network, device, card.input, head.confidences)
+    else:
+        faster = optimize(network, card.input, head.confidences, half=device.half)
+        network = InLayout(network) if faster is network else faster
     classifier = Classifier(network, card, preprocessor, head, limits)
-    _check_golden(classifier, manifest, folder, HALF_TOLERANCE if device.half else GOLDEN_TOLERANCE)
+    try:
+        _check_golden(classifier, manifest, folder, HALF_TOLERANCE if device.half else GOLDEN_TOLERANCE)
+    except ModelPackageError as error:
+        if not device.half:
+            raise
+        log.info("%s: not in bfloat16: %s", card.ref, error)
+        return load_package(folder, limits, full, optimize=optimize)
     return classifier
 
 

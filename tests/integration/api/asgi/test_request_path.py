@@ -50,7 +50,7 @@ async def test_an_error_in_a_response_that_has_started_ends_the_connection(
 ) -> None:
     path = (await api.post("/v1/jobs", content=shirt, headers=PNG)).headers["Location"]
 
-    async def fail(*_: Any) -> AsyncGenerator[bytes]:
+    async def fail(*_: Any, **__: Any) -> AsyncGenerator[bytes]:
         for _number in range(lines):
             yield b"{}\n"
         raise RuntimeError("unforeseen")

@@ -1,4 +1,4 @@
-"""Responses as bytes on a socket, from an API in a process of its own with uvloop and `SingleWriteProtocol`."""
+"""Responses as bytes on a socket, from an API in a process of its own with uvloop and `DarkroomProtocol`."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import BinaryIO, cast
 
@@ -38,7 +39,7 @@ def connected(process: Api) -> Iterator[socket.socket]:
 
 
 def request(path: str, *headers: str, method: str = "GET") -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: darkroom", *headers, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
 
 
 def first_piece(connection: socket.socket) -> bytes:
@@ -66,7 +67,7 @@ def split_response(answer: bytes) -> tuple[bytes, dict[str, str], bytes]:
 
 def read_response(stream: BinaryIO, *, with_body: bool = True) -> tuple[bytes, dict[str, str], bytes]:
     """`split_response` for the next one of several responses on a connection."""
-    head = b"".join(iter(stream.readline, b"\r\n"))
+    head = b"".join(takewhile(lambda line: line not in (b"\r\n", b""), stream))  # a stream yields lines until its end
     status, headers, _ = split_response(head + b"\r\n")
     return status, headers, stream.read(int(headers["content-length"])) if with_body else b""
 
@@ -211,7 +212,20 @@ def test_garbage_is_answered_with_400_and_the_connection_closed(valkey: Valkey, 
         connection.sendall(garbage)
         status, _, body = split_response(to_the_end(connection))
     assert status == b"HTTP/1.1 400 Bad Request"
-    assert body == b"Invalid HTTP request received."
+    assert json.loads(body)["code"] == "malformed_request"
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_a_request_for_another_protocol_is_answered_as_any_other_and_not_logged(
+    valkey: Valkey, process: Api, protocol: str
+) -> None:
+    """Anybody can send it: no API key has been checked yet."""
+    before = process.output()
+    with connected(process) as connection, connection.makefile("rb") as stream:
+        for _ in range(2):
+            connection.sendall(request("/livez", "Connection: Upgrade", f"Upgrade: {protocol}"))
+            assert read_response(stream)[0] == b"HTTP/1.1 200 OK"
+    assert process.output() == before
 
 
 def test_a_client_that_expects_100_continue_gets_it_before_it_sends(valkey: Valkey, process: Api, shirt: bytes) -> None:

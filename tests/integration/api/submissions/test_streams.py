@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from api.settings import ApiSettings
 from jobs.store import keys
 from tests.integration.api.conftest import StartApi
 from tests.support.archives import make_tar, make_zip
@@ -106,3 +107,26 @@ async def test_more_streams_than_the_limit_are_refused(start_api: StartApi, stor
     assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
     go_on.set()
     assert (await upload).status_code == 202
+
+
+async def test_an_archive_may_come_as_slowly_as_it_likes(
+    start_api: StartApi, store: Store, shirt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key, the job of a zip is open while that is spooled, without a chunk."""
+    hold_seconds = 0.3
+    monkeypatch.setattr(ApiSettings, "hold_seconds", hold_seconds)
+    api, data = await start_api(), make_zip(numbered_images(shirt, 100))
+
+    def deadline() -> float:
+        found = store.redis.zrange(keys.OPEN_DEADLINES, 0, 0, withscores=True)
+        return found[0][1] if found else 0
+
+    async def body() -> AsyncIterator[bytes]:
+        yield data[:1000]
+        first = await eventually(deadline, what="the job")
+        await eventually(lambda: deadline() > first + 3000 * hold_seconds, what="renewals")
+        yield data[1000:]
+
+    headers = {"Content-Type": "application/zip", "Idempotency-Key": "one"}
+    answer = await api.post("/v1/jobs", content=body(), headers=headers)
+    assert (answer.status_code, answer.json()["counts"]["total"]) == (202, 100), answer.text

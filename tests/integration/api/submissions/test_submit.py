@@ -2,20 +2,22 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from api.schemas import JobResource
-from jobs.codec import unpack_upload
+from jobs.codec import result_bytes, unpack_upload
 from jobs.item_codes import ItemCode
-from jobs.records import Failure, JobState
+from jobs.records import Failure, JobState, Prediction
 from jobs.store import keys
+from jobs.store.keys import Heartbeat
 from tests.integration.api.conftest import StartApi
 from tests.support.processes import Valkey
-from tests.support.store import OWNER, Store
-from tests.support.waiting import eventually
+from tests.support.store import MODEL, OWNER, WORKER_ID, Store
+from tests.support.waiting import eventually, wait_until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -149,13 +151,20 @@ async def test_without_redis_submits_are_refused_and_work_again_when_it_is_back(
             answer = await api.post(path, content=shirt, headers=PNG)
             assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
             assert answer.headers["Retry-After"] == "2"
-        assert (await api.get("/readyz")).status_code == 503
+        await is_ready(api, 503)
         assert (await api.get("/v1/jobs")).status_code == 503
         assert (await api.get("/livez")).status_code == 200
 
         server.start()
-        assert (await api.get("/readyz")).status_code == 200
+        await is_ready(api, 200)
         assert (await api.post("/v1/jobs", content=shirt, headers=PNG)).status_code == 202
+
+
+async def is_ready(api: httpx.AsyncClient, status: int) -> None:
+    """Wait for this answer: the last one holds for a second."""
+    ends = time.monotonic() + 10
+    while (answer := await api.get("/readyz")).status_code != status:
+        assert time.monotonic() < ends, answer.text
 
 
 async def test_a_job_that_was_accepted_is_answered_though_redis_went_away_during_the_wait(
@@ -187,3 +196,49 @@ async def test_a_failed_image_shows_its_error(api: httpx.AsyncClient, store: Sto
     JobResource.model_validate(job)
     assert job["status"] == JobState.FAILED
     assert job["result"]["error"]["code"] == "corrupt_image"
+
+
+@pytest.mark.parametrize("query", ["", "?open=true"])
+async def test_a_submit_sets_memory_for_its_results_aside(
+    api: httpx.AsyncClient, store: Store, shirt: bytes, query: str
+) -> None:
+    path = (await api.post(f"/v1/jobs{query or '?top_k=10'}", content=b"" if query else shirt)).headers["Location"]
+    if query:
+        await api.post(f"{path}/items", content=shirt, headers=PNG)
+    (job,) = store.redis.keys(keys.JOB + "*")
+    set_aside = int(store.redis.hget(job, keys.FIELDS["result_bytes"]) or 0)
+    assert set_aside == result_bytes(5 if query else 10, classes=10)
+    records = store.stat("records")
+    store.finish(store.claim(), [Prediction(0, 1.0)])
+    assert store.stat("records") < records
+
+
+async def test_a_job_for_a_model_that_no_worker_serves_says_so(
+    api: httpx.AsyncClient, store: Store, shirt: bytes
+) -> None:
+    job = (await api.post("/v1/jobs", content=shirt, headers=PNG)).json()
+    assert "No worker serves" in job["notice"]
+    JobResource.model_validate(job)
+
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
+
+    store.leases.heartbeat([(MODEL, Heartbeat(f"{MODEL}@1", WORKER_ID, 1))], seconds=60)
+    with httpx.Client(base_url=api.base_url) as other:
+
+        def is_served() -> bool:
+            return "notice" not in other.get(job["links"]["self"]).json()
+
+        await asyncio.to_thread(wait_until, is_served, what="an answer without a notice")
+
+
+async def test_a_key_does_not_change_the_lane(api: httpx.AsyncClient, store: Store, shirt: bytes) -> None:
+    for count, query, lane in ((3, "", "interactive"), (3, "?lane=bulk", "bulk"), (65, "", "bulk")):
+        for headers in ({}, {"Idempotency-Key": f"{count}{query}"}):
+            form = [("files", (f"{n}.png", shirt)) for n in range(count)]
+            job = (await api.post(f"/v1/jobs{query}", files=form, headers=headers)).json()
+            assert (job["lane"], job["counts"]["total"]) == (lane, count)
+            lease = store.claim(turn=0)
+            assert (lease.bulk, lease.chunks[0].chunk_ref.items) == (lane == "bulk", min(count, 64))
+            store.finish(lease)
+            while (lease := store.claim()).chunks:
+                store.finish(lease)

@@ -1,6 +1,7 @@
 """Hostile uploads over a socket, against a real API and a real Valkey: no 500, and a refused upload leaves nothing.
 
-The workers' side: `tests/unit/worker/inference/images/test_hostile_images.py`; many more of these: `bench/hostile.py`.
+The workers' side: `tests/unit/worker/inference/images/test_hostile_images.py`;
+many more of these: `bench/hostile/damaged.py`.
 """
 
 from collections import Counter

@@ -1,5 +1,6 @@
 """References in a submit's body, and prefixes listed by a real S3."""
 
+import codecs
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -25,12 +26,12 @@ def s3() -> Iterator[S3]:
         yield s3
 
 
-async def read(urls: Any, **settings: Any) -> list[tuple[str | None, bytes | ItemCode]]:
+async def read(urls: Any, *, piece_bytes: int = 7, **settings: Any) -> list[tuple[str | None, bytes | ItemCode]]:
     body = urls if isinstance(urls, bytes) else orjson.dumps({"urls": urls})
 
     async def pieces() -> AsyncIterator[bytes]:
-        for at in range(0, len(body), 7):
-            yield body[at : at + 7]
+        for at in range(0, len(body), piece_bytes):
+            yield body[at : at + piece_bytes]
 
     return [(name, data) async for name, data in read_references(pieces(), ReferenceSettings(**settings))]
 
@@ -49,6 +50,12 @@ async def test_each_url_is_an_item_that_is_named_without_its_query() -> None:
 async def test_an_invalid_url_is_an_item_that_fails(url: str) -> None:
     ((_, data),) = await read([url])
     assert data is ItemCode.INVALID_URL
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 3, 100])
+async def test_a_byte_order_mark_before_the_json_is_skipped(piece_bytes: int) -> None:
+    body = codecs.BOM_UTF8 + b'{"urls": ["https://example.com/a.png"]}'
+    assert len(await read(body, piece_bytes=piece_bytes)) == 1
 
 
 async def test_a_long_url_has_a_short_name() -> None:

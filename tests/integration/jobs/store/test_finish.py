@@ -129,9 +129,8 @@ async def test_finish_and_claim_in_one_call_survive_an_emptied_script_cache(stor
     lease = store.claim(items=1)
     store.redis.script_flush()
 
-    next_lease = store.leases.finish_and_claim(
-        lease.token, finished(lease), MODEL, owner_token(1), items_max=64, bytes_max=1 << 20, turn=0, bulk_items_max=64
-    )
+    limits = {"items_max": 64, "unshared_items": 64, "bytes_max": 1 << 20, "turn": 0, "bulk_items_max": 64}
+    next_lease = store.leases.finish_and_claim(lease.token, finished(lease), MODEL, owner_token(1), **limits)
 
     assert (await store.get(first)).state is JobState.COMPLETED
     assert [c.chunk_ref.job_id for c in next_lease.chunks] == [second]

@@ -19,6 +19,7 @@ async def test_leases_heartbeats_and_load_errors_in_another_form_are_skipped(sto
     assert store.leases.tokens_of(WORKER_ID) == [token]
     assert store.leases.ready_processes(MODEL) == [heartbeat]
     registry = ModelRegistry(store.store_client)
+    store.redis.set(keys.DOORBELL_TEMPLATE + MODEL, "ring BELLID")
     assert await registry.ready_processes(MODEL) == [heartbeat]
     assert error in await registry.load_errors()
 

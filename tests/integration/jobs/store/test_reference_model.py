@@ -14,75 +14,69 @@ import uvloop
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from jobs.errors import (
-    IdempotencyInProgress,
-    JobEmpty,
-    JobExpired,
-    JobNotFound,
-    JobSealed,
-    UploadTooLarge,
-)
+from jobs.errors import IdempotencyInProgress, JobEmpty, JobExpired, JobNotFound, JobSealed, UploadTooLarge
 from jobs.item_codes import ItemCode
 from jobs.records import JobState, Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
+from jobs.store.for_api.spool_sweep import SpoolSweep
 from jobs.store.for_api.submit import Submitter
-from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, ClaimedChunk, LeaseStore
+from jobs.store.for_workers.leases import PAUSED, RETURNED, WORKER_LOST, ClaimedChunk, LeaseStore
 from tests.conftest import open_store_client
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.reference.invariants import StoreInvariants
-from tests.support.reference.reference_model import SUSPECTS, ModelJob, ReferenceModel, ready
-from tests.support.reference.walk import JOB_ITEMS_MAX, OWNERS, QUOTA, picked
+from tests.support.reference.reference_model import ModelJob, ReferenceModel, ready
+from tests.support.reference.walk import JOB_ITEMS_MAX, OWNERS, QUOTA, UNSHARED, picked
 from tests.support.store import MODEL, Store, owner_token
 
-EXAMPLES, STEPS, STEPS_MIN = 40, 150, 20_000
-WALKS_MAX, SEEN_MIN = 16, 20
+EXAMPLES, STEPS, STEPS_MIN, WALKS_MAX, SEEN_MIN = 40, 150, 20_000, 16, 20
 
-PICK = st.integers(0, 999)
+PICK, ITEMS = st.integers(0, 999), st.integers(1, 4)
 RARELY = st.sampled_from([False, False, False, True])
-OWNER = st.sampled_from(OWNERS)
-LANE = st.sampled_from(Lane)
-ITEMS = st.integers(1, 4)
+OWNER, LANE = st.sampled_from(OWNERS), st.sampled_from(Lane)
 ITEMS_ALLOWED = st.sampled_from([0, 1, 4, 4, 8, 8])
-KEY = st.sampled_from([b"", b"", b"k" * 16, b"l" * 16])
-FINGERPRINT = st.sampled_from([b"f" * 16, b"f" * 16, b"g" * 16])
+CLAIM_BYTES, SERVING = st.sampled_from([60, 1 << 20]), st.sampled_from([0, 0, 4, 16])
+KEY, FINGERPRINT = (st.sampled_from([n * 16 for n in names]) for names in ((b"", b"", b"k", b"l"), (b"f", b"f", b"g")))
 
 TO_BE_SEEN = (
     *("earlier job", "expired", "queue deadline", "refused finish", "renewed in time", "repeated add", "sealed itself"),
     *("suspect run", "IdempotencyInProgress", "IdempotencyKeyReused", "JobEmpty", "JobEnded", "JobExpired"),
-    *("JobNotFound", "JobSealed", "QuotaExceeded", "UploadTooLarge"),
+    *("JobNotFound", "JobSealed", "QuotaExceeded", "DailyQuotaExceeded", "UploadTooLarge", "shared claim"),
 )
 
 
 class WorkerSteps(StoreInvariants):
-    @rule(turn=st.integers(0, 7), items=ITEMS_ALLOWED, bulk=ITEMS_ALLOWED, size=st.sampled_from([60, 1 << 20]))
-    def claim(self, *, turn: int, items: int, bulk: int, size: int) -> None:
+    @rule(turn=st.integers(0, 7), items=ITEMS_ALLOWED, bulk=ITEMS_ALLOWED, size=CLAIM_BYTES, serving=SERVING)
+    def claim(self, *, turn: int, items: int, bulk: int, size: int, serving: int = 0) -> None:
         token = owner_token(len(self.model.leases))
+        share = self.serve(serving, items)
         waiting = {chunk for chunk in self.model.waiting() if not chunk.place.startswith(keys.LEASED_CHUNKS)}
-        items_allowed = {Lane.INTERACTIVE: items, Lane.BULK: bulk}
-        lease = self.store.leases.claim(MODEL, token, items_max=items, bulk_items_max=bulk, bytes_max=size, turn=turn)
+        items_allowed = {Lane.INTERACTIVE: share, Lane.BULK: bulk}
+        limits = {"items_max": items, "unshared_items": UNSHARED, "bulk_items_max": bulk, "bytes_max": size}
+        suspects_allowed = bulk and not self.model.keeps_the_last_process(serving)
+        lease = self.store.leases.claim(MODEL, token, turn=turn, **limits)
         chunks = [self.model.chunk(claimed.chunk_ref) for claimed in lease.chunks]
-
-        assert bool(chunks) == any(bulk if it.place == SUSPECTS else items_allowed[it.job.lane] for it in waiting)
+        assert bool(chunks) == any(suspects_allowed if it.suspect else items_allowed[it.job.lane] for it in waiting)
         assert waiting >= set(chunks)
-        assert lease.more or waiting == set(chunks)
+        assert lease.more or all(it.suspect and serving for it in waiting - set(chunks))
         assert lease.chunks == [
-            ClaimedChunk(it.chunk_ref, 5, it.failure_counts, it.progress, it.upload) for it in chunks
+            ClaimedChunk(it.chunk_ref, 5, it.failure_counts, it.progress, it.upload, it.file) for it in chunks
         ]
         if lease.suspect:
-            assert [chunk.place for chunk in chunks] == [SUSPECTS]
+            assert [chunk.suspect for chunk in chunks] == [True]
             self.seen["suspect run"] += 1
         elif chunks:
             lane = Lane.BULK if lease.bulk else Lane.INTERACTIVE
             assert {chunk.place for chunk in chunks} <= {ready(lane, owner) for owner in OWNERS}
             assert len(chunks) == 1 or sum(it.chunk_ref.items for it in chunks) <= items_allowed[lane]
             assert len(chunks) == 1 or sum(it.chunk_ref.upload_bytes for it in chunks) <= size
+            self.seen["shared claim"] += share < items and not lease.bulk
         self.model.claim(lease)
 
     @precondition(lambda self: self.model.leases or self.model.waiting())
-    @rule(pick=PICK, late=RARELY, at=st.sampled_from([None, None, -1, 0, 1]), progress=st.binary(max_size=9))
+    @rule(pick=PICK, late=RARELY, at=st.sampled_from([None, None, PAUSED, -1, 0, 1]), progress=st.binary(max_size=9))
     def renew(self, *, pick: int, late: bool, at: int | None, progress: bytes) -> None:
         lease = self.lease(pick, late=late)
         progress = progress if len(lease.leased) == 1 else b""  # only suspects have progress, and they run alone
@@ -137,8 +131,11 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         self.store, self.redis, self.run, self.seen = store, store.redis, runner.run, seen
         self.model = ReferenceModel()
         self.numbers = itertools.count(1)
+        self.spool_sweep = SpoolSweep(store.store_client)
         seen["steps"] -= 3  # invariants are also checked before the first step and after the last
         store.redis.flushall()
+        for path in self.spool.glob("*.upload"):
+            path.unlink()
 
     # -- submits
 
@@ -175,7 +172,7 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         if refusal is None and part.chunks == before:
             refusal = UploadTooLarge if job.total + items > JOB_ITEMS_MAX else self.refusal_of_quota(job, items)
             if refusal is None:
-                job.chunks.append(chunk)
+                self.add_chunk(job, chunk)
         elif refusal is None:
             self.seen["repeated add"] += 1
         if part is not job.part:
@@ -237,7 +234,7 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         self.expire(self.model.ended)
         self.sweep()
         self.check()
-        assert set(self.redis.keys()) <= {keys.STATS.encode()}
+        assert set(self.redis.keys()) <= {keys.STATS.encode(), *self.expiring_counters()}
 
 
 @pytest.fixture
@@ -251,7 +248,9 @@ def own_store(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Store]:
     """A store whose leases do not lapse, on a server without persistence."""
     with Valkey(tmp_path) as server, server.client as client:
         client.config_set("appendonly", "no")
-        settings = StoreSettings(redis_url=server.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
+        settings = StoreSettings(
+            redis_url=server.url, redis_maxmemory_bytes=MAXMEMORY_BYTES, uploads_url=f"file://{tmp_path}"
+        )
         with closing(LeaseStore(settings, lease_seconds=3600, timeout_seconds=5)) as leases:
             store_client = runner.run(opened(settings))
             store = Store(store_client, leases, client)
@@ -266,6 +265,7 @@ def own_store(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Store]:
 async def opened(settings: StoreSettings) -> StoreClient:
     store_client = open_store_client(settings)
     await store_client.ready()
+    await SpoolSweep(store_client).run_once()
     return store_client
 
 

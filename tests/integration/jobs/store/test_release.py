@@ -3,7 +3,7 @@ import pytest
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState
 from jobs.store import keys
-from jobs.store.for_workers.leases import RETURNED, WORKER_LOST, Lease
+from jobs.store.for_workers.leases import PAUSED, RETURNED, WORKER_LOST, Lease
 from tests.support.store import MODEL, OWNER, WORKER_ID, Store, owner_token
 
 SUSPECT_TURN, OTHER_TURN = 1, 0
@@ -62,9 +62,9 @@ async def test_a_lease_from_before_the_clock_was_set_back_is_overdue(store: Stor
 
 async def test_lost_leases_are_charged_up_to_a_limit(store: Store) -> None:
     await store.submit(b"one")
-    for _ in range(20):
+    for losses in range(20):
         lease = store.claim()
-        assert not lease.suspect
+        assert lease.suspect == (losses >= 2)
         assert failure_of(lease) is None
         store.leases.release(lease.token, WORKER_LOST)
 
@@ -123,6 +123,68 @@ async def test_a_suspect_that_is_lost_stays_a_suspect(store: Store) -> None:
     lease = store.claim(owner_token(0, pid=3), turn=SUSPECT_TURN)
     assert lease.suspect
     assert (lease.chunks[0].failure_counts.crashes, lease.chunks[0].failure_counts.lost_leases) == (1, 1)
+
+
+async def test_from_the_second_loss_on_each_chunk_runs_alone(store: Store) -> None:
+    jobs = {await store.submit(b"one"), await store.submit(b"two")}
+    for number in range(2):
+        lease = store.claim(owner_token(0, pid=number))
+        assert (lease.suspect, len(lease.chunks)) == (False, 2)
+        store.leases.release(lease.token, WORKER_LOST)
+
+    leases = [store.claim(owner_token(number, pid=2)) for number in range(2)]
+    assert [(lease.suspect, len(lease.chunks)) for lease in leases] == [(True, 1)] * 2
+    assert {lease.chunks[0].chunk_ref.job_id for lease in leases} == jobs
+
+
+async def test_a_loss_counts_against_the_item_that_a_suspect_run_had_reached(store: Store) -> None:
+    """Only that item ends at the limit of losses, and none of its neighbours."""
+    await store.submit(*[b"image"] * 4)
+    for number in range(20):
+        lease = store.claim(owner_token(number))
+        assert [failure_of(lease, item) for item in range(4)] == [None] * 4
+        if lease.suspect:
+            store.leases.renew(lease.token, at_item=2)
+        store.leases.release(lease.token, WORKER_LOST)
+
+    lease = store.claim(owner_token(0, pid=2))
+    assert lease.chunks[0].failure_counts.lost_leases == 2
+    assert [failure_of(lease, item) for item in range(4)] == [None, None, Failure(ItemCode.WORKER_LOST), None]
+
+
+@pytest.mark.parametrize("reason", [WORKER_LOST, CRASHED])
+async def test_what_ends_a_process_beside_a_suspect_is_not_charged_to_it(store: Store, reason: ItemCode) -> None:
+    await store.submit(b"one", b"two")
+    store.leases.release(store.claim().token, CRASHED)
+    before = store.claim(owner_token(0, pid=2))
+    store.leases.renew(before.token, at_item=1)
+    store.leases.renew(before.token, at_item=PAUSED)
+    store.leases.release(before.token, reason)
+
+    after = store.claim(owner_token(0, pid=3))
+    assert after.suspect
+    assert after.chunks[0].failure_counts == before.chunks[0].failure_counts
+
+
+async def test_owners_take_turns_with_their_suspects(store: Store) -> None:
+    theirs = [await store.submit(b"one", owner="alice") for _ in range(20)]
+    mine = await store.submit(b"two", owner="bob")
+    store.leases.release(store.claim().token, CRASHED)
+
+    taken = [store.claim(number, turn=SUSPECT_TURN).chunks[0].chunk_ref.job_id for number in range(21)]
+
+    assert taken.index(mine) <= 1
+    assert set(taken) == {mine, *theirs}
+
+
+async def test_suspects_that_an_earlier_release_left_are_taken(store: Store) -> None:
+    job_id = await store.submit(b"one")
+    store.leases.release(store.claim().token, CRASHED)
+    store.redis.rename(store.suspects(), keys.SUSPECTS + MODEL)
+    store.redis.delete(f"{keys.ROTATION}{MODEL}:{keys.SUSPECT_LANE}")
+
+    lease = store.claim(1, turn=SUSPECT_TURN)
+    assert (lease.suspect, lease.chunks[0].chunk_ref.job_id) == (True, job_id)
 
 
 async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store: Store) -> None:

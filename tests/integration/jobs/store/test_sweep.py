@@ -11,7 +11,7 @@ from jobs.store.keys import Heartbeat
 from tests.conftest import open_store_client
 from tests.support.concurrent_submits import submit_concurrently
 from tests.support.processes import Valkey
-from tests.support.store import COAT, MODEL, OWNER, WORKER_ID, Store, owner_token
+from tests.support.store import COAT, MODEL, OWNER, WORKER_ID, Store, make_chunk, owner_token
 
 
 async def sweep(valkey: Valkey, **settings: float) -> None:
@@ -21,9 +21,9 @@ async def sweep(valkey: Valkey, **settings: float) -> None:
 
 
 def age(store: Store, job_id: bytes, seconds: float) -> None:
-    """Move the job's times of acceptance and end back by so many seconds."""
+    """Move the job's times of acceptance, activity and end back by so many seconds."""
     job = keys.JOB.encode() + job_id
-    for field in (keys.FIELDS["accepted_ms"], keys.FIELDS["ended_ms"]):
+    for field in (keys.FIELDS["accepted_ms"], keys.FIELDS["active_ms"], keys.FIELDS["ended_ms"]):
         if store.redis.hexists(job, field):
             store.redis.hincrby(job, field, -int(seconds * 1000))
 
@@ -165,11 +165,28 @@ async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, val
     assert store.stat("transitions") == 4
 
 
+async def test_a_job_that_makes_progress_does_not_end_at_the_queue_deadline(store: Store, valkey: Valkey) -> None:
+    worked_on = await store.submit(*[b"image"] * 4, chunk_items=2)
+    part = await store.open(owner="alice")
+    for job_id in (worked_on, part.job_id):
+        age(store, job_id, 61)
+    store.finish(store.claim(items=2))
+    await store.open_jobs.add(part, make_chunk([b"image"], 0), bytes(16))
+
+    await sweep(valkey, queue_deadline_seconds=60)
+
+    assert (await store.get(worked_on)).state is JobState.RUNNING
+    assert (await store.get(part.job_id, "alice")).state is JobState.OPEN
+    age(store, worked_on, 61)
+    await sweep(valkey, queue_deadline_seconds=60)
+    assert (await store.get(worked_on)).failure_code is ItemCode.DEADLINE_EXCEEDED
+
+
 async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
     late, in_time = await store.submit(b"one"), await store.submit(b"two")
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
     age(store, late, 61)
-    suspects = keys.SUSPECTS + MODEL
+    suspects = store.suspects()
     while not (store.redis.lindex(suspects, 0) or b"").startswith(late):
         store.redis.lmove(suspects, suspects, "LEFT", "RIGHT")
 
@@ -189,7 +206,7 @@ async def test_suspects_of_ended_jobs_are_dropped(store: Store) -> None:
 
     await store.jobs.sweep([MODEL])
 
-    assert store.redis.exists(keys.SUSPECTS + MODEL) == 0
+    assert store.redis.exists(store.suspects(), f"{keys.ROTATION}{MODEL}:{keys.SUSPECT_LANE}") == 0
     assert store.redis.keys(keys.UPLOAD + "*") == []
 
 

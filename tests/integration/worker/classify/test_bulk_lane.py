@@ -102,13 +102,13 @@ async def test_a_bulk_claim_takes_more_images_if_they_are_cheap(
 ) -> None:
     await store.submit(*[shirt] * 320, lane=Lane.BULK)
     claim_loop = make_claim_loop(bulk_slice_seconds=30, slice_seconds=30, task_time_limit_seconds=200)
-    classify, batches = classifier.classify, list[int]()
+    classify, batches = classifier.classify_quick, list[int]()
 
     def count(images: Any, top_ks: Any, until: float) -> Any:
         batches.append(len(images))
         return classify(images, top_ks, until=until)
 
-    monkeypatch.setattr(classifier, "classify", count)
+    monkeypatch.setattr(classifier, "classify_quick", count)
     claim_loop.run_slice("task", MODEL)
 
     assert batches == [4, 60, 256]
@@ -134,7 +134,7 @@ async def test_a_bulk_lease_that_takes_too_long_goes_on_later_where_it_stopped(
     while not (await store.get(job_id)).state.ended:
         claim_loop.run_slice("task", MODEL)
         leases += 1
-        assert not store.redis.exists(keys.SUSPECTS + MODEL)
+        assert not store.redis.exists(store.suspects())
 
     assert (leases, clock) == (3, 90), "an image a lease, and none twice"
     assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "no failure was counted"

@@ -1,5 +1,6 @@
 """Suspects: chunks that run image by image, because a process died, failed or was too slow at work on them."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
-from jobs.store.for_workers.leases import LeaseStore
-from jobs.store.job_hash import chunk_field, job_key
+from jobs.store.for_workers.leases import PAUSED, RETURNED, LeaseStore
+from jobs.store.job_hash import chunk_field, job_key, upload_key
 from tests.support.claim_loops import BULK_FIRST, SMALLEST, BeforeDecode, MakeClaimLoop, outcomes_of
-from tests.support.store import MODEL, WORKER_ID, Store, owner_token
+from tests.support.store import MODEL, OWNER, WORKER_ID, Store, owner_token
 from worker.inference.classifier import Classifier
+
+SUSPECT_FIRST = 1  # a turn that takes a suspect before anything else
 
 
 async def test_a_suspect_runs_image_by_image_and_records_which(
@@ -62,16 +65,106 @@ async def test_images_that_take_too_long_together_are_done_one_by_one_and_count_
     before_decode(take_long)
     monkeypatch.setattr("time.monotonic", lambda: clock)
     done = []
-    for _ in range(3):
+    for _ in range(2):
         claim_loop.run_slice("task", MODEL)
         done.append((store.stat("transitions"), clock))
 
-    # 2 of 4 together; then 2 of 4 with their progress stored; then the other 2
-    assert done == [(0, 60), (0, 120), (4, 180)]
+    # 2 of 4 together, with their progress stored; then the other 2
+    assert done == [(0, 60), (4, 120)]
     job = await store.get(job_id)
     assert (job.succeeded, job.failed) == (3, 1)
     assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0)), "no failure was counted"
     assert store.stat("records") == store.record_bytes(job_id)
+
+
+@pytest.mark.parametrize(
+    ("upload", "progress", "codes"),
+    [
+        (None, b"\xff of a later release", [None, None]),
+        (b"?", b"", [ItemCode.UPLOAD_LOST] * 2),
+    ],
+)
+async def test_a_chunk_that_cannot_be_read_ends(
+    store: Store,
+    make_claim_loop: MakeClaimLoop,
+    shirt: bytes,
+    upload: bytes | None,
+    progress: bytes,
+    codes: list[ItemCode | None],
+) -> None:
+    job_id = await store.submit(shirt, shirt)
+    if progress:
+        store.redis.hset(job_key(job_id), chunk_field("progress", 0), progress)
+    if upload is not None:
+        store.redis.set(upload_key(job_id, 0), upload)
+    make_claim_loop().run_slice("task", MODEL)
+    outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
+    assert [it.code if isinstance(it, Failure) else None for it in outcomes] == codes
+
+
+async def test_bytes_that_have_ended_three_processes_are_not_read_again(
+    store: Store, make_claim_loop: MakeClaimLoop, loop_store: LeaseStore, shirt: bytes
+) -> None:
+    """As over a line so slow that the time limit ends each process that reads them."""
+    job_id = await store.submit(shirt)
+    for attempt in range(3):
+        store.leases.release(store.claim(attempt).token, ItemCode.TIMEOUT)
+    lease = loop_store.claim(MODEL, owner_token(9), items_max=1, bytes_max=1, turn=SUSPECT_FIRST)
+    assert (lease.chunks[0].upload, store.redis.exists(upload_key(job_id, 0))) == (None, 1)
+    loop_store.release(lease.token, RETURNED)
+    make_claim_loop(first_turn=SUSPECT_FIRST).run_slice("task", MODEL)
+    job = await store.get(job_id)
+    assert job.single_item is not None
+    assert job.single_item.outcome == Failure(ItemCode.TIMEOUT)
+
+
+async def test_a_suspect_run_lets_interactive_work_in_between(
+    store: Store, make_claim_loop: MakeClaimLoop, shirt: bytes, bag: bytes, before_decode: BeforeDecode
+) -> None:
+    suspect = await store.submit(*[shirt] * 8)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
+    seen, reached = list[bytes](), list[int]()
+    arrivals = iter([await store.submission(bag)])
+
+    def note(upload: bytes) -> None:
+        if (submission := next(arrivals, None)) is not None:  # it arrives while the first image is at work
+            asyncio.run_coroutine_threadsafe(store.submitter.enqueue(submission), loop).result()
+        seen.append(upload)
+        (_, item) = next(iter(store.redis.hgetall(keys.SUSPECT_ITEM).items()))
+        reached.append(int(item))
+
+    before_decode(note)
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(make_claim_loop(first_turn=SUSPECT_FIRST).run_slice, "task", MODEL)
+
+    assert seen == [shirt, bag, *[shirt] * 7]
+    assert reached == [0, PAUSED, *range(1, 8)]
+    assert (await store.get(suspect)).state is JobState.COMPLETED
+
+
+async def test_a_suspect_run_stops_when_its_job_is_canceled(
+    store: Store,
+    make_claim_loop: MakeClaimLoop,
+    shirt: bytes,
+    before_decode: BeforeDecode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.classify.claim_loop.CANCELED_CHECK_SECONDS", 0)
+    job_id = await store.submit(*[shirt] * 8)
+    store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
+    seen = list[bytes]()
+
+    def cancel(upload: bytes) -> None:
+        if not seen:
+            asyncio.run_coroutine_threadsafe(store.jobs.cancel(job_id, OWNER), loop).result()
+        seen.append(upload)
+
+    before_decode(cancel)
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(make_claim_loop(first_turn=SUSPECT_FIRST).run_slice, "task", MODEL)
+
+    assert len(seen) == 1
+    assert store.redis.exists(keys.LEASES) == 0
 
 
 async def test_a_poison_does_not_undo_what_was_done_before_it(
@@ -133,7 +226,8 @@ async def test_a_bug_of_ours_counts_like_a_crash_and_ends_after_three_tries(
         tries += 1
         raise ValueError("a bug of ours")
 
-    monkeypatch.setattr(classifier, "classify", fail)
+    for name in ("classify", "classify_quick"):
+        monkeypatch.setattr(classifier, name, fail)
     for _ in range(3):
         with pytest.raises(ValueError, match="of ours"):
             claim_loop.run_slice("task", MODEL)
@@ -198,5 +292,5 @@ async def test_a_bug_on_an_interactive_image_counts_no_failure_of_the_bulk_lease
 
     assert (await store.get(bulk)).state is JobState.COMPLETED
     assert not store.redis.hexists(job_key(bulk), chunk_field("failure_counts", 0))
-    assert store.redis.llen(keys.SUSPECTS + MODEL) == 1
+    assert store.redis.llen(store.suspects()) == 1
     assert store.redis.exists(keys.LEASES) == 0

@@ -68,7 +68,10 @@ async def test_nothing_is_lost_doubled_or_failed_when_a_child_dies_with_two_leas
     items = BULK_IMAGES + len(jobs) - 1
     assert stack.stat("transitions") == items
     assert (stack.stat("uploads"), stack.stat("pending:public")) == (0, 0)
-    wait_until(lambda: stack.redis.exists(keys.LEASES, keys.SUSPECTS + "fmnist-mlp") == 0, what="the end of all leases")
+    wait_until(
+        lambda: stack.redis.exists(keys.LEASES, f"{keys.ROTATION}fmnist-mlp:{keys.SUSPECT_LANE}") == 0,
+        what="the end of all leases",
+    )
     freed = [line for line in worker.output().splitlines() if "of a dead child are ready again" in line]
     assert len(freed) == 2, worker.output()
     for chunk in chunks:

@@ -81,7 +81,7 @@ async def test_images_are_fetched_at_once_up_to_the_limit(store: Store, run_slic
         return web.Response(body=b"x")
 
     await submit_urls(store, *[site.at(f"/{n}.png", count) for n in range(12)], chunk_items=1)
-    await run_slice(fetch_concurrency=4, **PATIENT)
+    await run_slice(fetch_concurrency=4, fetch_host_connections=8, **PATIENT)
     assert most == 4
     assert store.redis.llen(f"{keys.READY}{MODEL}:i:{OWNER}") == 12
 

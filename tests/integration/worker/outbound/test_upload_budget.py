@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from jobs.codec import pack_upload
+from jobs.records import Lane
 from jobs.store import keys
 from jobs.store.for_workers.outbound import DeliveryStatus, OutboundStore
 from jobs.store.keys import FETCH
@@ -49,6 +50,20 @@ async def test_urls_that_fill_the_budget_do_not_wait_for_ever(store: Store, run_
     await run_slice(**TIGHT, fetch_room_seconds_max=0.2)
     assert store.stat("uploads") > 10_000
     assert claim_images(store, items=1) == [b"y" * 1100]
+
+
+async def test_fetched_images_of_bulk_jobs_leave_room_for_interactive_ones(
+    store: Store, outbound: OutboundStore
+) -> None:
+    budget = store.store_client.settings.uploads_budget_bytes
+    await store.submit(b"waits for the model")
+    for lane in Lane:
+        await submit_urls(store, "http://example.com/a.png", lane=lane)
+    leases = [store.claim(number, items=1, model=FETCH) for number in range(2)]
+    assert [lease.bulk for lease in leases] == [False, True]
+    store.redis.hset(keys.STATS, "uploads", int(budget * 0.85))
+    statuses = [outbound.deliver(it.token, it.chunks[0].chunk_ref, b"x" * 1000) for it in leases[::-1]]
+    assert statuses == [DeliveryStatus.QUEUE_FULL, DeliveryStatus.OK]
 
 
 async def test_a_full_redis_is_a_full_queue(store: Store, outbound: OutboundStore) -> None:

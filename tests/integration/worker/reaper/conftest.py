@@ -23,6 +23,7 @@ def make_reaper(valkey: Valkey) -> Iterator[Callable[..., Reaper]]:
             give_up: Callable[[str], None] = pytest.fail,
             consume: Callable[[frozenset[str]], None] = lambda _: None,
             load_errors: Callable[[], dict[str, str]] = dict,
+            kill_child: Callable[[int], None] = pytest.fail,
             **changed: Any,
         ) -> Reaper:
             values = {"redis_url": valkey.url, "redis_maxmemory_bytes": MAXMEMORY_BYTES}
@@ -30,7 +31,14 @@ def make_reaper(valkey: Valkey) -> Iterator[Callable[..., Reaper]]:
             if store is None:
                 store = opened.enter_context(closing(open_lease_store(settings)))
             reaper = Reaper(
-                settings, [f"{MODEL}@9"], WORKER_ID, give_up, load_errors=load_errors, consume=consume, store=store
+                settings,
+                [f"{MODEL}@9"],
+                WORKER_ID,
+                give_up,
+                load_errors=load_errors,
+                consume=consume,
+                kill_child=kill_child,
+                store=store,
             )
             opened.callback(lambda: reaper.stop() if reaper.is_alive() else None)
             return reaper

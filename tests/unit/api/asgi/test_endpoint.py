@@ -12,10 +12,9 @@ from starlette.types import Message
 
 from api.asgi.endpoint import EndpointRoute, StrictQuery
 from api.asgi.responses import json_response
-from api.auth import ApiKeys
-from api.errors import Unauthorized
+from api.auth.keys import ApiKeys
 from api.routes.parameters import AppServices, JobId, Owner
-from jobs.errors import InvalidRequest, JobNotFound
+from jobs.errors import InvalidRequest, JobNotFound, Unauthorized
 
 JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
 KEY = "alice-key-0123456789"
@@ -37,7 +36,9 @@ ROUTE = EndpointRoute("/things/{job_id}", endpoint, methods=["GET"])
 
 
 async def call(route: EndpointRoute = ROUTE, path: str = f"/things/{JOB_ID}", **scope: Any) -> bytes:
-    services = SimpleNamespace(settings="settings", api_keys=ApiKeys({"alice": KEY}))
+    api_keys = ApiKeys({"alice": KEY}, processes=1, now_ms=lambda: 0)
+    api_keys.replace_managed([], ever_made=False)
+    services = SimpleNamespace(settings="settings", api_keys=api_keys, local_requests=None)
     scope = {
         "type": "http",
         "method": "GET",

@@ -4,6 +4,8 @@ import stat
 import struct
 import tracemalloc
 import zipfile
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 
@@ -159,3 +161,56 @@ def test_damage_anywhere_is_an_error_of_the_request_or_of_a_member(noise: bytes,
     data = make_zip({"a.png": b"a" * 600, "b.png": b"b" * 600})
     with suppress(DarkroomError):
         asyncio.run(unzip(data[:at] + noise + data[at + len(noise) :]))
+
+
+UNICODE_PATH = 0x7075
+
+
+def zip_with_name(name: bytes, extra: bytes = b"") -> bytes:
+    """An archive of one member with this name, whose encoding no flag says, and this extra field."""
+    data = make_zip({"n" * len(name): b"x"})
+    at = data.index(b"PK\x01\x02")
+    header = bytearray(data[at : data.index(b"PK\x05\x06")])
+    header[30:32] = struct.pack("<H", len(extra))
+    header[46 : 46 + len(name)] = name
+    local = data[:at].replace(b"n" * len(name), name)
+    end = bytearray(data[data.index(b"PK\x05\x06") :])
+    end[12:16] = struct.pack("<L", len(header) + len(extra))
+    return local + bytes(header[: 46 + len(name)]) + extra + bytes(header[46 + len(name) :]) + bytes(end)
+
+
+def unicode_path(name: bytes, path: str, *, version: int = 1) -> bytes:
+    content = struct.pack("<BL", version, zlib.crc32(name)) + path.encode()
+    return struct.pack("<HH", UNICODE_PATH, len(content)) + content
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (lambda name: unicode_path(name, "写真.png"), "写真.png"),
+        (lambda name: struct.pack("<HH", 0x5455, 1) + b"x" + unicode_path(name, "写真.png"), "写真.png"),
+        (lambda name: unicode_path(name + b"!", "写真.png"), "Ä╩É^.png"),  # the checksum of another name
+        (lambda name: unicode_path(name, "写真.png", version=2), "Ä╩É^.png"),
+        (lambda name: unicode_path(name, "写真.png")[:6], "Ä╩É^.png"),
+        (lambda _: b"", "Ä╩É^.png"),
+    ],
+)
+async def test_a_name_in_an_old_code_page_is_that_of_the_unicode_path_field(
+    extra: Callable[[bytes], bytes], expected: str
+) -> None:
+    name = "写真.png".encode("cp932")
+    images, _ = await unzip(zip_with_name(name, extra(name)))
+    assert [image.name for image in images] == [expected]
+
+
+@pytest.mark.parametrize(
+    "behind", [b"\r\n", bytes(5000), b"\r\n--boundary--\r\n", b"PK\x05\x06", b"PK\x05\x06" + b"\1" * 60]
+)
+async def test_bytes_behind_the_end_are_ignored(behind: bytes) -> None:
+    images, _ = await unzip(make_zip({"a.png": b"x"}) + behind)
+    assert [image.data for image in images] == [b"x"]
+
+
+async def test_a_zip_stored_in_a_zip_is_a_member_and_not_the_archive() -> None:
+    images, _ = await unzip(make_zip({"inner.zip": make_zip({"a.png": b"x"})}))
+    assert [image.name for image in images] == ["inner.zip"]

@@ -10,7 +10,7 @@ from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from tests.unit.worker.inference.commands import error_of, export_two_classes, run_command
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import ImageLimits
+from worker.inference.images.limits import ImageLimits
 from worker.inference.networks.device import Device
 from worker.inference.packages import check
 from worker.inference.packages.load import load_package
@@ -66,8 +66,9 @@ def test_a_package_is_checked_from_within(tmp_path: Path, monkeypatch: pytest.Mo
 def test_check_measures_cpu_time_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DEVICE", "cpu")
     run_command("check", ROOT / "weights" / "fmnist-mlp")
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith(" ms of CPU time per image on the CPU, in float32, threads: 1")
+    *_, of_64, chosen = capsys.readouterr().out.splitlines()
+    assert of_64.endswith(" ms of CPU time per image on the CPU, in float32, threads: 1")
+    assert re.fullmatch(r"a worker computes batches of \d+: \d+\.\d{3} ms an image, within 0\.05 s", chosen)
 
 
 def test_check_computes_on_the_device_and_measures_elapsed_time(
@@ -91,5 +92,5 @@ def test_check_computes_on_the_device_and_measures_elapsed_time(
     monkeypatch.setenv("DEVICE", "cuda:1")
     run_command("check", package, "--precision", "float32")
     assert devices == [Device(torch.device("cuda:1"), half=False)]
-    *_, last = capsys.readouterr().out.splitlines()
+    *_, last, _ = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"forward pass of 64: \S+ ms per image on a GPU, cuda:1, in float32", last), last

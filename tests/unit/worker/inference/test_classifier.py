@@ -8,7 +8,27 @@ from tests.support.processes import ROOT
 from worker.inference.classifier import Classifier
 from worker.inference.head import Head
 from worker.inference.images.preprocess import BOOK
+from worker.inference.networks.pace import Pace
 from worker.inference.packages.load import load_package
+
+
+def test_a_forward_pass_has_no_more_images_than_the_batch_that_pays() -> None:
+    classifier = load_package(ROOT / "weights" / "fmnist-mlp", LIMITS)
+    pictures = [*samples().values()][:20]
+    expected = classifier.classify(pictures, [2] * 20)
+    pictures.insert(5, b"not an image")
+    batches = list[int]()
+    classifier.network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    classifier.pace = Pace(8, 0.001)
+
+    outcomes = classifier.classify(pictures, [2] * 21)
+
+    assert batches == [7, 8, 5]
+    assert outcomes.pop(5) == Failure(ItemCode.NOT_AN_IMAGE)
+    for outcome, expected_outcome in zip(outcomes, expected, strict=True):
+        assert isinstance(outcome, list)
+        assert isinstance(expected_outcome, list)
+        assert [it.class_index for it in outcome] == [it.class_index for it in expected_outcome]
 
 
 class FailsOnImages(nn.Module):

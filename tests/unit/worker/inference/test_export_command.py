@@ -28,11 +28,12 @@ def test_two_classes_by_a_sigmoid_and_a_threshold(tmp_path: Path, capsys: pytest
     options = ["--classes", "dark,bright", "--input", "1x32x32", "--mode", "resize", "--activation", "sigmoid"]
     arguments = ["tests.support.networks:is_bright", folder, "--state", state, *options, "--threshold", 0.9]
     run_command("export", *arguments, "--golden", golden)
-    valid, loaded, golden_images, *measured = capsys.readouterr().out.splitlines()
+    valid, loaded, golden_images, *measured, chosen = capsys.readouterr().out.splitlines()
     assert valid == "manifest.json: valid; exported, 2 classes"
     assert loaded.startswith("brightness@")
     assert golden_images == "1 golden images: results as in the manifest"
     assert [line.partition(":")[0] for line in measured] == [f"forward pass of {batch}" for batch in (1, 16, 64)]
+    assert re.match(r"a worker computes batches of \d+", chosen)
 
     classifier = load_package(folder, LIMITS)
     levels = {10: "dark", 140: "dark", 180: "dark", 200: "bright", 250: "bright"}
@@ -85,7 +86,7 @@ def test_a_state_that_does_not_fit_the_network_is_reported(tmp_path: Path) -> No
         (("--golden", ROOT / "LICENSE"), "LICENSE: not_an_image"),
         (("--classes", "a,b,c"), r"darkroom inference: manifest.json: classes: for 3 classes .* but has \(1, 2\)"),
         (("--classes", "a"), "--classes: a: neither names separated by commas nor a file"),
-        (("--classes", "a,a"), "classes: duplicate name"),
+        (("--classes", "a,a"), "classes: duplicate name: 'a' is class 0 and class 1"),
         (("--input", "2x8x8"), "manifest.json: input.channels: "),
         (("--mode", "stretch"), "manifest.json: preprocessing.mode: "),
         (("--version", "1/2"), "manifest.json: version: "),

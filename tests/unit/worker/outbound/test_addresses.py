@@ -63,6 +63,12 @@ def test_well_known_ports_are_for_the_web_alone() -> None:
     assert allowed == [80, 443, 1024]
 
 
+@pytest.mark.parametrize("port", [2375, 3306, 5432, 6379, 9200, 11211, 27017])
+def test_ports_of_databases_and_remote_control_are_refused(port: int) -> None:
+    assert not AddressRules().allows(ip_address("8.8.8.8"), port)
+    assert AddressRules([ip_network("8.8.8.0/24")]).allows(ip_address("8.8.8.8"), port)
+
+
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::10.1.2.3"])
 def test_an_allowed_network_may_be_connected_to_on_any_port_and_in_any_form(address: str) -> None:
     rules = AddressRules([ip_network("10.1.0.0/16")])

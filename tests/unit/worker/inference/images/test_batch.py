@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.model_manifest import Input
 from tests.support.hostile import damaged, repair_png
 from tests.support.pictures import LIMITS, bad_pictures, good_pictures, png, samples
 from worker.inference.images import batch as batch_module
 from worker.inference.images.batch import ImageBatch
-from worker.inference.images.decode import DecodeError, decode
+from worker.inference.images.decode import decode
+from worker.inference.images.limits import DecodeError
 from worker.inference.images.preprocess import BOOK, Preprocessor
 
 INPUT = Input(channels=1, height=28, width=28)
@@ -22,9 +24,10 @@ SHIRT = samples()["0007-shirt.png"]
 
 
 def book_alone(upload: bytes) -> np.ndarray:
-    """The network's input for an upload, without a batch."""
-    picture = BOOK.to_input_size(decode(upload, LIMITS, BOOK.decode_hints(INPUT)), INPUT)
-    return np.divide(255 - np.asarray(picture), 255, dtype=np.float32)[np.newaxis]
+    """The network's input for an upload, in a batch of its own."""
+    batch = ImageBatch(BOOK, INPUT, 1)
+    batch.add(upload, LIMITS)
+    return batch.inputs()[0]
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -60,9 +63,7 @@ def test_an_image_shows_nothing_of_a_damaged_one_before_it() -> None:
     white = zlib.compress(bytes((0, *[255] * 28)) * 28, 0)
     whole = png(28, 28, white)
     cut = png(28, 28, white[:-40])
-    short = png(
-        28, 28, zlib.compress(bytes((0, *[7] * 28)) * 3)
-    )  # the stream ends early: Pillow leaves the other rows black
+    short = png(28, 28, zlib.compress(bytes((0, *[7] * 28)) * 3))  # rows that it lacks are black
     batch = ImageBatch(BOOK, INPUT, 2)
     batch.add(whole, LIMITS)
     with pytest.raises(DecodeError):
@@ -102,12 +103,12 @@ def test_a_plain_gray_image_is_drawn_directly_after_its_limits_are_checked(
 
 def test_a_preprocessor_of_another_kind_processes_images_in_its_own_way() -> None:
     colours = Preprocessor(
-        lambda image, input_spec: image.convert("RGB").resize((input_spec.width, input_spec.height)),
+        lambda pixels, input_spec: np.asarray(
+            Image.fromarray(pixels).convert("RGB").resize((input_spec.width, input_spec.height))
+        ),
         lambda pixels: (pixels / 255).astype(np.float32),
     )
-    inverted = Preprocessor(
-        lambda image, _: image.point(lambda value: 255 - value), lambda pixels: pixels.astype(np.float32)
-    )
+    inverted = Preprocessor(lambda pixels, _: 255 - pixels, lambda pixels: pixels.astype(np.float32))
     colour, gray = Input(channels=3, height=20, width=30), INPUT
 
     batch = ImageBatch(colours, colour, 2)
@@ -115,9 +116,9 @@ def test_a_preprocessor_of_another_kind_processes_images_in_its_own_way() -> Non
     batch.add(good_pictures(SHIRT)["RGB PNG"], LIMITS)
     inputs = batch.inputs()
     assert inputs.shape == (2, 3, 20, 30)
-    expected = decode(good_pictures(SHIRT)["RGB PNG"], LIMITS).resize((30, 20))
+    expected = Image.fromarray(decode(good_pictures(SHIRT)["RGB PNG"], LIMITS)).resize((30, 20))
     np.testing.assert_allclose(inputs[1], np.asarray(expected).transpose(2, 0, 1) / 255, rtol=0, atol=1e-6)
 
     batch = ImageBatch(inverted, gray, 1)
     batch.add(SHIRT, LIMITS)
-    np.testing.assert_array_equal(batch.inputs()[0, 0], 255 - np.asarray(decode(SHIRT, LIMITS)).astype(np.float32))
+    np.testing.assert_array_equal(batch.inputs()[0, 0], 255 - decode(SHIRT, LIMITS).astype(np.float32))

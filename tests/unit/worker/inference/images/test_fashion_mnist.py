@@ -22,8 +22,8 @@ DIFFERENCE_MAX_ON_BACKGROUND, DIFFERENCE_MAX_ELSE = 15, 6
 
 def prepared(upload: bytes) -> NDArray[np.int16]:
     picture = FMNIST.to_input_size(decode(upload, LIMITS, FMNIST.decode_hints(INPUT)), INPUT)
-    assert (picture.mode, picture.size) == ("L", (28, 28))
-    return np.asarray(picture).astype(np.int16)
+    assert (picture.dtype, picture.shape) == (np.uint8, (28, 28))
+    return picture.astype(np.int16)
 
 
 @pytest.mark.parametrize("name", RENDITIONS)

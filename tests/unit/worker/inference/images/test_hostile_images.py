@@ -14,7 +14,8 @@ from tests.support.hostile import damaged_picture, pictures
 from tests.support.pictures import LIMITS
 from tests.support.processes import ROOT
 from worker.inference.classifier import Classifier
-from worker.inference.images.decode import DecodeError, decode
+from worker.inference.images.decode import decode
+from worker.inference.images.limits import DecodeError, SlowImage
 from worker.inference.packages.load import load_package
 
 DAMAGED = 1000  # of each format
@@ -34,8 +35,10 @@ def test_a_damaged_image_is_decoded_or_fails_with_a_code(name: str) -> None:
             image = decode(damaged_picture(random, name), LIMITS)
         except DecodeError as error:
             outcomes[ItemCode(error.code)] += 1
+        except SlowImage:  # a damaged size may be a huge one: such an image runs alone
+            outcomes["slow"] += 1
         else:
-            assert image.width * image.height <= LIMITS.pixels_max
+            assert image.shape[0] * image.shape[1] <= LIMITS.pixels_max
             outcomes["decoded"] += 1
     print(dict(outcomes))
     assert min(outcomes["decoded"], outcomes[ItemCode.CORRUPT_IMAGE]) > DAMAGED / 20, (

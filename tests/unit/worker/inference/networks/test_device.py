@@ -16,7 +16,8 @@ from tests.support.processes import ROOT
 from training.data import HELD_OUT_TO_THE_END, load_fashion_mnist, tensors
 from worker.inference.networks.architectures import ARCHITECTURES
 from worker.inference.networks.device import CPU_FLOAT32, FORWARDS_BEFORE_LARGER, Device, OnDevice
-from worker.inference.networks.optimize import VARIANTS, fastest_equivalent
+from worker.inference.networks.optimize import fastest_equivalent
+from worker.inference.networks.variants import VARIANTS
 from worker.inference.packages.load import load_package
 
 CPU_BFLOAT16 = Device.of("cpu", "bfloat16")
@@ -163,6 +164,30 @@ def test_devices_and_precisions_have_names() -> None:
     assert Device.of("cpu", "bfloat16") == CPU_BFLOAT16
     assert CPU_FLOAT32.name == "the CPU, in float32"
     assert CPU_BFLOAT16.name == "the CPU, in bfloat16 if that is faster"
+
+
+class Moved(nn.Module):
+    """A network whose outputs are further off than those in bfloat16 may be."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.network(inputs) * 0.2
+        return outputs
+
+
+def test_a_model_whose_golden_images_differ_in_bfloat16_is_served_in_float32(caplog: pytest.LogCaptureFixture) -> None:
+    package = ROOT / "weights" / "fmnist-cnn"
+
+    def moved_if_half(network: nn.Module, *_: object, half: bool) -> nn.Module:
+        return Moved(network) if half else network
+
+    with caplog.at_level(logging.INFO, "worker.inference.packages.load"):
+        classified = classify_samples(package, CPU_BFLOAT16, moved_if_half)
+    assert "not in bfloat16: " in caplog.text
+    assert largest_difference(classify_samples(package, CPU_FLOAT32), classified) < 1e-5
 
 
 def test_children_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

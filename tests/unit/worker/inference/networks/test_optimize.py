@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from jobs.model_manifest import Input, Output
 from worker.inference.head import Head
 from worker.inference.networks import optimize
-from worker.inference.networks.optimize import VARIANTS, Measure, PackedLinear, Variant, fastest_equivalent
+from worker.inference.networks.optimize import Measure, fastest_equivalent
+from worker.inference.networks.variants import VARIANTS, PackedLinear, Variant
+from worker.inference.packages.exported_program import load_exported
 
 INPUT = Input(channels=1, height=28, width=28)
 SOFTMAX = Head(Output(), 10).confidences
@@ -154,7 +157,7 @@ def test_a_single_logit_is_compared_by_its_confidence() -> None:
 
 def test_a_slow_network_is_compared_in_batches_of_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trace can depend on the batch size that it was made with."""
-    monkeypatch.setattr(optimize, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(optimize, "BATCH_SECONDS_MAX", 0)
 
     class WrongInBatches(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
@@ -177,7 +180,7 @@ def test_the_measurement_takes_few_rounds() -> None:
 
     unchanged = Variant("the same", lambda network, _: network, 1e-5)
     fastest_equivalent(Counting(), INPUT, SOFTMAX, variants=[unchanged])
-    each = 2 * len(optimize.BATCHES)  # of both networks: once for the comparison, and in each round
+    each = 2 * 2  # two sizes, of both networks: once for the comparison, and in each round
     assert 2 + 2 * each <= len(batches) <= 2 + each * (1 + optimize.ROUNDS)
 
 
@@ -193,3 +196,52 @@ def test_batches_of_all_sizes_are_padded_to_a_few_sizes() -> None:
             assert packed(torch.rand(size, 1, 28, 28)).shape == (size, 10)
     assert len(sizes) < 50
     assert max(sizes) == 256
+
+
+@pytest.mark.parametrize("flatten", [torch.reshape, Tensor.view])
+@pytest.mark.parametrize("name", ["channels last", "TorchScript", "TorchScript, channels last"])
+def test_an_exported_program_is_made_faster_if_its_layers_allow_it(
+    tmp_path: Path, name: str, flatten: Callable[..., Tensor]
+) -> None:
+    torch.manual_seed(4)
+    plain = Depthwise(flatten).eval()
+    program = torch.export.export(
+        plain, (torch.rand(2, 3, 20, 20),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},)
+    )
+    torch.export.save(program, tmp_path / "program.pt2")
+    loaded = load_exported(tmp_path / "program.pt2", torch.device("cpu"))
+    only = [variant for variant in VARIANTS if variant.name == name]
+    changed = fastest_equivalent(
+        loaded, Input(channels=3, height=20, width=20), SOFTMAX, variants=only, measure=measured(1, 0.1)
+    )
+    needs_contiguous = flatten is Tensor.view  # of the last convolution's output
+    assert (changed is loaded) == (needs_contiguous and name != "TorchScript")
+    for batch in (1, 2, 5, 64):
+        inputs = torch.rand(batch, 3, 20, 20)
+        with torch.inference_mode():
+            torch.testing.assert_close(changed(inputs), plain(inputs), rtol=0, atol=1e-5)
+
+
+class Depthwise(nn.Module):
+    """As in networks for photos: depthwise convolutions, and a shape that depends on the number of images."""
+
+    def __init__(self, flatten: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.flatten = flatten
+        normalized = nn.BatchNorm2d(8), nn.ReLU6()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), *normalized, nn.Conv2d(8, 8, 3, groups=8), *normalized)
+        self.last = nn.Linear(8 * 7 * 7, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(self.flatten(self.body(inputs), (inputs.shape[0], -1)))
+        return outputs
+
+
+def test_no_variant_is_tried_once_the_network_took_too_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(optimize, "SECONDS_MAX", -1)
+    plain = network()
+    assert fastest_equivalent(plain, INPUT, SOFTMAX, measure=measured(1, 0.1)) is plain
+    assert "packed weights: not tried" in caplog.text

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from jobs.errors import ModelPackageError
-from tests.support.networks import thousand_classes
+from tests.support.networks import flattens_by_view, thousand_classes
 from tests.support.pictures import LIMITS, encode, photo, samples
 from tests.unit.worker.inference.conftest import IMAGENET_MEAN, IMAGENET_STD
+from worker.inference.networks.optimize import fastest_equivalent
+from worker.inference.packages.export import export
 from worker.inference.packages.load import load_package
 
 PHOTO = photo(samples()["0007-shirt.png"], size=(640, 480))
@@ -47,6 +49,17 @@ def test_a_batch_of_any_size_gives_what_each_image_gives_alone(thousand: Path) -
         assert isinstance(outcome, list)
         assert isinstance(alone, list)
         assert [best.class_index for best in outcome] == [best.class_index for best in alone]
+
+
+def test_a_network_that_accepts_only_contiguous_inputs_is_given_them(tmp_path: Path) -> None:
+    """Decoded colour images have channels last."""
+    size = {"channels": 3, "height": 8, "width": 8}
+    fields = {"classes": ["a", "b"], "input": size, "preprocessing": {"mode": "resize"}}
+    export(flattens_by_view(), tmp_path / "mine", limits=LIMITS, version="1", **fields)
+    for optimize in (fastest_equivalent, lambda network, *_, **__: network):
+        classifier = load_package(tmp_path / "mine", LIMITS, optimize=optimize)
+        outcomes = classifier.classify([encode(PHOTO, "PNG")] * 2, [1] * 2)
+        assert all(isinstance(outcome, list) for outcome in outcomes)
 
 
 def changed(folder: Path, change: Callable[[str, bytes], bytes], **fields: object) -> Path:

@@ -1,0 +1,1 @@
+"""Attacks on a real stack, and what another owner notices of each."""

@@ -1,0 +1,1 @@
+"""Builds model packages of published weights, which are in no release of Darkroom: `python -m pretrained imagenet`."""

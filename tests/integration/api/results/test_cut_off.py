@@ -1,0 +1,127 @@
+"""Lines that end in order are complete: a response that cannot be breaks its connection. `?from=` takes it up."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from jobs.ids import to_text
+from jobs.store.for_api.job_reader import JobReader
+from jobs.store.for_api.open_job_parts import Part
+from tests.integration.api.conftest import StartApi
+from tests.support.store import OWNER, Store, make_chunk
+from tests.support.uploads import finish_all
+
+ITEMS, CHUNK_ITEMS = 200, 4
+NDJSON = {"Accept": "application/x-ndjson", "Accept-Encoding": "identity"}
+
+
+async def finished_job(store: Store) -> bytes:
+    job_id = await store.submit(*[b"image"] * ITEMS, chunk_items=CHUNK_ITEMS)
+    assert finish_all(store) == ITEMS
+    return job_id
+
+
+async def add_and_finish(store: Store, part: Part) -> None:
+    await store.open_jobs.add(part, make_chunk([b"image"] * CHUNK_ITEMS, CHUNK_ITEMS * part.chunks), bytes(16))
+    assert finish_all(store) == CHUNK_ITEMS
+
+
+async def received(api: httpx.AsyncClient, url: str, **headers: str) -> tuple[bytes, bool]:
+    """What the client got, and whether the response was complete."""
+    data = b""
+    try:
+        async with api.stream("GET", url, headers=NDJSON | headers) as answer:
+            assert answer.status_code == 200
+            async for piece in answer.aiter_raw():
+                data += piece
+    except httpx.RemoteProtocolError:
+        return data, False
+    return data, True
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_download_that_is_overtaken_by_a_delete_breaks_off(
+    api: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    job_id = await finished_job(store)
+    read, reads = JobReader.stored_chunks, 0
+
+    async def delete_first(reader: JobReader, job: bytes, first: int, count: int) -> object:
+        nonlocal reads
+        reads += 1
+        if reads == 3:
+            await store.jobs.delete(job, OWNER)
+        return await read(reader, job, first, count)
+
+    monkeypatch.setattr(JobReader, "stored_chunks", delete_first)
+    data, complete = await received(api, f"/v1/jobs/{to_text(job_id)}/results", **{"Accept-Encoding": encoding})
+    assert not complete
+    if encoding == "gzip":
+        with pytest.raises(EOFError):
+            gzip.decompress(data)
+    else:
+        assert 0 < len(data.splitlines()) < ITEMS
+
+
+async def test_a_page_that_is_overtaken_by_a_delete_is_an_error(
+    api: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await finished_job(store)
+    items = JobReader.items
+
+    async def delete_in_the_middle(reader: JobReader, job: object, **start: int) -> AsyncIterator[object]:
+        async for at in items(reader, job, **start):  # type: ignore[arg-type]
+            if at[2].index == 10:
+                await store.jobs.delete(job_id, OWNER)
+            yield at
+
+    monkeypatch.setattr(JobReader, "items", delete_in_the_middle)
+    answer = await api.get(f"/v1/jobs/{to_text(job_id)}/results?limit=1000")
+    assert (answer.status_code, answer.json()["code"]) == (410, "job_expired")
+
+
+async def test_followed_results_break_off_at_their_time_limit(start_api: StartApi, store: Store) -> None:
+    api = await start_api(held_stream_seconds_max=0.5)
+    part = await store.open()
+    await add_and_finish(store, part)
+    url = f"/v1/jobs/{to_text(part.job_id)}/results?follow=true"
+    async with asyncio.timeout(30):
+        data, complete = await received(api, url)
+    assert (len(data.splitlines()), complete) == (CHUNK_ITEMS, False)
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 66, 199, 200, 5000])
+@pytest.mark.parametrize("query", ["", "&follow=true", "&status=succeeded"])
+async def test_lines_start_at_an_index(api: httpx.AsyncClient, store: Store, start: int, query: str) -> None:
+    url = f"/v1/jobs/{to_text(await finished_job(store))}/results?from={start}{query}"
+    data, complete = await received(api, url)
+    assert complete
+    assert [json.loads(line)["index"] for line in data.splitlines()] == list(range(start, ITEMS))
+
+
+async def test_a_csv_that_goes_on_has_no_head(api: httpx.AsyncClient, store: Store) -> None:
+    url = f"/v1/jobs/{to_text(await finished_job(store))}/results?format=csv"
+    whole, rest = (await api.get(url)).text, (await api.get(f"{url}&from=150")).text
+    assert whole.endswith(rest)
+    assert rest.startswith("150,")
+
+
+async def test_pages_start_at_a_cursor_only(api: httpx.AsyncClient, store: Store) -> None:
+    answer = await api.get(f"/v1/jobs/{to_text(await finished_job(store))}/results?from=3")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_follower_that_goes_on_waits_for_what_is_to_come(api: httpx.AsyncClient, store: Store) -> None:
+    part = await store.open()
+    await add_and_finish(store, part)
+    url = f"/v1/jobs/{to_text(part.job_id)}/results?follow=true&from=6"
+    following = asyncio.create_task(received(api, url))
+    await add_and_finish(store, part)
+    await store.open_jobs.seal(part.job_id, OWNER)
+    data, complete = await following
+    assert complete
+    assert [json.loads(line)["index"] for line in data.splitlines()] == [6, 7]

@@ -1,0 +1,102 @@
+"""Decodes GIF, AVIF, HEIC, TIFF and animated WebP: what OpenCV lacks or gets wrong.
+
+Limits apply to what the file's header states, before any pixel.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pi_heif
+from PIL import AvifImagePlugin, Image
+
+from jobs.item_codes import FoundFormat, ItemCode
+from worker.inference.images.cost import decode_seconds
+from worker.inference.images.exif import ORIENTATION_TAG, UPRIGHT
+from worker.inference.images.limits import DecodeError, ImageLimits, SlowImage, check_size
+from worker.inference.images.pixels import Decoded, DecodeHints, Pixels, on_white, upright
+from worker.inference.images.quiet import quiet_stderr
+
+PILLOW_FORMATS = {
+    "image/gif": "GIF",
+    "image/webp": "WEBP",
+    "image/avif": "AVIF",
+    "image/heic": "HEIF",
+    "image/tiff": "TIFF",
+}
+_BAND_ROWS = 256
+_FIRST_IS_THE_PICTURE = frozenset(("image/heic", "image/tiff"))  # the others are pages or side pictures, no animation
+
+_AVIF_EXIF = re.compile(rb"(infe[\x02\x03].{7}(?:..)?)Exif", re.DOTALL)
+"""The entry of an AVIF's EXIF data. It is renamed, so that odd EXIF data refuses no picture: nobody here reads it, the
+orientation stands elsewhere."""
+
+# Threads of decoders would compete with the other worker processes.
+pi_heif.options.DECODE_THREADS = 1
+pi_heif.register_heif_opener(thumbnails=False)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def decode_with_pillow(
+    data: bytes | memoryview, media_type: str, limits: ImageLimits, hints: DecodeHints, orientation: int = UPRIGHT
+) -> Pixels:
+    """Raises DecodeError if a limit is exceeded, SlowImage, and whatever Pillow raises on damage."""
+    if media_type == "image/avif":
+        data = _AVIF_EXIF.sub(rb"\1free", data)
+    with _pillow(limits.pixels_max), quiet_stderr():
+        image: Image.Image = Image.open(BytesIO(data), formats=(PILLOW_FORMATS[media_type],))
+        check_size(*image.size, limits)
+        animated = media_type not in _FIRST_IS_THE_PICTURE and getattr(image, "is_animated", False)
+        if animated and getattr(image, "n_frames", 1) > limits.frames_max:
+            raise DecodeError(ItemCode.TOO_MANY_FRAMES)
+        if decode_seconds(media_type, image.width * image.height) > limits.seconds_max:
+            raise SlowImage
+        if media_type == "image/avif":
+            orientation = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
+        pixels = _gray_or_rgb(image, hints)
+    if hints.as_the_book and pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return upright(pixels, orientation)
+
+
+def _gray_or_rgb(image: Image.Image, hints: DecodeHints) -> Decoded:
+    """Band by band: each step of a conversion would be another copy of up to 50 megapixels."""
+    if image.mode in ("I", "F"):
+        raise DecodeError(ItemCode.UNSUPPORTED_FORMAT, FoundFormat.TIFF_32_BIT)
+    image.load()
+    width, height = image.size
+    gray = image.mode in ("1", "L", "I;16", "I;16L", "I;16B") and not image.has_transparency_data
+    pixels = np.empty((height, width) if gray else (height, width, 3), np.uint8)
+    for top in range(0, height, _BAND_ROWS):
+        bottom = min(top + _BAND_ROWS, height)
+        pixels[top:bottom] = _band(image.crop((0, top, width, bottom)), hints)
+    return pixels
+
+
+def _band(image: Image.Image, hints: DecodeHints) -> Decoded:
+    if image.mode.startswith("I;16"):
+        return cv2.convertScaleAbs(np.array(image), alpha=1 / 257)
+    if not image.has_transparency_data:
+        return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    rgba = np.array(image.convert("RGBA"))
+    rgb = np.ascontiguousarray(rgba[:, :, :3])
+    return rgb if hints.as_the_book else on_white(rgb, rgba[:, :, 3])
+
+
+@contextmanager
+def _pillow(pixels_max: int) -> Iterator[None]:
+    """Pillow refuses images of more than twice these pixels. It warns of damage, with which uploads could fill the log.
+
+    `check_size` alone would be too late for a GIF: Pillow allocates its first frame on opening it.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels_max
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
