@@ -1,5 +1,6 @@
 """The size of batch from which on an image gets no cheaper, by measurement (docs/decisions/0043)."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,10 +12,12 @@ from jobs.model_manifest import Input
 from worker.inference.out_of_memory import is_out_of_memory
 
 BATCH_MAX = 256
-ROUNDS = 3
-MEASURE_SECONDS_MAX = 0.5  # larger batches are not tried after this time, without the first pass of each batch
+SWEEPS_MAX = 30  # over all batches: on a busy machine what is timed at one moment may be several times slower
+ROUNDS = 2  # of a batch in one sweep
+MEASURE_SECONDS_MAX = 0.3  # by the clock of the measurement, for all sweeps
+MEASURE_WALL_SECONDS_MAX = 2.0
 NO_CHEAPER = 0.97  # a batch counts as cheaper if an image takes less than this part of the time
-DEARER = 1.1  # larger batches are not tried once an image takes this many times the least
+DEARER = 2  # a sweep ends once an image takes this many times the least
 
 
 class Pace(NamedTuple):
@@ -41,44 +44,63 @@ def measured_pace(
     `forward` takes float32, N × channels × height × width. `clock` should be of CPU time where only the CPU computes:
     other processes disturb it less.
     """
-    rng, left = np.random.default_rng(0), MEASURE_SECONDS_MAX
-    size = input_spec.height, input_spec.width, input_spec.channels
-    found = list[Pace]()
-    batch = 1
-    while batch <= BATCH_MAX:
-        images = rng.random((batch, *size), np.float32).transpose(0, 3, 1, 2)  # the layout of decoded images
-        try:
-            if batch > 1:  # one image has been tried when the package was loaded
-                forward(images)  # it may compile kernels, which takes a GPU longer than the measurement
-            began = time.monotonic()
-            found.append(Pace(batch, _seconds(forward, images, clock, until=began + left) / batch))
-            left -= time.monotonic() - began
-        except Exception as error:
-            if batch > 1 and (isinstance(error, MemoryError) or is_out_of_memory(error)):
+    passes = _Passes(forward, input_spec, clock)
+    batch_max, sweeps = BATCH_MAX, 0
+    while sweeps < SWEEPS_MAX and not passes.is_late():
+        sweeps, batch = sweeps + 1, 1
+        while batch <= batch_max:
+            try:
+                passes.time(batch)
+            except Exception as error:
+                if batch > 1 and (isinstance(error, MemoryError) or is_out_of_memory(error)):
+                    passes.seconds.pop(batch, None)
+                    batch_max = batch // 2
+                    break
+                raise
+            least = min(map(passes.an_image, passes.seconds))
+            if passes.is_late() or passes.an_image(batch) > DEARER * least or 2 * batch * least > seconds_max:
                 break
-            raise
-        least = min(it.image_seconds for it in found)
-        if left < 0 or found[-1].image_seconds > DEARER * least or 2 * batch * least > seconds_max:
-            break
-        batch *= 2
-    allowed = [it for it in found if it.batch == 1 or it.batch * it.image_seconds <= seconds_max]
-    least = min(it.image_seconds for it in allowed)
-    return next(it for it in allowed if NO_CHEAPER * it.image_seconds <= least)
+            batch *= 2
+    allowed = [batch for batch, seconds in passes.seconds.items() if batch == 1 or seconds <= seconds_max]
+    least = min(map(passes.an_image, allowed))
+    batch = next(batch for batch in allowed if NO_CHEAPER * passes.an_image(batch) <= least)
+    return Pace(batch, passes.an_image(batch))
 
 
-def _seconds(
-    forward: Callable[[NDArray[np.float32]], object],
-    images: NDArray[np.float32],
-    clock: Callable[[], float],
-    *,
-    until: float,
-) -> float:
-    """Of one forward pass: the fastest of several."""
-    rounds = list[float]()
-    for _ in range(ROUNDS):
-        started = clock()
-        forward(images)
-        rounds.append(clock() - started)
-        if time.monotonic() > until:
-            break
-    return min(rounds)
+class _Passes:
+    """Forward passes of random images, by the size of their batch."""
+
+    def __init__(
+        self, forward: Callable[[NDArray[np.float32]], object], input_spec: Input, clock: Callable[[], float]
+    ) -> None:
+        self.seconds = dict[int, float]()
+        """Of the fastest pass, by batch, the smallest first: what disturbs a pass makes it slower, never faster."""
+        self._forward, self._clock = forward, clock
+        self._size = input_spec.height, input_spec.width, input_spec.channels
+        self._random = np.random.default_rng(0)
+        self._images = dict[int, NDArray[np.float32]]()
+        self._left = MEASURE_SECONDS_MAX
+        self._until = time.monotonic() + MEASURE_WALL_SECONDS_MAX
+
+    def time(self, batch: int) -> None:
+        images = self._images.get(batch)
+        if images is None:
+            images = self._random.random((batch, *self._size), np.float32).transpose(0, 3, 1, 2)  # as decoded images
+            self._images[batch] = images
+            if batch > 1:  # one image has been tried when the package was loaded
+                began = time.monotonic()
+                self._forward(images)  # it may compile kernels, which takes a GPU longer than the measurement
+                self._until += time.monotonic() - began
+        for _ in range(ROUNDS):
+            started = self._clock()
+            self._forward(images)
+            self.seconds[batch] = min(self._clock() - started, self.seconds.get(batch, math.inf))
+            self._left -= self.seconds[batch]  # what only a disturbance took does not count
+            if time.monotonic() > self._until:
+                break
+
+    def an_image(self, batch: int) -> float:
+        return self.seconds[batch] / batch
+
+    def is_late(self) -> bool:
+        return self._left <= 0 or time.monotonic() > self._until
