@@ -68,6 +68,7 @@ class Run:
         self._seconds_min = min(options.seconds, ONLY_SECONDS_MIN)
         images = samples(fleet.models_dir)
         self._site = Site([sample.image for sample in images], self._random)
+        self._audit = StoreAudit(fleet)
         self._load = Load(
             fleet.urls,
             self._ledger,
@@ -76,11 +77,11 @@ class Run:
             models=MODELS,
             rate=options.rate,
             seed=options.seed,
-            recheck_seconds=10 if self._short else 50,  # a fifth at least: the audit reads a job before it is deleted
+            audited=self._audit.has_read,
+            recheck_seconds=10 if self._short else 50,
             end_seconds_max=options.end_seconds,
             refused_writes=fleet.refused_writes,
         )
-        self._audit = StoreAudit(fleet)
         freeze_seconds, deploys = (7.0, 1) if self._short else (30.0, 3)
         self._context = FaultContext(
             fleet,

@@ -14,6 +14,7 @@ from api.submissions.digests import key_digest
 from chaos.clients.load import OWNERS
 from chaos.fleet import Fleet
 from chaos.ledger import Doubt, Ledger
+from jobs.ids import from_text
 from jobs.records import STATE_OF_CODE, JobState
 from jobs.store import keys
 from jobs.store.job_hash import chunk_field, job_key
@@ -64,6 +65,9 @@ class StoreAudit:
             with suppress(RedisError):
                 await self.read()
             await asyncio.sleep(POLL_SECONDS)
+
+    def has_read(self, job_id: str) -> bool:
+        return from_text(job_id) in self.jobs
 
     async def read(self) -> None:
         async with self._reading:
@@ -153,6 +157,9 @@ class StoreAudit:
         check("jobs that have not ended", sum(job.live for job in self.jobs.values()), 0)
         ended = self._fleet.stat("transitions") - self.transitions
         check("terminal states", ended, sum(job.items for job in self.jobs.values()) + self._expired_items)
+        unread = [it for it in (*ledger.jobs, *ledger.known) if it not in self.jobs and it not in self._expired]
+        if errors and unread:  # jobs that a fault made the store forget are among them
+            errors.append(f"{len(unread)} jobs of clients are not among the jobs that were read")
         check("upload bytes", self._fleet.stat("uploads"), 0)
         check("items that wait", self._fleet.pending(), 0)
         check("leases", redis.zcard(keys.LEASES), 0)

@@ -45,11 +45,14 @@ class Load:
         models: Sequence[str],
         rate: float,
         seed: int,
+        audited: Callable[[str], bool],
         recheck_seconds: float,
         end_seconds_max: float,
         refused_writes: Callable[[float, float], bool],
     ) -> None:
-        """`refused_writes` returns whether Redis was down or full at any time between two times."""
+        """`refused_writes` returns whether Redis was down or full at any time between two times; `audited`, whether the
+        store's audit has read a job.
+        """
         self._urls = urls
         self._ledger = ledger
         self._samples = samples
@@ -57,7 +60,13 @@ class Load:
         self._models = models
         self._rate = rate
         self._random = random.Random(seed)
-        self.verifier = Verifier(ledger, self._random, recheck_seconds=recheck_seconds, end_seconds_max=end_seconds_max)
+        self.verifier = Verifier(
+            ledger,
+            self._random,
+            audited=audited,
+            recheck_seconds=recheck_seconds,
+            end_seconds_max=end_seconds_max,
+        )
         self._tasks = set[asyncio.Task[None]]()
         self.submitting = 0
         """Submits that have no final response yet."""

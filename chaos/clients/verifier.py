@@ -5,6 +5,7 @@ import csv
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ READS_MAX = 200  # concurrent: after an outage all jobs would be read together, 
 FOLLOW_SHARE, EVENTS_SHARE, PAGES_SHARE, CSV_SHARE = 0.1, 0.05, 0.05, 0.05
 CANCEL_SHARE, DELETE_SHARE = 0.05, 0.1
 PAGE_ITEMS = 7
+AUDIT_SECONDS_MAX = 30
 END_STATES = ("completed", "failed", "canceled")
 _NDJSON = "application/x-ndjson"
 _BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
@@ -24,11 +26,18 @@ _BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 
 class Verifier:
     def __init__(
-        self, ledger: Ledger, random_source: random.Random, *, recheck_seconds: float, end_seconds_max: float
+        self,
+        ledger: Ledger,
+        random_source: random.Random,
+        *,
+        audited: Callable[[str], bool],
+        recheck_seconds: float,
+        end_seconds_max: float,
     ) -> None:
-        """`end_seconds_max` is how long a job's end is waited for."""
+        """`audited` says whether the audit has read a job, `end_seconds_max` is how long a job's end is waited for."""
         self._ledger = ledger
         self._random = random_source
+        self._audited = audited
         self._recheck_seconds = recheck_seconds
         self._end_seconds_max = end_seconds_max
         self._reads = asyncio.Semaphore(READS_MAX)
@@ -177,7 +186,12 @@ class Verifier:
             )
 
     async def _delete(self, job: Accepted, caller: Caller) -> None:
-        """A deleted job is gone."""
+        """A deleted job is gone. The audit, which counts what has ended, must have read it before."""
+        until = time.monotonic() + AUDIT_SECONDS_MAX
+        while not self._audited(job.job_id):
+            if time.monotonic() > until:
+                return
+            await asyncio.sleep(0.2)
         began = time.monotonic()
         if await caller.change("DELETE", f"/v1/jobs/{job.job_id}") not in (204, 404, 410):
             return
