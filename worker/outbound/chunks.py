@@ -27,7 +27,8 @@ class ChunkFetcher:
         """An image or an error code for each URL, fetched concurrently; one that comes twice in a job is fetched once.
 
         Raises:
-            HostBusy: nothing was fetched, as others have the connections that the hosts may have: try again later.
+            HostBusy: others had the connections that an image's host may have: try again later, when what was fetched
+                will not be fetched again.
         """
         job_id, urls = claimed.chunk_ref.job_id, self._urls(claimed)
 
@@ -37,16 +38,20 @@ class ChunkFetcher:
             except HostBusy as busy:
                 return busy
 
-        images = await asyncio.gather(*map(image, urls))
-        begun = [found for url, found in zip(urls, images, strict=True) if not isinstance(url, ItemCode)]
-        if begun and all(isinstance(found, HostBusy) for found in begun):
-            raise HostBusy
-        return [ItemCode.FETCH_TIMEOUT if isinstance(found, HostBusy) else found for found in images]
+        images = list[bytes | ItemCode]()
+        for found in await asyncio.gather(*map(image, urls)):  # all of them have ended before the first error is raised
+            if isinstance(found, HostBusy):
+                raise found
+            images.append(found)
+        return images
 
     async def images_one_by_one(
         self, claimed: ClaimedChunk, on_item_start: Callable[[int], Awaitable[object]]
     ) -> list[bytes | ItemCode]:
-        """The same for a suspect chunk. `on_item_start` is called with each URL's number before that is fetched."""
+        """The same for a suspect chunk. `on_item_start` is called with each URL's number before that is fetched.
+
+        Raises HostBusy.
+        """
         urls = self._urls(claimed)
         seconds = self._settings.task_time_limit_seconds * _SUSPECT_TIME_SHARE / len(urls)
         images = list[bytes | ItemCode]()
@@ -55,7 +60,7 @@ class ChunkFetcher:
             try:
                 async with asyncio.timeout(seconds):
                     images.append(url if isinstance(url, ItemCode) else await self._image(url))
-            except (TimeoutError, HostBusy):
+            except TimeoutError:
                 images.append(ItemCode.FETCH_TIMEOUT)
         return images
 

@@ -1,4 +1,4 @@
-"""What was fetched of late: a URL that comes twice in a job is fetched once by a process."""
+"""What was fetched of late: a process fetches a job's URL once, if it comes twice or its chunk is tried again."""
 
 import asyncio
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from jobs.item_codes import ItemCode
 
 Fetched = bytes | ItemCode
-FETCHED_BYTES_MAX = 32 << 20  # of images that one process keeps for the same job's other chunks
+FETCHED_BYTES_MAX = 128 << 20  # of images that one process keeps for the same job; more than those of one chunk
 FETCHED_URLS_MAX = 10_000
 _URL_BYTES = 200  # that an entry without an image counts
 

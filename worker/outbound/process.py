@@ -136,16 +136,16 @@ class OutboundProcess:
     async def _fetch(self, lease: Lease) -> None:
         (claimed,) = lease.chunks
         with self._lease_renewer.renewing(lease.token):
-            if lease.suspect:
-                images = await self._chunk_fetcher.images_one_by_one(
-                    claimed, lambda number: self._call(self._store.renew, lease.token, at_item=number)
-                )
-            else:
-                try:
+            try:
+                if lease.suspect:
+                    images = await self._chunk_fetcher.images_one_by_one(
+                        claimed, lambda number: self._call(self._store.renew, lease.token, at_item=number)
+                    )
+                else:
                     images = await self._chunk_fetcher.images(claimed)
-                except HostBusy:
-                    await self._call(self._leases.release, lease.token)
-                    return
+            except HostBusy:
+                await self._call(self._leases.release, lease.token)
+                return
             await self._deliver(lease.token, claimed.chunk_ref, pack_upload(images))
 
     async def _deliver(self, token: str, chunk_ref: ChunkRef, images: bytes) -> None:

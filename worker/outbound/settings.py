@@ -41,8 +41,8 @@ class FetchSettings(BucketSettings):
     )
     fetch_host_wait_seconds_max: Seconds = advanced(
         14,
-        description="Seconds that an image may wait for one of its host's connections. If no image of its chunk had "
-        "one, the chunk is fetched again later; else it fails with `fetch_timeout`.",
+        description="Seconds that an image may wait for one of its host's connections. If it gets none, its chunk is "
+        "fetched again later, without the images that were fetched.",
     )
     fetch_host_errors_max: Annotated[int, Field(ge=1, le=1000)] = advanced(
         10, description="Failed requests in a row after which a process asks a host no more for a while."

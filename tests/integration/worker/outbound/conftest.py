@@ -45,14 +45,15 @@ def make_outbound_process(valkey: Valkey, process_state: ProcessState) -> Iterat
 
 @pytest.fixture
 def run_slice(make_outbound_process: MakeOutboundProcess) -> Iterator[RunSlice]:
-    """Runs one task of an outbound process in a thread, while this event loop serves the images."""
+    """Runs tasks of an outbound process in a thread, one by default, while this event loop serves the images."""
     with ThreadPoolExecutor(1) as thread:
 
-        async def run(**settings: Any) -> None:
+        async def run(*, slices: int = 1, **settings: Any) -> None:
             def task() -> None:
                 process = make_outbound_process(**settings)
                 process.start()
-                process.run_slice("task")
+                for _ in range(slices):
+                    process.run_slice("task")
 
             await asyncio.get_running_loop().run_in_executor(thread, task)
 

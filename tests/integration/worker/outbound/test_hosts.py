@@ -152,3 +152,32 @@ async def test_a_chunk_that_waits_for_a_host_in_vain_is_fetched_later_and_counts
     await slice_
     assert store.redis.llen(QUEUE) == 2
     assert not store.redis.hexists(job_key(job_id), chunk_field("failure_counts", 0))
+
+
+async def test_images_that_wait_for_a_host_in_vain_are_fetched_later_and_what_was_fetched_is_not(
+    store: Store, run_slice: RunSlice, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of ours fails no image."""
+    others_wait_in_vain, busy = asyncio.Event(), list[str]()
+    fetch, loop = Fetcher.fetch, asyncio.get_running_loop()
+
+    async def record(fetcher: Fetcher, url: str) -> bytes | ItemCode:
+        try:
+            return await fetch(fetcher, url)
+        except HostBusy:
+            busy.append(url)
+            if len(busy) == 2:
+                loop.call_soon_threadsafe(others_wait_in_vain.set)
+            raise
+
+    async def wait(_: web.Request) -> web.Response:
+        await others_wait_in_vain.wait()
+        return web.Response(body=b"0")
+
+    monkeypatch.setattr(Fetcher, "fetch", record)
+    urls = [site.at("/0.png", wait), *(site.responds(f"/{n}.png", body=str(n).encode()) for n in (1, 2))]
+    await submit_urls(store, *urls, chunk_items=3)
+    await run_slice(slices=2, **PATIENT | {"fetch_host_connections": 1, "fetch_host_wait_seconds_max": 2})
+    assert sorted(busy) == urls[1:]
+    assert [site.requested(f"/{n}.png") for n in range(3)] == [1, 1, 1]
+    assert claim_images(store, token=0, items=1) == [b"0", b"1", b"2"]
