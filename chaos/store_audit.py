@@ -97,9 +97,9 @@ class StoreAudit:
         self._newest_score |= newest
 
     def _gone(self, job_id: bytes) -> None:
-        """It was deleted, which only ended jobs are."""
+        """It was deleted, which only ended jobs are; without an image, as its upload broke off and was canceled."""
         if (job := self.jobs.get(job_id)) is not None:
-            job.state = None
+            job.state = None if job.items else CANCELED
 
     # -- after a fault that made the store forget
 
