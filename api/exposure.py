@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from difflib import SequenceMatcher
 from functools import partial
 from ipaddress import ip_address
 
@@ -13,7 +12,6 @@ from jobs.store.for_api.api_key_registry import has_managed_keys
 
 REDIS_WAIT_SECONDS_MAX = 30
 _RETRY_SECONDS = 0.5
-_ALIKE = 0.85  # similarity, from 0 to 1: one or two letters of API_KEYS are wrong or missing
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +19,7 @@ log = logging.getLogger(__name__)
 def check_exposure(settings: ApiSettings, variables: Iterable[str]) -> None:
     """Check that there is a key if others than this machine can reach the API, and log what is open; blocking.
 
-    `variables` are the names of the environment's variables: one that looks like a misspelt `API_KEYS` is named.
+    `variables` are the names of the environment's variables: an `API_KEYS` that contains no key is named.
 
     Raises:
         SettingsError: as `require_key`, or Redis does not say for `REDIS_WAIT_SECONDS_MAX` whether there is a managed
@@ -81,12 +79,8 @@ def _is_loopback(address: str) -> bool:
 
 
 def _hints(variables: Iterable[str]) -> list[str]:
-    """A line for each variable that may have been meant as `API_KEYS`, and for that itself: it has no key."""
-    alike = sorted(name for name in variables if SequenceMatcher(None, name.upper(), "API_KEYS").ratio() >= _ALIKE)
-    return [
-        f"{name} contains no key" if name.upper() == "API_KEYS" else f"{name} is not a setting; API_KEYS is"
-        for name in alike
-    ]
+    """A line if `API_KEYS` is set: it has no key."""
+    return [f"{name} contains no key" for name in variables if name.upper() == "API_KEYS"]
 
 
 def _wait_for_managed_keys(settings: ApiSettings) -> bool:

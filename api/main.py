@@ -16,6 +16,7 @@ from api.asgi.uvicorn_protocol import protocol_factory
 from api.exposure import check_exposure
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
+from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.removed_settings import warn_of_removed_settings
 from jobs.settings import load
 from jobs.store.server_check import check_server
@@ -30,6 +31,7 @@ def run() -> None:
         settings = load(ApiSettings)
         app = app_of_process(settings)
         warn_of_removed_settings(os.environ)
+        refuse_misspelt_settings(ApiSettings, os.environ)
         check_server(settings)
         check_exposure(settings, os.environ)
     except SettingsError as error:

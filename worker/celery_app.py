@@ -16,6 +16,7 @@ from celery import Celery, Task, signals
 from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.model_manifest import name_of
 from jobs.outage_log import OutageLog
 from jobs.removed_settings import warn_of_removed_settings
@@ -115,12 +116,13 @@ def start_up(settings: type[S], name: str) -> S:
     Warns of settings that were removed.
 
     Raises:
-        SystemExit: a setting is wrong; one line says which.
+        SystemExit: a setting is wrong, or its name is misspelt; one line says which.
     """
     _configure_logging()
     warn_of_removed_settings(os.environ)
     try:
         loaded = load(settings)
+        refuse_misspelt_settings(settings, os.environ)
         address_of(loaded.redis_url)
     except SettingsError as error:
         sys.exit(f"darkroom {name}: {error}")
