@@ -18,7 +18,6 @@ from jobs.settings import (
 )
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-OWNER_OF_ALL = "public"
 OWNER_RULE = "1 to 32 letters, digits, - or _"
 
 

@@ -5,10 +5,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.settings import OWNER_OF_ALL, ApiSettings
+from api.settings import ApiSettings
 from bench.services import Darkroom
 from jobs.codec import pack_upload
 from jobs.ids import new_id
+from jobs.owner_shares import OWNER_OF_ALL
 from jobs.records import LANE_CODE, Lane
 from jobs.store.for_api.submit_batch import BATCH_SUBMITS_MAX
 from jobs.store.job_hash import upload_key

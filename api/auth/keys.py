@@ -5,8 +5,8 @@ from hashlib import sha256
 
 from api.auth.rate_limit import TokenBucket, limit_field, policy_field
 from api.errors import RateLimited, ReadOnlyKey
-from api.settings import OWNER_OF_ALL
 from jobs.errors import StoreUnavailable, Unauthorized
+from jobs.owner_shares import OWNER_OF_ALL
 from jobs.store.for_api.api_keys import ApiKeyRecord, KeyLimits, Scope
 from jobs.store.for_api.item_quota import ItemQuota
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from api.auth.keys import ApiKey
 from api.errors import TooManyStreams
 from api.results.completion import JobCompletions
+from jobs.owner_shares import OwnerShares
 
 PROGRESS_POLL_SECONDS = 0.25  # between two reads of a followed job
 
@@ -16,21 +17,24 @@ class FollowedStreams:
 
     def __init__(self, completions: JobCompletions, *, streams_max: int, seconds_max: float) -> None:
         self._completions = completions
-        self._streams_max = streams_max
+        self._shares = OwnerShares(streams_max)
         self._seconds_max = seconds_max
-        self._count = 0
 
     @contextmanager
     def open(self, job_id: bytes, caller: ApiKey) -> Iterator["FollowedStream"]:
-        """Follow a job until it ends, or the caller's key does. Raises TooManyStreams if too many are open."""
-        if self._count >= self._streams_max:
+        """Follow a job until it ends, or the caller's key does.
+
+        Raises:
+            TooManyStreams: too many are open, or too many of them are the caller's.
+        """
+        if not self._shares.has_room(caller.owner):
             raise TooManyStreams
-        self._count += 1
+        self._shares.add(caller.owner)
         try:
             with self._completions.subscribe(job_id) as ended:
                 yield FollowedStream(self._completions, ended, caller, self._seconds_max)
         finally:
-            self._count -= 1
+            self._shares.remove(caller.owner)
 
 
 class FollowedStream:

@@ -62,7 +62,7 @@ class ChunkSender:
         if self._previous.done:
             raise IdempotencyKeyReused
         await self.flush()
-        await self._upload_budget.reserve_when_free(chunk.upload_bytes, self._room_wait_seconds)
+        await self._upload_budget.reserve_when_free(chunk.upload_bytes, self._part.owner, self._room_wait_seconds)
         self._in_flight = asyncio.create_task(self._add(chunk, self._digest.digest()))
 
     async def flush(self) -> bytes:
@@ -94,4 +94,4 @@ class ChunkSender:
             await self._open_jobs.add(self._part, chunk, digest)
             self.items_added += len(chunk.names)
         finally:
-            self._upload_budget.release(chunk.upload_bytes)
+            self._upload_budget.release(chunk.upload_bytes, self._part.owner)

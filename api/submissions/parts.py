@@ -62,10 +62,10 @@ class OpenJobService:
         """
         part = Part(job.id, job.owner, job.lane, self._settings.open_job_seconds_max, part_name(key))
         part.quota = caller.quota
-        body = Body(request, self._upload_budget, self._settings)
+        body = Body(request, self._upload_budget, self._settings, job.owner)
         try:
             source = await open_source(body, self._settings)
-            async with self._streams.open(source):
+            async with self._streams.open(source, job.owner):
                 previous = await self._open_jobs.begin(part)
                 async with self._open_jobs.renewing(part):
                     added = await self._send(body, source, part, previous)

@@ -29,5 +29,5 @@ class SingleChunkSubmitter:
             update_digest(digest, chunk)
             submission.fingerprint = digest.digest()
         if self._submitter.writes_ahead(chunk):
-            await self._submitter.write_upload(submission.id, chunk)
+            await self._submitter.write_upload(submission, chunk)
         return await submit_result(submission, await self._submitter.enqueue(submission), self._reader)

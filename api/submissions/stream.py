@@ -81,7 +81,7 @@ class StreamSubmitter:
         Raises:
             As `SubmissionService.submit`.
         """
-        async with self._streams.open(source):
+        async with self._streams.open(source, submission.owner):
             return await self._submit(source, submission, lane)
 
     async def _submit(self, source: UploadSource, submission: Submission, lane: Lane | None) -> SubmitResult:

@@ -82,7 +82,7 @@ class SubmissionService:
                 left in the store, except for a stream of more than one chunk: a canceled job, whose id is in the
                 error's extensions.
         """
-        body = Body(request, self._upload_budget, self._settings)
+        body = Body(request, self._upload_budget, self._settings, submission.owner)
         submission.lane = lane or Lane.INTERACTIVE
         try:
             if field is None and is_image(body):

@@ -17,10 +17,11 @@ _LENGTH_DIGITS_MAX = 18
 class Body:
     """One request's body. Bytes that are buffered in memory count against the upload budget until `close`."""
 
-    def __init__(self, request: Request, upload_budget: UploadBudget, settings: ApiSettings) -> None:
+    def __init__(self, request: Request, upload_budget: UploadBudget, settings: ApiSettings, owner: str) -> None:
         self.headers = request.headers
         self._request = request
         self._upload_budget = upload_budget
+        self._owner = owner
         self._idle_seconds_max = settings.upload_idle_seconds_max
         self._bytes_per_second_min = settings.upload_bytes_per_second_min
         self._waited_seconds = 0.0  # for the client, since its pace was judged
@@ -67,7 +68,7 @@ class Body:
         """The pieces of a body that its reader buffers in memory; by default, `pieces(bytes_max)`.
 
         Raises:
-            QueueFull: the upload budget is used up.
+            QueueFull: the upload budget, or the owner's share of it, is used up.
             And as `pieces` does.
         """
         async for piece in self.pieces(bytes_max) if pieces is None else pieces:
@@ -81,7 +82,7 @@ class Body:
 
     def close(self) -> None:
         """Stop counting the buffered bytes: they were dropped, or from now on another component counts them."""
-        self._upload_budget.release(self._buffered_bytes)
+        self._upload_budget.release(self._buffered_bytes, self._owner)
         self._buffered_bytes = 0
 
     async def _receive(self) -> tuple[bytes, bool]:
@@ -123,6 +124,6 @@ class Body:
 
     def _count_buffered(self, piece: bytes, bytes_max: int) -> None:
         self._buffered_bytes += len(piece)
-        self._upload_budget.reserve(len(piece))
+        self._upload_budget.reserve(len(piece), self._owner)
         if self._buffered_bytes > bytes_max:
             raise UploadTooLarge(f"The body may have at most {bytes_max} bytes.")

@@ -24,7 +24,7 @@ async def submit(store: Store, *images: bytes, submitter: Submitter | None = Non
 async def accept(submitter: Submitter, submission: Submission) -> int | ExistingJob:
     chunk = chunk_of(submission)
     if submitter.writes_ahead(chunk):
-        await submitter.write_upload(submission.id, chunk)
+        await submitter.write_upload(submission, chunk)
     return await submitter.enqueue(submission)
 
 

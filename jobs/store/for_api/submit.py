@@ -146,7 +146,7 @@ class Submitter:
         """Whether the chunk is so large that its bytes are written by themselves."""
         return chunk.upload_bytes > _IN_BATCH_BYTES_MAX or chunk.belongs_in(self._client.spool)
 
-    async def write_upload(self, job_id: bytes, chunk: Chunk) -> None:
+    async def write_upload(self, submission: Submission, chunk: Chunk) -> None:
         """Write a chunk's bytes ahead of its job. They go by themselves if the job is never submitted.
 
         Raises:
@@ -154,15 +154,15 @@ class Submitter:
         """
         if chunk.belongs_in(self._client.spool):
             try:
-                self._upload_budget.reserve(chunk.upload_bytes)  # counts them even if it raises
-                await chunk.move_to(self._client.spool, job_id)
+                self._upload_budget.reserve(chunk.upload_bytes, submission.owner)  # counts them even if it raises
+                await chunk.move_to(self._client.spool, submission.id)
             finally:
-                self._upload_budget.release(chunk.upload_bytes)
+                self._upload_budget.release(chunk.upload_bytes, submission.owner)
         else:
             try:
-                await self._write_to_redis(job_id, chunk)
+                await self._write_to_redis(submission.id, chunk)
             except BaseException:
-                await self._discard_upload(job_id)
+                await self._discard_upload(submission.id)
                 raise
 
     async def _write_to_redis(self, job_id: bytes, chunk: Chunk) -> None:

@@ -68,7 +68,7 @@ async def test_waiting_uploads_take_no_more_memory_than_is_counted(store: Store)
         count = min(2_000, 20_000_000 // size)
         for _ in range(count):
             submission = await store.submission(bytes(size))
-            await store.submitter.write_upload(submission.id, chunk_of(submission))
+            await store.submitter.write_upload(submission, chunk_of(submission))
             store.redis.persist(keys.UPLOAD.encode() + submission.id + bytes(4))
         used = (used_memory(store) - before) / count
         print(f"an upload of {size} B: {used:.0f} B used")

@@ -141,9 +141,9 @@ LARGE = make_chunk([bytes(1500)], 0)
 
 async def fill(store: Store) -> Part:
     """An open job whose next large chunk exceeds the bulk part of the budget, and is counted as being received."""
-    store.upload_budget.reserve(store.upload_budget.for_jobs_bytes(Lane.BULK) - 2000)
+    store.upload_budget.reserve(store.upload_budget.for_jobs_bytes(Lane.BULK) - 2000, OWNER)
     part = await store.open()
-    store.upload_budget.reserve(LARGE.upload_bytes)
+    store.upload_budget.reserve(LARGE.upload_bytes, OWNER)
     await store.open_jobs.add(part, LARGE, DIGEST)
     return part
 

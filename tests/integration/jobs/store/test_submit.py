@@ -30,7 +30,7 @@ async def test_an_accepted_job_is_queued_and_its_upload_bytes_do_not_expire(stor
 
 async def test_upload_bytes_expire_unless_their_job_is_accepted(store: Store) -> None:
     submission = await store.submission(b"one")
-    await store.submitter.write_upload(submission.id, chunk_of(submission))
+    await store.submitter.write_upload(submission, chunk_of(submission))
 
     (upload,) = store.redis.keys(keys.UPLOAD + "*")
     assert 0 < store.redis.pttl(upload) <= 360_000

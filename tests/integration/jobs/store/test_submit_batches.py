@@ -92,7 +92,7 @@ async def test_a_submit_whose_bytes_the_server_does_not_take_is_refused_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead, first, spoiled, last = [await store.submission() for _ in range(4)]
-    await store.submitter.write_upload(ahead.id, chunk_of(ahead))  # the batch does not write its bytes
+    await store.submitter.write_upload(ahead, chunk_of(ahead))  # the batch does not write its bytes
     commits = store.store_client.commits
     send, upload = commits.send, upload_key(spoiled.id, 0)
 
@@ -210,7 +210,7 @@ async def test_open_jobs_and_jobs_with_bytes_share_a_batch(store: Store) -> None
 async def test_each_job_of_a_batch_has_its_own_bytes(store: Store) -> None:
     submissions = [await store.submission(b"image %d" % n) for n in range(20)]
     for n in (3, 11):  # written ahead: the batch does not write them
-        await store.submitter.write_upload(submissions[n].id, chunk_of(submissions[n]))
+        await store.submitter.write_upload(submissions[n], chunk_of(submissions[n]))
 
     await submit_concurrently(store.submitter, submissions)
 

@@ -31,7 +31,7 @@ async def submit(store: Store, image: bytes) -> bytes:
     await store.store_client.ready()
     await SpoolSweep(store.store_client).run_once()
     submission = await store.submission(image)
-    await store.submitter.write_upload(submission.id, chunk_of(submission))
+    await store.submitter.write_upload(submission, chunk_of(submission))
     await store.submitter.enqueue(submission)
     return submission.id
 

@@ -6,8 +6,8 @@ import pytest
 from api.auth import rate_limit
 from api.auth.keys import ApiKey, ApiKeys
 from api.errors import RateLimited, ReadOnlyKey
-from api.settings import OWNER_OF_ALL
 from jobs.errors import StoreUnavailable, Unauthorized
+from jobs.owner_shares import OWNER_OF_ALL
 from jobs.store.for_api.api_keys import ApiKeyRecord, KeyLimits, Scope
 
 KEY = "alice-key-0123456789"

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from api.errors import UploadTimeout
 from api.settings import ApiSettings
 from api.uploads.body import Body
+from jobs.owner_shares import OWNER_OF_ALL
 from jobs.store.for_api.upload_budget import UploadBudget
 
 
@@ -31,7 +32,7 @@ async def read(pieces: Iterable[tuple[float, int]], *, busy_seconds: float = 0, 
         return {"type": "http.request", "body": bytes(size), "more_body": size > 0}
 
     budget = UploadBudget(1 << 20, 1, bulk_fraction=0.5)
-    body = Body(Request({"type": "http", "headers": []}, receive), budget, settings)
+    body = Body(Request({"type": "http", "headers": []}, receive), budget, settings, OWNER_OF_ALL)
     body._loop = clock  # type: ignore[assignment]
     count = 0
     async for piece in body.pieces(1 << 20):

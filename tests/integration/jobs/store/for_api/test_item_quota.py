@@ -163,7 +163,7 @@ async def test_a_key_that_has_ended_accepts_nothing_more(store: Store) -> None:
 async def test_bytes_that_were_written_before_the_key_has_ended_are_deleted(store: Store) -> None:
     quota = quota_of(None)
     submission = await submission_of(store, quota)
-    await store.submitter.write_upload(submission.id, chunk_of(submission))
+    await store.submitter.write_upload(submission, chunk_of(submission))
     quota.key_ended = True
     with pytest.raises(Unauthorized):
         await store.submitter.enqueue(submission)

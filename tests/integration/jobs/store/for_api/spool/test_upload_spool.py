@@ -159,10 +159,11 @@ async def test_beyond_the_budget_a_submit_is_refused_with_the_bytes_over_it(
 
 
 async def test_uploads_that_are_refused_for_memory_count_no_longer(store: Store, files: Files) -> None:
-    store.upload_budget.open_bytes = store.store_client.settings.uploads_budget_bytes
+    budget_bytes = store.store_client.settings.uploads_budget_bytes
+    store.upload_budget.reserve(budget_bytes, OWNER)
     with pytest.raises(QueueFull):
         await submit(store, LARGE)
-    assert store.upload_budget.open_bytes == store.store_client.settings.uploads_budget_bytes
+    assert store.upload_budget.open_bytes == budget_bytes
     assert files() == []
 
 
