@@ -181,7 +181,9 @@ class UploadSettings(SettingsGroup):
         "time for which the API waits for the client counts.",
     )
     upload_streams_max: Count = advanced(
-        64, description="Maximum uploads of many images that one API process reads at the same time."
+        64,
+        description="Maximum uploads of many images that one API process reads at the same time. An owner may "
+        "have half of those that the others leave.",
     )
     stream_seconds_max: Seconds = advanced(
         86_400, description="Seconds that an upload of many images may take in total."
@@ -220,7 +222,7 @@ class ResponseSettings(SettingsGroup):
     held_streams_max: Count = advanced(
         256,
         description="Maximum event streams and followed results (`?follow=true`) that one API process serves at the "
-        "same time.",
+        "same time. An owner may have half of those that the others leave.",
     )
     held_stream_seconds_max: Seconds = advanced(
         3600, description="Seconds after which an event stream or followed results are closed."
