@@ -70,6 +70,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_pieces = 0
         self._last_headers: list[tuple[bytes, bytes]] | None = None  # of the last head that was complete
         self._held = b""  # received, and parsed once others have had their turn
+        self._half_closed = False  # the client sends nothing more
         self._reader: ReaderPace
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
@@ -84,6 +85,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._all_connections.remove(self)
         self._held = b""
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes, whatever is due
+        """The client sends nothing more. It may still read: what it has asked for whole is answered."""
+        if self._reads is _BODY or self.is_idle():
+            return False
+        self.cycle.keep_alive = False
+        self._half_closed = True
+        return True
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -169,12 +178,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Called each second."""
-        if not self._reader.keeps_up(now) or (self._reads is _TO_NOWHERE and now - self._since > _LAST_WORDS_SECONDS):
+        has_left = self._half_closed and self._reader.is_silent(now)  # who leaves looks like who still reads
+        if has_left or not self._reader.keeps_up(now) or self._has_last_words(now):
             self.transport.abort()
         elif self.is_idle() and not self.transport.is_closing():
             if self._reads is _BODY:
                 self._reads, self._since = _REST_OF_BODY, now
             self._end_if_overdue(now - self._since)
+
+    def _has_last_words(self, now: float) -> bool:
+        return self._reads is _TO_NOWHERE and now - self._since > _LAST_WORDS_SECONDS
 
     def _end_if_overdue(self, seconds: float) -> None:
         limits = self._limits

@@ -1,9 +1,11 @@
-"""uvicorn's HTTP protocol, changed in six points.
+"""uvicorn's HTTP protocol, changed in eight points.
 
 - Each response leaves in one write. uvicorn writes head and body separately, and uvloop sends each at once: two system
   calls, two packets and two wake-ups of the client (docs/decisions/0022-one-write-per-response.md).
 - An upgrade that is not taken is ignored, and the request is answered in HTTP/1.1 (RFC 9110, 7.8). Java's HTTP client
   offers h2c with every request; uvicorn's parser stops behind the head of such a request and loses its body.
+- A client that shuts its sending side is answered; uvicorn closes the connection, and the job is accepted nevertheless.
+- HTTP/1.0 gets no chunks: a response without a length ends with its connection.
 - Large bodies arrive in large pieces (`LimitedProtocol`). uvicorn stops reading as soon as 64 KiB of a body wait for
   the application, which is then woken for each such piece.
 - A response that cannot be completed breaks its connection (`cut_off`), without an error in the log.
@@ -68,6 +70,8 @@ class DarkroomProtocol(LimitedProtocol):
             self.scope["extensions"] = extensions
             if self._stops:
                 self.cycle.keep_alive = False  # the response says so
+            if self.scope["http_version"] == "1.0":
+                _answer_http_1_0(self.cycle)
 
     def shutdown(self) -> None:
         """Called by uvicorn when the process stops, once it no longer accepts connections."""
@@ -83,7 +87,10 @@ class DarkroomProtocol(LimitedProtocol):
 
     def _cut_off(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True
-        self.transport.close()
+        if cycle.scope["http_version"] == "1.0":
+            self.transport.abort()  # closed, it would be complete
+        else:
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         if not self._stops_for_upgrade():
@@ -107,6 +114,23 @@ class DarkroomProtocol(LimitedProtocol):
             elif name not in _UPGRADE_HEADERS:
                 head += [name, b": ", value, b"\r\n"]
         return b"".join((*head, b"\r\n"))
+
+
+def _answer_http_1_0(cycle: RequestResponseCycle) -> None:
+    """Change how a cycle sends: without chunks, and without asking for the body (RFC 9110, 10.1.1)."""
+    send, has_length = cycle.send, False
+
+    async def send_without_chunks(message: Any) -> None:
+        nonlocal has_length
+        if message["type"] == "http.response.start":
+            has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            cycle.chunked_encoding = None if has_length else False
+        elif not has_length:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.waiting_for_100_continue = False
+    cycle.send = send_without_chunks  # type: ignore[method-assign]
 
 
 class _CoalescingTransport:

@@ -3,8 +3,8 @@
 import logging
 import re
 import zlib
-from asyncio import to_thread
-from collections.abc import AsyncGenerator, Mapping
+from asyncio import FIRST_COMPLETED, create_task, to_thread, wait
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from api.asgi.request_id import IS_HEAD
 from api.asgi.responses import json_response
 from api.asgi.uvicorn_protocol import cut_off
 from api.auth.keys import ApiKey
+from api.results.completion import wait_for_disconnect
 from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
@@ -55,6 +56,7 @@ class ResultsQuery(StrictQuery):
         None, description="Only items in this state. A page may have fewer than `limit` items."
     )
     format: Format | None = Field(None, description="Overrides the `Accept` header.")
+    bom: bool = Field(False, description="CSV: begin with a byte order mark, by which Excel knows UTF-8.")
     follow: bool = Field(False, description="NDJSON and CSV: also stream pending items, in order, until the job ends.")
     start: int = Field(
         0,
@@ -89,13 +91,15 @@ async def results(
     """
     job = await services.reader.get(job_id, caller.owner)
     format_ = query.format or _accepted_format(request)
+    if query.bom and format_ is not Format.CSV:
+        raise InvalidRequest("bom: only CSV has a byte order mark; add ?format=csv.")
     if format_ is Format.JSON:
         if query.follow:
             raise InvalidRequest("follow: only NDJSON and CSV can be followed.")
         if query.start:
             raise InvalidRequest("from: only NDJSON and CSV; pages have a cursor.")
         return _gzip_page(request, json_response(await _page(services, job, query), headers=_VARY))
-    line_format: LineFormat = Csv() if format_ is Format.CSV else Ndjson()
+    line_format: LineFormat = Csv(bom=query.bom) if format_ is Format.CSV else Ndjson()
     lines = ResultLines(services.reader, services.model_registry, line_format, query.status)
     headers, media_type = dict(_VARY), _NDJSON
     if format_ is Format.CSV:
@@ -169,9 +173,28 @@ async def _start_stream(
     first = b""
     if IS_HEAD in request.scope:
         await stream.aclose()
+    elif (piece := await _unless_gone(request, anext(stream, b""))) is None:
+        await stream.aclose()
     else:
-        first = await anext(stream, b"")
+        first = piece
     return StreamingResponse(_with_first(request, first, stream), media_type=media_type, headers=headers)
+
+
+async def _unless_gone(request: Request, piece: Awaitable[bytes]) -> bytes | None:
+    """The piece, or None if the client leaves before: the first result of a job may take long."""
+
+    async def read() -> bytes:
+        return await piece
+
+    reading = create_task(read())
+    leaving = create_task(wait_for_disconnect(request.receive))
+    try:
+        await wait({reading, leaving}, return_when=FIRST_COMPLETED)
+        return await reading if reading.done() else None
+    finally:
+        leaving.cancel()
+        if reading.cancel():
+            await wait({reading})
 
 
 async def _with_first(request: Request, first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

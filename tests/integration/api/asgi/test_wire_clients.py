@@ -10,10 +10,19 @@ import httpx
 import pytest
 
 from api.settings import ApiSettings
-from tests.integration.api.asgi.test_wire import connected, process, read_response, request, split_response, to_the_end
+from jobs.ids import to_text
+from tests.integration.api.asgi.test_wire import (
+    connected,
+    ended,
+    process,
+    read_response,
+    request,
+    split_response,
+    to_the_end,
+)
 from tests.support.processes import Api, Valkey
 from tests.support.store import Store
-from tests.support.waiting import wait_until
+from tests.support.waiting import eventually, wait_until
 
 __all__ = ["process"]
 
@@ -93,3 +102,69 @@ def test_ctrl_c_stops_the_api_without_a_traceback(valkey: Valkey, tmp_path: Path
         os.kill(api.pid, signal.SIGINT)
         wait_until(lambda: not api.running(), what="the end of the API")
         assert "Traceback" not in api.output()
+
+
+def test_a_client_that_shuts_its_sending_side_is_answered(store: Store, process: Api, shirt: bytes) -> None:
+    with connected(process) as connection:
+        connection.sendall(submit(shirt))
+        connection.shutdown(socket.SHUT_WR)
+        status, headers, body = split_response(to_the_end(connection))
+    assert (status, headers["connection"]) == (b"HTTP/1.1 202 Accepted", "close")
+    assert json.loads(body)["counts"]["total"] == 1
+    assert store.redis.hget("stats", "accepted") == b"1"
+
+
+async def test_a_client_that_shuts_its_sending_side_may_wait(store: Store, process: Api, shirt: bytes) -> None:
+    with connected(process) as connection:
+        connection.sendall(submit(shirt, "Prefer: wait=30"))
+        connection.shutdown(socket.SHUT_WR)
+        store.finish(await store.claimed())
+        status, _, body = split_response(to_the_end(connection))
+    assert (status, json.loads(body)["status"]) == (b"HTTP/1.1 200 OK", "completed")
+
+
+def test_all_pipelined_requests_are_answered_behind_a_shut_sending_side(valkey: Valkey, process: Api) -> None:
+    with connected(process) as connection:
+        connection.sendall(request("/livez") * 3)
+        connection.shutdown(socket.SHUT_WR)
+        assert to_the_end(connection).count(b"HTTP/1.1 200 OK") == 3
+
+
+async def test_who_leaves_the_stream_of_a_job_is_let_go(store: Store, valkey: Valkey, tmp_path: Path) -> None:
+    path = f"/v1/jobs/{to_text(await store.submit(b'image'))}"
+    settings = {"WAIT_SECONDS_MAX": "0.1", "PREDICT_WAIT_SECONDS": "0.1", "HELD_STREAMS_MAX": "1"}
+
+    def status(api: Api) -> int:
+        with httpx.stream("GET", f"{api.url}{path}/events") as answer:
+            return answer.status_code
+
+    with Api(valkey.url, tmp_path / "log", **settings) as api:
+        with connected(api) as connection:
+            connection.sendall(request(f"{path}/results?follow=true&format=csv"))
+            await eventually(lambda: status(api) == 503, what="the stream")
+        await eventually(lambda: status(api) == 200, what="its end")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/docs"])
+def test_http_1_0_gets_a_response_that_ends_with_the_connection(valkey: Valkey, process: Api, path: str) -> None:
+    with connected(process) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        _, headers, body = split_response(to_the_end(connection))
+    assert len(body) == int(headers["content-length"]) > 0
+
+
+async def test_http_1_0_never_gets_chunks(store: Store, process: Api) -> None:
+    path = await ended(store, 200)
+    with connected(process) as connection:
+        connection.sendall(f"GET {path}/results?format=ndjson HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        status, headers, body = split_response(to_the_end(connection))
+    assert (status, headers["connection"]) == (b"HTTP/1.1 200 OK", "close")
+    assert not {"transfer-encoding", "content-length"} & headers.keys()
+    assert [json.loads(line)["index"] for line in body.splitlines()] == list(range(200))
+
+
+def test_http_1_0_is_not_asked_for_its_body(valkey: Valkey, process: Api, shirt: bytes) -> None:
+    head = f"POST /v1/jobs HTTP/1.0\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {len(shirt)}\r\n\r\n"
+    with connected(process) as connection:
+        connection.sendall(head.encode() + shirt)
+        assert to_the_end(connection).startswith(b"HTTP/1.1 202 ")
