@@ -1,6 +1,8 @@
 """Results as lines of NDJSON or CSV. Used by `ResultLines`, a chunk at a time."""
 
 import csv
+import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from functools import cache
 from io import StringIO
@@ -12,7 +14,9 @@ from jobs.codec import UnfamiliarFlat
 from jobs.records import UNFAMILIAR, Failure, ItemState
 
 CSV_COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail", "warnings")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins like this
+# A spreadsheet would run a cell that begins so. Where it separates by semicolons, it ignores the quotes around a cell.
+_FORMULA_BEGINNINGS = tuple("=+-@\t\r＝＋－＠")
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=[=+\-@\t\r＝＋－＠])")
 
 Names = Sequence[str | None]
 RankedClasses = tuple[Any, ...]
@@ -92,7 +96,9 @@ def _error(failure: Failure) -> str:
 
 
 class Csv:
-    head = (",".join(CSV_COLUMNS) + "\r\n").encode()
+    def __init__(self, *, bom: bool = False) -> None:
+        """`bom`: begin with a byte order mark, by which Excel knows UTF-8."""
+        self.head = (BOM_UTF8 if bom else b"") + _csv_rows([CSV_COLUMNS])
 
     def results(
         self, first: int, names: Names, items: Sequence[RankedClasses | Failure | None], ref: str, class_names: Any
@@ -114,16 +120,20 @@ class Csv:
         )
 
     def encode_class_names(self, names: Sequence[str]) -> Any:
-        return list(names)
+        return list(map(_cell, names))
 
 
 def _csv_rows(rows: Any) -> bytes:
     text = StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
     return text.getvalue().encode()
 
 
 def _cell(name: str | None) -> str:
     if name is None:
         return ""
-    return f"'{name}" if name.startswith(_FORMULA) else name
+    if (
+        name.startswith(_FORMULA_BEGINNINGS) or ";" in name or not name.isprintable()
+    ):  # a tenth of the expression's time
+        return _FORMULA.sub(r"\1'", name)
+    return name

@@ -62,20 +62,19 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
     if is_image(body) and field is None:
         return UploadSource(_single(partial(read_image, body, settings)), single=True)
     media_type, options = parse_options_header(body.headers.get("content-type", ""))
-    pieces = body.pieces(settings.upload_bytes_max)
+    stats, pieces = ArchiveStats(), body.pieces(settings.upload_bytes_max)
     if field is not None:
         if media_type != "multipart/form-data":
             raise UnsupportedMediaType(f"Send multipart/form-data with the image in the field '{field}'.")
         pieces = body.buffered(settings.item_bytes_max + _FORM_BYTES)
     if media_type == "multipart/form-data":
-        images = read_multipart(pieces, settings, options.get("boundary", ""), field)
-        return UploadSource(images, single=field is not None)
+        images = read_multipart(pieces, settings, stats, options.get("boundary", ""), field)
+        return UploadSource(images, stats, single=field is not None)
     if media_type in _GENERIC_TYPES:
         head, pieces = await _peek(pieces)
         media_type = _archive_type(head)
         if not media_type:
             return UploadSource(_single(partial(_read_undeclared_image, body, pieces, settings)), single=True)
-    stats = ArchiveStats()
     if media_type in _TAR_TYPES:
         return UploadSource(read_tar(pieces, ArchiveLimits.of(settings), stats), stats)
     if media_type in _ZIP_TYPES:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from api.settings import ApiSettings
-from api.uploads.source import UploadedImage, label, slices
+from api.uploads.source import ArchiveStats, UploadedImage, decode_name, label, slices
 from jobs.errors import InvalidRequest
 from jobs.item_codes import ItemCode
 
@@ -19,7 +19,8 @@ _EXTENDED_FILENAME = re.compile(r";\s*filename\*\s*=\s*([\w-]+)'[\w-]*'([^\s;]*)
 # Of RFC 5987. Python keeps every other name that it is asked for, for good, and some of its codecs are quadratic.
 _CHARSETS = ("utf-8", "iso-8859-1")
 _ESCAPED = re.compile(r"%(?:22|0D|0A)", re.IGNORECASE)
-_FILES_FIELD = "files"  # a segment with a file name is read in any field
+_FILES_FIELD = "files"  # in any field, a segment is a file if it has a file name or a type of files
+_FILE_TYPES = ("image/", "application/octet-stream")
 _PARAMETERS = (
     "model",
     "top_k",
@@ -30,16 +31,16 @@ _PARAMETERS = (
 
 
 async def read_multipart(
-    pieces: AsyncIterator[bytes], settings: ApiSettings, boundary: str, field: str | None
+    pieces: AsyncIterator[bytes], settings: ApiSettings, stats: ArchiveStats, boundary: str, field: str | None
 ) -> AsyncGenerator[UploadedImage]:
-    """Each file once its last byte has arrived; with `field`, the one file in that field.
+    """Each file once its last byte has arrived; with `field`, the one file in that field. Counts the other segments.
 
     Raises:
-        InvalidRequest: the body is damaged, has no file or too many, or has a parameter as a form field.
+        InvalidRequest: the body is damaged, has no file, too many, one in another field, or a parameter as a form field.
     """
     if not boundary:
         raise InvalidRequest("The Content-Type of the multipart body has no boundary.")
-    files = _FileCollector(settings, field)
+    files = _FileCollector(settings, stats, field)
     events = 0  # since the event loop's last turn
     parser = PushMultipartParser(
         boundary, max_segment_count=settings.job_items_max + _OTHER_FIELDS_MAX, header_charset="latin1"
@@ -65,11 +66,12 @@ async def read_multipart(
 
 
 class _FileCollector:
-    """Collects the parser's events into images. Ignores segments that are not files or not in the requested field."""
+    """Collects the parser's events into images. Counts segments that are not files."""
 
-    def __init__(self, settings: ApiSettings, field: str | None) -> None:
+    def __init__(self, settings: ApiSettings, stats: ArchiveStats, field: str | None) -> None:
         self.count = 0
         self._settings = settings
+        self._stats = stats
         self._field = field
         self._name: str | None = None
         self._pieces: list[bytes] | None = None  # of the current file; None while a segment is ignored
@@ -93,17 +95,19 @@ class _FileCollector:
 
     def _begin(self, segment: MultipartSegment) -> None:
         filename = _filename(segment)
+        is_file = filename is not None or (segment.content_type or "").startswith(_FILE_TYPES)
+        files_max = self._settings.job_items_max
         if self._field is not None:
+            if is_file and segment.name != self._field:
+                raise InvalidRequest(f"Send one image, in the field {self._field!r}: there is a file in another field.")
             is_file, files_max = segment.name == self._field, 1
-        else:
-            is_file, files_max = (
-                filename is not None or segment.name == _FILES_FIELD,
-                self._settings.job_items_max,
-            )
-            if not is_file and segment.name in _PARAMETERS:
-                raise InvalidRequest(f"{segment.name!r} is a parameter of the URL, not of the body.")
+        elif segment.name == _FILES_FIELD:
+            is_file = True
+        elif not is_file and segment.name in _PARAMETERS:
+            raise InvalidRequest(f"Send {segment.name!r} in the URL, as ?{segment.name}=…, not as a field of the form.")
         self._pieces, self._bytes, self._name = [] if is_file else None, 0, _name(filename)
         self.count += is_file
+        self._stats.skipped += not is_file
         if self.count > files_max:
             raise InvalidRequest(f"The upload has more than {files_max} file{'s' if files_max > 1 else ''}.")
 
@@ -116,7 +120,7 @@ def _filename(segment: MultipartSegment) -> str | None:
         return unquote(extended[2], charset if charset in _CHARSETS else "utf-8", "replace")
     if segment.filename is None:
         return None
-    name = segment.filename.encode("latin1").decode(errors="replace")  # headers are read as latin1: any bytes
+    name = decode_name(segment.filename.encode("latin1"))  # headers are read as latin1: any bytes
     return _ESCAPED.sub(lambda escaped: unquote(escaped[0]), name)  # as browsers and curl escape these three
 
 

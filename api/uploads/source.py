@@ -32,7 +32,7 @@ class ArchiveStats:
     """Counts of a reader, besides the images."""
 
     skipped: int = 0
-    """Members that are not content, for example `.DS_Store`."""
+    """Members that are not content, for example `.DS_Store`, and fields of a form that are no files."""
 
 
 @dataclass(slots=True)
@@ -45,6 +45,14 @@ class UploadSource:
     """Whether the body is one image. It is then buffered and submitted as a whole, not streamed."""
     by_reference: bool = False
     """Whether the data of each image is its URL, which an outbound worker fetches."""
+
+
+def decode_name(raw: bytes) -> str:
+    """A name in UTF-8, or else in Windows' western code page. Two different names stay different."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="surrogateescape")
 
 
 def label(text: str) -> str | None:

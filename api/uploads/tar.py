@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from api.uploads.archive_limits import ArchiveLimits, ArchiveMembers, damaged
 from api.uploads.gunzip import GZIP, Gunzip
-from api.uploads.source import ArchiveStats, UploadedImage
+from api.uploads.source import ArchiveStats, UploadedImage, decode_name
 from jobs.errors import InvalidRequest
 from jobs.item_codes import ItemCode
 
@@ -205,8 +205,7 @@ class _TarParser:
             name = block[:100].split(b"\0", 1)[0]
             if block[_MAGIC] == _USTAR and (prefix := block[345:500].split(b"\0", 1)[0]):
                 name = prefix + b"/" + name
-        # surrogateescape keeps two names in another encoding different, so that neither counts as a duplicate.
-        return name.decode(errors="surrogateescape").removeprefix("./")
+        return decode_name(name).removeprefix("./")
 
     def _read_records(self, kind: bytes, content: bytes) -> None:
         if kind == b"L":

@@ -1,6 +1,7 @@
 """Results while a job runs: pages, NDJSON and CSV, followed or not, gzip; server-sent events."""
 
 import asyncio
+import codecs
 import csv
 import gzip
 import json
@@ -84,7 +85,8 @@ async def test_csv_has_a_row_for_each_item(api: httpx.AsyncClient, store: Store)
 
 
 async def test_names_come_back_whole_and_do_no_harm_in_a_spreadsheet(api: httpx.AsyncClient, store: Store) -> None:
-    names = ["=1+1.png", "+a", "-a", "@a", 'a "quoted", name', "line\nbreak", "100%d%s", "ünï", "\\", None]
+    harmful = ["=1+1.png", "+a", "-a", "@a", "a;=1+1.png", "a;b;@c", "＝1", "a\n=1"]
+    names = [*harmful, 'a "quoted", name', "a;b", "line\nbreak", "100%d%s", "ünï", "\\", None]
     submission = await store.submission(*[b"image"] * len(names))
     assert submission.chunk is not None
     submission.chunk.names = names
@@ -93,8 +95,20 @@ async def test_names_come_back_whole_and_do_no_harm_in_a_spreadsheet(api: httpx.
     path = f"/v1/jobs/{to_text(submission.id)}/results"
 
     assert [line["name"] for line in lines(await api.get(path, headers=NDJSON))] == names
-    cells = [row["name"] for row in csv.DictReader(StringIO((await api.get(f"{path}?format=csv")).text, newline=""))]
-    assert cells == ["'=1+1.png", "'+a", "'-a", "'@a", *(name or "" for name in names[4:])]
+    text = (await api.get(f"{path}?format=csv")).text
+    cells = [row["name"] for row in csv.DictReader(StringIO(text, newline=""))]
+    disarmed = ["'=1+1.png", "'+a", "'-a", "'@a", "a;'=1+1.png", "a;b;'@c", "'＝1", "a\n'=1"]
+    assert cells == [*disarmed, *(name or "" for name in names[len(harmful) :])]
+    assert text.splitlines()[1] == '"0","\'=1+1.png","succeeded","Coat","0.750000","fmnist-mlp@1","","",""'
+
+
+async def test_a_csv_has_a_byte_order_mark_if_asked_for_one(api: httpx.AsyncClient, store: Store) -> None:
+    path = await mixed(store)
+    plain, marked = [(await api.get(f"{path}?format=csv{bom}")).content for bom in ("", "&bom=true")]
+    assert marked == codecs.BOM_UTF8 + plain
+    assert not (await api.get(f"{path}?format=csv&bom=true&from=1")).content.startswith(codecs.BOM_UTF8)
+    refused = await api.get(f"{path}?format=ndjson&bom=true")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "pending", "canceled"])

@@ -13,7 +13,9 @@ from tests.integration.api.uploads.test_bad_input import END, MULTIPART, segment
         (b"C:\\\\Windows\\\\shirt.png", "shirt.png"),
         (b"/", None),
         (b"", None),
-        (b"caf\xe9.png", "caf�.png"),
+        (b"caf\xe9.png", "café.png"),
+        (b"\x84caf\xe9\x93 \x80.png", "„café“ €.png"),  # Windows' western code page
+        (b"\x81\xfc.png", "�ü.png"),
         ("größe.png".encode(), "größe.png"),
         (b"a\x00b\x1b[31m.png", "a�b�[31m.png"),
         (b"x" * 300, "x" * 255),
@@ -49,3 +51,25 @@ async def test_a_file_named_by_the_extended_parameter_alone_is_taken(
     answer = await api.post("/v1/jobs", content=head + shirt + b"\r\n" + END, headers=MULTIPART)
     assert answer.status_code == 202
     assert answer.json()["result"]["name"] == label
+
+
+IMAGE = b'--frontier\r\nContent-Disposition: form-data; name="photo"\r\nContent-Type: image/png\r\n\r\n'
+
+
+async def test_no_part_of_a_form_is_passed_over_in_silence(api: httpx.AsyncClient, shirt: bytes) -> None:
+    """A part with the type of a file is one, without a name, too; other fields are counted."""
+    fields = segment("comment", None, b"hello") + segment("csrf", None, b"1")
+    body = segment("files", b"a.png", shirt) + fields + IMAGE + shirt + b"\r\n" + END
+    answer = await api.post("/v1/jobs", content=body, headers=MULTIPART)
+    assert answer.status_code == 202
+    job = answer.json()
+    assert (job["counts"]["total"], job["skipped"], job["lane"]) == (2, 2, "interactive")
+    page = (await api.get(f"/v1/jobs/{job['id']}/results")).json()
+    assert [item["name"] for item in page["items"]] == ["a.png", None]
+
+
+async def test_a_file_in_another_field_than_that_of_the_book_is_refused(api: httpx.AsyncClient, shirt: bytes) -> None:
+    body = segment("file", b"a.png", shirt) + segment("image", b"b.png", shirt) + END
+    answer = await api.post("/predict", content=body, headers=MULTIPART)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "'file'" in answer.json()["detail"]

@@ -55,7 +55,7 @@ def source_of(upload: CostlyUpload) -> UploadSource:
             yield upload.body[at : at + PIECE_BYTES]
 
     if upload.content_type == FORM:
-        return UploadSource(read_multipart(pieces(), settings, BOUNDARY, None))
+        return UploadSource(read_multipart(pieces(), settings, ArchiveStats(), BOUNDARY, None))
     if upload.content_type == JSON:
         return UploadSource(read_references(pieces(), settings), by_reference=True)
     read = read_tar if upload.content_type == TAR else read_zip

@@ -128,7 +128,7 @@ async def test_names_that_are_not_utf8_stay_different_names() -> None:
         for name in ("ä.png", "ö.png"):
             archive.addfile(tarfile.TarInfo(name))
     images, _ = await untar(file.getvalue())
-    assert [(image.name, image.data) for image in images] == [("\ufffd.png", b"")] * 2
+    assert [(image.name, image.data) for image in images] == [("ä.png", b""), ("ö.png", b"")]
 
 
 async def test_archives_in_archives_are_not_opened() -> None:
