@@ -101,7 +101,7 @@ class JobResource(_StrictModel):
     notice: str | None = Field(None, description="That no worker serves the model at the moment.")
     skipped: int | None = Field(
         None,
-        description="Archive members that were ignored, such as `.DS_Store` and `__MACOSX/`, or form fields without a file.",
+        description="Archive members that were ignored, such as `.DS_Store`, or form fields without a file.",
     )
     retry_of: str | None = Field(None, description="The job whose failed images this job retries.")
     result: ItemResult | None = None

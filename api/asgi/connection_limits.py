@@ -16,7 +16,6 @@ from api.settings import ApiSettings
 _LOOK_SECONDS = 1.0
 _OTHER_FILES = 256  # of the process: connections to Redis, spools, the listening socket
 _OPEN_FILES_MAX = 1 << 20
-_ANSWER_SECONDS = 5.0  # of an answer that does not wait for a job
 _NETWORK_BITS = 64  # of IPv6: who has one address there has all of its network
 
 
@@ -33,8 +32,6 @@ class ConnectionLimits:
     reader_seconds: float
     """Over which the pace of a reader is judged."""
     reader_bytes_per_second_min: int
-    silent_seconds_max: float
-    """Of a response to who has shut its sending side: it may have left."""
     connections_max: int
     connections_per_address_max: int
 
@@ -49,7 +46,6 @@ class ConnectionLimits:
             head_seconds_max=settings.request_head_seconds_max,
             reader_seconds=settings.response_idle_seconds_max,
             reader_bytes_per_second_min=settings.response_bytes_per_second_min,
-            silent_seconds_max=settings.wait_seconds_max + _ANSWER_SECONDS,
             connections_max=settings.connections_max,
             connections_per_address_max=settings.connections_per_address_max,
         )

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api.asgi.connection_limits import Connections
 from api.asgi.problems import problem_bytes
 from api.asgi.reader_pace import CountingTransport, ReaderPace
+from api.disconnect import LEFT
 from api.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyConnections, UrlTooLong
 from jobs.errors import DarkroomError
 
@@ -70,7 +71,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_pieces = 0
         self._last_headers: list[tuple[bytes, bytes]] | None = None  # of the last head that was complete
         self._held = b""  # received, and parsed once others have had their turn
-        self._half_closed = False  # the client sends nothing more
         self._reader: ReaderPace
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
@@ -84,15 +84,21 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._all_connections.remove(self)
         self._held = b""
+        if not self.is_idle():
+            self._mark_as_left()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes, whatever is due
-        """The client sends nothing more. It may still read: what it has asked for whole is answered."""
+        """The client sends nothing more, and may still read: what it has asked for whole is answered without a wait."""
         if self._reads is _BODY or self.is_idle():
             return False
         self.cycle.keep_alive = False
-        self._half_closed = True
+        self._mark_as_left()
         return True
+
+    def _mark_as_left(self) -> None:
+        self.cycle.scope["extensions"][LEFT] = {}
+        self.cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -178,16 +184,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Called each second."""
-        has_left = self._half_closed and self._reader.is_silent(now)  # who leaves looks like who still reads
-        if has_left or not self._reader.keeps_up(now) or self._has_last_words(now):
+        if not self._reader.keeps_up(now) or (self._reads is _TO_NOWHERE and now - self._since > _LAST_WORDS_SECONDS):
             self.transport.abort()
         elif self.is_idle() and not self.transport.is_closing():
             if self._reads is _BODY:
                 self._reads, self._since = _REST_OF_BODY, now
             self._end_if_overdue(now - self._since)
-
-    def _has_last_words(self, now: float) -> bool:
-        return self._reads is _TO_NOWHERE and now - self._since > _LAST_WORDS_SECONDS
 
     def _end_if_overdue(self, seconds: float) -> None:
         limits = self._limits

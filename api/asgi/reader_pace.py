@@ -29,15 +29,6 @@ class ReaderPace:
         self._limits = limits
         self._behind_since: float | None = None
         self._read_bytes = 0  # by the client, until then
-        self._silent_since: float | None = None
-        self._written_bytes = 0  # until then
-
-    def is_silent(self, now: float) -> bool:
-        """Whether nothing has been written for so long that the response must be one which follows a job."""
-        written = self._transport.written_bytes
-        if self._silent_since is None or written != self._written_bytes:
-            self._silent_since, self._written_bytes = now, written
-        return now - self._silent_since > self._limits.silent_seconds_max
 
     def keeps_up(self, now: float) -> bool:
         """Whether the client has read fast enough. Called now and then."""

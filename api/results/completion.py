@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from starlette.types import Receive
+from starlette.requests import Request
 
+from api.disconnect import wait_for_disconnect
 from jobs.errors import StoreUnavailable
 from jobs.outage_log import OutageLog
 from jobs.records import Job
@@ -92,13 +93,13 @@ class JobCompletions:
         """An expected job is in the store now."""
         self._expected.discard(job_id)
 
-    async def wait_until_ended(self, job: Job, seconds: float, receive: Receive) -> Job:
+    async def wait_until_ended(self, job: Job, seconds: float, request: Request) -> Job:
         """The job once it has ended, `seconds` have passed or the client disconnects. Raises as `JobReader.get`."""
         with self.subscribe(job.id) as ended:
             job = await self._reader.get(job.id, job.owner)
             if job.state.ended:
                 return job
-            payload = await wait_for(ended, seconds, receive)
+            payload = await wait_for(ended, seconds, request)
             return job if apply_notice(job, payload) else await self._reader.get(job.id, job.owner)
 
     async def reread(self) -> None:
@@ -148,7 +149,7 @@ class JobCompletions:
                 log.exception("cannot read the state of the awaited jobs")
 
 
-async def wait_for(future: asyncio.Future[bytes], seconds: float, receive: Receive) -> bytes:
+async def wait_for(future: asyncio.Future[bytes], seconds: float, request: Request) -> bytes:
     """Wait for a future of `subscribe`, at most `seconds` and only while the client is connected.
 
     Returns the future's result, or b"" if the wait ended without one.
@@ -158,7 +159,7 @@ async def wait_for(future: asyncio.Future[bytes], seconds: float, receive: Recei
 
     def watch_client() -> None:
         nonlocal disconnected
-        disconnected = loop.create_task(wait_for_disconnect(receive))
+        disconnected = loop.create_task(wait_for_disconnect(request))
         disconnected.add_done_callback(lambda _: _finish(future))
 
     timeout = loop.call_later(seconds, _finish, future)
@@ -170,11 +171,6 @@ async def wait_for(future: asyncio.Future[bytes], seconds: float, receive: Recei
         watch.cancel()
         if disconnected is not None:
             disconnected.cancel()
-
-
-async def wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _finish(future: asyncio.Future[bytes], payload: bytes = b"") -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
+from starlette.requests import Request
 
 from api.auth.keys import ApiKey
 from api.presenters import JobPresenter
@@ -19,6 +20,7 @@ _RETRY_MS = 2000  # after which an EventSource reconnects
 
 
 async def follow_events(
+    request: Request,
     job: Job,
     caller: ApiKey,
     last_event_id: str,
@@ -33,7 +35,7 @@ async def follow_events(
         TooManyStreams: before the first event.
     """
     now = asyncio.get_running_loop().time
-    with streams.open(job.id, caller) as stream:
+    with streams.open(job.id, caller, request) as stream:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         last_sent = now()
         while True:

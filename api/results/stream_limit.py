@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from starlette.requests import Request
+
 from api.auth.keys import ApiKey
+from api.disconnect import has_left
 from api.errors import TooManyStreams
 from api.results.completion import JobCompletions
 from jobs.owner_shares import OwnerShares
@@ -21,8 +24,8 @@ class FollowedStreams:
         self._seconds_max = seconds_max
 
     @contextmanager
-    def open(self, job_id: bytes, caller: ApiKey) -> Iterator["FollowedStream"]:
-        """Follow a job until it ends, or the caller's key does.
+    def open(self, job_id: bytes, caller: ApiKey, request: Request) -> Iterator["FollowedStream"]:
+        """Follow a job until it ends, the caller's key does, or the client leaves.
 
         Raises:
             TooManyStreams: too many are open, or too many of them are the caller's.
@@ -32,18 +35,24 @@ class FollowedStreams:
         self._shares.add(caller.owner)
         try:
             with self._completions.subscribe(job_id) as ended:
-                yield FollowedStream(self._completions, ended, caller, self._seconds_max)
+                yield FollowedStream(self._completions, ended, caller, request, self._seconds_max)
         finally:
             self._shares.remove(caller.owner)
 
 
 class FollowedStream:
     def __init__(
-        self, completions: JobCompletions, ended: asyncio.Future[bytes], caller: ApiKey, seconds_max: float
+        self,
+        completions: JobCompletions,
+        ended: asyncio.Future[bytes],
+        caller: ApiKey,
+        request: Request,
+        seconds_max: float,
     ) -> None:
         self._completions = completions
         self._ended = ended
         self._caller = caller
+        self._request = request
         self._deadline = asyncio.get_running_loop().time() + seconds_max
 
     async def wait_for_change(self) -> bool:
@@ -54,4 +63,4 @@ class FollowedStream:
         if self._ended.done() and not self._completions.released:
             # The job has ended, but a read may not show it yet: do not busy-loop until it does.
             await asyncio.sleep(PROGRESS_POLL_SECONDS / 10)
-        return not (self._completions.released or self._caller.has_ended)
+        return not (self._completions.released or self._caller.has_ended or has_left(self._request))

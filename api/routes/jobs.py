@@ -112,7 +112,7 @@ async def get_job(
         raise InvalidRequest(f"wait: at most {services.settings.wait_seconds_max:g} seconds")
     job = await services.reader.get(job_id, owner)
     if wait and not job.state.ended:
-        job = await services.completions.wait_until_ended(job, wait, request.receive)
+        job = await services.completions.wait_until_ended(job, wait, request)
     return json_response(await services.presenter.job(job))
 
 

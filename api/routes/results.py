@@ -1,10 +1,9 @@
 """`/v1/jobs/{id}/results` and `/v1/jobs/{id}/events`: a job's results and progress, also while it runs."""
 
 import logging
-import re
 import zlib
-from asyncio import FIRST_COMPLETED, create_task, to_thread, wait
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from asyncio import to_thread
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from api.asgi.request_id import IS_HEAD
 from api.asgi.responses import json_response
 from api.asgi.uvicorn_protocol import cut_off
 from api.auth.keys import ApiKey
-from api.results.completion import wait_for_disconnect
+from api.results.accept import preferred, takes_gzip
 from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
@@ -36,7 +35,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=EndpointRoute)
 _NDJSON, _CSV = "application/x-ndjson", "text/csv"
 _SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _VARY = {"Vary": "Accept, Accept-Encoding"}
-_CODING = re.compile(r"\s*(gzip|\*)\s*(?:;\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?", re.IGNORECASE)
 _GZIP_LEVEL, _GZIP_WBITS = 4, 31
 _FILTERED_CHUNKS_MAX = 256  # read for one page, so that a filter that matches few items does not delay other requests
 
@@ -45,6 +43,9 @@ class Format(StrEnum):
     JSON = "json"
     NDJSON = "ndjson"
     CSV = "csv"
+
+
+_FORMATS = {"application/json": Format.JSON, _NDJSON: Format.NDJSON, _CSV: Format.CSV}
 
 
 class ResultsQuery(StrictQuery):
@@ -90,7 +91,7 @@ async def results(
     A response of lines that ends in order is complete; if it cannot be completed, its connection is broken.
     """
     job = await services.reader.get(job_id, caller.owner)
-    format_ = query.format or _accepted_format(request)
+    format_ = query.format or _FORMATS[preferred(request.headers, _FORMATS)]
     if query.bom and format_ is not Format.CSV:
         raise InvalidRequest("bom: only CSV has a byte order mark; add ?format=csv.")
     if format_ is Format.JSON:
@@ -106,10 +107,10 @@ async def results(
         media_type = "text/csv; charset=utf-8"
         headers["Content-Disposition"] = f'attachment; filename="{to_text(job_id)}.csv"'
     if query.follow and not job.state.ended:
-        stream = _followed(services, job, caller, lines, query.start)
+        stream = _followed(request, services, job, caller, lines, query.start)
     else:
         stream = lines.of(job, start=query.start)
-    if _takes_gzip(request):
+    if takes_gzip(request.headers):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
     return await _start_stream(request, stream, media_type, headers)
@@ -136,6 +137,7 @@ async def job_events(request: Request, caller: Caller, job_id: JobId, services: 
     if last_event_id == END_ID and job.state.ended:
         return Response(status_code=204)
     stream = follow_events(
+        request,
         job,
         caller,
         last_event_id,
@@ -159,9 +161,9 @@ async def _page(services: Services, job: Job, query: ResultsQuery) -> dict[str, 
 
 
 async def _followed(
-    services: Services, job: Job, caller: ApiKey, lines: ResultLines, start: int
+    request: Request, services: Services, job: Job, caller: ApiKey, lines: ResultLines, start: int
 ) -> AsyncGenerator[bytes]:
-    with services.followed_streams.open(job.id, caller) as stream:
+    with services.followed_streams.open(job.id, caller, request) as stream:
         async for data in lines.of(job, stream.wait_for_change, start=start):
             yield data
 
@@ -173,28 +175,9 @@ async def _start_stream(
     first = b""
     if IS_HEAD in request.scope:
         await stream.aclose()
-    elif (piece := await _unless_gone(request, anext(stream, b""))) is None:
-        await stream.aclose()
     else:
-        first = piece
+        first = await anext(stream, b"")
     return StreamingResponse(_with_first(request, first, stream), media_type=media_type, headers=headers)
-
-
-async def _unless_gone(request: Request, piece: Awaitable[bytes]) -> bytes | None:
-    """The piece, or None if the client leaves before: the first result of a job may take long."""
-
-    async def read() -> bytes:
-        return await piece
-
-    reading = create_task(read())
-    leaving = create_task(wait_for_disconnect(request.receive))
-    try:
-        await wait({reading, leaving}, return_when=FIRST_COMPLETED)
-        return await reading if reading.done() else None
-    finally:
-        leaving.cancel()
-        if reading.cancel():
-            await wait({reading})
 
 
 async def _with_first(request: Request, first: bytes, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -222,22 +205,8 @@ async def _gzip(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 
 def _gzip_page(request: Request, page: Response) -> Response:
-    if _takes_gzip(request):
+    if takes_gzip(request.headers):
         page.body = zlib.compress(page.body, _GZIP_LEVEL, _GZIP_WBITS)
         page.headers["Content-Length"] = str(len(page.body))
         page.headers["Content-Encoding"] = "gzip"
     return page
-
-
-def _takes_gzip(request: Request) -> bool:
-    """Whether the client accepts gzip (RFC 9110). Malformed codings are ignored."""
-    found = map(_CODING.fullmatch, request.headers.get("accept-encoding", "").split(","))
-    weights = {match[1].lower(): float(match[2] or 1) for match in found if match}
-    return weights.get("gzip", weights.get("*", 0.0)) > 0
-
-
-def _accepted_format(request: Request) -> Format:
-    accept = request.headers.get("accept", "")
-    if _NDJSON in accept:
-        return Format.NDJSON
-    return Format.CSV if _CSV in accept else Format.JSON

@@ -114,13 +114,13 @@ class SubmissionService:
         with self._completions.subscribe(submission.id, expected=True) as ended:
             result = await self.submit(request, submission, lane=lane, field=field)
             self._completions.accepted(submission.id)
-            payload = b"" if result.replayed else await wait_for(ended, seconds, request.receive)
+            payload = b"" if result.replayed else await wait_for(ended, seconds, request)
         job = result.job
         if apply_notice(job, payload):
             return result
         try:
             if result.replayed:  # its id is another one than the subscription's
-                job = await self._completions.wait_until_ended(job, seconds, request.receive)
+                job = await self._completions.wait_until_ended(job, seconds, request)
             else:
                 job = await self._reader.get(job.id, job.owner)
         except StoreUnavailable:

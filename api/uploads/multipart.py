@@ -36,7 +36,7 @@ async def read_multipart(
     """Each file once its last byte has arrived; with `field`, the one file in that field. Counts the other segments.
 
     Raises:
-        InvalidRequest: the body is damaged, has no file, too many, one in another field, or a parameter as a form field.
+        InvalidRequest: the body is damaged, has no file, too many, one in another field, or a parameter as a field.
     """
     if not boundary:
         raise InvalidRequest("The Content-Type of the multipart body has no boundary.")

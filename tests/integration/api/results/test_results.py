@@ -145,6 +145,29 @@ async def test_gzip_is_sent_if_the_client_accepts_it(api: httpx.AsyncClient, sto
 
 
 @pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "application/json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "application/json"),
+        ("application/json, text/csv;q=0.9", "application/json"),
+        ("application/json;q=0.5, text/csv;q=0.9", "text/csv"),
+        ("text/csv;q=0.5, application/x-ndjson", "application/x-ndjson"),
+        ("text/csv;q=0, */*", "application/json"),
+        ("text/csv;q=nonsense, application/json;q=0.1", "application/json"),
+        ("application/*;q=0.2, text/*;q=0.3", "text/csv"),
+        ("TEXT/CSV; header=present; Q=0.5, application/json;q=0.4", "text/csv"),
+        ("application/x-ndjson, */*", "application/x-ndjson"),
+        ("image/png", "application/json"),
+    ],
+)
+async def test_the_format_is_the_one_of_the_highest_weight(
+    api: httpx.AsyncClient, store: Store, accept: str, media_type: str
+) -> None:
+    answer = await api.get(await mixed(store), headers={"Accept": accept})
+    assert answer.headers["Content-Type"].partition(";")[0] == media_type
+
+
+@pytest.mark.parametrize(
     ("accepted", "encoding"),
     [
         ("gzip;q=0", None),
