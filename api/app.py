@@ -7,12 +7,14 @@ from typing import Any, TypedDict
 
 from fastapi import FastAPI
 from starlette.routing import Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi import openapi
 from api.asgi.access_log import AccessLog
+from api.asgi.cors import CrossOrigin
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
+from api.asgi.root_path import WithoutRootPath
 from api.routes import health, jobs, models, predict, results, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
@@ -36,16 +38,22 @@ class State(TypedDict):
 
 
 class Application(FastAPI):
-    """FastAPI with another middleware stack: request id, problems, router.
+    """FastAPI with another middleware stack: request id, origins and prefix if they are set, problems, router.
 
     FastAPI's own seven middlewares serve its dependencies, forms and telemetry, which no route here uses
     (docs/decisions/0035-one-request-path.md).
     """
 
-    def __init__(self, access_log: AccessLog, **options: Any) -> None:
+    def __init__(self, settings: ApiSettings, **options: Any) -> None:
         super().__init__(**options)
         route = partial(Router.app, self.router)  # Starlette's: FastAPI's also serves telemetry and included routers
-        self._stack = self.middleware_stack = RequestIdMiddleware(ProblemMiddleware(route), access_log)
+        app: ASGIApp = ProblemMiddleware(route)
+        if settings.root_path:
+            app = WithoutRootPath(app, settings.root_path)
+        if settings.cors_origins:
+            app = CrossOrigin(app, settings.cors_origins)
+        access_log = AccessLog(settings.access_log_lines_per_second_max)
+        self._stack = self.middleware_stack = RequestIdMiddleware(app, access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,7 +73,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             yield {"services": services}
 
     app = Application(
-        AccessLog(settings.access_log_lines_per_second_max),
+        settings,
         title="Darkroom",
         version="1",
         description=DESCRIPTION,
@@ -73,6 +81,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     # The router tries one route after the other: the two calls that make up a load come first. `include_router` would
     # put a router with a scan of its own in between.

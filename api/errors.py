@@ -7,6 +7,10 @@ class MalformedRequest(DarkroomError):
     status, code, title = 400, "malformed_request", "This is not an HTTP/1.1 request"
 
 
+class PreflightRefused(DarkroomError):
+    status, code, title = 400, "preflight_refused", "A page of this origin may not do this"
+
+
 class RequestTimeout(DarkroomError):
     status, code, title = 408, "request_timeout", "The head of the request took too long"
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from api.drain_rate import DrainRate
-from jobs.ids import job_path, to_text
+from api.settings import ApiSettings
+from jobs.ids import to_text
+from jobs.links import job_path
 from jobs.model_manifest import ModelCard
 from jobs.records import UNFAMILIAR, Failure, Item, Job, JobState, Unfamiliar
-from jobs.settings import StoreSettings
 from jobs.store.for_api.model_registry import ModelRegistry
 from jobs.store.keys import Heartbeat
 from jobs.times import iso_time
@@ -20,19 +21,20 @@ ETA_FRACTION = 0.02  # of a job's images: with fewer done, its own rate is too u
 class JobPresenter:
     def __init__(
         self,
-        settings: StoreSettings,
+        settings: ApiSettings,
         model_registry: ModelRegistry,
         drain_rate: DrainRate,
         now_ms: Callable[[], float],
     ) -> None:
         self._result_ttl_ms = int(settings.result_ttl_seconds * 1000)
+        self._root_path = settings.root_path
         self._model_registry = model_registry
         self._drain_rate = drain_rate
         self._now_ms = now_ms
 
     async def job(self, job: Job) -> dict[str, Any]:
         job_id = to_text(job.id)
-        path = job_path(job_id)
+        path = job_path(job_id, self._root_path)
         view: dict[str, Any] = {
             "id": job_id,
             "status": job.state,

@@ -94,8 +94,12 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
             drain_rate=drain_rate,
             presenter=JobPresenter(settings, model_registry, drain_rate, client.now_ms),
             api_keys=api_keys,
-            local_requests=None if why_reachable(settings) else LocalRequests(settings.allowed_hosts),
+            local_requests=_local_requests(settings),
         )
+
+
+def _local_requests(settings: ApiSettings) -> LocalRequests | None:
+    return None if why_reachable(settings) else LocalRequests(settings.allowed_hosts, settings.cors_origins)
 
 
 def _upload_services(

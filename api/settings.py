@@ -1,10 +1,12 @@
 """The API's settings. Each is an environment variable of the same name in capitals."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from jobs.links import LinkSettings
 from jobs.settings import (
     SHIPPED_MODEL,
     BucketSettings,
@@ -18,6 +20,7 @@ from jobs.settings import (
 )
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 OWNER_RULE = "1 to 32 letters, digits, - or _"
 
 
@@ -55,6 +58,11 @@ class ServerSettings(SettingsGroup):
         "keys that others cannot reach, which else answers to `localhost` and loopback addresses alone: a web page "
         "could reach it by a name of its own.",
     )
+    cors_origins: list[str] = advanced(
+        [],
+        description="Origins whose pages may call the API from a browser (CORS), as JSON: "
+        '`["https://app.example.com"]`, or `["*"]` for all.',
+    )
     access_log_lines_per_second_max: Annotated[int, Field(ge=0, le=10_000)] = advanced(
         100,
         description="Lines a second, of each API process, for responses from 400 on and for requests that change "
@@ -73,6 +81,14 @@ class ServerSettings(SettingsGroup):
         "them: see [KEYS.md](KEYS.md). On a server without any key, calls need none and all jobs belong to the owner "
         "`public`.",
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} must be an origin like https://app.example.com, in small letters, or *")
+        return origins
 
     @field_validator("api_keys")
     @classmethod
@@ -249,6 +265,7 @@ class ApiSettings(
     ModelSettings,
     ConnectionSettings,
     ServerSettings,
+    LinkSettings,
     WebhookSettings,
     StoreSettings,
 ):

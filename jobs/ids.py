@@ -31,11 +31,6 @@ def to_text(job_id: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def job_path(job_id: str) -> str:
-    """The URL path of a job, from its id as text."""
-    return f"/v1/jobs/{job_id}"
-
-
 def from_text(text: str) -> bytes | None:
     """The id in its text form, with digits in capitals or not (RFC 9562), or None if the text is not an id."""
     return bytes.fromhex(text.replace("-", "")) if _TEXT.fullmatch(text) else None

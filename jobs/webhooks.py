@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from jobs.errors import InvalidRequest
-from jobs.ids import job_path, to_text
+from jobs.ids import to_text
+from jobs.links import job_path
 from jobs.records import Job
 from jobs.settings import WebhookSettings
 from jobs.times import iso_time
@@ -39,10 +40,10 @@ def check_webhook(url: str, owner: str, settings: WebhookSettings) -> None:
         raise InvalidRequest("webhook_url: this owner has no signing secret; the operator sets WEBHOOK_SECRETS.")
 
 
-def event(job: Job) -> dict[str, Any]:
+def event(job: Job, root_path: str) -> dict[str, Any]:
     """The event that the webhook of an ended job receives; the same for each attempt."""
     job_id = to_text(job.id)
-    path = job_path(job_id)
+    path = job_path(job_id, root_path)
     return {
         "type": f"job.{job.state}",
         "timestamp": iso_time(job.ended_ms),

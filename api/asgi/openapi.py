@@ -1,4 +1,4 @@
-"""The OpenAPI document, with errors described as problems, and the pages at /docs and /redoc that show it."""
+"""The OpenAPI document, with errors described as problems, and the page at /docs that shows it."""
 
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -6,45 +6,58 @@ from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html, get_swagger_ui_oauth2_redirect_html
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from api.asgi.endpoint import EndpointRoute
 from api.asgi.problems import MEDIA_TYPE, Problem
 
-_ASSETS = "/static-offline-docs"
-_ASSETS_FOLDER = Path(fastapi_offline.__file__).with_name("static")
+_ASSETS = Path(fastapi_offline.__file__).with_name("static")
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
+# Addresses are relative, so that the page works below any path.
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Darkroom</title>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="icon" href="docs/assets/favicon.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  showExtensions: true,
+  presets: [SwaggerUIBundle.presets.apis],
+});
+"""
+_POLICY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def add_pages(app: FastAPI) -> None:
-    """Swagger UI and ReDoc. Their scripts come from this server; FastAPI's own pages load them from a CDN."""
-    assert app.openapi_url is not None
-    assert app.swagger_ui_oauth2_redirect_url is not None
+    """Swagger UI at /docs. All of it comes from this server, and no script stands in the page."""
     pages = {
-        "/docs": get_swagger_ui_html(
-            openapi_url=app.openapi_url,
-            title=f"{app.title} - Swagger UI",
-            oauth2_redirect_url=app.swagger_ui_oauth2_redirect_url,
-            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{_ASSETS}/favicon.png",
-        ),
-        app.swagger_ui_oauth2_redirect_url: get_swagger_ui_oauth2_redirect_html(),
-        "/redoc": get_redoc_html(
-            openapi_url=app.openapi_url,
-            title=f"{app.title} - ReDoc",
-            redoc_js_url=f"{_ASSETS}/redoc.standalone.js",
-            with_google_fonts=False,
-            redoc_favicon_url=f"{_ASSETS}/favicon.png",
-        ),
+        "/docs": Response(_PAGE, media_type="text/html", headers=_POLICY),
+        "/docs/start.js": Response(_START, media_type="text/javascript", headers=_POLICY),
     }
     for path, page in pages.items():
         app.router.add_api_route(
             path, _endpoint(page), include_in_schema=False, route_class_override=EndpointRoute, methods=["GET"]
         )
-    app.mount(_ASSETS, StaticFiles(directory=_ASSETS_FOLDER))
+    app.mount("/docs/assets", StaticFiles(directory=_ASSETS))
 
 
 def _endpoint(page: Response) -> Callable[[], Coroutine[Any, Any, Response]]:

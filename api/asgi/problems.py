@@ -7,7 +7,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -64,10 +64,16 @@ class ProblemMiddleware:
             await _response(scope, error)(scope, receive, send)
 
 
+def problem_response(error: DarkroomError, headers: dict[str, str] | None = None) -> Response:
+    return _problem(error.status, error.code, error.title, error.detail, headers, error.extensions)
+
+
 def _response(scope: Scope, error: Exception) -> Response:
     if isinstance(error, DarkroomError):
-        return _problem(error.status, error.code, error.title, error.detail, _headers(scope, error), error.extensions)
+        return problem_response(error, _headers(scope, error))
     if isinstance(error, HTTPException):  # of the router, or of the files behind /docs
+        if error.status_code == 405 and scope["method"] == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": _allowed_methods(scope)})
         headers = {"Allow": _allowed_methods(scope)} if error.status_code == 405 else dict(error.headers or {})
         code = _HTTP_CODES.get(error.status_code, "http_error")
         return _problem(error.status_code, code, error.detail, error.detail, headers)
@@ -91,18 +97,16 @@ def _headers(scope: Scope, error: DarkroomError) -> dict[str, str]:
 
 def _allowed_methods(scope: Scope) -> str:
     """The methods of all routes of this path: Starlette's `Allow` has those of the first route only."""
-    routes = scope["app"].routes
-    found = [
-        method
-        for method in _METHODS
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
-    return ", ".join(sorted({*found, "HEAD"} if "GET" in found else found))
+    scope, found = {**scope, "root_path": ""}, {"OPTIONS"}  # a mount has set its own
+    for route in scope["app"].routes:
+        methods = ("GET",) if isinstance(route, Mount) else _METHODS  # a mount, of files, matches any
+        found |= {it for it in methods if route.matches({**scope, "method": it})[0] is Match.FULL}
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 def problem_bytes(error: DarkroomError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     """The whole response to bytes that are no request, or none that is passed on, as the last of its connection."""
-    response = _problem(error.status, error.code, error.title, error.detail, {"Connection": "close"})
+    response = problem_response(error, {"Connection": "close"})
     headers = [*default_headers, *response.raw_headers, new_request_id()]
     head = [STATUS_LINE[error.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]
     return b"".join((*head, bytes(response.body)))

@@ -16,8 +16,9 @@ _READ_METHODS = frozenset({"GET", "OPTIONS"})  # HEAD is a GET here: api/asgi/re
 class LocalRequests:
     """Checks requests without a key."""
 
-    def __init__(self, allowed_hosts: Iterable[str]) -> None:
-        """`allowed_hosts`: names in `Host`, beside those of this machine."""
+    def __init__(self, allowed_hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
+        """`allowed_hosts`: names in `Host`, beside those of this machine. `origins`: of pages that may call."""
+        self._origins = {origin.encode() for origin in origins}
         self._allowed = {name.lower() for name in allowed_hosts}
         self._known = set[bytes]()  # the last values of `Host` that were allowed
 
@@ -37,8 +38,13 @@ class LocalRequests:
                 site = value
         if host not in self._known:
             self._check_host(host)
-        if method not in _READ_METHODS and (
-            site == b"cross-site" or (origin and urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") != host)
+        if (
+            method not in _READ_METHODS
+            and not self._origins & {origin, b"*"}
+            and (
+                site == b"cross-site"
+                or (origin and urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") != host)
+            )
         ):
             raise CrossSiteRequest
 

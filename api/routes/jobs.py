@@ -15,7 +15,6 @@ from api.services import Services
 from api.submissions.digests import key_digest
 from api.submissions.result import SubmitResult
 from jobs.errors import InvalidRequest
-from jobs.ids import job_path, to_text
 from jobs.records import TOP_K_MAX, JobState, Lane
 from jobs.settings import ModelRef
 from jobs.webhooks import check_webhook
@@ -207,12 +206,13 @@ async def delete(owner: Owner, job_id: JobId, services: AppServices) -> Response
 async def _accepted(services: Services, result: SubmitResult, headers: dict[str, str] | None = None) -> Response:
     """202; or 200 if the client asked to wait and the job has ended."""
     job = result.job
-    headers = {"Location": job_path(to_text(job.id))} | (headers or {})
+    view = await services.presenter.job(job)
+    headers = {"Location": view["links"]["self"]} | (headers or {})
     if result.replayed:
         headers["Idempotency-Replayed"] = "true"
     if job.state.ended and "Preference-Applied" in headers:
-        return json_response(await services.presenter.job(job), headers=headers)
-    return json_response(await services.presenter.job(job), 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
+        return json_response(view, headers=headers)
+    return json_response(view, 202, headers | {"Retry-After": str(POLL_AFTER_SECONDS)})
 
 
 def _idempotency_key(request: Request) -> str:

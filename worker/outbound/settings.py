@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from jobs.links import LinkSettings
 from jobs.records import REFERENCES_MAX
 from jobs.settings import BucketSettings, Bytes, Seconds, WebhookSettings, advanced
 from worker.settings import LeasingSettings
@@ -54,7 +55,7 @@ class FetchSettings(BucketSettings):
     )
 
 
-class CallSettings(WebhookSettings):
+class CallSettings(WebhookSettings, LinkSettings):
     """How webhooks are called."""
 
     webhook_seconds_max: Seconds = advanced(10, description="Seconds that one call of a webhook may take.")

@@ -44,7 +44,7 @@ class WebhookCaller:
         if secret is None:
             return "no_secret"
         job_id = to_text(due.job.id)
-        body = orjson.dumps(event(due.job))
+        body = orjson.dumps(event(due.job, self._settings.root_path))
         headers = {
             "Content-Type": "application/json",
             "webhook-id": job_id,  # the same in each call: the receiver recognises repeats by it

@@ -1,6 +1,7 @@
 """Behaviour that all routes share, and the small routes: keys, request ids, models, health, /docs."""
 
 import re
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from tests.support.processes import ROOT
 from tests.support.store import MODEL, Store
 
 PNG = {"Content-Type": "image/png"}
-PUBLIC = {"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc"}
+PUBLIC = {"/livez", "/readyz", "/docs", "/docs/start.js"}
 KEYS = {"alice": "alice-key-0123456789", "bob": "bob-key-0123456789"}
 
 
@@ -93,8 +94,18 @@ async def test_the_documentation_pages_load_nothing_from_other_servers(api: http
     sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert sources
     for source in sources:
-        assert source.startswith("/"), "no CDN"
-        assert (await api.get(source)).status_code == 200
+        assert not urlsplit(source).netloc, "no CDN"
+        assert (await api.get(urljoin("/docs", source))).status_code == 200
+
+
+async def test_the_documentation_page_has_a_strict_policy_and_no_script_in_it(api: httpx.AsyncClient) -> None:
+    page = await api.get("/docs")
+    policy = dict(it.strip().split(" ", 1) for it in page.headers["Content-Security-Policy"].split(";"))
+    assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+    assert re.findall(r"<script(?![^>]*\ssrc=)|\son\w+=|<style|\sstyle=|javascript:", page.text) == []
+    assert 'url: "openapi.json"' in (await api.get("/docs/start.js")).text
+    for gone in ("/redoc", "/docs/oauth2-redirect"):
+        assert (await api.get(gone)).status_code == 404
 
 
 async def test_the_openapi_document_describes_uploads_and_problems_with_examples(api: httpx.AsyncClient) -> None:
@@ -134,7 +145,12 @@ async def test_head_works_on_every_get_route(api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "methods"), [("/v1/jobs", "GET, HEAD, POST"), ("/v1/jobs/x", "DELETE, GET, HEAD"), ("/predict", "POST")]
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, HEAD, OPTIONS, POST"),
+        ("/v1/jobs/x", "DELETE, GET, HEAD, OPTIONS"),
+        ("/predict", "OPTIONS, POST"),
+    ],
 )
 async def test_a_wrong_method_gets_the_allowed_methods(api: httpx.AsyncClient, path: str, methods: str) -> None:
     answer = await api.request("PATCH", path)

@@ -28,12 +28,12 @@ def test_the_two_calls_of_a_load_are_the_first_two_routes() -> None:
 def test_no_route_takes_fastapis_own_way() -> None:
     app = create_app(ApiSettings(models_dir=ROOT / "weights"))
     others = [route for route in app.routes if not isinstance(route, EndpointRoute)]
-    assert [getattr(route, "path", "") for route in others] == ["/openapi.json", "/static-offline-docs"]
+    assert [getattr(route, "path", "") for route in others] == ["/openapi.json", "/docs/assets"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_a_path_without_a_route_is_a_problem(api: httpx.AsyncClient, method: str) -> None:
-    for path in ("/nothing-here", "/v1/jobs/", "/v1/jobs/a/b", "/static-offline-docs/nothing-here"):
+    for path in ("/nothing-here", "/v1/jobs/", "/v1/jobs/a/b", "/docs/assets/nothing-here"):
         response = await api.request(method, path)
         assert response.headers["Content-Type"] == "application/problem+json"
         assert response.status_code in {404, 405}

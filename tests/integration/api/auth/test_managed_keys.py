@@ -20,7 +20,7 @@ from tests.support.store import Store
 from tests.support.waiting import eventually, wait_until
 
 PNG = {"Content-Type": "image/png"}
-PUBLIC = {"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc"}
+PUBLIC = {"/livez", "/readyz", "/docs", "/docs/start.js"}
 REFUSED = {
     "type": "about:blank",
     "title": "A valid API key is required",
