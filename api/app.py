@@ -15,7 +15,7 @@ from api.asgi.cors import CrossOrigin
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
 from api.asgi.root_path import WithoutRootPath
-from api.routes import health, jobs, models, predict, results, webhooks
+from api.routes import health, jobs, models, predict, results, server, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
 from jobs.model_packages import pinned_cards
@@ -85,8 +85,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     # The router tries one route after the other: the two calls that make up a load come first. `include_router` would
     # put a router with a scan of its own in between.
-    routers = (jobs.router, results.router, webhooks.router, models.router, predict.router, health.router)
-    app.router.routes[:0] = [route for router in routers for route in router.routes]
+    modules = (jobs, results, webhooks, models, server, predict, health)
+    app.router.routes[:0] = [route for module in modules for route in module.router.routes]
     openapi.add_pages(app)
     openapi.describe_problems(app)
     return app

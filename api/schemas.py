@@ -38,21 +38,21 @@ _JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
-class _StrictModel(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-class Ranked(_StrictModel):
+class Ranked(StrictModel):
     class_name: str = Field(alias="class")
     confidence: float = Field(ge=0, le=1)
 
 
-class ItemProblem(_StrictModel):
+class ItemProblem(StrictModel):
     code: str
     detail: str
 
 
-class ItemResult(_StrictModel):
+class ItemResult(StrictModel):
     """One image of a job."""
 
     model_config = ConfigDict(json_schema_extra={"example": _RESULT_EXAMPLE})
@@ -70,7 +70,7 @@ class ItemResult(_StrictModel):
     error: ItemProblem | None = None
 
 
-class Counts(_StrictModel):
+class Counts(StrictModel):
     total: int
     pending: int
     succeeded: int
@@ -78,13 +78,13 @@ class Counts(_StrictModel):
     canceled: int
 
 
-class Links(_StrictModel):
+class Links(StrictModel):
     self: str
     results: str
     events: str
 
 
-class JobResource(_StrictModel):
+class JobResource(StrictModel):
     """One submission. A job of one image has its `result` here."""
 
     model_config = ConfigDict(json_schema_extra={"example": _JOB_EXAMPLE})
@@ -107,22 +107,22 @@ class JobResource(_StrictModel):
     result: ItemResult | None = None
 
 
-class JobPage(_StrictModel):
+class JobPage(StrictModel):
     jobs: list[JobResource]
     next_cursor: str | None
 
 
-class ItemPage(_StrictModel):
+class ItemPage(StrictModel):
     items: list[ItemResult]
     next_cursor: str | None
 
 
-class Serving(_StrictModel):
+class Serving(StrictModel):
     workers: int
     processes: int
 
 
-class Pace(_StrictModel):
+class Pace(StrictModel):
     """How fast a worker process computes the network, measured when it loaded it."""
 
     device: str
@@ -139,7 +139,7 @@ class ModelResource(ModelCard):
     paces: list[Pace]
 
 
-class ModelFault(_StrictModel):
+class ModelFault(StrictModel):
     """A model that workers are configured to serve and could not load."""
 
     model: str
@@ -147,18 +147,18 @@ class ModelFault(_StrictModel):
     workers: int
 
 
-class ModelList(_StrictModel):
+class ModelList(StrictModel):
     models: list[ModelResource]
     faults: list[ModelFault]
 
 
-class BookPrediction(_StrictModel):
+class BookPrediction(StrictModel):
     model_config = ConfigDict(json_schema_extra={"example": {"class": "Coat", "confidence": "0.6488"}})
     class_name: str = Field(alias="class")
     confidence: str
 
 
-class Health(_StrictModel):
+class Health(StrictModel):
     status: Literal["ok"]
 
 

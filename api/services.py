@@ -14,6 +14,7 @@ from api.housekeeping import Housekeeping
 from api.presenters import JobPresenter
 from api.results.completion import JobCompletions
 from api.results.stream_limit import FollowedStreams
+from api.server_status import ServerStatus
 from api.settings import ApiSettings
 from api.shutdown import on_stop_signal
 from api.submissions.parts import OpenJobService
@@ -42,6 +43,7 @@ class Services:
     followed_streams: FollowedStreams
     drain_rate: DrainRate
     presenter: JobPresenter
+    server_status: ServerStatus
     api_keys: ApiKeys
     local_requests: LocalRequests | None
     """Checks requests without a key, if only this machine is meant to send any."""
@@ -93,6 +95,7 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
             ),
             drain_rate=drain_rate,
             presenter=JobPresenter(settings, model_registry, drain_rate, client.now_ms),
+            server_status=ServerStatus(settings, client, model_registry, drain_rate),
             api_keys=api_keys,
             local_requests=_local_requests(settings),
         )

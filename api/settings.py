@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from jobs.image_formats import ImageFormatSettings
 from jobs.links import LinkSettings
 from jobs.settings import (
     SHIPPED_MODEL,
@@ -266,6 +267,7 @@ class ApiSettings(
     ConnectionSettings,
     ServerSettings,
     LinkSettings,
+    ImageFormatSettings,
     WebhookSettings,
     StoreSettings,
 ):

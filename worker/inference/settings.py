@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jobs.settings import SettingsGroup, advanced
+from jobs.image_formats import ImageFormatSettings
+from jobs.settings import advanced
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
-class InferenceSettings(SettingsGroup):
+class InferenceSettings(ImageFormatSettings):
     """Which device computes a model, and which images are decoded."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = Field(
@@ -46,9 +47,4 @@ class InferenceSettings(SettingsGroup):
         0.5,
         description="Seconds of decoding, as estimated from an image's header, from which on an image is slow: it runs "
         "alone, after others' images, and never in all of a model's processes at once.",
-    )
-    image_formats: list[Literal["avif", "heic", "tiff"]] = Field(
-        ["avif", "heic", "tiff"],
-        description="Formats that are decoded beside PNG, JPEG, WebP, GIF and BMP, as JSON. Their decoders are large, "
-        "and had security faults in the past; `[]` turns them off.",
     )

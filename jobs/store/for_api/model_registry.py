@@ -25,6 +25,8 @@ class ModelRegistry:
         self._refs = set[str]()
         self._classes = dict[str, int]()
         self._served = set[str]()
+        self.workers = 0
+        """How many workers served some model when `read_served` last ran."""
 
     async def register(self, cards: Iterable[ModelCard]) -> None:
         """Register models before a worker serves them. A version that is registered already stays as it is."""
@@ -74,12 +76,14 @@ class ModelRegistry:
         return self._classes[ref]
 
     async def read_served(self) -> None:
-        """Read which models are served now, for `is_served`."""
-        served = set[str]()
+        """Read which models are served now, and by how many workers, for `is_served` and `workers`."""
+        served, workers = set[str](), set[str]()
         for name in {card.name for card in await self.cards()}:
-            refs = {it.ref for it in await self.ready_processes(name)}
+            processes = await self.ready_processes(name)
+            workers |= {it.worker_id for it in processes}
+            refs = {it.ref for it in processes}
             served |= refs | ({name} if refs else set())
-        self._served = served
+        self._served, self.workers = served, len(workers)
 
     def is_served(self, ref: str) -> bool:
         """Whether a worker was ready to serve this model, a name or `name@version`, when `read_served` last ran."""
