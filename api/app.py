@@ -26,8 +26,12 @@ Submit one image or many, get a job id at once, and fetch the classes later.
 A job that was accepted with 202 always ends: every image is `succeeded`, `failed` with a reason, or `canceled`.
 Errors are `application/problem+json` with a stable `code`. Every response has an `X-Request-Id`.
 
+The `detail` of an error says what to do.
+
 Any call may be answered with 400 `malformed_request`, 408 `request_timeout`, 414 `url_too_long`, 431
-`headers_too_large` or 503 `too_many_connections`, and `Connection: close`, before it reaches a route.
+`headers_too_large` or 503 `too_many_connections`, and `Connection: close`, before it reaches a route; with 404
+`not_found` or 405 `method_not_allowed` if there is no such route; with 500 `internal_error`; and a preflight of a page
+that is not allowed with 400 `preflight_refused`.
 """
 
 

@@ -38,6 +38,23 @@ _JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
+_MODEL_EXAMPLE: dict[str, Any] = {
+    "id": "fmnist-mlp@1",
+    "name": "fmnist-mlp",
+    "version": "1",
+    "description": "The book's 784-1000-10 network. Expects a dark object on a white background.",
+    "classes": ["T-shirt/top", "Trouser"],
+    "input": {"channels": 1, "height": 28, "width": 28},
+    "preprocessing": "book",
+    "sha256": "858aa44bb9d971b16f2361268a40059330f758a688a64e72fee424b698ec567d",
+    "test_accuracy": 0.8936,
+    "test_set": "Fashion-MNIST, 10,000 test images",
+    "default": True,
+    "serving": {"workers": 1, "processes": 2},
+    "paces": [{"device": "the CPU, in float32", "batch": 64, "image_ms": 0.021}],
+}
+
+
 class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -108,11 +125,13 @@ class JobResource(StrictModel):
 
 
 class JobPage(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"jobs": [_JOB_EXAMPLE], "next_cursor": None}})
     jobs: list[JobResource]
     next_cursor: str | None
 
 
 class ItemPage(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_RESULT_EXAMPLE], "next_cursor": "0-1-1"}})
     items: list[ItemResult]
     next_cursor: str | None
 
@@ -148,6 +167,7 @@ class ModelFault(StrictModel):
 
 
 class ModelList(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"models": [_MODEL_EXAMPLE], "faults": []}})
     models: list[ModelResource]
     faults: list[ModelFault]
 
@@ -159,6 +179,7 @@ class BookPrediction(StrictModel):
 
 
 class Health(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
     status: Literal["ok"]
 
 

@@ -36,6 +36,7 @@ class EndpointRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["operation_id"] = options.get("operation_id") or endpoint.__name__  # FastAPI's has the path in it, too
         super().__init__(path, endpoint, **options)
         if self.dependencies:
             raise TypeError(f"{path}: dependencies of a route or router are not called; take them as parameters")

@@ -69,7 +69,7 @@ class JobQuery(StrictQuery):
     ),
     openapi_extra=schemas.UPLOAD,
 )
-async def submit(
+async def submit_job(
     request: Request, caller: Caller, services: AppServices, query: Annotated[SubmitQuery, Query()]
 ) -> Response:
     """The body is one image, or many as multipart, tar, zip, or JSON with URLs. It is read as it arrives.
@@ -157,7 +157,7 @@ async def add_items(request: Request, caller: Caller, job_id: JobId, services: A
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 403, 404, 410, 503, also={409: "`job_ended` or `job_empty`"}),
 )
-async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+async def seal_job(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """Has no effect on a sealed job."""
     await services.reader.get(job_id, owner)
     await services.open_jobs.seal(job_id, owner)
@@ -170,7 +170,7 @@ async def seal(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     response_model=schemas.JobResource,
     responses=schemas.responses(401, 403, 404, 410, 503),
 )
-async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+async def cancel_job(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     """Has no effect on a job that has ended."""
     await services.reader.cancel(job_id, owner)
     return json_response(await services.presenter.job(await services.reader.get(job_id, owner)))
@@ -186,7 +186,7 @@ async def cancel(owner: Owner, job_id: JobId, services: AppServices) -> Response
     ),
     openapi_extra=schemas.RETRY,
 )
-async def retry(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
+async def retry_job(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
     """Images whose failure may be temporary, such as a crash or a timeout, and whose bytes are stored with the job."""
     job = await services.reader.get(job_id, caller.owner)
     return await _accepted(services, await services.submissions.retry(job, caller, _idempotency_key(request)))
@@ -198,7 +198,7 @@ async def retry(request: Request, caller: Caller, job_id: JobId, services: AppSe
     summary="Delete a job and its data",
     responses=schemas.responses(401, 403, 404, 410, 503),
 )
-async def delete(owner: Owner, job_id: JobId, services: AppServices) -> Response:
+async def delete_job(owner: Owner, job_id: JobId, services: AppServices) -> Response:
     await services.reader.delete(job_id, owner)
     return Response(status_code=204)
 

@@ -39,6 +39,16 @@ _GZIP_LEVEL, _GZIP_WBITS = 4, 31
 _FILTERED_CHUNKS_MAX = 256  # read for one page, so that a filter that matches few items does not delay other requests
 
 
+_NDJSON_EXAMPLE = '{"index":0,"name":"shirt.png","status":"succeeded","class":"Shirt","confidence":0.648812, …}\n'
+_CSV_EXAMPLE = (
+    '"index","name","status","class","confidence","model","error_code","error_detail","warnings"\r\n'
+    '"0","shirt.png","succeeded","Shirt","0.648812","fmnist-cnn@2","","",""\r\n'
+)
+_EVENTS_EXAMPLE = (
+    'event: counts\nid: 1-0-0-queued\ndata: {"status":"queued","counts":{"total":1, …},"eta_seconds":null}\n\n'
+)
+
+
 class Format(StrEnum):
     JSON = "json"
     NDJSON = "ndjson"
@@ -78,12 +88,17 @@ class ResultsQuery(StrictQuery):
         410,
         422,
         also={
-            200: {"content": {_NDJSON: {"schema": {"type": "string"}}, _CSV: {"schema": {"type": "string"}}}},
+            200: {
+                "content": {
+                    _NDJSON: {"schema": {"type": "string"}, "example": _NDJSON_EXAMPLE},
+                    _CSV: {"schema": {"type": "string"}, "example": _CSV_EXAMPLE},
+                }
+            },
             503: "`store_unavailable`, `too_many_streams` or `stream_interrupted`, with `Retry-After`",
         },
     ),
 )
-async def results(
+async def get_results(
     request: Request, caller: Caller, job_id: JobId, services: AppServices, query: Annotated[ResultsQuery, Query()]
 ) -> Response:
     """JSON: pages of all images, pending ones included. NDJSON and CSV: a line for each image that has ended.
@@ -96,9 +111,11 @@ async def results(
         raise InvalidRequest("bom: only CSV has a byte order mark; add ?format=csv.")
     if format_ is Format.JSON:
         if query.follow:
-            raise InvalidRequest("follow: only NDJSON and CSV can be followed.")
+            raise InvalidRequest("follow: only NDJSON and CSV can be followed; add ?format=ndjson.")
         if query.start:
-            raise InvalidRequest("from: only NDJSON and CSV; pages have a cursor.")
+            raise InvalidRequest(
+                "from: only NDJSON and CSV; for pages, send ?cursor= with the next_cursor of the last one."
+            )
         return _gzip_page(request, json_response(await _page(services, job, query), headers=_VARY))
     line_format: LineFormat = Csv(bom=query.bom) if format_ is Format.CSV else Ndjson()
     lines = ResultLines(services.reader, services.model_registry, line_format, query.status)
@@ -119,18 +136,22 @@ async def results(
 @router.get(
     "/{job_id}/events",
     summary="A job's counts as they change, as server-sent events",
+    response_class=Response,  # FastAPI's default would be described as JSON
     responses=schemas.responses(
         401,
         404,
         410,
         also={
-            200: {"description": "`counts` events as they change, then `end`", "content": {"text/event-stream": {}}},
+            200: {
+                "description": "`counts` events as they change, then `end`",
+                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS_EXAMPLE}},
+            },
             204: {"description": "`Last-Event-ID` is that of the `end` event: nothing follows"},
             503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
         },
     ),
 )
-async def job_events(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
+async def get_events(request: Request, caller: Caller, job_id: JobId, services: AppServices) -> Response:
     """Ends with the job. An `EventSource` that reconnects continues after the last event it has received."""
     last_event_id = request.headers.get("last-event-id", "")
     job = await services.reader.get(job_id, caller.owner)

@@ -28,7 +28,7 @@ from jobs.store.for_api.open_job_parts import OpenJobParts, Part
 from jobs.store.for_api.submit import Chunk, ExistingJob, Submission, Submitter, accepted_job
 from jobs.store.for_api.upload_budget import UploadBudget
 
-NO_IMAGES = "The upload has no images."
+NO_IMAGES = "The upload has no images: send at least one."
 
 log = logging.getLogger(__name__)
 

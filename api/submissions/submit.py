@@ -60,7 +60,7 @@ class SubmissionService:
         job_id = await self._submitter.new_id(caller.owner)
         name = model or self._settings.default_model
         if not await self._model_registry.knows(name):
-            raise UnknownModel(f"There is no model {name!r}; GET /v1/models lists the models.")
+            raise UnknownModel(f"There is no model {name!r}.")
         submission = Submission(job_id, caller.owner, name, Lane.INTERACTIVE, top_k, webhook_url=webhook_url)
         submission.quota = caller.quota
         submission.result_bytes = result_bytes(top_k, self._model_registry.classes_max(name))

@@ -97,7 +97,7 @@ class Body:
                 raise UploadTimeout(f"Sending an image may take at most {self._limit_seconds:g} seconds.") from None
             raise UploadTimeout(f"No data arrived for {self._idle_seconds_max:g} seconds.") from None
         if message["type"] == "http.disconnect":
-            raise InvalidRequest("The body was cut off.")
+            raise InvalidRequest("The body was cut off: send it again.")
         piece, more = message.get("body", b""), message.get("more_body", False)
         if more:
             self._check_pace(len(piece), self._loop.time() - began)

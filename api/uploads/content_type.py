@@ -19,7 +19,7 @@ from jobs.media_types import sniff
 
 _HEAD_BYTES = 512  # a tar's magic is in its first header
 _FORM_BYTES = 64 << 10  # of a form around its one image
-_EMPTY = "The body is empty."
+_EMPTY = "The body is empty: send an image, an archive, a form, or JSON with URLs."
 # Types that say nothing about the content. The third is S3's default, the last what curl --data-binary sends.
 _GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 _ZIP_TYPES = ("application/zip", "application/x-zip-compressed")

@@ -39,7 +39,7 @@ async def read_multipart(
         InvalidRequest: the body is damaged, has no file, too many, one in another field, or a parameter as a field.
     """
     if not boundary:
-        raise InvalidRequest("The Content-Type of the multipart body has no boundary.")
+        raise InvalidRequest("The Content-Type of the multipart body has no boundary: let your HTTP library set it.")
     files = _FileCollector(settings, stats, field)
     events = 0  # since the event loop's last turn
     parser = PushMultipartParser(
@@ -62,7 +62,7 @@ async def read_multipart(
     except MultipartError as error:
         raise InvalidRequest(f"The multipart body is cut off or damaged: {error}") from None
     if files.count == 0:
-        raise InvalidRequest(f"The multipart body has no {f'field {field!r}' if field else 'file'}.")
+        raise InvalidRequest(f"The multipart body has no {f'field {field!r}' if field else 'file'}: send one.")
 
 
 class _FileCollector:

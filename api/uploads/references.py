@@ -112,7 +112,9 @@ async def _list(prefix: S3Url, settings: ReferenceSettings) -> AsyncGenerator[S3
             f"{prefix} has objects whose keys are not valid paths; list its objects one by one."
         ) from None
     except (obstore.exceptions.BaseError, OSError):
-        raise InvalidRequest(f"{prefix} cannot be listed.") from None
+        raise InvalidRequest(
+            f"{prefix} cannot be listed: check the bucket, and that this server may read it."
+        ) from None
 
 
 def _item(name: str, data: str | ItemCode) -> UploadedImage:

@@ -142,7 +142,11 @@ class _TarParser:
 
     def close(self) -> None:
         if not self._started:
-            raise InvalidRequest("The upload is not a tar archive.") if self._buffer else damaged("is empty")
+            raise (
+                InvalidRequest("The upload is not a tar archive, compressed with gzip or not at all.")
+                if self._buffer
+                else damaged("is empty")
+            )
         if self._ended:
             return
         if self._header is not None or self._expects_member or self._skip_bytes or self._buffer:
@@ -158,7 +162,7 @@ class _TarParser:
 
     def _read_header(self, block: bytes) -> None:
         if not self._started and block[_MAGIC] not in _MAGICS and not _has_valid_checksum(block):
-            raise InvalidRequest("The upload is not a tar archive.")
+            raise InvalidRequest("The upload is not a tar archive, compressed with gzip or not at all.")
         self._started = True
         kind, size = block[156:157], self._size(block)
         if kind in _META_KINDS:

@@ -71,9 +71,7 @@ async def _write(spool: IO[bytes], data: bytearray) -> None:
     try:
         await _in_thread(spool.write, data)
     except OSError as error:
-        raise QueueFull(
-            "There is no disk space to spool a zip now. Try again later, or send a tar, which is not spooled."
-        ) from error
+        raise QueueFull("There is no disk space to spool a zip now. Send a tar, which is not spooled.") from error
 
 
 async def _in_thread(function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import pictures_page
+from docs import openapi_document, pictures_page
 from docs.settings_page import PAGE, page
 from tests.support.processes import ROOT
 
@@ -21,6 +21,12 @@ def test_the_settings_page_is_what_the_settings_say() -> None:
 
 def test_the_page_of_pictures_is_what_becomes_of_them() -> None:
     assert pictures_page.PAGE.read_text() == pictures_page.page(), "run: .venv/bin/python -m docs.pictures_page"
+
+
+def test_the_openapi_document_is_what_the_routes_say() -> None:
+    assert openapi_document.PATH.read_text() == openapi_document.document(), (
+        "run: .venv/bin/python -m docs.openapi_document"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -127,9 +127,10 @@ async def test_the_openapi_document_describes_uploads_and_problems_with_examples
         for operation in path.values():
             for status, response in operation["responses"].items():
                 if status >= "400":
-                    assert response["content"] == {
-                        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-                    }
+                    (media_type, content) = response["content"].popitem()
+                    assert media_type == "application/problem+json"
+                    assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                    assert content["examples"], "a code that is described by name"
     assert document["components"]["schemas"]["Problem"]["example"]["code"] == "job_not_found"
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert document["components"]["schemas"]["JobResource"]["example"]["result"]["class"] == "Shirt"

@@ -26,7 +26,7 @@ REFUSED = {
     "title": "A valid API key is required",
     "status": 401,
     "code": "unauthorized",
-    "detail": "A valid API key is required",
+    "detail": "Send a valid key, as Authorization: Bearer <key>.",
 }
 
 
