@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+_HTTP_ADVICE = {
+    404: "No call has this path; the page at /docs lists all.",
+    405: "This path does not take this method; the header Allow lists those that it takes.",
+}
 _METHODS = ("DELETE", "GET", "POST")
 
 
@@ -72,11 +76,12 @@ def _response(scope: Scope, error: Exception) -> Response:
     if isinstance(error, DarkroomError):
         return problem_response(error, _headers(scope, error))
     if isinstance(error, HTTPException):  # of the router, or of the files behind /docs
-        if error.status_code == 405 and scope["method"] == "OPTIONS":
+        if scope["method"] == "OPTIONS" and (error.status_code == 405 or scope["path"] == "*"):
             return Response(status_code=204, headers={"Allow": _allowed_methods(scope)})
         headers = {"Allow": _allowed_methods(scope)} if error.status_code == 405 else dict(error.headers or {})
         code = _HTTP_CODES.get(error.status_code, "http_error")
-        return _problem(error.status_code, code, error.detail, error.detail, headers)
+        detail = _HTTP_ADVICE.get(error.status_code, error.detail)
+        return _problem(error.status_code, code, error.detail, detail, headers)
     error_id = uuid.uuid4().hex[:12]
     log.error("unexpected error %s", error_id, exc_info=error)
     return _problem(500, "internal_error", "Internal server error", f"The server has logged it as {error_id}.")
