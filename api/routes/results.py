@@ -144,7 +144,7 @@ async def get_results(
         also={
             200: {
                 "description": "`counts` events as they change, then `end`",
-                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS_EXAMPLE}},
+                "content": {"text/event-stream": {"example": _EVENTS_EXAMPLE}},
             },
             204: {"description": "`Last-Event-ID` is that of the `end` event: nothing follows"},
             503: "`store_unavailable` or `too_many_streams`, with `Retry-After`",
