@@ -15,7 +15,7 @@ run: .venv/run ## Start Redis (embedded), the API on port 8000 and a worker; Ctr
 	@exec $(BIN)/python -m deploy.local
 
 demo: .venv/run ## Submit the sample pictures to what `make run` started
-	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify tests/data/*.png
+	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify --format table --new tests/data/*.png
 
 # The tests of a file run in one process: they share servers that are slow to start. Tests of whole stacks run last and
 # alone: some of them check how long things take.

@@ -1,0 +1,1 @@
+"""The client on asyncio, of which the blocking one is made."""
