@@ -44,6 +44,10 @@ class LocalItems:
         self._names = dict[int, str]()
         self._unreadable = dict[int, str]()
 
+    def clear(self) -> None:
+        self._names.clear()
+        self._unreadable.clear()
+
     def note(self, part: Part, first: int) -> None:
         """`first` is the index of the part's first image."""
         self._names |= {first + place: name for place, name in part.names.items()}
@@ -82,6 +86,7 @@ async def fill(
                 raise
             await cancel(client, book)
             book.start_anew()
+            local.clear()
 
 
 async def cancel(client: "AsyncDarkroom", book: Journal) -> None:

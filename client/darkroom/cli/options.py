@@ -12,6 +12,8 @@ from darkroom.cli.output import FORMATS
 from darkroom.cli.state import State
 from darkroom.images import SUFFIXES, Image, is_url, pictures
 
+_FOLDER_NAME_WIDTH = 40  # of a table, whose names are not known before
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -68,6 +70,7 @@ class Inputs:
         self._urls = None if urls is None else Path(urls)
         self.once = "-" in paths or urls == "-"
         """Whether they come from stdin."""
+        self.widest_name = max((_FOLDER_NAME_WIDTH if Path(it).is_dir() else len(it) for it in paths), default=0)
         if not paths and urls is None:
             raise click.UsageError("Name at least one file, folder or URL.")
         for path in paths:

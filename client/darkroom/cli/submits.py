@@ -37,8 +37,8 @@ def classify(
     errors = Counter[str]()
     bars = Bars(total, quiet=state.quiet)
     try:
-        format_, width = "ndjson" if state.json else format_, max(map(len, paths), default=0)
-        with client, Output(output, format_, widest_name=width) as to, bars:
+        format_ = "ndjson" if state.json else format_
+        with client, Output(output, format_, widest_name=inputs.widest_name) as to, bars:
             for item in client.classify_many(inputs, journal=journal, on_progress=bars.sent, **options):
                 to.write(item)
                 bars.item(item)

@@ -135,16 +135,21 @@ def test_a_journal_goes_on_with_its_job_unless_the_images_have_changed(
     folder.mkdir()
     for number in range(200):
         (folder / f"{number:03}.png").write_bytes(BAG.read_bytes())
+    (folder / "010.png").unlink()
+    (folder / "010.png").symlink_to("nowhere")
     items = darkroom.classify_many(folder, journal=journal)
     next(items)
     items.close()
     first = next(darkroom.jobs())
     assert first.status == "open", "with a journal, leaving cancels nothing"
 
-    names = [item.name for item in darkroom.classify_many(folder, journal=journal)]
-    assert names == [f"{number:03}.png" for number in range(200)]
+    found = list(darkroom.classify_many(folder, journal=journal))
+    assert [item.name for item in found] == [f"{number:03}.png" for number in range(200)]
+    assert [item.index for item in found if item.error] == [10]
     assert next(darkroom.jobs()).id == first.id
     assert darkroom.submit(folder, journal=journal).id == first.id
+    (folder / "010.png").unlink()
+    (folder / "010.png").write_bytes(BAG.read_bytes())
     (folder / "050.png").write_bytes(b"another picture")
     items = darkroom.classify_many(folder, journal=journal)
     assert [item.index for item in items if item.error] == [50]
