@@ -23,7 +23,17 @@ REPLY_SECONDS = 30  # that tests wait for Redis: far beyond any pause of a busy 
 torch.set_num_threads(1)  # as in a worker's child: test files run in parallel, and threads that wait for a core spin
 
 # Beginnings of names of files that take a minute or more: they start first, so that none runs alone at the end.
-_LONG = ("test_poison", "test_renditions", "test_reference_model", "test_faults")
+_LONG = (
+    "test_poison",
+    "test_faults",
+    "test_imagenet",
+    "test_training",
+    "test_renditions",
+    "test_reference_model",
+    "test_versions",
+    "test_interrupted",
+    "test_stack",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

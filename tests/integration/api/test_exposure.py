@@ -17,13 +17,24 @@ from tests.support.waiting import wait_until
 OPEN = {"HOST": "0.0.0.0"}
 
 
+@pytest.mark.parametrize("service", ["api", "worker", "worker.outbound"])
+def test_a_service_does_not_start_with_a_misspelt_setting(valkey: Valkey, tmp_path: Path, service: str) -> None:
+    environment = {"REDIS_URL": valkey.url, "REDIS_MAXMEMORY_BYTE": str(256 << 20)}
+    with Process([sys.executable, "-m", service], tmp_path / "log", environment) as process:
+        assert process.wait(60) == 1
+        *_, line = process.output().splitlines()
+    assert line.startswith("darkroom ")
+    assert line.endswith(
+        ": REDIS_MAXMEMORY_BYTE is not a setting; REDIS_MAXMEMORY_BYTES is: rename the variable, or remove it"
+    )
+
+
 @pytest.mark.parametrize(
     ("environment", "start", "end"),
     [
         (OPEN, "HOST is 0.0.0.0, so others can reach the API, but there is no API key: ", "delete all jobs"),
         (OPEN | {"BIND": "192.0.2.1"}, "BIND is 192.0.2.1, so others can reach", "delete all jobs"),
         ({"DOMAIN": "a.example"}, "DOMAIN is a.example, so others can reach", "delete all jobs"),
-        (OPEN | {"API_KEY": "x" * 20}, "HOST is 0.0.0.0, so", "(API_KEY is not a setting; API_KEYS is)"),
         (OPEN | {"API_KEYS": "{}"}, "HOST is 0.0.0.0, so", "(API_KEYS contains no key)"),
         (OPEN | {"API_KEYS": "null"}, "HOST is 0.0.0.0, so", "(API_KEYS contains no key)"),
     ],
