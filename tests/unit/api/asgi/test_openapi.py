@@ -48,7 +48,7 @@ def test_an_example_stands_at_its_own_status() -> None:
                     assert DOCUMENT["components"]["examples"][code]["value"]["status"] == int(status)
 
 
-@pytest.mark.parametrize("kind", sorted(set(kinds()), key=lambda kind: kind.code))
+@pytest.mark.parametrize("kind", sorted(set(kinds()), key=lambda kind: kind.__name__))
 def test_the_detail_of_an_error_says_what_to_do(kind: type[DarkroomError]) -> None:
     assert kind in SPECIFIC or re.fullmatch(r"[A-Z].+\.", kind.advice), kind
 
