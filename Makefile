@@ -18,9 +18,10 @@ demo: .venv/run ## Submit the sample pictures to what `make run` started
 	@url=$${DARKROOM_URL:-http://$${HOST:-127.0.0.1}:$${PORT:-8000}}; $(BIN)/darkroom --url "$$url" classify --format table --new tests/data/*.png
 
 # The tests of a file run in one process: they share servers that are slow to start. Tests of whole stacks run last and
-# alone: some of them check how long things take.
+# alone: some of them check how long things take. Files start in the order of tests/conftest.py, the long ones first.
 test: .venv/dev ## Run all tests, as many files side by side as there are cores
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/e2e
 	$(BIN)/python -m pytest tests/e2e
 
 test-deploy: .venv/dev ## Run the tests of EC2 hosts in containers: minutes, and a Docker engine
