@@ -99,8 +99,9 @@ async def test_three_workers_are_killed_each_while_a_child_holds_a_lease(
 async def test_the_late_finish_of_a_child_that_slept_through_its_lease_is_refused(
     stack: Stack, test_images: list[bytes], classes: list[str]
 ) -> None:
-    # Its main process would end it, too, if a slow machine takes long to start the other worker.
-    api, sleeper = stack.api(), stack.worker(children=1, TASK_TIME_LIMIT_SECONDS="600", WATCHDOG_SECONDS="600")
+    # Its main process would end it, too, before a slow machine has started the other worker.
+    patient = {"TASK_TIME_LIMIT_SECONDS": "600", "STORE_TIMEOUT_SECONDS": "300"}
+    api, sleeper = stack.api(), stack.worker(children=1, **patient)
     images = cycle(test_images)
     freezing = asyncio.create_task(asyncio.to_thread(stack.freeze_child_with_lease, sleeper.children()))
     ids = await submit_until(freezing, api.url, images)

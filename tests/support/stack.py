@@ -70,7 +70,8 @@ class Stack:
                 os.kill(pid, signal.SIGCONT)
             return False
 
-        wait_until(frozen, what="a lease of one of the children", poll_seconds=0.0005)
+        # A busy machine may take minutes to start the children anew that died before.
+        wait_until(frozen, seconds=240, what="a lease of one of the children", poll_seconds=0.0005)
         return found[0]
 
     def stat(self, name: str) -> int:
