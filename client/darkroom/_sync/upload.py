@@ -133,7 +133,9 @@ class _Upload:
             job = self._client.to_job(data)
             self._book.add_job(job.id)
         while part is not None or not in_thread(self._parts.at_end):
-            next_part = in_thread(self._parts.take) if part is None else part
+            # The first part is of one size, also after a crash: its key is the same, and so must its images be.
+            limits = () if self._book.parts else (SUBMIT_IMAGES_MAX, SUBMIT_BYTES_MAX)
+            next_part = in_thread(self._parts.take, *limits) if part is None else part
             self._local.note(next_part, self._total)
             with closing(self._add(job, next_part)) as jobs:
                 for job in jobs:

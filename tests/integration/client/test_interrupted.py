@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from darkroom import Darkroom
+from darkroom.journal import Journal
 
 from tests.integration.client.conftest import DATA, KEY, command_environment, command_line
 from tests.support.processes import Api
@@ -63,8 +65,29 @@ def assert_whole(out: Path) -> None:
     assert found == [(number, f"{number:05}.png", "succeeded") for number in range(IMAGES)]
 
 
+def test_a_first_part_that_was_taken_before_a_crash_goes_on(
+    api: Api, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal has the job, and not yet the part that the server has."""
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Darkroom(api.url, KEY) as darkroom:
+        before = {job.id for job in darkroom.jobs()}
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "add_part", crash)
+            with pytest.raises(KeyboardInterrupt):
+                darkroom.submit(photos, journal=tmp_path / "journal")
+        job = darkroom.submit(photos, journal=tmp_path / "journal")
+        assert job.counts.total == IMAGES
+        assert {it.id for it in darkroom.jobs()} - before == {job.id}
+        job.cancel()
+        job.delete()
+
+
 def test_a_command_that_is_killed_three_times_goes_on(stack: Stack, api: Api, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "classes.csv"
+    out, before = tmp_path / "classes.csv", stack.stat("transitions")
     line, environment = command_line("classify", photos, "-o", out), command_environment(tmp_path, api.url)
     for kill in range(1, KILLS + 1):
         accepted = stack.stat("transitions")
@@ -76,7 +99,7 @@ def test_a_command_that_is_killed_three_times_goes_on(stack: Stack, api: Api, ph
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert_whole(out)
-    assert stack.stat("transitions") == IMAGES, "no image is classified twice"
+    assert stack.stat("transitions") == before + IMAGES, "no image is classified twice"
 
 
 def test_an_api_that_is_killed_three_times_is_outlived(stack: Stack, api: Api, photos: Path, tmp_path: Path) -> None:
