@@ -20,7 +20,15 @@ def _install() -> None:
         time.sleep(slow.get(self.card.name, 0) * len(inputs))
         return outputs(self, inputs)
 
+    measure_pace = Classifier.measure_pace
+
+    def measure_slow_pace(self: Any, **options: Any) -> None:
+        if self.card.name in slow:
+            options["clock"] = time.monotonic  # a sleep takes no CPU time
+        measure_pace(self, **options)
+
     Classifier.outputs = slow_outputs  # type: ignore[method-assign]  # as a large network would
+    Classifier.measure_pace = measure_slow_pace  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

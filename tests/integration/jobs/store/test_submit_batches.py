@@ -66,7 +66,7 @@ async def test_a_submit_over_the_quota_does_not_stop_a_smaller_one(store: Store,
 async def test_a_submit_over_the_upload_budget_is_refused_alone(store: Store) -> None:
     upload_budget = store.store_client.settings.uploads_budget_bytes
     submissions = [await store.submission(image) for image in (b"small", bytes(100_000), b"small")]
-    store.upload_budget.open_bytes = upload_budget - 50_000  # as if uploads were being received
+    store.upload_budget.reserve(upload_budget - 50_000, "another")  # as if uploads were being received
 
     first, second, third = await submit_concurrently(store.submitter, submissions)
 
