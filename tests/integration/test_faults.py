@@ -64,7 +64,7 @@ async def test_three_children_are_killed_each_while_it_holds_a_lease(
     await results_of(api.url, ids)
 
     def kill_child() -> None:
-        os.kill(stack.freeze_child_with_lease(worker.children()), signal.SIGKILL)
+        os.kill(stack.freeze_child_with_lease(worker), signal.SIGKILL)
 
     for _ in range(3):
         ids += await submit_until(asyncio.create_task(asyncio.to_thread(kill_child)), api.url, images)
@@ -86,7 +86,7 @@ async def test_three_workers_are_killed_each_while_a_child_holds_a_lease(
     images = cycle(test_images)
 
     def kill_worker() -> None:
-        stack.freeze_child_with_lease(worker.children())
+        stack.freeze_child_with_lease(worker)
         worker.kill()
 
     for _ in range(3):
@@ -103,7 +103,7 @@ async def test_the_late_finish_of_a_child_that_slept_through_its_lease_is_refuse
     patient = {"TASK_TIME_LIMIT_SECONDS": "600", "STORE_TIMEOUT_SECONDS": "300"}
     api, sleeper = stack.api(), stack.worker(children=1, **patient)
     images = cycle(test_images)
-    freezing = asyncio.create_task(asyncio.to_thread(stack.freeze_child_with_lease, sleeper.children()))
+    freezing = asyncio.create_task(asyncio.to_thread(stack.freeze_child_with_lease, sleeper))
     ids = await submit_until(freezing, api.url, images)
     pid = freezing.result()
     token = next(token for token in stack.redis.zrange(keys.LEASES, 0, -1) if OwnerToken.unpack(token).pid == pid)

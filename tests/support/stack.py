@@ -51,17 +51,22 @@ class Stack:
 
     # -- for tests
 
-    def freeze_child_with_lease(self, among: list[int]) -> int:
-        """Stop (SIGSTOP) one of these children at a moment when it has a lease. Returns its pid.
+    def freeze_child_with_lease(self, worker: Worker) -> int:
+        """Stop (SIGSTOP) a child of the worker at a moment when it has a lease. Returns its pid.
 
-        Leases last for milliseconds: the test must submit jobs all the time during this call.
+        Leases last for milliseconds: the test must submit jobs all the time during this call. A child that is started
+        meanwhile, in place of one that died, counts.
         """
         found: list[int] = []
+        children = set[int]()
 
         def frozen() -> bool:
             for token in self.redis.zrange(keys.LEASES, 0, -1):
                 pid = OwnerToken.unpack(token).pid
-                if pid not in among:
+                if pid not in children:
+                    children.clear()
+                    children.update(worker.children())
+                if pid not in children:
                     continue
                 os.kill(pid, signal.SIGSTOP)
                 if self.redis.zscore(keys.LEASES, token) is not None:
