@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.model_manifest import ModelCard
 from jobs.records import ItemState, JobState, Lane
 
+JobId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 _JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
 _RESULT_EXAMPLE: dict[str, Any] = {
     "index": 0,
@@ -105,7 +106,7 @@ class JobResource(StrictModel):
     """One submission. A job of one image has its `result` here."""
 
     model_config = ConfigDict(json_schema_extra={"example": _JOB_EXAMPLE})
-    id: str
+    id: JobId
     status: JobState
     model: str
     lane: Lane
@@ -120,7 +121,7 @@ class JobResource(StrictModel):
         None,
         description="Archive members that were ignored, such as `.DS_Store`, or form fields without a file.",
     )
-    retry_of: str | None = Field(None, description="The job whose failed images this job retries.")
+    retry_of: JobId | None = Field(None, description="The job whose failed images this job retries.")
     result: ItemResult | None = None
 
 
