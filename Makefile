@@ -33,8 +33,11 @@ test-changed: .venv/dev ## Run the tests of the parts that changed since main: t
 coverage: .venv/dev ## Run all tests one after the other, and show which lines and branches they reach
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: .venv/dev ## Measure throughput, latency and CPU beside two common designs; about 10 minutes
+bench: .venv/dev .venv-bench ## Measure throughput, latency and CPU beside common designs; about 40 minutes
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.bulk command
+	$(BIN)/python -m pretrained imagenet
+	$(BIN)/python -m bench.networks
 
 guard: .venv/dev ## Check that the service has not become slower; half a minute, relative to the machine
 	$(BIN)/python -m bench.guard
@@ -53,8 +56,8 @@ train: .venv/dev ## Train a model package: make train MODEL=fmnist-cnn
 
 deploy-tools: .venv/deploy ## Install what `python -m deploy.ec2` needs (docs/EC2.md)
 
-clean: ## Remove .venv and data, which the commands above created
-	rm -rf .venv data
+clean: ## Remove .venv, .venv-bench and data, which the commands above created
+	rm -rf .venv .venv-bench data
 
 # torch is installed first and alone, so that no other package selects another build of it.
 .venv/%: requirements/%.txt client/pyproject.toml
@@ -62,4 +65,11 @@ clean: ## Remove .venv and data, which the commands above created
 	torch=$$(grep '^torch==' $<) || exit 0; $(BIN)/python -m pip install --quiet $$torch
 	$(BIN)/python -m pip install --quiet --requirement $<
 	$(BIN)/python -m pip install --quiet --no-deps --editable client
+	@touch $@
+
+# LitServe and BentoML need other versions than .venv has.
+.venv-bench: requirements/bench.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet $$(grep '^torch==' $<)
+	.venv-bench/bin/python -m pip install --quiet --requirement $<
 	@touch $@

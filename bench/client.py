@@ -131,7 +131,7 @@ class _Client(asyncio.Protocol):
                 self._send(more)
             return
         else:
-            run.ended(self._began, right=body[body.find(_CLASS) :].startswith(self._class))
+            run.ended(self._began, right=body.partition(_CLASS)[2].lstrip().startswith(self._class))
             self.warm = True
         self.next_image()
 
@@ -153,7 +153,7 @@ class _Run:
         self.clients = set[_Client]()
         self._measuring = False
         self.requests = itertools.cycle(
-            [(dialect.submit(it.image, it.media_type), _CLASS + f'"{it.class_name}"'.encode()) for it in shots]
+            [(dialect.submit(it.image, it.media_type), f'"{it.class_name}"'.encode()) for it in shots]
         )
 
     def measure(self) -> None:

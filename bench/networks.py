@@ -4,8 +4,8 @@
 
 Cases: `imagenet`, JPEGs of 640 × 480, and `photos`, JPEGs of 12 megapixels for `fmnist-cnn`. Large uploads wait in a
 folder, as shipped. All designs run on two cores with the client on them, and are measured in turns; each row is the
-median of the rounds. Bulk is compared with two processes that only decode and classify, with the allocator told to keep
-memory.
+median of the rounds. With some loads, so are the tutorial's design, and LitServe's and BentoML's batching. Bulk is
+compared with two processes that only decode and classify, with the allocator told to keep memory.
 """
 
 import argparse
@@ -31,7 +31,21 @@ from bench.bulk.archives import tar_of
 from bench.bulk.client import BulkClient
 from bench.client import Dialect, Shot, drive
 from bench.photos import jpeg, photo
-from bench.services import AUTHORIZATION, SECURED, SYNCHRONOUS, WAIT, Darkroom, Service, darkroom, synchronous
+from bench.services import (
+    AUTHORIZATION,
+    OTHERS_PYTHON,
+    SECURED,
+    SYNCHRONOUS,
+    TUTORIAL,
+    WAIT,
+    Darkroom,
+    Service,
+    bentoml,
+    darkroom,
+    litserve,
+    synchronous,
+    tutorial,
+)
 from tests.support.processes import ROOT
 from training.data import load_fashion_mnist
 from worker.inference.images.limits import ImageLimits
@@ -39,7 +53,9 @@ from worker.inference.packages.load import load_package
 from worker.settings import WorkerSettings
 
 IN_FLIGHT = (1, 8, 32, 128)
+OTHERS_IN_FLIGHT = (8, 32)
 NAIVE, OURS = "naive route", "Darkroom"
+OTHERS = {"tutorial": (tutorial, TUTORIAL), "LitServe": (litserve, SYNCHRONOUS), "BentoML": (bentoml, SYNCHRONOUS)}
 PHOTOS = [
     ROOT / "pretrained/golden/espresso.jpg",
     ROOT / "pretrained/golden/tripod.jpg",
@@ -169,12 +185,20 @@ def run(name: str, case: Case, seconds: float, rounds: int, batch: int) -> None:
         settings = SECURED | {"UPLOADS_URL": f"file://{uploads}"}
         model = {"MODEL": case.package.name, "MODELS_DIR": str(case.package.parent)}
         ours = exits.enter_context(darkroom(settings | model))
-        app = "bench.baselines.package:app"
-        naive = exits.enter_context(synchronous(app, {"MODEL_PACKAGE": str(case.package)}))
+        package = {"MODEL_PACKAGE": str(case.package)}
+        naive = exits.enter_context(synchronous(package))
+        others = {
+            other: (exits.enter_context(start(package)), dialect)
+            for other, (start, dialect) in OTHERS.items()
+            if start is tutorial or OTHERS_PYTHON.exists()
+        }
         for number in range(rounds):
             for in_flight in IN_FLIGHT:
                 found[NAIVE, str(in_flight)].append(measure(naive, SYNCHRONOUS, load, in_flight, seconds))
                 found[OURS, str(in_flight)].append(measure(ours, WAIT, load, in_flight, seconds))
+            for in_flight in OTHERS_IN_FLIGHT:
+                for other, (service, dialect) in others.items():
+                    found[other, str(in_flight)].append(measure(service, dialect, load, in_flight, seconds))
             found["compute", "bulk"].append(compute(case, folder, seconds, batch))
             found[OURS, "bulk"].append(asyncio.run(bulk(ours, load, case.bulk_images)))
             print(f"{name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
@@ -197,6 +221,13 @@ def table(name: str, found: dict[tuple[str, str], list[Found]]) -> None:
         slower = f"{ours.p50_ms / base.p50_ms:.2f}" if base.p50_ms else ""
         label = "bulk, beside compute alone" if in_flight == "bulk" else in_flight
         print(f"| {label} | {cell(base)} | {cell(ours)} | {ratio:.2f} | {slower} |")
+    print(f"\n| {name}, in flight | design | img/s · p50 · p99 ms · CPU ms | {OURS}: × img/s |")
+    print("|---|---|---|---|")
+    for (other, in_flight), rounds in found.items():
+        if other in OTHERS:
+            pairs = zip(rounds, found[OURS, in_flight], strict=True)
+            ratio = statistics.median(mine.images_per_second / its.images_per_second for its, mine in pairs)
+            print(f"| {in_flight} | {other} | {cell(median[other, in_flight])} | {ratio:.2f} |")
 
 
 def cell(it: Found) -> str:

@@ -3,12 +3,13 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
 
+from bench.baselines import PROCESSES
 from bench.client import Dialect, request
 from bench.servers import Servers
 from tests.support.processes import ROOT, Process, Valkey, Worker, free_port
@@ -20,7 +21,10 @@ SECURED = {"API_KEYS": f'{{"bench": "{_KEY}"}}'}
 AUTHORIZATION = {"Authorization": f"Bearer {_KEY}"}
 _BOUNDARY = "bench-5f1d0c"
 GIB = 1 << 30
-_WEIGHTS = ROOT / "weights/fmnist-mlp/fmnist-mlp.safetensors"
+BOOK = {"WEIGHTS": str(ROOT / "weights/fmnist-mlp/fmnist-mlp.safetensors")}
+"""The environment of a baseline that classifies as the book does; `MODEL_PACKAGE` instead names a package."""
+OTHERS_PYTHON = ROOT / ".venv-bench/bin/python"
+"""The interpreter that has LitServe and BentoML (requirements/bench.txt), if it is there."""
 
 
 def _form(path: str) -> Callable[[bytes, str], bytes]:
@@ -106,12 +110,12 @@ def darkroom(
 
 
 @contextmanager
-def tutorial() -> Iterator[Service]:
+def tutorial(environment: Mapping[str, str] = BOOK) -> Iterator[Service]:
     """Redis without persistence, which is the fastest, one API process, and a Celery worker of two processes."""
     with TemporaryDirectory() as folder, Valkey(Path(folder) / "vk", maxmemory_bytes=GIB) as valkey:
         with valkey.client as redis:
             redis.config_set("appendonly", "no")
-        environment = {"REDIS_URL": f"redis+socket://{valkey.socket}", "WEIGHTS": str(_WEIGHTS)}
+        environment = {**environment, "REDIS_URL": f"redis+socket://{valkey.socket}"}
         celery = ["celery", "--app", "bench.baselines.tutorial", "worker", "--concurrency=2", "--loglevel=WARNING"]
         port = free_port()
         worker = Process([sys.executable, "-m", *celery], Path(folder) / "worker.log", environment)
@@ -120,26 +124,59 @@ def tutorial() -> Iterator[Service]:
 
 
 @contextmanager
-def synchronous(
-    app: str = "bench.baselines.synchronous:app", environment: Mapping[str, str] = {"WEIGHTS": str(_WEIGHTS)}
-) -> Iterator[Service]:
+def synchronous(environment: Mapping[str, str] = BOOK) -> Iterator[Service]:
     """Two processes, one per core."""
     with TemporaryDirectory() as folder:
         port = free_port()
-        with _uvicorn(app, port, Path(folder), dict(environment), processes=2) as api:
+        app = "bench.baselines.synchronous:app"
+        with _uvicorn(app, port, Path(folder), environment, processes=PROCESSES) as api:
             yield Service(port, api=api)
 
 
 @contextmanager
-def _uvicorn(app: str, port: int, folder: Path, environment: dict[str, str], *, processes: int) -> Iterator[Process]:
+def litserve(environment: Mapping[str, str]) -> Iterator[Service]:
+    """One API server, and two processes that classify in batches."""
+    with TemporaryDirectory() as folder:
+        port = free_port()
+        command = ["bench.baselines.litserve_api", str(port)]
+        with _serving(command, port, "/health", Path(folder), environment, OTHERS_PYTHON) as api:
+            yield Service(port, api=api)
+
+
+@contextmanager
+def bentoml(environment: Mapping[str, str]) -> Iterator[Service]:
+    """One process that takes uploads, and two that classify in batches."""
+    with TemporaryDirectory() as folder:
+        port = free_port()
+        command = ["bentoml", "serve", "bench.baselines.bentoml_service:Upload", "--port", str(port)]
+        quiet = {
+            "BENTOML_HOME": f"{folder}/home",
+            "BENTOML_DO_NOT_TRACK": "true",
+            "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",
+        }
+        with _serving(command, port, "/readyz", Path(folder), {**environment, **quiet}, OTHERS_PYTHON) as api:
+            yield Service(port, api=api)
+
+
+def _uvicorn(
+    app: str, port: int, folder: Path, environment: Mapping[str, str], *, processes: int
+) -> AbstractContextManager[Process]:
     options = ["--port", str(port), "--workers", str(processes), "--no-access-log", "--log-level", "warning"]
-    with Process([sys.executable, "-m", "uvicorn", app, *options], folder / "api.log", environment) as api:
+    return _serving(["uvicorn", app, *options], port, "/openapi.json", folder, environment, Path(sys.executable))
+
+
+@contextmanager
+def _serving(
+    command: Sequence[str], port: int, path: str, folder: Path, environment: Mapping[str, str], python: Path
+) -> Iterator[Process]:
+    """`python -m` with this command, once the path answers."""
+    with Process([str(python), "-m", *command], folder / "api.log", dict(environment)) as api:
 
         def answers() -> bool:
             with suppress(httpx.TransportError):
-                return httpx.get(f"http://127.0.0.1:{port}/openapi.json").is_success
+                return httpx.get(f"http://127.0.0.1:{port}{path}").is_success
             assert api.running(), api.output()
             return False
 
-        wait_until(answers, seconds=60, what=app)
+        wait_until(answers, seconds=60, what=command[0])
         yield api

@@ -5,12 +5,13 @@ uvicorn bench.baselines.synchronous:app --workers 2
 
 from fastapi import FastAPI, UploadFile
 
-from bench.baselines.network import load_network, predict
+from bench.baselines.predictor import load_predictor
 
 app = FastAPI()
-network = load_network()
+predict = load_predictor()
 
 
 @app.post("/predict")
 async def classify(file: UploadFile) -> dict[str, str]:
-    return predict(network, await file.read())
+    (answer,) = predict([await file.read()])
+    return answer

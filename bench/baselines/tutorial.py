@@ -12,24 +12,24 @@ from celery import Celery
 from celery.result import AsyncResult
 from celery.signals import worker_process_init
 from fastapi import FastAPI, UploadFile
-from torch import nn
 
-from bench.baselines.network import load_network, predict
+from bench.baselines.predictor import Predict, load_predictor
 
 app = Celery("tutorial", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
 api = FastAPI()
-loaded: dict[str, nn.Module] = {}
+loaded: dict[str, Predict] = {}
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def load(**_: Any) -> None:
     """Load the model once per process."""
-    loaded["network"] = load_network()
+    loaded["predict"] = load_predictor()
 
 
 @app.task  # type: ignore[untyped-decorator]  # Celery has no types
 def classify(image: str) -> dict[str, str]:
-    return predict(loaded["network"], base64.b64decode(image))
+    (answer,) = loaded["predict"]([base64.b64decode(image)])
+    return answer
 
 
 @api.post("/predict", status_code=202)

@@ -1,6 +1,6 @@
 """Measure bulk jobs on a stack of this script's own.
 
-    .venv/bin/python -m bench.bulk [archive] [million] [interactive] [fairness] [eta] [cancel] [upload]
+    .venv/bin/python -m bench.bulk [archive] [million] [interactive] [fairness] [eta] [cancel] [upload] [command]
 
 Server CPU is that of Valkey, the API and the worker with their children. Writes bench/results/bulk.json.
 """
@@ -16,6 +16,7 @@ import orjson
 
 from bench.bulk.archives import images
 from bench.bulk.capacity import archive, million, upload
+from bench.bulk.command import command
 from bench.bulk.scheduling import cancel, eta, fairness, interactive
 
 RESULTS = Path("bench/results/bulk.json")
@@ -28,6 +29,7 @@ CASES: dict[str, Case] = {
     "eta": eta,
     "cancel": cancel,
     "upload": upload,
+    "command": command,
 }
 
 
