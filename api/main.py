@@ -31,7 +31,7 @@ def run() -> None:
         settings = load(ApiSettings)
         app = app_of_process(settings)
         warn_of_removed_settings(os.environ)
-        refuse_misspelt_settings(ApiSettings, os.environ)
+        refuse_misspelt_settings(os.environ)
         check_server(settings)
         check_exposure(settings, os.environ)
     except SettingsError as error:

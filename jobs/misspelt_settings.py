@@ -3,19 +3,40 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from pydantic_settings import BaseSettings
-
 from jobs.errors import SettingsError
 from jobs.removed_settings import REMOVED_SETTINGS
 
+SETTING_NAMES = frozenset(
+    """
+    ACCESS_LOG_LINES_PER_SECOND_MAX ALIVE_FILE ALLOWED_HOSTS API_KEYS API_PROCESSES ARCHIVE_HEADER_BYTES_MAX
+    ARCHIVE_HEADER_RECORDS_MAX ARCHIVE_INFLATED_BYTES_MAX ARCHIVE_NAME_BYTES_MAX ARCHIVE_RATIO_MAX BATCH_ITEMS
+    BATCH_SECONDS_MAX BIND BULK_SLICE_SECONDS CHILD_MEMORY_BYTES_MAX CONNECTIONS_MAX CONNECTIONS_PER_ADDRESS_MAX
+    CORS_ORIGINS CRASH_TRIES_MAX DEFAULT_MODEL DEVICE DOMAIN FETCH_ALLOW_HOSTS FETCH_ALLOW_NETWORKS FETCH_CONCURRENCY
+    FETCH_HOST_CONNECTIONS FETCH_HOST_ERRORS_MAX FETCH_HOST_PAUSE_SECONDS FETCH_HOST_WAIT_SECONDS_MAX
+    FETCH_RETRY_SECONDS FETCH_ROOM_SECONDS_MAX FETCH_SECONDS_MAX HELD_STREAMS_MAX HELD_STREAM_SECONDS_MAX HOST
+    IMAGE_FORMATS ITEM_BYTES_MAX ITEM_FRAMES_MAX ITEM_PIXELS_MAX JOB_ITEMS_MAX KEEP_ALIVE_SECONDS LEASE_SECONDS
+    LINGER_SECONDS LOAD_SECONDS_MAX LOSSES_MAX MIN_RESULT_TTL_SECONDS MODEL MODELS MODELS_DIR OPEN_JOB_SECONDS_MAX
+    OPEN_TO_EVERYBODY OUTBOUND_CHILDREN OUTBOUND_SLICE_SECONDS OWNER_PENDING_ITEMS_MAX PIPELINED_REQUESTS_MAX PORT
+    PRECISION PREDICT_WAIT_SECONDS QUEUE_DEADLINE_SECONDS REAP_SECONDS RECORDS_BUDGET_FRACTION REDIS_MAXMEMORY_BYTES
+    REDIS_PASSWORD REDIS_URL REFERENCES_BYTES_MAX REFERENCES_MAX RENEW_SECONDS REQUEST_FIRST_BYTE_SECONDS_MAX
+    REQUEST_HEADERS_BYTES_MAX REQUEST_HEADERS_MAX REQUEST_HEAD_SECONDS_MAX REQUEST_URL_BYTES_MAX
+    RESPONSE_BYTES_PER_SECOND_MIN RESPONSE_IDLE_SECONDS_MAX RESULT_TTL_SECONDS RETRY_AFTER_SECONDS
+    ROOM_WAIT_SECONDS_MAX ROOT_PATH S3_ACCESS_KEY_ID S3_ALLOW_HTTP S3_ANONYMOUS S3_BUCKETS S3_ENDPOINT_URL
+    S3_LIST_SECONDS_MAX S3_REGION S3_SECRET_ACCESS_KEY S3_SESSION_TOKEN SLICE_SECONDS SLOW_IMAGE_SECONDS
+    STORE_TIMEOUT_SECONDS STREAM_SECONDS_MAX SUBMIT_DEADLINE_SECONDS TASK_TIME_LIMIT_SECONDS TORCH_THREADS
+    UPLOADS_BUDGET_FRACTION UPLOADS_BULK_FRACTION UPLOADS_FREE_BYTES_MIN UPLOADS_SPOOL_BYTES_MAX UPLOADS_URL
+    UPLOAD_BYTES_MAX UPLOAD_BYTES_PER_SECOND_MIN UPLOAD_IDLE_SECONDS_MAX UPLOAD_SECONDS_MAX UPLOAD_STREAMS_MAX
+    UPLOAD_TTL_SECONDS WAIT_SECONDS_MAX WATCHDOG_SECONDS WEBHOOK_BACKOFF_SECONDS WEBHOOK_GIVE_UP_SECONDS
+    WEBHOOK_SECONDS_MAX WEBHOOK_SECRETS WORKER_CHILDREN ZIP_BYTES_MAX
+    """.split()  # noqa: SIM905 - a line a name would be a page
+)
+"""The settings of all services. An environment may be common to them, and under compose the API alone sees it whole."""
 _ALIKE = 0.85  # similarity, from 0 to 1: one or two letters of a name are wrong or missing
 _NAME_CHARS_MIN = 6  # shorter names resemble too many others: MODEL of `make run`, PORTS
 _OF_OTHER_PROGRAMS = "AWS_"  # AWS_ACCESS_KEY_ID is a name of its own beside S3_ACCESS_KEY_ID
-_ELSEWHERE = {"BATCH_SECONDS_MAX", "FETCH_SECONDS_MAX", "LOAD_SECONDS_MAX", "UPLOAD_SECONDS_MAX"}
-"""Settings of one service that resemble one of another; an environment may be common to all services."""
 
 
-def refuse_misspelt_settings(settings: type[BaseSettings], environment: Iterable[str]) -> None:
+def refuse_misspelt_settings(environment: Iterable[str]) -> None:
     """Check that no variable of the environment is a misspelt setting: what it was meant to limit would be open.
 
     A variable that resembles a setting which is set as well is somebody else's.
@@ -23,11 +44,10 @@ def refuse_misspelt_settings(settings: type[BaseSettings], environment: Iterable
     Raises:
         SettingsError: one is; one line names each, and the setting that it resembles.
     """
-    known = {name.upper() for name in settings.model_fields}
     variables = {name.upper(): name for name in environment}
-    unset = [name for name in known - variables.keys() if len(name) >= _NAME_CHARS_MIN]
+    unset = [name for name in SETTING_NAMES - variables.keys() if len(name) >= _NAME_CHARS_MIN]
     problems = list[str]()
-    for name in sorted(variables.keys() - known - REMOVED_SETTINGS.keys() - _ELSEWHERE):
+    for name in sorted(variables.keys() - SETTING_NAMES - REMOVED_SETTINGS.keys()):
         if name.startswith(_OF_OTHER_PROGRAMS) or len(name) < _NAME_CHARS_MIN:
             continue
         if alike := get_close_matches(name, unset, 1, _ALIKE):

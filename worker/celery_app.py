@@ -122,7 +122,7 @@ def start_up(settings: type[S], name: str) -> S:
     warn_of_removed_settings(os.environ)
     try:
         loaded = load(settings)
-        refuse_misspelt_settings(settings, os.environ)
+        refuse_misspelt_settings(os.environ)
         address_of(loaded.redis_url)
     except SettingsError as error:
         sys.exit(f"darkroom {name}: {error}")

@@ -30,8 +30,7 @@ async def _upgrades(compose: Compose) -> None:
 
 
 def _accepted(compose: Compose) -> int:
-    shell = "REDISCLI_AUTH=$REDIS_PASSWORD redis-cli hget stats accepted"
-    return int(compose("exec", "--no-TTY", "redis", "sh", "-c", shell).stdout)
+    return int(compose("exec", "--no-TTY", "redis", "redis-admin", "hget", "stats", "accepted").stdout)
 
 
 def main() -> None:

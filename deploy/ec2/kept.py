@@ -19,6 +19,7 @@ PARAMETER_BYTES_MAX = 4096
 """Of a standard parameter of SSM."""
 DETACH_SECONDS_MAX = 600
 OWNER = "admin"
+REDIS_PASSWORDS = ("REDIS_PASSWORD", "REDIS_WORKER_PASSWORD")
 
 
 class Volume(NamedTuple):
@@ -57,7 +58,7 @@ class Environment:
         """With the network of these options. Secrets stay or are drawn; settings stay if none are given."""
         values = {
             "API_KEYS": self.value("API_KEYS") or json.dumps({OWNER: secrets.token_urlsafe(32)}, separators=(",", ":")),
-            "REDIS_PASSWORD": self.value("REDIS_PASSWORD") or secrets.token_urlsafe(32),
+            **{name: self.value(name) or secrets.token_urlsafe(32) for name in REDIS_PASSWORDS},
         }
         if options.domain:  # the edge alone is reached from outside
             values |= {"DOMAIN": options.domain, "COMPOSE_PROFILES": "tls"}

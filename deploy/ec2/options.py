@@ -18,7 +18,7 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", re.IGNORECASE)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*=.*")
-OWN_SETTINGS = frozenset({"API_KEYS", "REDIS_PASSWORD", "BIND", "DOMAIN", "COMPOSE_PROFILES"})
+OWN_SETTINGS = frozenset({"API_KEYS", "REDIS_PASSWORD", "REDIS_WORKER_PASSWORD", "BIND", "DOMAIN", "COMPOSE_PROFILES"})
 """Made by `up` from its options, or drawn once."""
 _FIXED = frozenset(
     (

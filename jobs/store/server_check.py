@@ -8,9 +8,9 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings
-from jobs.spool.open import open_spool, store_identity
+from jobs.spool.open import open_spool
 from jobs.spool.spool import SpoolAway
-from jobs.store.keys import SIGNING_KEY, STATS
+from jobs.store.keys import STATS, STORE_ID
 from jobs.store.redis_url import address_of
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def check_server(settings: StoreSettings) -> None:
     spool = open_spool(settings)
     try:
         with Redis.from_url(settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, retry=None) as redis:
-            signing_key, spooled = redis.get(SIGNING_KEY), redis.hget(STATS, "spooled")
+            store_id, spooled = redis.get(STORE_ID), redis.hget(STATS, "spooled")
             memory = redis.info("memory")
             _advise(redis)
     except AuthenticationError as error:
@@ -47,9 +47,8 @@ def check_server(settings: StoreSettings) -> None:
         log.warning("cannot reach Redis yet: %s", error)
         return
     if spool is not None:
-        store = store_identity(signing_key) if signing_key else None
         try:
-            spool.check(store, is_new=int(spooled or 0) == 0)
+            spool.check(store_id.decode() if store_id else None, is_new=int(spooled or 0) == 0)
         except SpoolAway as error:
             log.warning("cannot reach UPLOADS_URL yet: %s", error)
     policy, maxmemory = memory["maxmemory_policy"], memory["maxmemory"]

@@ -6,7 +6,7 @@ the other services, with the file capability that the real one's binary has.
 
 import asyncio
 import json
-import subprocess
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,8 @@ import pytest
 
 from tests.support.archives import make_zip
 from tests.support.deploy.compose import BAG, Compose, caddy_image, docker, reason_to_skip
+from tests.support.deploy.other_host import other_host
 from tests.support.pictures import samples
-from tests.support.processes import ROOT
 from tests.support.stack import PNG, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
 
@@ -71,6 +71,8 @@ def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str)
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert host["Memory"] > 0
     assert host["NanoCpus"] > 0
+    assert 0 < host["PidsLimit"] <= 1024
+    assert host["LogConfig"] == {"Type": "local", "Config": {"max-file": "5", "max-size": "20m"}}
     published = {port: bound for port, bound in container["NetworkSettings"]["Ports"].items() if bound}
     assert published.keys() == PUBLISHED.get(service, set())
     assert {binding["HostIp"] for bound in published.values() for binding in bound} <= {"127.0.0.1"}
@@ -109,51 +111,39 @@ def test_requests_wait_at_the_edge_while_the_api_restarts(compose: Compose, tmp_
             {"BIND": "0.0.0.0", "DOMAIN": "", "REDIS_PASSWORD": ""},
             "darkroom redis: others can reach the API at 0.0.0.0",
         ),
-        ("redis", {"REDIS_PASSWORD": ""}, "darkroom redis: others can reach the API at localhost"),
+        ("redis", {"REDIS_PASSWORD": ""}, "darkroom redis: others can reach the API at localhost: set REDIS_PASSWORD"),
+        (
+            "redis",
+            {"REDIS_WORKER_PASSWORD": ""},
+            "darkroom redis: others can reach the API at localhost: set REDIS_WORKER_PASSWORD",
+        ),
         ("edge", {"DOMAIN": ""}, "darkroom edge: DOMAIN is ''"),
     ],
 )
 def test_what_others_can_reach_does_not_start_without_a_key_or_with_the_shipped_password(
     compose: Compose, service: str, environment: dict[str, str], reason: str
 ) -> None:
-    redis_without_keys = ["--env", "REDIS_URL=redis://redis:6379/1"]
+    redis_without_keys = ["--env", "REDIS_URL=redis://api@redis:6379/1"]
     options = ["--rm", "--no-deps", "--no-TTY", *(redis_without_keys if service == "api" else [])]
     done = compose("run", *options, service, check=False, **environment)
     assert done.returncode == 1
     assert reason in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("line", "key"),
-    [
-        ('API_KEYS=\'{"alice": "a$b #c${d}"}\'', "a$b #c${d}"),
-        ('API_KEYS={"alice": "a$b #c"}', "a"),  # what docs/DEPLOYMENT.md warns of: compose alone sees the difference
-    ],
-)
-def test_single_quotes_in_the_file_env_keep_what_they_enclose(tmp_path: Path, line: str, key: str) -> None:
-    (tmp_path / "docker-compose.yml").write_text((ROOT / "docker-compose.yml").read_text())
-    (tmp_path / ".env").write_text(line + "\n")
-    configured = docker("compose", "--project-directory", str(tmp_path), "config", "--format", "json")
-    passed = json.loads(configured.stdout)["services"]["api"]["environment"]["API_KEYS"].replace("$$", "$")
-    assert passed.startswith(f'{{"alice": "{key}')
-    assert passed.endswith('"}') is (key != "a")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network namespace")
+def test_only_outbound_reaches_other_hosts(compose: Compose) -> None:
+    with other_host() as (address, port):
 
+        def reaches(service: str) -> bool:
+            connect = ["exec", "--no-TTY", service, "timeout", "3", "bash", "-c", f"</dev/tcp/{address}/{port}"]
+            return compose(*connect, check=False).returncode == 0
 
-@pytest.mark.parametrize("service", ["redis", "worker", "outbound", "edge"])
-def test_api_keys_of_the_file_env_reach_the_api_alone(service: str, tmp_path: Path) -> None:
-    """The services that decode images and connect to other servers do not need them."""
-    (tmp_path / "docker-compose.yml").write_text((ROOT / "docker-compose.yml").read_text())
-    (tmp_path / ".env").write_text('API_KEYS=\'{"alice": "a-long-random-key"}\'\n')
-    command = ["docker", "compose", "--project-directory", str(tmp_path), "--profile", "tls", "config"]
-    services = json.loads(subprocess.run([*command, "--format", "json"], capture_output=True, check=True).stdout)
-    assert "alice" in services["services"]["api"]["environment"]["API_KEYS"]
-    assert not services["services"][service]["environment"].get("API_KEYS")
+        assert [it for it in ("redis", "api", "worker", "outbound") if reaches(it)] == ["outbound"]
 
 
 def test_redis_is_durable_and_has_a_password(compose: Compose) -> None:
     names = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
-    shell = 'REDISCLI_AUTH=$REDIS_PASSWORD redis-cli config get "$0"'
-    values = {name: compose("exec", "redis", "sh", "-c", shell, name).stdout.split()[1] for name in names}
+    values = {name: compose("exec", "redis", "redis-admin", "config", "get", name).stdout.split()[1] for name in names}
     assert values == {
         "appendonly": "yes",
         "appendfsync": "always",
@@ -163,6 +153,13 @@ def test_redis_is_durable_and_has_a_password(compose: Compose) -> None:
     assert "NOAUTH" in compose("exec", "redis", "redis-cli", "ping", check=False).stdout
     (container,) = compose.containers("redis")
     assert container["HostConfig"]["Memory"] >= 2 * (1 << 30) + (256 << 20)
+
+
+def test_a_worker_has_a_user_of_its_own_in_redis(compose: Compose) -> None:
+    """What each user may do: tests/integration/test_redis_users.py."""
+    assert compose.redis_cli("worker", "get secret").startswith("NOPERM")
+    assert compose.redis_cli("api", "exists secret").strip() == "1"
+    assert "WRONGPASS" in compose.redis_cli("api", "exists secret", password="REDIS_WORKER_PASSWORD")
 
 
 def test_a_worker_that_ends_is_started_again(compose: Compose) -> None:

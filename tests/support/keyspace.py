@@ -19,6 +19,7 @@ _FIXED = {
     keys.MODEL_CARDS,
     keys.PACES,
     keys.SIGNING_KEY,
+    keys.STORE_ID,
 }
 _OF_MODELS = (keys.ROTATION, keys.DOORBELL_TEMPLATE, keys.HEARTBEATS, keys.SUSPECTS, keys.QUEUE, keys.READY, keys.WAKE)
 

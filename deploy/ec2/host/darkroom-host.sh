@@ -95,6 +95,7 @@ mount_volume() {
 compose() { # RELEASE ARGUMENT...
   local folder=$RELEASES/$1 files=(--file docker-compose.yml --file docker-compose.ec2.yml)
   [ -z "$GPU" ] || files+=(--file docker-compose.gpu.yml)
+  ! grep --quiet '^UPLOADS_URL=["'\'']\?s3:' "$folder/.env" || files+=(--file docker-compose.s3.yml)
   (cd "$folder" && docker compose --project-name "$NAME" --env-file .env --env-file release.env "${files[@]}" "${@:2}")
 }
 

@@ -7,6 +7,7 @@ from itertools import islice
 
 from jobs.records import STATE_OF_CODE
 from jobs.spool.names import Pointer, SpooledFile
+from jobs.spool.open import store_identity
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.job_hash import chunk_field, job_key
@@ -36,8 +37,11 @@ class SpoolSweep:
         if self._spool.spool is None:
             return
         await self._client.ready()  # the signing key is known from here on
-        (spooled,) = await self._client.read(("HGET", keys.STATS, "spooled"))
-        await self._spool.refresh(self._client.secret, int(spooled or 0))
+        store = store_identity(self._client.secret)
+        spooled, known = await self._client.read(("HGET", keys.STATS, "spooled"), ("GET", keys.STORE_ID))
+        if known is None:  # workers read it when they start; a refusal does not matter, the next run tries again
+            await self._client.run(self._client.commits, ("SET", keys.STORE_ID, store, "NX"))
+        await self._spool.refresh(store, int(spooled or 0))
         if not self._spool.is_open:
             return
         try:

@@ -10,7 +10,7 @@ from jobs.errors import QueueFull, SettingsError, StoreUnavailable
 from jobs.outage_log import OutageLog
 from jobs.settings import StoreSettings
 from jobs.spool.names import SPOOLED_BYTES_MIN, Pointer, new_upload_name
-from jobs.spool.open import open_spool, store_identity
+from jobs.spool.open import open_spool
 from jobs.spool.spool import Spool, SpoolFull
 
 T = TypeVar("T")
@@ -54,12 +54,11 @@ class UploadSpool:
         """Whether the last `refresh` found the spool in order."""
         return bool(self._store)
 
-    async def refresh(self, signing_key: bytes, spooled_bytes: int) -> None:
-        """Look at the spool's owner and its free space. `spooled_bytes` is what the store counts in it.
+    async def refresh(self, store: str, spooled_bytes: int) -> None:
+        """Look at the spool's owner and its free space. `spooled_bytes` is what the store, named `store`, counts in it.
 
         An error is logged, and no upload is accepted until a later call finds it over.
         """
-        store = store_identity(signing_key)
         try:
             is_new = spooled_bytes == 0 and not self._was_open
             look = partial(self._look, store, is_new=is_new)

@@ -67,7 +67,7 @@ def test_no_secret_is_in_the_stack_or_the_user_data(aws: AwsServer, ec2: Command
     assert ec2.up() == 0, ec2.errors
     text = parameter(aws, "environment")
     values = dict(line.split("=", 1) for line in text.splitlines())
-    secrets = [json.loads(values["API_KEYS"])["admin"], values["REDIS_PASSWORD"]]
+    secrets = [json.loads(values["API_KEYS"])["admin"], values["REDIS_PASSWORD"], values["REDIS_WORKER_PASSWORD"]]
     assert min(map(len, secrets)) >= 43, "256 bits in base64"
     script = base64.b64decode(launch_template(aws)["UserData"]).decode()
     assert "darkroom-host" in script

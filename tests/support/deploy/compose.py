@@ -55,6 +55,7 @@ class Compose:
         self._environment = {
             "PORT": str(self.port),
             "REDIS_PASSWORD": PASSWORD,
+            "REDIS_WORKER_PASSWORD": PASSWORD[::-1],
             "DOMAIN": "localhost",
             "EDGE_BIND": "127.0.0.1",
             "EDGE_HTTP_PORT": str(free_port()),
@@ -90,6 +91,12 @@ class Compose:
         ids = self("ps", "--all", "--quiet", service).stdout.split()
         inspected: list[dict[str, Any]] = json.loads(docker("inspect", *ids).stdout)
         return inspected
+
+    def redis_cli(self, user: str, command: str, *, password: str = "") -> str:
+        """What Redis answers to a user; `password` is the name of another user's, in the container's environment."""
+        password = password or {"api": "REDIS_PASSWORD", "worker": "REDIS_WORKER_PASSWORD"}[user]
+        shell = f'REDISCLI_AUTH=${password} redis-cli --user {user} "$@" 2>&1'
+        return self("exec", "--no-TTY", "redis", "sh", "-c", shell, "sh", *command.split(), check=False).stdout
 
     def first_result(self) -> dict[str, Any] | None:
         """The result for an image of a bag, or None while the stack is not ready."""

@@ -13,7 +13,12 @@ def test_secrets_are_drawn_once() -> None:
     first = Environment().for_options(OPTIONS)
     assert first.for_options(OPTIONS).lines == first.lines
     assert Environment().for_options(OPTIONS).api_key != first.api_key
-    assert [line.partition("=")[0] for line in first.lines] == ["API_KEYS", "REDIS_PASSWORD", "BIND"]
+    assert [line.partition("=")[0] for line in first.lines] == [
+        "API_KEYS",
+        "REDIS_PASSWORD",
+        "REDIS_WORKER_PASSWORD",
+        "BIND",
+    ]
 
 
 def test_a_domain_takes_the_api_off_the_network_and_back() -> None:

@@ -31,9 +31,10 @@ def refusal(script: str, **environment: str) -> str:
 def test_redis_does_not_start_with_the_shipped_password_if_others_can_reach_the_api(
     environment: dict[str, str], exposed: str
 ) -> None:
-    line = refusal("redis/start", REDIS_PASSWORD=SHIPPED, **environment)
-    assert line.startswith(f"darkroom redis: others can reach the API at {exposed}: set REDIS_PASSWORD in .env")
-    assert SHIPPED not in line
+    for name, other in (("REDIS_PASSWORD", "REDIS_WORKER_PASSWORD"), ("REDIS_WORKER_PASSWORD", "REDIS_PASSWORD")):
+        line = refusal("redis/start", **{name: SHIPPED, other: "another"}, **environment)
+        assert line.startswith(f"darkroom redis: others can reach the API at {exposed}: set {name} in .env")
+        assert SHIPPED not in line
 
 
 @pytest.mark.parametrize("domain", ["", "https://a.example", "a.example b.example", "a.example:443", "a{b}"])

@@ -235,6 +235,6 @@ def test_in_any_order_of_calls_each_item_ends_once_and_nothing_is_left(
         for job_id in replies.accepted.keys() - replies.deleted:
             store.redis.hincrby(job_key(job_id), keys.FIELDS["ended_ms"], -OVER_MS)
         runner.run(store.jobs.sweep([MODEL]))
-        assert store.keys() <= {keys.STATS.encode(), keys.SIGNING_KEY.encode()}
+        assert store.keys() <= {name.encode() for name in (keys.STATS, keys.SIGNING_KEY, keys.STORE_ID)}
         assert store.stat("records") == 0
     assert min(replies.refused, len(replies.deleted), len(replies.read)) > 20

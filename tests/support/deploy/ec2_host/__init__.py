@@ -24,6 +24,7 @@ TAG, ENVIRONMENT = f"/{NAME}/tag", f"/{NAME}/environment"
 KEY = "a-key-of-at-least-16-characters"
 SETTINGS = f"""API_KEYS='{{"tests": "{KEY}"}}'
 REDIS_PASSWORD=a-password-of-the-tests
+REDIS_WORKER_PASSWORD=another-password-of-the-tests
 BIND=0.0.0.0
 DOMAIN=localhost
 COMPOSE_PROFILES=tls

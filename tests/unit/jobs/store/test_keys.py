@@ -39,6 +39,7 @@ KEY_NAMES = {
     "MODEL_CARDS": "models",
     "PACES": "paces",
     "SIGNING_KEY": "secret",
+    "STORE_ID": "store_id",
     "API_KEYS": "apikeys",
     "API_KEYS_VERSION": "apikeys_version",
     "API_KEYS_USED": "apikeys_used",

@@ -1,0 +1,43 @@
+"""Which settings of the file .env reach which service of docker-compose.yml."""
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic_settings import BaseSettings
+
+from tests.support.processes import ROOT
+from worker.outbound.settings import OutboundSettings
+from worker.settings import WorkerSettings
+
+OF_THE_IMAGE = {"ALIVE_FILE"}
+PASSWORDS = {"REDIS_PASSWORD", "REDIS_WORKER_PASSWORD"}
+S3 = {name for name in OutboundSettings.model_fields if name.startswith("s3_")}
+
+
+def services(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text())["services"]
+
+
+@pytest.mark.parametrize(
+    ("service", "settings", "without"),
+    [("worker", WorkerSettings, S3), ("outbound", OutboundSettings, set())],
+)
+def test_a_service_gets_its_own_settings_alone(service: str, settings: type[BaseSettings], without: set[str]) -> None:
+    """No image from strangers is decoded, and no other server called, beside the secrets of another service."""
+    configured = services("docker-compose.yml")[service]
+    own = {name.upper() for name in settings.model_fields.keys() - without} - OF_THE_IMAGE
+    assert configured["environment"].keys() == own
+    assert "env_file" not in configured
+
+
+def test_a_worker_gets_the_key_of_s3_if_its_uploads_are_there() -> None:
+    added = services("docker-compose.s3.yml")["worker"]["environment"]
+    assert added.keys() == {name.upper() for name in S3 & WorkerSettings.model_fields.keys()}
+
+
+@pytest.mark.parametrize("service", ["redis", "edge"])
+def test_a_service_without_settings_gets_no_secret_of_another(service: str) -> None:
+    configured = services("docker-compose.yml")[service]
+    assert "env_file" not in configured
+    assert not configured["environment"].keys() - {*PASSWORDS, "REDIS_MAXMEMORY_BYTES", "BIND", "DOMAIN"}
