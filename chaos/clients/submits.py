@@ -240,14 +240,15 @@ class Submitter:
             job = self._accepted(reply.body["id"], expected, options, began)
             job.answer = reply.body if reply.status == 200 else None
             return job
-        if "job_id" in reply.body:
+        names_job = "job_id" in reply.body  # of an upload that broke off: its job is canceled, or may exist
+        if names_job:
             self._ledger.know(reply.body["job_id"])
         if reply.status == HTTPStatus.GONE:  # it waited for the end of a job that a fault made the store forget
             await asyncio.sleep(FORGET_SECONDS)
         forgotten = reply.status == HTTPStatus.GONE and self._ledger.has_lost_since(began)
         if forgotten or reply.in_doubt or options["keyed"]:  # under a key, an earlier try may have been in doubt
             self._doubt(options, began, named=named)
-        elif not reply.refused and reply.sent:
+        elif not reply.refused and reply.sent and not (names_job and reply.status == HTTPStatus.SERVICE_UNAVAILABLE):
             self._outcomes.violations[f"{kind}: {reply.summary}"] += 1
         return None
 
