@@ -181,7 +181,8 @@ class Worker(Process):
         """Whether all its children send heartbeats."""
         assert self.running(), self.output()
         members = list[bytes]()
-        with redis.Redis.from_url(self._redis_url) as client, suppress(redis.ConnectionError, redis.TimeoutError):  # it may be loading, or frozen
+        not_now = suppress(redis.ConnectionError, redis.TimeoutError)  # it may be loading, or frozen
+        with redis.Redis.from_url(self._redis_url) as client, not_now:
             members = client.zrange(HEARTBEATS + name_of(self._model), 0, -1)
         ready = {Heartbeat.unpack(member).pid for member in members}
         return len(ready & set(self.children())) == self._children
