@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train deploy-tools clean
+.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train pictures deploy-tools clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -53,6 +53,9 @@ lint: .venv/dev ## Check style, types and who imports whom
 
 train: .venv/dev ## Train a model package: make train MODEL=fmnist-cnn
 	$(BIN)/python -m training $(MODEL)
+
+pictures: .venv/dev ## Take the pictures of the page in docs/pictures/ anew, in Debian's chromium
+	$(BIN)/python -m docs.page_pictures
 
 deploy-tools: .venv/deploy ## Install what `python -m deploy.ec2` needs (docs/EC2.md)
 

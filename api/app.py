@@ -15,6 +15,7 @@ from api.asgi.cors import CrossOrigin
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
 from api.asgi.root_path import WithoutRootPath
+from api.asgi.web_page import add_web_page
 from api.routes import health, jobs, models, predict, results, server, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
@@ -91,6 +92,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # put a router with a scan of its own in between.
     modules = (jobs, results, webhooks, models, server, predict, health)
     app.router.routes[:0] = [route for module in modules for route in module.router.routes]
+    add_web_page(app)
     openapi.add_pages(app)
     openapi.describe_problems(app)
     return app

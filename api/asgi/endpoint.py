@@ -9,7 +9,7 @@ from functools import cached_property
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any
 
-from fastapi import Request, params
+from fastapi import FastAPI, Request, params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from starlette.datastructures import Headers
@@ -56,6 +56,17 @@ class EndpointRoute(APIRoute):
         request = EndpointRequest(scope, receive)
         response: Response = await self.endpoint(**{name: read(request) for name, read in self._readers})
         await response(scope, receive, send)
+
+
+def add_page(app: FastAPI, path: str, page: Response) -> None:
+    """Answer a path with always the same, and leave it out of the OpenAPI document."""
+
+    async def endpoint() -> Response:
+        return page
+
+    app.router.add_api_route(
+        path, endpoint, include_in_schema=False, route_class_override=EndpointRoute, methods=["GET"]
+    )
 
 
 class StrictQuery(BaseModel):

@@ -1,7 +1,7 @@
 """The OpenAPI document, with errors described as problems, and the page at /docs that shows it."""
 
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from api.asgi.endpoint import EndpointRoute
+from api.asgi.endpoint import add_page
 from api.asgi.problems import MEDIA_TYPE, Problem
 from api.schemas import ACCEPTED
 from jobs.errors import DarkroomError
@@ -59,17 +59,8 @@ def add_pages(app: FastAPI) -> None:
         "/docs/start.js": Response(_START, media_type="text/javascript", headers=_POLICY),
     }
     for path, page in pages.items():
-        app.router.add_api_route(
-            path, _endpoint(page), include_in_schema=False, route_class_override=EndpointRoute, methods=["GET"]
-        )
+        add_page(app, path, page)
     app.mount("/docs/assets", StaticFiles(directory=_ASSETS))
-
-
-def _endpoint(page: Response) -> Callable[[], Coroutine[Any, Any, Response]]:
-    async def endpoint() -> Response:
-        return page
-
-    return endpoint
 
 
 def describe_problems(app: FastAPI) -> None:

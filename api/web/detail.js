@@ -1,0 +1,74 @@
+// One picture: its classes or why it has none, and the calls that classify it.
+
+import { h, htm, useEffect, useLayoutEffect, useRef, useState } from "./vendor/vendor.js";
+import { client } from "./state.js";
+
+/** @typedef {import("./work.js").Work} Work */
+
+const html = htm.bind(h);
+const WARNINGS = { unfamiliar: "This picture is unlike those that the model was trained on." };
+
+/** @param {{ work: Work }} props */
+export function Detail({ work }) {
+  const index = work.open.value;
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useLayoutEffect(() => {
+    if (index !== null && !dialog.current?.open) dialog.current?.showModal();
+    if (index === null) dialog.current?.close();
+  }, [index]);
+  /** @param {KeyboardEvent} event */
+  const onKey = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || index === null) return;
+    const next = work.view.value[work.view.value.indexOf(index) + step];
+    if (next !== undefined) work.open.value = next;
+  };
+  return html`<dialog ref=${dialog} aria-label="Picture" onClose=${() => (work.open.value = null)} onKeyDown=${onKey}
+    onClick=${(/** @type {Event} */ e) => e.target === dialog.current && dialog.current?.close()}>
+    ${index !== null && html`<${Content} key=${index} work=${work} index=${index} />`}
+  </dialog>`;
+}
+
+/** @param {{ work: Work, index: number }} props */
+function Content({ work, index }) {
+  work.tick.value;
+  const item = work.items[index];
+  const name = work.nameOf(index);
+  const file = work.pictures[index]?.file;
+  const [url, setUrl] = useState("");
+  useEffect(() => {
+    if (!file) return;
+    const made = URL.createObjectURL(file);
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [file]);
+  return html`<article>
+    <button class="quiet close" aria-label="Close" onClick=${() => (work.open.value = null)}>×</button>
+    <h2>${item?.class ?? (item ? "No class" : "Not classified yet")}</h2>
+    <p class="name">${name}</p>
+    ${url && html`<img src=${url} alt="" onError=${() => setUrl("")} class=${file && file.size < 20_000 ? "tiny" : ""} />`}
+    ${item?.error && html`<p class="reason"><b>${item.error.code.replaceAll("_", " ")}</b> ${item.error.detail}</p>`}
+    ${(item?.warnings ?? []).map((it) => html`<p class="reason">${/** @type {any} */ (WARNINGS)[it] ?? it}</p>`)}
+    ${item?.top_k && html`<ul class="ranks">${item.top_k.map((it) => html`<li key=${it.class} style=${{ "--share": `${100 * it.confidence}%` }}>
+      <span>${it.class}</span> <b>${(100 * it.confidence).toFixed(1)}%</b></li>`)}</ul>`}
+    <${Calls} name=${name} model=${item?.model ?? work.job.value?.model ?? ""} type=${file?.type || "application/octet-stream"} />
+  </article>`;
+}
+
+/** @param {{ name: string, model: string, type: string }} props */
+function Calls({ name, model, type }) {
+  const [language, choose] = useState("curl");
+  const url = client.url.href.replace(/\/$/, "");
+  const key = client.key ? { curl: ` \\\n  -H "Authorization: Bearer $DARKROOM_API_KEY"`, js: ", key" } : { curl: "", js: "" };
+  const quoted = JSON.stringify(name);
+  const calls = {
+    curl: `curl -H "Content-Type: ${type}" -H "Prefer: wait=30"${key.curl} \\\n  --data-binary @'${name.replaceAll("'", `'\\''`)}' "${url}/v1/jobs?model=${model}"`,
+    Python: `from darkroom import Darkroom\n\nwith Darkroom("${url}") as darkroom:\n    item = darkroom.classify(${quoted}, model="${model}")\n    print(item.class_name, item.confidence)`,
+    JavaScript: `import { Darkroom } from "${url}/web/darkroom.js";\n\nconst darkroom = new Darkroom({ url: "${url}"${key.js} });\nconst item = await darkroom.classify(file, { model: "${model}" });\nconsole.log(item.class, item.confidence);`,
+  };
+  return html`<section class="calls" aria-label="The call in code">
+    <p class="chips" role="group" aria-label="Language">${Object.keys(calls).map((it) => html`<button class="chip" key=${it}
+      aria-pressed=${it === language} onClick=${() => choose(it)}>${it}</button>`)}</p>
+    <pre tabindex="0"><code>${/** @type {any} */ (calls)[language]}</code></pre>
+  </section>`;
+}

@@ -1,0 +1,117 @@
+// One job: how far it is, its classes, and its pictures.
+
+import { Fragment, h, htm, useEffect, useState } from "./vendor/vendor.js";
+import { Detail } from "./detail.js";
+import { Grid } from "./grid.js";
+import { client, retryFailed, toStart } from "./state.js";
+import { SHOWN_MAX } from "./work.js";
+
+/** @typedef {import("./work.js").Work} Work */
+
+const html = htm.bind(h);
+const CHIPS_MAX = 12;
+const SAID_MS = 5000; // between two lines for screen readers
+
+const number = (/** @type {number} */ value) => Math.round(value).toLocaleString("en");
+const megabytes = (/** @type {number} */ bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+
+/** @param {Work} work */
+function headline(work) {
+  const counts = work.job.value?.counts;
+  const images = number(work.images);
+  const ended = number((counts?.succeeded ?? 0) + (counts?.failed ?? 0));
+  switch (work.phase.value) {
+    case "uploading":
+      return `Uploading ${megabytes(work.sentBytes.value)} of ${megabytes(work.totalBytes)} · ${ended} of ${images} classified`;
+    case "classifying":
+      return `${ended} of ${images} classified`;
+    case "interrupted":
+      return `This upload was interrupted: ${images} pictures have arrived`;
+    case "gone":
+      return "This job is gone: results are kept for a while only, or it belongs to another key";
+    case "failed":
+      return work.error.value?.message ?? "";
+    default:
+      if (work.job.value?.status === "canceled" || counts?.canceled) return `Canceled · ${ended} of ${images} classified`;
+      if (counts?.failed) return `${number(counts.succeeded)} of ${images} classified · ${number(counts.failed)} failed`;
+      return images === "1" ? "Classified" : `All ${images} classified`;
+  }
+}
+
+/** @param {{ work: Work }} props */
+export function JobView({ work }) {
+  const job = work.job.value;
+  const phase = work.phase.value;
+  const isRunning = phase === "uploading" || phase === "classifying";
+  const counts = job?.counts;
+  const ended = (counts?.succeeded ?? 0) + (counts?.failed ?? 0);
+  const text = headline(work);
+  /** @param {"csv" | "json"} format */
+  const save = async (format) => {
+    const url = URL.createObjectURL(await client.file(/** @type {any} */ (job).id, format));
+    Object.assign(document.createElement("a"), { href: url, download: `darkroom.${format}` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  };
+  return html`<section class="job" aria-label="Job">
+    <h2>${text}</h2><${Said} text=${text} />
+    ${isRunning && html`<div class="bars">
+      ${phase === "uploading" && html`<progress aria-label="Uploaded" max=${work.totalBytes || 1} value=${work.sentBytes.value}></progress>`}
+      <progress aria-label="Classified" max=${work.images || 1} value=${ended}></progress></div>`}
+    ${job?.notice && isRunning && html`<p class="message">${job.notice}</p>`}
+    ${work.images > SHOWN_MAX && html`<p class="message">The first ${number(SHOWN_MAX)} pictures are shown; files have all.</p>`}
+    <p class="actions">
+      ${phase === "done" && html`<button onClick=${() => save("csv")}>CSV</button><button onClick=${() => save("json")}>JSON</button>`}
+      ${phase === "done" && counts && counts.failed > 0 && html`<button onClick=${retryFailed}>Retry failed</button>`}
+      ${phase === "interrupted" && html`<button class="primary" onClick=${() => work.seal()}>Classify what has arrived</button>`}
+      ${(isRunning || phase === "interrupted") && job && html`<button onClick=${() => work.cancel()}>Cancel</button>`}
+      ${!isRunning && html`<button class="quiet" onClick=${toStart}>New job</button>`}
+    </p>
+    ${phase !== "gone" && work.images > 0 && html`<${Fragment}><${Chips} work=${work} /><${Tools} work=${work} />
+      <${Grid} work=${work} /><${Detail} work=${work} /></${Fragment}>`}
+  </section>`;
+}
+
+/** What a screen reader says now and then. @param {{ text: string }} props */
+function Said({ text }) {
+  const [said, say] = useState(text);
+  useEffect(() => {
+    const timer = setTimeout(() => say(text), text === said ? 0 : SAID_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return html`<p class="unseen" role="status">${said}</p>`;
+}
+
+/** @param {{ work: Work }} props */
+function Chips({ work }) {
+  const { classes, failed, unfamiliar } = work.counts.value;
+  const now = work.filter.value;
+  const [isLong, lengthen] = useState(false);
+  /** @param {import("./work.js").Filter} filter @param {string} label @param {number} count */
+  const chip = (filter, label, count) => {
+    const isOn = now.by === filter.by && now.name === filter.name;
+    return html`<button class=${`chip ${filter.by}`} key=${filter.by + label} aria-pressed=${isOn}
+      onClick=${() => (work.filter.value = isOn ? { by: "all" } : filter)}>${label} <b>${number(count)}</b></button>`;
+  };
+  const some = isLong ? classes : classes.slice(0, CHIPS_MAX);
+  return html`<div class="chips" role="group" aria-label="Show">
+    ${chip({ by: "all" }, "All", Math.min(SHOWN_MAX, work.images))}
+    ${failed > 0 && chip({ by: "failed" }, "Failed", failed)}
+    ${unfamiliar > 0 && chip({ by: "unfamiliar" }, "Unfamiliar", unfamiliar)}
+    ${some.map(([name, count]) => chip({ by: "class", name }, name, count))}
+    ${classes.length > CHIPS_MAX && html`<button class="quiet" onClick=${() => lengthen(!isLong)}>
+      ${isLong ? "fewer" : `${classes.length - CHIPS_MAX} more`}</button>`}
+  </div>`;
+}
+
+/** @param {{ work: Work }} props */
+function Tools({ work }) {
+  const below = work.below.value;
+  return html`<p class="tools">
+    <label>Confidence below <span>${below === 100 ? "any" : `${below}%`}</span>
+      <input type="range" min="10" max="100" step="5" value=${below}
+        onInput=${(/** @type {any} */ e) => (work.below.value = Number(e.target.value))} /></label>
+    <label>Sort <select value=${work.sort.value} onChange=${(/** @type {any} */ e) => (work.sort.value = e.target.value)}>
+      <option value="order">as they came</option><option value="doubtful">doubtful first</option>
+      <option value="class">by class</option></select></label>
+  </p>`;
+}

@@ -1,0 +1,6 @@
+// What the page uses of others' code; make_vendor.py bundles it.
+export { Fragment, h, render } from "preact";
+export { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+export { default as htm } from "htm";
+export { computed, signal } from "@preact/signals";
+export { observeWindowOffset, observeWindowRect, Virtualizer, windowScroll } from "@tanstack/virtual-core";

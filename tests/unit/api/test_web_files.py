@@ -1,0 +1,62 @@
+"""The files of the page: their size, their types, and what is vendored."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import ROOT
+
+WEB = ROOT / "api/web"
+BIN = Path(sys.executable).parent
+NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH")
+TOOLS = {"dependencies": {"openapi-typescript": "7.8.0", "typescript": "5.9.2"}, "private": True, "type": "module"}
+
+
+def scripts() -> list[Path]:
+    return [*WEB.glob("*.js"), WEB / "vendor/vendor.js"]
+
+
+def test_the_script_is_small() -> None:
+    assert sum(path.stat().st_size for path in scripts()) < 130_000
+
+
+def test_the_page_by_hand_is_short() -> None:
+    by_hand = [path for path in WEB.iterdir() if path.suffix in (".js", ".css", ".html") and path.name != "darkroom.js"]
+    assert sum(len(path.read_text().splitlines()) for path in by_hand) <= 1500
+
+
+def test_each_vendored_package_has_its_version_and_licence() -> None:
+    packages = json.loads((WEB / "vendor/package.json").read_text())["dependencies"]
+    head = (WEB / "vendor/vendor.js").read_text().splitlines()[0]
+    licences = (WEB / "vendor/LICENSES.txt").read_text()
+    for name, version in packages.items():
+        if name != "esbuild":
+            assert f"{name} {version}" in head
+            assert f"{name} {version}\n" in licences
+
+
+def test_types_fit_the_document(tmp_path: Path) -> None:
+    """As `tsc` sees the JSDoc comments, with the types that openapi-typescript makes of docs/openapi.json."""
+
+    def run(*command: object) -> None:
+        done = subprocess.run(
+            [str(word) for word in command], cwd=tmp_path, env={**os.environ}, capture_output=True, text=True,
+            timeout=240, check=False,
+        )  # fmt: skip
+        if any(code in done.stderr for code in NO_REGISTRY):
+            pytest.skip(f"no npm registry: {done.stderr.splitlines()[0]}")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    shutil.copytree(WEB, tmp_path / "web")
+    (tmp_path / "package.json").write_text(json.dumps(TOOLS))
+    run(BIN / "npm", "install", "--no-package-lock", "--no-audit", "--no-fund")
+    modules = tmp_path / "node_modules"
+    document = ROOT / "docs/openapi.json"
+    run(BIN / "node", modules / "openapi-typescript/bin/cli.js", document, "--output", "web/schema.ts")
+    options = ("--noEmit", "--strict", "--allowJs", "--checkJs", "--target", "es2023", "--module", "nodenext")
+    run(BIN / "node", modules / "typescript/bin/tsc", *options, "--lib", "es2023,dom,dom.iterable", "web/main.js")
