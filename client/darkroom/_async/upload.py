@@ -137,6 +137,7 @@ class _Upload:
             )
             job = self._client.to_job(data)
             self._book.add_job(job.id)
+        self._report(sealed=False)  # the job is known from here on, before its first results are
         while part is not None or not await in_thread(self._parts.at_end):
             # The first part is of one size, also after a crash: its key is the same, and so must its images be.
             limits = () if self._book.parts else (SUBMIT_IMAGES_MAX, SUBMIT_BYTES_MAX)
