@@ -18,7 +18,7 @@ from tests.support.processes import ROOT
 from tests.support.store import MODEL, Store
 
 PNG = {"Content-Type": "image/png"}
-PUBLIC = {"/livez", "/readyz", "/docs", "/docs/start.js"}
+PUBLIC = {"/", "/livez", "/readyz", "/docs", "/docs/start.js"}
 KEYS = {"alice": "alice-key-0123456789", "bob": "bob-key-0123456789"}
 
 

@@ -89,9 +89,16 @@ def test_links_begin_with_the_path_of_the_proxy(valkey: Valkey, behind: Api, shi
     assert httpx.get(f"{behind.url}{prefix}/openapi.json").json()["servers"] == [{"url": "/darkroom"}]
 
 
-@pytest.mark.parametrize("path", ["/darkroomv1/jobs", "/darkroom", "/darkroom/darkroom/livez"])
+@pytest.mark.parametrize("path", ["/darkroomv1/jobs", "/darkroom/darkroom/livez"])
 def test_a_path_that_only_looks_like_the_proxys_is_unknown(valkey: Valkey, behind: Api, path: str) -> None:
     assert httpx.get(behind.url + path).status_code == 404
+
+
+def test_the_path_of_the_proxy_alone_leads_to_its_page(valkey: Valkey, behind: Api) -> None:
+    """The page's own addresses are relative to the path with its slash."""
+    answer = httpx.get(f"{behind.url}/darkroom")
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/darkroom/")
+    assert "<title>Darkroom</title>" in httpx.get(f"{behind.url}/darkroom/").text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_the_two_calls_of_a_load_are_the_first_two_routes() -> None:
 def test_no_route_takes_fastapis_own_way() -> None:
     app = create_app(ApiSettings(models_dir=ROOT / "weights"))
     others = [route for route in app.routes if not isinstance(route, EndpointRoute)]
-    assert [getattr(route, "path", "") for route in others] == ["/openapi.json", "/docs/assets"]
+    assert [getattr(route, "path", "") for route in others] == ["/openapi.json", "/web", "/docs/assets"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])

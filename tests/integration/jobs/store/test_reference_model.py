@@ -234,7 +234,7 @@ class StoreMachine(WorkerSteps, RuleBasedStateMachine):
         self.expire(self.model.ended)
         self.sweep()
         self.check()
-        assert set(self.redis.keys()) <= {keys.STATS.encode(), *self.expiring_counters()}
+        assert set(self.redis.keys()) <= {keys.STATS.encode(), keys.STORE_ID.encode(), *self.expiring_counters()}
 
 
 @pytest.fixture
