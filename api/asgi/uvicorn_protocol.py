@@ -19,6 +19,7 @@
 import asyncio
 from functools import partial
 from typing import Any, cast
+from weakref import ref
 
 import httptools
 from starlette.types import Scope
@@ -66,7 +67,8 @@ class DarkroomProtocol(LimitedProtocol):
     def on_headers_complete(self) -> None:
         if not self._stops_for_upgrade():
             LimitedProtocol.on_headers_complete(self)
-            extensions: dict[str, Any] = {_CUT_OFF: partial(self._cut_off, self.cycle)}
+            # The cycle has the scope: a strong reference back would leave each request to the garbage collector.
+            extensions: dict[str, Any] = {_CUT_OFF: partial(self._cut_off, ref(self.cycle))}
             self.scope["extensions"] = extensions
             if self._stops:
                 self.cycle.keep_alive = False  # the response says so
@@ -85,7 +87,9 @@ class DarkroomProtocol(LimitedProtocol):
         if self.is_idle():
             self.transport.close()
 
-    def _cut_off(self, cycle: RequestResponseCycle) -> None:
+    def _cut_off(self, of_scope: "ref[RequestResponseCycle]") -> None:
+        if (cycle := of_scope()) is None:
+            return
         cycle.disconnected = True
         if cycle.scope["http_version"] == "1.0":
             self.transport.abort()  # closed, it would be complete
