@@ -3,9 +3,9 @@
     .venv/bin/python -m bench.guard [--set]
 
 Efficiency is the CPU that decoding and the forward pass take in one process, divided by the CPU of all servers for the
-same image. As a ratio it does not depend on the speed of the machine. It falls, too, if decoding or the forward pass gets
-cheaper, for the rest then weighs more: compare with the commit before, in turns, before `--set`. Exits with 1 if an efficiency is more than 30% below bench/results/guard.json; `--set` writes
-that file.
+same image. As a ratio it does not depend on the speed of the machine. It falls, too, if decoding or the forward pass
+gets cheaper, as the rest then weighs more: compare with the commit before, in turns, before `--set`. Exits with 1 if an
+efficiency is more than 30% below bench/results/guard.json; `--set` writes that file.
 """
 
 import argparse
