@@ -1,19 +1,13 @@
 """The files of the page: their size, their types, and what is vendored."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
+from tests.support.npm import check_types, install, make_types
 from tests.support.processes import ROOT
 
 WEB = ROOT / "api/web"
-BIN = Path(sys.executable).parent
-NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH")
 TOOLS = {"dependencies": {"openapi-typescript": "7.8.0", "typescript": "5.9.2"}, "private": True, "type": "module"}
 
 
@@ -42,21 +36,9 @@ def test_each_vendored_package_has_its_version_and_licence() -> None:
 
 def test_types_fit_the_document(tmp_path: Path) -> None:
     """As `tsc` sees the JSDoc comments, with the types that openapi-typescript makes of docs/openapi.json."""
-
-    def run(*command: object) -> None:
-        done = subprocess.run(
-            [str(word) for word in command], cwd=tmp_path, env={**os.environ}, capture_output=True, text=True,
-            timeout=240, check=False,
-        )  # fmt: skip
-        if any(code in done.stderr for code in NO_REGISTRY):
-            pytest.skip(f"no npm registry: {done.stderr.splitlines()[0]}")
-        assert done.returncode == 0, done.stdout + done.stderr
-
     shutil.copytree(WEB, tmp_path / "web")
     (tmp_path / "package.json").write_text(json.dumps(TOOLS))
-    run(BIN / "npm", "install", "--no-package-lock", "--no-audit", "--no-fund")
-    modules = tmp_path / "node_modules"
-    document = ROOT / "docs/openapi.json"
-    run(BIN / "node", modules / "openapi-typescript/bin/cli.js", document, "--output", "web/schema.ts")
-    options = ("--noEmit", "--strict", "--allowJs", "--checkJs", "--target", "es2023", "--module", "nodenext")
-    run(BIN / "node", modules / "typescript/bin/tsc", *options, "--lib", "es2023,dom,dom.iterable", "web/main.js")
+    modules = install(tmp_path)
+    make_types(tmp_path, modules, "web/schema.ts")
+    javascript = ("--noEmit", "--allowJs", "--checkJs", "--lib", "es2023,dom,dom.iterable")
+    check_types(tmp_path, modules, *javascript, "web/main.js")
