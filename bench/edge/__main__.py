@@ -10,15 +10,13 @@ same Idempotency-Key, whose jobs are counted. Together about four minutes.
 import argparse
 import asyncio
 import json
-import multiprocessing
-import multiprocessing.connection
 import re
 import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,23 +24,15 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from bench.edge.restart_load import BAG, PAUSE_SECONDS, REQUEST_SECONDS_MAX, failures, repeats, row
+from bench.edge.slow_clients import DRIBBLES, attacked
 from tests.support.deploy.edge import AUTHORIZED, KEY, Edge
 from tests.support.processes import Api, Worker
 from tests.support.stack import PNG, Stack
 
-SLOW_CLIENTS = 1_000
 PROBE_SECONDS = 15
 PROBES = 4
 RESTARTS = 12
 UP_SECONDS = 3  # between two restarts
-
-HEAD = (
-    f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: image/png\r\n".encode()
-)
-DRIBBLES = {  # what is sent at once, and what each second
-    "headers": (HEAD, b"X-a: b\r\n"),
-    "bodies": (HEAD + b"Content-Length: 600\r\n\r\n", b"x"),
-}
 
 
 @dataclass(frozen=True)
@@ -63,64 +53,6 @@ def service() -> Iterator[Service]:
 
 
 # -- slow clients
-
-
-async def _dribble(port: int, tls: ssl.SSLContext | None, kind: str, ends: Counter[str], until: float) -> None:
-    """One slow client after the other, until the end. Counts how many seconds each was served."""
-    at_once, each_second = DRIBBLES[kind]
-    while time.monotonic() < until:
-        began = time.monotonic()
-        try:
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None
-            )
-        except OSError as error:
-            ends[type(error).__name__] += 1
-            await asyncio.sleep(1)
-            continue
-        with suppress(OSError):
-            writer.write(at_once)
-            while time.monotonic() < until:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(1):
-                        if not await reader.read(1 << 10):
-                            break
-                writer.write(each_second)
-                await writer.drain()
-        ends["still open" if time.monotonic() >= until else f"ended after {time.monotonic() - began:.0f} s"] += 1
-        writer.close()
-
-
-def _attack(
-    ready: multiprocessing.connection.Connection, port: int, authority: str | None, kind: str, seconds: float
-) -> None:
-    """In a process of its own, so that it does not slow down those who measure."""
-
-    async def run() -> Counter[str]:
-        tls = ssl.create_default_context(cafile=authority) if authority else None
-        ends = Counter[str]()
-        until = time.monotonic() + seconds
-        await asyncio.gather(*(_dribble(port, tls, kind, ends, until) for _ in range(SLOW_CLIENTS)))
-        return ends
-
-    ready.send(asyncio.run(run()))
-
-
-@contextmanager
-def _attacked(port: int, authority: Path | None, kind: str, ends: Counter[str]) -> Iterator[None]:
-    """Slow clients, from a moment before the block until after it."""
-    ours, theirs = multiprocessing.Pipe()
-    warm_up_seconds = 6
-    arguments = (theirs, port, authority and str(authority), kind, PROBE_SECONDS + warm_up_seconds + 1)
-    process = multiprocessing.get_context("spawn").Process(target=_attack, args=arguments)
-    process.start()
-    time.sleep(warm_up_seconds)
-    try:
-        yield
-    finally:
-        if ours.poll(60):
-            ends.update(ours.recv())
-        process.join(10)
 
 
 async def _probe(url: str, tls: ssl.SSLContext) -> tuple[list[float], int]:
@@ -161,7 +93,7 @@ def slow() -> None:
         for place, (url, tls, port, authority) in places.items():
             for kind in ("none", "headers", "bodies", "none"):
                 ends = Counter[str]()
-                with _attacked(port, authority, kind, ends) if kind in DRIBBLES else nullcontext():
+                with attacked(port, authority, kind, ends, PROBE_SECONDS) if kind in DRIBBLES else nullcontext():
                     seconds, failed = asyncio.run(_probe(url, tls))
                     memory = [_resident_mib(process.pid) for process in (it.api, it.edge)]
                 p50, p99 = (seconds[int(len(seconds) * share)] * 1000 for share in (0.5, 0.99))
