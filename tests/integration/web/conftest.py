@@ -11,6 +11,7 @@ from tests.support.processes import Api
 from tests.support.stack import Stack
 
 Visit = Callable[..., Visitor]
+NewStack = Callable[..., Stack]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,19 @@ def api(server: Stack) -> Api:
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens a browser of a person's own. At the end of the test, none may have complained."""
+def new_stack(tmp_path: Path) -> Iterator[NewStack]:
+    """Starts a stack for this test alone. It runs until the browsers have been checked."""
+    with ExitStack() as opened:
+        yield lambda **settings: opened.enter_context(Stack(tmp_path, **settings))
+
+
+@pytest.fixture
+def visit(browser: Browser, new_stack: NewStack) -> Iterator[Visit]:
+    """Opens a browser of a person's own. At the end of the test, none may have complained.
+
+    It needs `new_stack` so that pytest ends the servers of the test after this check: a page whose server is gone
+    says so on the console.
+    """
     visitors = list[Visitor]()
     with ExitStack() as opened:
 

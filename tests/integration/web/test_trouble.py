@@ -2,12 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import httpx
 from playwright.sync_api import expect
 
-from tests.integration.web.conftest import Visit
+from tests.integration.web.conftest import NewStack, Visit
 from tests.support.pictures import samples
 from tests.support.processes import Api
 from tests.support.stack import Stack
@@ -72,18 +71,17 @@ def test_a_server_that_goes_away_gets_no_picture_twice(visit: Visit, server: Sta
     assert (counts["total"], counts["succeeded"]) == (600, 600)
 
 
-def test_a_full_queue_and_no_worker_are_waited_for(visit: Visit, tmp_path: Path) -> None:
-    with Stack(tmp_path, OWNER_PENDING_ITEMS_MAX="300") as stack:
-        api = stack.api()
-        person = visit(api.url, allowed=("503", "429"))
-        page = person.open()
-        expect(page.get_by_text("No worker runs")).to_be_visible()
-        person.drop({"#.png": BAG}, count=600)
-        expect(page.locator(".trouble")).to_contain_text(re.compile("trying again in"))
-        person.check()
-        stack.worker()
-        person.headline("All 600 classified")
-        assert page.locator(".trouble").count() == 0
+def test_a_full_queue_and_no_worker_are_waited_for(visit: Visit, new_stack: NewStack) -> None:
+    stack = new_stack(OWNER_PENDING_ITEMS_MAX="300")
+    person = visit(stack.api().url, allowed=("503", "429"))
+    page = person.open()
+    expect(page.get_by_text("No worker runs")).to_be_visible()
+    person.drop({"#.png": BAG}, count=600)
+    expect(page.locator(".trouble")).to_contain_text(re.compile("trying again in"))
+    person.check()
+    stack.worker()
+    person.headline("All 600 classified")
+    assert page.locator(".trouble").count() == 0
 
 
 def test_a_picture_that_is_too_large_is_not_sent(visit: Visit, server: Stack) -> None:
@@ -96,14 +94,12 @@ def test_a_picture_that_is_too_large_is_not_sent(visit: Visit, server: Stack) ->
     expect(page.locator(".message")).to_contain_text("1 file is (large.png) larger than")
 
 
-def test_a_job_is_canceled(visit: Visit, tmp_path: Path) -> None:
-    with Stack(tmp_path) as stack:
-        api = stack.api()
-        person = visit(api.url, allowed=("409",))  # the part that was under way came too late
-        page = person.open()
-        person.drop({"#.png": BAG}, count=40)
-        page.get_by_role("button", name="Cancel").click()
-        person.headline("Canceled · 0 of 40 classified")
+def test_a_job_is_canceled(visit: Visit, new_stack: NewStack) -> None:
+    person = visit(new_stack().api().url, allowed=("409",))  # the part that was under way came too late
+    page = person.open()
+    person.drop({"#.png": BAG}, count=40)
+    page.get_by_role("button", name="Cancel").click()
+    person.headline("Canceled · 0 of 40 classified")
 
 
 def test_a_server_that_was_upgraded_is_told(visit: Visit, server: Stack) -> None:
