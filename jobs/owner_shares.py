@@ -1,7 +1,5 @@
 """What owners share, divided so that none keeps the others out."""
 
-from collections import Counter
-
 OWNER_OF_ALL = "public"
 """Of all jobs of a server without keys: there are no others, and it may have everything."""
 
@@ -15,21 +13,22 @@ class OwnerShares:
     def __init__(self, total_max: int) -> None:
         self.total = 0
         self._total_max = total_max
-        self._of = Counter[str]()
+        self._of = dict[str, int]()
 
     def has_room(self, owner: str, amount: int = 1) -> bool:
         """Whether the owner may have so much more."""
-        own = self._of[owner]
+        own = self._of.get(owner, 0)
         left = self._total_max - (self.total - own)
         return own + amount <= (left if owner == OWNER_OF_ALL or not own else (left + 1) // 2)
 
     def add(self, owner: str, amount: int = 1) -> None:
         """Count so much more, whether there is room or not."""
         self.total += amount
-        self._of[owner] += amount
+        self._of[owner] = self._of.get(owner, 0) + amount
 
     def remove(self, owner: str, amount: int = 1) -> None:
         self.total -= amount
-        self._of[owner] -= amount
-        if not self._of[owner]:
-            del self._of[owner]
+        if left := self._of.get(owner, 0) - amount:
+            self._of[owner] = left
+        else:
+            self._of.pop(owner, None)

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api.asgi.connection_limits import Connections
 from api.asgi.problems import problem_bytes
 from api.asgi.reader_pace import CountingTransport, ReaderPace
-from api.disconnect import LEFT
+from api.connection_state import BODY_ARRIVED, LEFT
 from api.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyConnections, UrlTooLong
 from jobs.errors import DarkroomError
 
@@ -258,6 +258,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._reads, self._unparsed_bytes = _REQUEST, 0
+        self.scope["extensions"][BODY_ARRIVED] = {}
         HttpToolsProtocol.on_message_complete(self)
 
     def on_response_complete(self) -> None:

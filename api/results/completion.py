@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from starlette.requests import Request
 
-from api.disconnect import wait_for_disconnect
+from api.connection_state import wait_for_disconnect
 from jobs.errors import StoreUnavailable
 from jobs.outage_log import OutageLog
 from jobs.records import Job

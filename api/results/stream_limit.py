@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from starlette.requests import Request
 
 from api.auth.keys import ApiKey
-from api.disconnect import has_left
+from api.connection_state import has_left
 from api.errors import TooManyStreams
 from api.results.completion import JobCompletions
 from jobs.owner_shares import OwnerShares

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 BULK_ITEMS_MAX = 256  # images of one claim of the bulk lane, if they fit BULK_SLICE_SECONDS
 CLAIM_BYTES_MAX = 16 << 20  # upload bytes of one claim; a single larger chunk is claimed alone
-UNSHARED_SECONDS = 0.005  # so much interactive work is not left to idle children: it is done before they have it
+UNSHARED_SECONDS = 0.01  # so much interactive work is not left to idle children: it is done before they have it
 INTERACTIVE_CLAIMS = 7  # between two slices of a bulk lease: bulk gets every eighth turn, as in claim.lua
 SUSPECT_TURN_SECONDS = 1  # of one suspect, if others wait
 CANCELED_CHECK_SECONDS = 0.25  # between two checks whether the jobs of a bulk lease were canceled

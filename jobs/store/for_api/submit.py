@@ -190,15 +190,16 @@ class Submitter:
                 refused; nothing is left behind, and nothing counts against a quota.
             StoreUnavailable: not accepted; or with `outcome: unknown` in its extensions, possibly accepted.
         """
-        chunk = submission.chunk
+        if submission.chunk is None or (pointer := submission.chunk.pointer) is None:
+            return await self._enqueue(submission, open_seconds)
         try:
             accepted = await self._enqueue(submission, open_seconds)
         except DarkroomError as error:
-            if chunk is not None and chunk.pointer is not None and "outcome" not in error.extensions:
-                await self._client.spool.discard(chunk.pointer.name)
+            if "outcome" not in error.extensions:
+                await self._client.spool.discard(pointer.name)
             raise
-        if chunk is not None and chunk.pointer is not None and isinstance(accepted, ExistingJob):
-            await self._client.spool.discard(chunk.pointer.name)
+        if isinstance(accepted, ExistingJob):
+            await self._client.spool.discard(pointer.name)
         return accepted
 
     async def _enqueue(self, submission: Submission, open_seconds: float) -> int | ExistingJob:

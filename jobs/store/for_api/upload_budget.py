@@ -49,7 +49,8 @@ class UploadBudget:
         """
         has_room = self._open.has_room(owner, size)
         self._open.add(owner, size)
-        self.check(0)
+        if self._open.total * self._processes > self._budget_bytes:
+            self.check(0)
         if not has_room:
             raise QueueFull("Your uploads take up the share of the upload budget that one owner may have.")
 
