@@ -36,6 +36,7 @@ coverage: .venv/dev ## Run all tests one after the other, and show which lines a
 bench: .venv/dev .venv-bench ## Measure throughput, latency and CPU beside common designs; about 40 minutes
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.bulk command
+	$(BIN)/python -m bench.page
 	$(BIN)/python -m pretrained imagenet
 	$(BIN)/python -m bench.networks
 

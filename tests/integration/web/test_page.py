@@ -3,11 +3,12 @@
 import csv
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from tests.integration.web.browser import Visitor, names
 from tests.integration.web.conftest import Visit
@@ -218,10 +219,12 @@ def test_an_upload_that_was_interrupted_is_taken_as_it_is(person: Visitor, api: 
     person.headline("Classified")
 
 
-def test_without_scripts_the_page_says_what_else_there_is(api: Api) -> None:
-    page = httpx.get(api.url).text
-    assert "<noscript>" in page
-    assert "This page needs scripts." in page
+def test_without_scripts_the_page_says_what_else_there_is(browser: Browser, api: Api) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    with closing(context):
+        page = context.new_page()
+        page.goto(api.url)
+        assert "This page needs scripts." in page.locator("body").inner_text()
 
 
 def test_without_storage_the_page_works(visit: Visit, api: Api) -> None:
