@@ -63,7 +63,7 @@ def first_paint_ms(browser: Browser, url: str) -> float:
             person.context.new_cdp_session(person.page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWED})
             page = person.open()
             page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
-            found.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+            found.append(float(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")))
     return statistics.median(found)
 
 
