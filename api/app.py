@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi import openapi
 from api.asgi.access_log import AccessLog
-from api.asgi.cors import CrossOrigin
+from api.asgi.cors import CrossOrigin, Preflights
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
 from api.asgi.root_path import WithoutRootPath
@@ -43,7 +43,7 @@ class State(TypedDict):
 
 
 class Application(FastAPI):
-    """FastAPI with another middleware stack: request id, origins and prefix if they are set, problems, router.
+    """FastAPI with another middleware stack: request id, preflights and prefix if they are set, problems, router.
 
     FastAPI's own seven middlewares serve its dependencies, forms and telemetry, which no route here uses
     (docs/decisions/0035-one-request-path.md).
@@ -56,7 +56,7 @@ class Application(FastAPI):
         if settings.root_path:
             app = WithoutRootPath(app, settings.root_path)
         if settings.cors_origins:
-            app = CrossOrigin(app, settings.cors_origins)
+            app = Preflights(app, CrossOrigin(settings.cors_origins))
         access_log = AccessLog(settings.access_log_lines_per_second_max)
         self._stack = self.middleware_stack = RequestIdMiddleware(app, access_log)
 

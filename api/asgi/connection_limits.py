@@ -14,7 +14,8 @@ from typing import Protocol, Self
 from api.settings import ApiSettings
 
 _LOOK_SECONDS = 1.0
-_OTHER_FILES = 256  # of the process: connections to Redis, spools, the listening socket
+_REFUSED_MAX = 64  # connections at a time that are over a limit, and stay for a moment so that the client learns why
+_OTHER_FILES = 256 + _REFUSED_MAX  # of the process: connections to Redis, spools, the listening socket
 _OPEN_FILES_MAX = 1 << 20
 _NETWORK_BITS = 64  # of IPv6: who has one address there has all of its network
 
@@ -34,6 +35,7 @@ class ConnectionLimits:
     reader_bytes_per_second_min: int
     connections_max: int
     connections_per_address_max: int
+    retry_after_seconds: int
 
     @classmethod
     def of(cls, settings: ApiSettings) -> Self:
@@ -48,6 +50,7 @@ class ConnectionLimits:
             reader_bytes_per_second_min=settings.response_bytes_per_second_min,
             connections_max=settings.connections_max,
             connections_per_address_max=settings.connections_per_address_max,
+            retry_after_seconds=settings.retry_after_seconds,
         )
 
 
@@ -65,30 +68,46 @@ class Connections:
         self.limits = limits
         self._open = dict[Connection, str]()
         self._by_network = Counter[str]()
+        self._refused = set[Connection]()
         self._next_look: asyncio.TimerHandle | None = None
 
     def add(self, connection: Connection, address: str | None, loop: asyncio.AbstractEventLoop) -> bool:
-        """Returns False if there are too many, of this address (IPv6: of its /64 network) or altogether."""
-        network = "" if address is None else _network(address)
-        self._open[connection] = network
-        self._by_network[network] += 1
+        """Returns False if there are too many, of this address (IPv6: of its /64 network) or altogether.
+
+        Such a connection takes no place of another one, and is to be ended soon, or at once unless `may_stay`.
+        """
         if self._next_look is None:
             self._next_look = loop.call_later(_LOOK_SECONDS, self._look, loop)
+        network = "" if address is None else _network(address)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
         connections_max = max(1, min(self.limits.connections_max, files))
         share = max(1, min(self.limits.connections_per_address_max, connections_max // 2))
-        return len(self._open) <= connections_max and (not network or self._by_network[network] <= share)
+        if len(self._open) >= connections_max or (network and self._by_network[network] >= share):
+            self._refused.add(connection)
+            return False
+        self._open[connection] = network
+        self._by_network[network] += 1
+        return True
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether the connection that was refused last may stay until its client knows why."""
+        return len(self._refused) <= _REFUSED_MAX
 
     def remove(self, connection: Connection) -> None:
+        if connection in self._refused:
+            self._refused.remove(connection)
+            return
         network = self._open.pop(connection)
         self._by_network[network] -= 1
         if not self._by_network[network]:
             del self._by_network[network]
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._next_look = loop.call_later(_LOOK_SECONDS, self._look, loop) if self._open else None
+        connections = [*self._open, *self._refused]
+        self._next_look = loop.call_later(_LOOK_SECONDS, self._look, loop) if connections else None
         now = loop.time()
-        for connection in list(self._open):
+        for connection in connections:
             connection.look(now)
 
 

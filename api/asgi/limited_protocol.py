@@ -9,8 +9,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.asgi.connection_limits import Connections
-from api.asgi.problems import problem_bytes
+from api.asgi.cors import CrossOrigin
+from api.asgi.problems import RawHeaders
 from api.asgi.reader_pace import CountingTransport, ReaderPace
+from api.asgi.refusal import Refusal
 from api.connection_state import BODY_ARRIVED, LEFT
 from api.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyConnections, UrlTooLong
 from jobs.errors import DarkroomError
@@ -59,9 +61,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     transport: LimitedTransport
 
-    def __init__(self, connections: Connections, *arguments: Any, **options: Any) -> None:
+    def __init__(self, connections: Connections, cross_origin: CrossOrigin, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._all_connections = connections
+        self.cross_origin = cross_origin
         self._limits = connections.limits
         self._head_bytes_max = self._limits.url_bytes_max + self._limits.headers_bytes_max
         self._reads = _NOTHING
@@ -69,7 +72,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0  # since a head, a piece of a body, or a request was complete
         self._body_bytes = 0
         self._body_pieces = 0
-        self._last_headers: list[tuple[bytes, bytes]] | None = None  # of the last head that was complete
+        self._last_headers: RawHeaders | None = None  # of the last head that was complete
+        self._refusal: Refusal | None = None  # which is not sent yet
         self._held = b""  # received, and parsed once others have had their turn
         self._reader: ReaderPace
 
@@ -78,8 +82,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._since = self.loop.time()
         self._reader = ReaderPace(self.transport, self._limits)
         if not self._all_connections.add(self, self.client[0] if self.client else None, self.loop):
-            self._refuse(TooManyConnections())
-            self.transport.close()
+            self._refuse(TooManyConnections(), b"")
+            if not self._all_connections.may_stay:
+                self._send_refusal()
+                self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._all_connections.remove(self)
@@ -90,6 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes, whatever is due
         """The client sends nothing more, and may still read: what it has asked for whole is answered without a wait."""
+        self._send_refusal()
         if self._reads is _BODY or self.is_idle():
             return False
         self.cycle.keep_alive = False
@@ -130,14 +137,16 @@ class LimitedProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as stopped:
                 self.parse_again(data, stopped.args[0])
         except httptools.HttpParserError as error:  # not logged: anybody could fill the log, without an API key
-            self._refuse(error.__context__ if isinstance(error.__context__, DarkroomError) else MalformedRequest())
+            self._refuse(
+                error.__context__ if isinstance(error.__context__, DarkroomError) else MalformedRequest(), data
+            )
             return
         if self._reads is _REQUEST and self.headers is not self._last_headers:
             self._reads, self._since = _HEAD, self.loop.time()  # one that stands behind another request
         if self._reads is _HEAD and self.headers is not None and (refusal := self._head_refusal()) is not None:
-            self._refuse(refusal)
+            self._refuse(refusal, data)
         elif self._unparsed_bytes > self._head_bytes_max:
-            self._refuse(self._headers_too_large())
+            self._refuse(self._headers_too_large(), data)
 
     def _parse_in_pieces(self, data: bytes) -> None:
         """Gives the event loop a turn if many small pieces of a body, or many requests, stand in the data."""
@@ -149,6 +158,8 @@ class LimitedProtocol(HttpToolsProtocol):
             size = max(_PARSED_BYTES, self._body_bytes_left())
             self._parse(view[at : at + size])
             at += size
+        if self._reads is _TO_NOWHERE:
+            self._drop(view[at:])
 
     def _hold(self, data: bytes) -> None:
         self._held = data
@@ -177,15 +188,21 @@ class LimitedProtocol(HttpToolsProtocol):
                 return int(value[:_LENGTH_DIGITS_MAX]) - self._body_bytes
         return 0
 
-    def _drop(self, data: bytes) -> None:
+    def _drop(self, data: Bytes) -> None:
         self._unparsed_bytes += len(data)
-        if self._unparsed_bytes > _DROPPED_BYTES_MAX:
+        is_enough = self._unparsed_bytes > _DROPPED_BYTES_MAX
+        if self._refusal is not None and (self._refusal.head_ends_in(data) or is_enough):
+            self._send_refusal()
+        if is_enough:
             self.transport.pause_reading()
 
     def look(self, now: float) -> None:
         """Called each second."""
-        if not self._reader.keeps_up(now) or (self._reads is _TO_NOWHERE and now - self._since > _LAST_WORDS_SECONDS):
+        if not self._reader.keeps_up(now):
             self.transport.abort()
+        elif self._reads is _TO_NOWHERE:
+            if now - self._since > _LAST_WORDS_SECONDS and not self._send_refusal():
+                self.transport.abort()
         elif self.is_idle() and not self.transport.is_closing():
             if self._reads is _BODY:
                 self._reads, self._since = _REST_OF_BODY, now
@@ -221,8 +238,11 @@ class LimitedProtocol(HttpToolsProtocol):
             f"A request may have at most {limits.headers_max} headers of {limits.headers_bytes_max} bytes together."
         )
 
-    def _refuse(self, error: DarkroomError) -> None:
-        """End the connection: with a response that says why, if none has begun."""
+    def _refuse(self, error: DarkroomError, data: Bytes | None = None) -> None:
+        """End the connection: with a response that says why, if none has begun.
+
+        `data` has come last. If the response depends on a head which is not complete, it is sent at the head's end.
+        """
         self._unset_keepalive_if_required()
         reads_body, self._reads, self._since = self._reads is _BODY, _TO_NOWHERE, self.loop.time()
         if self.pipeline or not (self.is_idle() or reads_body):
@@ -234,18 +254,31 @@ class LimitedProtocol(HttpToolsProtocol):
             if not self.is_idle():  # what the route answers to half a body would be too late
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            self.transport.write(problem_bytes(error, self.server_state.default_headers))
-            self.transport.write_eof()
+            self._refusal = Refusal(error, self.headers or [], self.cross_origin)
+            if data is None or self._head_is_complete() or self._refusal.head_ends_in(data):
+                self._send_refusal()
+
+    def _head_is_complete(self) -> bool:
+        return self.headers is self._last_headers and self.headers is not None
+
+    def _send_refusal(self) -> bool:
+        """Returns False if there is none that is not sent."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is None or self.transport.is_closing():
+            return False
+        default_headers, self._since = self.server_state.default_headers, self.loop.time()
+        self.transport.write(refusal.response(default_headers, self._limits.retry_after_seconds))
+        self.transport.write_eof()
+        return True
 
     # The callbacks below run for each request: `super()` in them would cost 0.8 µs of it.
 
     def on_headers_complete(self) -> None:
-        limits = self._limits
+        limits, self._last_headers = self._limits, self.headers
         may_be_too_large = self._unparsed_bytes > limits.url_bytes_max or len(self.headers) > limits.headers_max
         if may_be_too_large and (refusal := self._head_refusal()) is not None:
             raise refusal
         self._reads, self._unparsed_bytes, self._body_bytes = _BODY, 0, 0
-        self._last_headers = self.headers
         HttpToolsProtocol.on_headers_complete(self)
 
     def on_body(self, body: bytes) -> None:

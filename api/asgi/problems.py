@@ -9,14 +9,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from api.asgi.access_log import CODE
-from api.asgi.request_id import new_request_id
 from api.services import Services
 from jobs.errors import DarkroomError, IdempotencyInProgress, KeyLimitReached, QueueFull
 
 log = logging.getLogger(__name__)
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 MEDIA_TYPE = "application/problem+json"
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -107,14 +107,6 @@ def _allowed_methods(scope: Scope) -> str:
         methods = ("GET",) if isinstance(route, Mount) else _METHODS  # a mount, of files, matches any
         found |= {it for it in methods if route.matches({**scope, "method": it})[0] is Match.FULL}
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
-
-
-def problem_bytes(error: DarkroomError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The whole response to bytes that are no request, or none that is passed on, as the last of its connection."""
-    response = problem_response(error, {"Connection": "close"})
-    headers = [*default_headers, *response.raw_headers, new_request_id()]
-    head = [STATUS_LINE[error.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]
-    return b"".join((*head, bytes(response.body)))
 
 
 def _problem(

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, changed in eight points.
+"""uvicorn's HTTP protocol, changed in nine points.
 
 - Each response leaves in one write. uvicorn writes head and body separately, and uvloop sends each at once: two system
   calls, two packets and two wake-ups of the client (docs/decisions/0022-one-write-per-response.md).
@@ -14,6 +14,7 @@
   connections must not send it again unless it is a GET.
 - What comes before a body is limited in bytes and in time, and so is the patience with who does not read a response
   (`api/asgi/connection_limits.py`, docs/decisions/0051-limits-of-a-connection.md). uvicorn has no such limits.
+- Each response says which pages of other origins may read it (`api/asgi/cors.py`), uvicorn's own included.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.asgi.connection_limits import ConnectionLimits, Connections
+from api.asgi.cors import CrossOrigin
 from api.asgi.limited_protocol import Bytes, LimitedProtocol
 from api.settings import ApiSettings
 
@@ -42,7 +44,8 @@ def cut_off(scope: Scope) -> None:
 
 def protocol_factory(settings: ApiSettings) -> type[asyncio.Protocol]:
     """The `http` argument of uvicorn, which calls it once for each connection."""
-    factory = partial(DarkroomProtocol, Connections(ConnectionLimits.of(settings)))
+    connections, cross_origin = Connections(ConnectionLimits.of(settings)), CrossOrigin(settings.cors_origins)
+    factory = partial(DarkroomProtocol, connections, cross_origin)
     return cast("type[asyncio.Protocol]", factory)
 
 
@@ -70,6 +73,9 @@ class DarkroomProtocol(LimitedProtocol):
             # The cycle has the scope: a strong reference back would leave each request to the garbage collector.
             extensions: dict[str, Any] = {_CUT_OFF: partial(self._cut_off, ref(self.cycle))}
             self.scope["extensions"] = extensions
+            if self.cross_origin.is_set:
+                own_headers = self.cross_origin.response_headers(self.headers)
+                self.cycle.default_headers = [*self.cycle.default_headers, *own_headers]
             if self._stops:
                 self.cycle.keep_alive = False  # the response says so
             if self.scope["http_version"] == "1.0":

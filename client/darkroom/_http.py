@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import ssl
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,11 @@ def base_url(url: str | None) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"url: {found!r} is no address like {DEFAULT_URL}")
     return found.rstrip("/")
+
+
+def tls_of(url: str) -> ssl.SSLContext | bool:
+    """What `verify` of httpx2 is. Without TLS no certificate is read: that takes longer than all else of a start."""
+    return True if urlsplit(url).scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def key_header(api_key: str | None) -> dict[str, str]:

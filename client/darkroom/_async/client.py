@@ -15,7 +15,7 @@ import httpx2
 
 from darkroom._async.job import WAIT_SECONDS_MAX, AsyncJob, job_path
 from darkroom._async.upload import LocalItems, OnProgress, cancel, fill
-from darkroom._http import Retries, base_url, checked, key_header, unreachable
+from darkroom._http import Retries, base_url, checked, key_header, tls_of, unreachable
 from darkroom._io_async import aclosing, in_thread, sleep
 from darkroom.errors import ApiError, DarkroomError, ItemFailed, Unreachable
 from darkroom.images import Image, is_one
@@ -50,7 +50,7 @@ class AsyncDarkroom:
         self.url = base_url(url)
         self.retry_seconds = retry_seconds
         self._timeout_seconds = timeout_seconds
-        self._http = httpx2.AsyncClient(base_url=self.url, headers=key_header(api_key))
+        self._http = httpx2.AsyncClient(base_url=self.url, headers=key_header(api_key), verify=tls_of(self.url))
 
     async def __aenter__(self) -> Self:
         return self

@@ -69,7 +69,7 @@ class AsyncJob:
                 params = fixed | ({"from": str(start)} if start else {})
                 async with aclosing(self._lines("/results", params, retries)) as lines:
                     async for line in lines:
-                        item = Item.of(json.loads(line))
+                        item = Item.of(json.loads(line.decode()))
                         start = item.index + 1
                         retries.reset()
                         yield item

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx2
 
-from darkroom._http import Retries, base_url, checked, key_header, unreachable
+from darkroom._http import Retries, base_url, checked, key_header, tls_of, unreachable
 from darkroom._io_sync import closing, in_thread, sleep
 from darkroom._sync.job import WAIT_SECONDS_MAX, Job, job_path
 from darkroom._sync.upload import LocalItems, OnProgress, cancel, fill
@@ -47,7 +47,7 @@ class Darkroom:
         self.url = base_url(url)
         self.retry_seconds = retry_seconds
         self._timeout_seconds = timeout_seconds
-        self._http = httpx2.Client(base_url=self.url, headers=key_header(api_key))
+        self._http = httpx2.Client(base_url=self.url, headers=key_header(api_key), verify=tls_of(self.url))
 
     def __enter__(self) -> Self:
         return self

@@ -66,7 +66,7 @@ class Job:
                 params = fixed | ({"from": str(start)} if start else {})
                 with closing(self._lines("/results", params, retries)) as lines:
                     for line in lines:
-                        item = Item.of(json.loads(line))
+                        item = Item.of(json.loads(line.decode()))
                         start = item.index + 1
                         retries.reset()
                         yield item

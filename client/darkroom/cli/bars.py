@@ -56,7 +56,13 @@ class Bars:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
         )
-        self._rich = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._rich = RichProgress(
+            *columns,
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # above the bars; elsewhere, results are not for the terminal
+        )
         self._up = self._rich.add_task("uploaded", total=self._total, rate="")
         self._down = self._rich.add_task("classified", total=self._total, rate="")
         self._began = time.monotonic()

@@ -77,7 +77,7 @@ class Inputs:
             if path != "-" and not is_url(path):
                 if not os.path.lexists(path):
                     raise click.UsageError(f"{path}: no such file or folder")
-                if Path(path).is_dir() and next(pictures(Path(path), pattern), None) is None:
+                if Path(path).is_dir() and next(pictures(path, pattern), None) is None:
                     raise click.UsageError(f"{path}: no pictures below it ({' '.join(SUFFIXES)})")
         if urls is not None and urls != "-" and not Path(urls).is_file():
             raise click.UsageError(f"--urls {urls}: no such file")
@@ -88,7 +88,7 @@ class Inputs:
                 yield "stdin", sys.stdin.buffer
             elif not is_url(path) and Path(path).is_dir():
                 prefix = f"{path.rstrip('/')}/" if len(self._paths) > 1 else ""
-                yield from ((prefix + it.name, it.image) for it in pictures(Path(path), self._pattern))
+                yield from (it._replace(name=prefix + it.name) for it in pictures(path, self._pattern))
             else:
                 yield path
         if self._urls is not None:

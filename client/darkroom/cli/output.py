@@ -16,7 +16,7 @@ from darkroom.records import Item
 FORMATS = ("table", "csv", "ndjson")
 _COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail", "warnings")
 _SUFFIXES = {".csv": "csv", ".ndjson": "ndjson", ".json": "json"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", ";")  # a spreadsheet would run a cell that begins like this
+_FORMULA = "=+-@\t\r;"  # a spreadsheet would run a cell that begins with one of these
 _NAME_WIDTH_MIN, _NAME_WIDTH_MAX, _CLASS_WIDTH = 12, 60, 28
 
 
@@ -32,6 +32,7 @@ class Output:
         )
         self._width = min(max(widest_name, _NAME_WIDTH_MIN), _NAME_WIDTH_MAX)
         self._count = 0
+        self._csv: Any = None  # made with the first item: bars that replace stdout begin after the head
 
     def __enter__(self) -> Self:
         self._part = self._path and self._path.with_name(self._path.name + ".part")
@@ -69,7 +70,8 @@ class Output:
             error = item.error.code if item.error else item.status
             self._row(item.name or str(item.index), item.class_name or f"({error})", confidence)
         elif self._format == "csv":
-            csv.writer(self._to).writerow(map(_cell, _row(item)))
+            self._csv = self._csv or csv.writer(self._to)
+            self._csv.writerow(_row(item))
         else:
             line = json.dumps(item.to_api())
             self._to.write(line + "\n" if self._format == "ndjson" else f"{',' if self._count else '['}{line}\n")
@@ -84,22 +86,21 @@ def open_text(path: Path) -> TextIO:
 
 
 def _row(item: Item) -> tuple[object, ...]:
-    error = item.error
     return (
         item.index,
-        item.name,
+        _cell(item.name),
         item.status,
-        item.class_name,
+        _cell(item.class_name),
         None if item.confidence is None else f"{item.confidence:.6f}",
-        item.model,
-        error and error.code,
-        error and error.detail,
-        " ".join(item.warnings),
+        _cell(item.model),
+        item.error and _cell(item.error.code),
+        item.error and _cell(item.error.detail),
+        _cell(" ".join(item.warnings)),
     )
 
 
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+def _cell(text: str | None) -> str | None:
+    return f"'{text}" if text and text[0] in _FORMULA else text
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """What the command shows in a terminal while it runs."""
 
+import csv
 import os
 import pty
 import re
@@ -62,6 +63,8 @@ def test_two_bars_show_how_far_a_folder_is(api: Api, tmp_path: Path) -> None:
     assert re.search(r"classified +\S+ +\d+/3001 +\d+ images/s, 0 failed", text), text[-2000:]
     assert "darkroom: 3001 images, 1 failed (not_an_image 1), job " in text
     assert _COLOR.search(shown.raw), "the bars have colours"
+    names = [row["name"] for row in csv.DictReader((tmp_path / "rows.csv").read_text().splitlines())]
+    assert names == pictures, "the results are where stdout leads"
 
 
 def test_no_color_and_quiet_are_obeyed(api: Api, tmp_path: Path) -> None:

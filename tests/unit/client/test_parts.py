@@ -1,6 +1,8 @@
 """What the client cuts, the server's own reader takes: an item for each image, in order."""
 
+import io
 import json
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -39,6 +41,18 @@ async def test_images_of_any_name_are_items_and_keep_their_name_here() -> None:
     items = await items_of(part)
     assert [data for _, data in items] == [b"%d" % number for number in range(len(NASTY))]
     assert [part.names.get(place, name) for place, (name, _) in enumerate(items)] == NASTY
+
+
+@pytest.mark.parametrize("name", ["a.png", "x/ä (1).png", "n" * 100, "n" * 101, "ä" * 60])
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 9_999_999])
+def test_a_part_is_the_tar_that_tarfile_makes(name: str, size: int) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        tar.addfile(info, io.BytesIO(b"x" * size))
+    part = Parts([(name, b"x" * size)]).take()
+    assert part.body == archive.getvalue()[: len(part.body)], "tarfile fills the last record"
 
 
 async def test_what_cannot_be_read_is_an_item_that_fails() -> None:

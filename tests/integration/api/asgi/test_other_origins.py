@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.asgi.cors import CrossOrigin
+from api.asgi.cors import Preflights
 from api.asgi.request_id import RequestIdMiddleware
 from api.asgi.root_path import WithoutRootPath
 from api.settings import ApiSettings
@@ -138,8 +138,8 @@ def test_without_the_settings_no_layer_stands_in_the_way() -> None:
             layer = getattr(layer, "_app", None) or getattr(layer, "app", None)
         return found
 
-    assert not {CrossOrigin, WithoutRootPath} & set(layers())
-    assert {RequestIdMiddleware, CrossOrigin, WithoutRootPath} <= set(layers(cors_origins=["*"], root_path="/a"))
+    assert not {Preflights, WithoutRootPath} & set(layers())
+    assert {RequestIdMiddleware, Preflights, WithoutRootPath} <= set(layers(cors_origins=["*"], root_path="/a"))
 
 
 @pytest.mark.parametrize("origin", ["https://app.example.com/", "app.example.com", "HTTPS://app.example.com", "null"])
