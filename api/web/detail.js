@@ -34,7 +34,14 @@ function Content({ work, index }) {
   work.tick.value;
   const item = work.items[index];
   const name = work.nameOf(index);
-  const file = work.pictures[index]?.file;
+  const file = work.fileOf(index);
+  const place = work.view.value.indexOf(index);
+  /** @param {number} step @param {string} label @param {string} sign */
+  const button = (step, label, sign) => {
+    const next = place < 0 ? undefined : work.view.value[place + step];
+    return html`<button class="quiet" aria-label=${label} disabled=${next === undefined}
+      onClick=${() => (work.open.value = next ?? index)}>${sign}</button>`;
+  };
   const [url, setUrl] = useState("");
   useEffect(() => {
     if (!file) return;
@@ -44,7 +51,8 @@ function Content({ work, index }) {
   }, [file]);
   return html`<article>
     <button class="quiet close" aria-label="Close" onClick=${() => (work.open.value = null)}>×</button>
-    <h2>${item?.class ?? (item ? "No class" : "Not classified yet")}</h2>
+    <p class="steps">${button(-1, "Previous", "‹")} ${place + 1} of ${work.view.value.length} ${button(1, "Next", "›")}</p>
+    <h2>${item?.class ?? (item ? (item.status === "failed" ? "Failed" : "No class") : "Not classified yet")}</h2>
     <p class="name">${name}</p>
     ${url && html`<img src=${url} alt="" onError=${() => setUrl("")} class=${file && file.size < 20_000 ? "tiny" : ""} />`}
     ${item?.error && html`<p class="reason"><b>${item.error.code.replaceAll("_", " ")}</b> ${item.error.detail}</p>`}
@@ -66,9 +74,9 @@ function Calls({ name, model, type }) {
     Python: `from darkroom import Darkroom\n\nwith Darkroom("${url}") as darkroom:\n    item = darkroom.classify(${quoted}, model="${model}")\n    print(item.class_name, item.confidence)`,
     JavaScript: `import { Darkroom } from "${url}/web/darkroom.js";\n\nconst darkroom = new Darkroom({ url: "${url}"${key.js} });\nconst item = await darkroom.classify(file, { model: "${model}" });\nconsole.log(item.class, item.confidence);`,
   };
-  return html`<section class="calls" aria-label="The call in code">
+  return html`<details class="calls"><summary>The call in code</summary>
     <p class="chips" role="group" aria-label="Language">${Object.keys(calls).map((it) => html`<button class="chip" key=${it}
       aria-pressed=${it === language} onClick=${() => choose(it)}>${it}</button>`)}</p>
     <pre tabindex="0"><code>${/** @type {any} */ (calls)[language]}</code></pre>
-  </section>`;
+  </details>`;
 }

@@ -9,9 +9,9 @@ const COUNT_STEP = 100;
 /** @typedef {{ name: string, file: File }} Picture */
 /**
  * What was chosen: pictures, or one archive; names of other files and of too large ones; whether there were too many,
- * or only text.
+ * or only text; the name of the folder, if it is one.
  * @typedef {{ pictures: Picture[], archive: File | null, others: string[], large: string[], tooMany: boolean,
- *   isText: boolean }} Choice
+ *   isText: boolean, folder: string }} Choice
  */
 
 /**
@@ -38,8 +38,11 @@ export function chosenIn(files, bytesMax, onCount) {
  */
 async function collect(found, bytesMax, onCount, isText) {
   /** @type {Choice} */
-  const choice = { pictures: [], archive: null, others: [], large: [], tooMany: false, isText };
-  const isOneFolder = found.length === 1 && !(found[0] instanceof File) && found[0].isDirectory;
+  const choice = { pictures: [], archive: null, others: [], large: [], tooMany: false, isText, folder: "" };
+  const [first] = found;
+  const isOneFolder = found.length === 1 && !(first instanceof File) && first.isDirectory;
+  if (isOneFolder) choice.folder = first.name;
+  else if (first instanceof File && first.webkitRelativePath) choice.folder = first.webkitRelativePath.split("/")[0];
 
   /** @param {string} name @param {File} file */
   const add = (name, file) => {

@@ -11,6 +11,7 @@ const html = htm.bind(h);
 const CELL_WIDTH_MIN = 148;
 const GAP = 12;
 const TEXT_HEIGHT = 64;
+const DOUBTFUL_BELOW = 0.7;
 
 /** @param {{ work: Work }} props */
 export function Grid({ work }) {
@@ -84,13 +85,15 @@ function useRows(count, height, top) {
 function Cell({ work, index, place, hasFocus, height, onOpen }) {
   const item = work.items[index];
   const name = work.nameOf(index);
-  const share = Math.round(100 * (item?.confidence ?? 0));
+  const share = Math.floor(100 * (item?.confidence ?? 0)); // rounded, 99.9% would seem certain
+  const isDoubtful = Boolean(item?.warnings?.length) || (item?.confidence ?? 1) < DOUBTFUL_BELOW;
+  const file = work.fileOf(index);
   const said = item?.class ?? (item ? (item.error?.code ?? item.status).replaceAll("_", " ") : "…");
-  const kind = !item ? "waits" : item.class ? (item.warnings?.length ? "unfamiliar" : "good") : "failed";
+  const kind = !item ? "waits" : item.class ? (isDoubtful ? "doubtful" : "good") : "failed";
   return html`<div class=${`cell ${kind}`} role="gridcell" tabindex=${hasFocus ? 0 : -1} data-place=${place}
     aria-label=${`${name}: ${said}${item?.class ? `, ${share}%` : ""}`} onClick=${onOpen} style=${{ "--share": `${share}%` }}>
-    <${Picture} file=${work.pictures[index]?.file} name=${name} height=${height} />
-    <b>${said}</b><small>${item?.class ? `${share}% · ` : ""}${name}</small>
+    <${Picture} key=${Boolean(file)} file=${file} name=${name} height=${height} />
+    <b><span>${said}</span>${item?.class && html`<i>${share}%</i>`}</b><small>${name}</small>
   </div>`;
 }
 

@@ -1,9 +1,10 @@
 // One job: how far it is, its classes, and its pictures.
 
 import { Fragment, h, htm, useEffect, useState } from "./vendor/vendor.js";
+import { chosenIn } from "./files.js";
 import { Detail } from "./detail.js";
 import { Grid } from "./grid.js";
-import { client, retryFailed, toStart } from "./state.js";
+import { bytesMax, client, retryFailed, toStart } from "./state.js";
 import { SHOWN_MAX } from "./work.js";
 
 /** @typedef {import("./work.js").Work} Work */
@@ -49,7 +50,7 @@ export function JobView({ work }) {
   /** @param {"csv" | "json"} format */
   const save = async (format) => {
     const url = URL.createObjectURL(await client.file(/** @type {any} */ (job).id, format));
-    Object.assign(document.createElement("a"), { href: url, download: `darkroom.${format}` }).click();
+    Object.assign(document.createElement("a"), { href: url, download: `darkroom-${job?.id.slice(0, 13)}.${format}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   };
   return html`<section class="job" aria-label="Job">
@@ -60,12 +61,14 @@ export function JobView({ work }) {
     ${job?.notice && isRunning && html`<p class="message">${job.notice}</p>`}
     ${work.images > SHOWN_MAX && html`<p class="message">The first ${number(SHOWN_MAX)} pictures are shown; files have all.</p>`}
     <p class="actions">
-      ${phase === "done" && html`<button onClick=${() => save("csv")}>CSV</button><button onClick=${() => save("json")}>JSON</button>`}
-      ${phase === "done" && counts && counts.failed > 0 && html`<button onClick=${retryFailed}>Retry failed</button>`}
+      ${phase === "done" && html`<button onClick=${() => save("csv")}>Download CSV</button>
+        <button onClick=${() => save("json")}>Download JSON</button>`}
+      ${phase === "done" && work.counts.value.again > 0 && html`<button onClick=${retryFailed}>Retry failed</button>`}
       ${phase === "interrupted" && html`<button class="primary" onClick=${() => work.seal()}>Classify what has arrived</button>`}
       ${(isRunning || phase === "interrupted") && job && html`<button onClick=${() => work.cancel()}>Cancel</button>`}
-      ${!isRunning && html`<button class="quiet" onClick=${toStart}>New job</button>`}
+      ${!isRunning && html`<button onClick=${toStart}>New job</button>`}
     </p>
+    ${phase === "done" && work.lacksFiles && html`<${ChooseAgain} work=${work} />`}
     ${phase !== "gone" && work.images > 0 && html`<${Fragment}><${Chips} work=${work} /><${Tools} work=${work} />
       <${Grid} work=${work} /><${Detail} work=${work} /></${Fragment}>`}
   </section>`;
@@ -81,6 +84,16 @@ function Said({ text }) {
   return html`<p class="unseen" role="status">${said}</p>`;
 }
 
+/** A job that was opened by its address has names, and no pictures. @param {{ work: Work }} props */
+function ChooseAgain({ work }) {
+  const picked = async (/** @type {any} */ event) => {
+    work.showAgain((await chosenIn([...event.target.files], bytesMax.value, () => {})).pictures);
+  };
+  return html`<p class="message again">The server keeps classes, not pictures. To see them, choose the same files:
+    <label class="button">Show pictures<input type="file" multiple onChange=${picked} /></label>
+    <label class="button">Show a folder<input type="file" webkitdirectory onChange=${picked} /></label></p>`;
+}
+
 /** @param {{ work: Work }} props */
 function Chips({ work }) {
   const { classes, failed, unfamiliar } = work.counts.value;
@@ -90,7 +103,11 @@ function Chips({ work }) {
   const chip = (filter, label, count) => {
     const isOn = now.by === filter.by && now.name === filter.name;
     return html`<button class=${`chip ${filter.by}`} key=${filter.by + label} aria-pressed=${isOn}
-      onClick=${() => (work.filter.value = isOn ? { by: "all" } : filter)}>${label} <b>${number(count)}</b></button>`;
+      onClick=${() => choose(isOn ? { by: "all" } : filter)}>${label} <b>${number(count)}</b></button>`;
+  };
+  const choose = (/** @type {import("./work.js").Filter} */ filter) => {
+    work.filter.value = filter;
+    if (filter.by !== "class") work.below.value = 100; // failed ones have no confidence
   };
   const some = isLong ? classes : classes.slice(0, CHIPS_MAX);
   return html`<div class="chips" role="group" aria-label="Show">
@@ -106,12 +123,20 @@ function Chips({ work }) {
 /** @param {{ work: Work }} props */
 function Tools({ work }) {
   const below = work.below.value;
+  const shown = work.view.value.length;
+  const all = Math.min(SHOWN_MAX, work.images);
+  const limit = (/** @type {number} */ percent) => {
+    work.below.value = percent;
+    if (work.filter.value.by === "failed") work.filter.value = { by: "all" };
+  };
   return html`<p class="tools">
-    <label>Confidence below <span>${below === 100 ? "any" : `${below}%`}</span>
+    <label>Confidence up to <span>${below}%</span>
       <input type="range" min="10" max="100" step="5" value=${below}
-        onInput=${(/** @type {any} */ e) => (work.below.value = Number(e.target.value))} /></label>
+        onInput=${(/** @type {any} */ e) => limit(Number(e.target.value))} /></label>
     <label>Sort <select value=${work.sort.value} onChange=${(/** @type {any} */ e) => (work.sort.value = e.target.value)}>
       <option value="order">as they came</option><option value="doubtful">doubtful first</option>
-      <option value="class">by class</option></select></label>
+      <option value="class">by class</option><option value="name">by name</option></select></label>
+    ${shown < all && html`<span>${number(shown)} of ${number(all)} shown</span>
+      <button class="chip" onClick=${() => ((work.below.value = 100), (work.filter.value = { by: "all" }))}>Show all</button>`}
   </p>`;
 }

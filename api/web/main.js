@@ -9,6 +9,8 @@ const html = htm.bind(h);
 const SAMPLES = ["ankle-boot", "bag", "dress", "sneaker", "shirt", "trouser"];
 
 const number = (/** @type {number} */ value) => Math.round(value).toLocaleString("en");
+const pictures = (/** @type {number} */ count) => (count === 1 ? "1 picture" : `${number(count)} pictures`);
+const CLASSES_SHOWN = 6;
 const counted = (/** @type {number} */ count) => (state.counting.value = count);
 
 /** @param {FileList | File[] | null} files */
@@ -59,13 +61,21 @@ function DropField({ isSmall }) {
     event.target.value = "";
   };
   return html`<section class=${isSmall ? "drop small" : "drop"} aria-label="Pictures to classify">
-    <p class="lead">${count !== null ? `Counting: ${number(count)} pictures` : isSmall ? "More pictures?" : "Drop pictures here"}</p>
-    ${!isSmall && html`<p class="hint">a folder, a zip or a tar — or paste one</p>`}
+    <p class="lead">${count !== null ? `Counting: ${pictures(count)}` : isSmall ? "Another job: drop more pictures" : "Drop pictures here"}</p>
+    ${!isSmall && html`<p class="hint">a folder, a zip or a tar — or paste one</p><${Classes} />`}
     <p class="choose">
-      <label class="button primary">Choose pictures<input type="file" multiple accept=${`image/*,${PICTURES},.zip,.tar,.tgz`} onChange=${picked} /></label>
+      <label class=${isSmall ? "button" : "button primary"}>Choose pictures<input type="file" multiple accept=${`image/*,${PICTURES},.zip,.tar,.tgz`} onChange=${picked} /></label>
       <label class="button">Choose a folder<input type="file" webkitdirectory onChange=${picked} /></label>
     </p>
   </section>`;
+}
+
+/** What the chosen model knows. */
+function Classes() {
+  const found = state.models.value.find((it) => (state.model.value ? it.id === state.model.value : it.default));
+  if (!found) return null;
+  const some = found.classes.slice(0, CLASSES_SHOWN).join(", ");
+  return html`<p class="hint">${found.name} tells ${number(found.classes.length)} classes apart: ${some}, …</p>`;
 }
 
 function Start() {
@@ -81,8 +91,8 @@ function Start() {
     </ul></section>
     ${state.earlier.value.length > 0 && html`<section class="earlier"><h2>Your earlier jobs</h2><ul>
       ${state.earlier.value.map((job) => html`<li key=${job.id}><a href=${`#job=${job.id}`}>${job.title}</a>
-        <small>${job.images ? `${number(job.images)} pictures, ` : ""}${new Date(job.at).toLocaleString()}</small>
-        <button class="quiet" aria-label=${`Forget ${job.title}`} onClick=${() => state.forget(job.id)}>×</button></li>`)}
+        <small>${job.images ? `${pictures(job.images)}, ` : ""}${new Date(job.at).toLocaleString()}</small>
+        <button class="quiet" aria-label=${`Forget ${job.title}`} title="Remove from this list. The job stays." onClick=${() => state.forget(job.id)}>×</button></li>`)}
     </ul></section>`}`;
 }
 

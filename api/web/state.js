@@ -26,6 +26,8 @@ export const counting = signal(/** @type {number | null} */ (null));
 export const work = signal(/** @type {Work | null} */ (null));
 export const earlier = signal(earlierJobs());
 export const upgraded = signal(false);
+/** @type {Map<string, import("./files.js").Picture[]>} what this tab has sent, by job */
+const sent = new Map();
 export const noWorker = computed(() => server.value !== null && server.value.workers === 0);
 export const bytesMax = computed(() => server.value?.limits.image_bytes_max ?? BYTES_MAX);
 
@@ -88,6 +90,7 @@ export async function begin(choosing) {
   const title = titleOf(choice);
   const begun = show(new Work(client, choice.archive && !choice.pictures.length ? [] : choice.pictures));
   const made = (/** @type {{ id: string }} */ job) => {
+    sent.set(job.id, choice.pictures);
     history.pushState(null, "", `#job=${job.id}`);
     rememberJob({ id: job.id, title, images: choice.pictures.length, at: Date.now() });
     earlier.value = earlierJobs();
@@ -120,9 +123,10 @@ function listed(names, one, many) {
 }
 
 /** @param {Choice} choice */
-function titleOf({ pictures, archive }) {
+function titleOf({ pictures, archive, folder }) {
   if (!pictures.length && archive) return archive.name;
-  return pictures.length === 1 ? pictures[0].name : `${pictures[0].name} and ${pictures.length - 1} more`;
+  if (pictures.length === 1) return pictures[0].name;
+  return folder || `${pictures[0].name} and ${pictures.length - 1} more`;
 }
 
 /** @param {Work} next */
@@ -144,6 +148,7 @@ export async function openAddressed() {
   if (work.value?.job.value?.id === found[1].toLowerCase() && !work.value.error.value) return;
   notices.value = [];
   const opened = show(new Work(client));
+  opened.showAgain(sent.get(found[1].toLowerCase()) ?? []);
   await opened.load(found[1]);
   refused(opened.error.value);
 }

@@ -9,7 +9,7 @@ import { tarOf } from "./tar.js";
 /** @typedef {import("./files.js").Picture} Picture */
 /** @typedef {"uploading" | "classifying" | "interrupted" | "done" | "gone" | "failed"} Phase */
 /** @typedef {{ by: "all" | "failed" | "unfamiliar" | "class", name?: string }} Filter */
-/** @typedef {"order" | "doubtful" | "class"} Sort */
+/** @typedef {"order" | "doubtful" | "class" | "name"} Sort */
 
 export const SHOWN_MAX = 10_000;
 const PART_BYTES_MAX = 16 << 20;
@@ -17,6 +17,7 @@ const PART_FILES_MAX = 500;
 const FIRST_PART_FILES_MAX = 32; // so that the first classes are there soon
 const REDRAW_MS = 150;
 const LOOK_MS = 1000;
+const RETRYABLE = "worker_crashed timeout out_of_memory worker_lost model_failed deadline_exceeded fetch_failed fetch_timeout";
 
 export class Work {
   /** @param {Darkroom} client @param {Picture[]} pictures none of a job that was opened by its address */
@@ -25,6 +26,8 @@ export class Work {
     this.pictures = pictures;
     /** @type {(Item | undefined)[]} by index */
     this.items = [];
+    /** @type {Map<string, Picture>} by name: files that were chosen again for a job that was opened by its address */
+    this.again = new Map();
     /** @type {Set<number>} indices of files that could not be read */
     this.unreadable = new Set();
     this.abort = new AbortController();
@@ -99,6 +102,23 @@ export class Work {
   leave() {
     this.abort.abort();
     clearTimeout(this.redraw);
+  }
+
+  /** The file of an image, if this tab has it. @param {number} index */
+  fileOf(index) {
+    return (this.pictures[index] ?? this.again.get(this.items[index]?.name ?? ""))?.file;
+  }
+
+  /** Whether an image lacks its file. */
+  get lacksFiles() {
+    this.tick.value;
+    return this.items.some((item) => item && item.name !== null && !this.fileOf(item.index));
+  }
+
+  /** Show files in the places of the images that have their names. @param {Picture[]} pictures */
+  showAgain(pictures) {
+    for (const picture of pictures) this.again.set(picture.name, picture);
+    this.tick.value += 1;
   }
 
   /** The name of an image. @param {number} index */
@@ -224,7 +244,7 @@ export class Work {
     const found = [];
     for (let index = 0; index < count; index += 1) {
       const item = this.items[index];
-      if (below < 1 && !((item?.confidence ?? 1) < below)) continue;
+      if (below < 1 && !((item?.confidence ?? 2) <= below)) continue;
       if (by === "failed" && item?.status !== "failed") continue;
       if (by === "unfamiliar" && !item?.warnings?.length) continue;
       if (by === "class" && item?.class !== name) continue;
@@ -235,6 +255,8 @@ export class Work {
     } else if (this.sort.value === "class") {
       const key = (/** @type {number} */ index) => this.items[index]?.class ?? "\uffff";
       found.sort((one, other) => key(one).localeCompare(key(other)) || one - other);
+    } else if (this.sort.value === "name") {
+      found.sort((one, other) => this.nameOf(one).localeCompare(this.nameOf(other), "en", { numeric: true }));
     }
     return found;
   }
@@ -250,11 +272,13 @@ export class Work {
     const classes = new Map();
     let failed = 0;
     let unfamiliar = 0;
+    let again = 0;
     for (const item of this.items) {
       if (item?.class) classes.set(item.class, (classes.get(item.class) ?? 0) + 1);
       if (item?.status === "failed") failed += 1;
+      if (item?.error && RETRYABLE.split(" ").includes(item.error.code)) again += 1;
       if (item?.warnings?.length) unfamiliar += 1;
     }
-    return { classes: [...classes].sort((one, other) => other[1] - one[1]), failed, unfamiliar };
+    return { classes: [...classes].sort((one, other) => other[1] - one[1]), failed, unfamiliar, again };
   }
 }

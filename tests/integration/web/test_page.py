@@ -46,11 +46,14 @@ def test_a_folder_is_filtered_sorted_and_saved(person: Visitor, tmp_path: Path) 
     page.get_by_label("Sort").select_option("doubtful first")
     shares = [int(share) for cell in person.cells() for share in re.findall(r"(\d+)%", cell)]
     assert shares == sorted(shares)
-    page.get_by_label("Confidence below").fill("10")
+    page.get_by_label("Confidence up to").fill("10")
     expect(page.get_by_text("No picture is like that.")).to_be_visible()
+    expect(page.get_by_text("0 of 30 shown")).to_be_visible()
+    page.get_by_role("button", name="Show all").click()
+    expect(page.locator(".none")).to_be_hidden()
     for name in ("CSV", "JSON"):
         with page.expect_download() as download:
-            page.get_by_role("button", name=name).click()
+            page.get_by_role("button", name=f"Download {name}").click()
         download.value.save_as(tmp_path / name)
     rows = list(csv.DictReader((tmp_path / "CSV").read_text(encoding="utf-8-sig").splitlines()))
     assert len(rows) == len(json.loads((tmp_path / "JSON").read_text())) == 30
@@ -66,6 +69,7 @@ def test_everything_goes_by_keyboard(person: Visitor) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading")).to_have_text("Trouser")
     expect(dialog.locator(".ranks li")).to_have_count(5)
+    dialog.get_by_text("The call in code").click()
     for language, part in CALLS.items():
         dialog.get_by_role("button", name=language).click()
         expect(dialog.locator("pre")).to_contain_text(part)
@@ -120,14 +124,34 @@ def test_failed_pictures_say_why(person: Visitor) -> None:
     page = person.open()
     person.drop({"good.png": BAG, "bad.png": b"no picture", "half.png": BAG[:200]})
     person.headline("1 of 3 classified · 2 failed")
+    page.get_by_label("Confidence up to").fill("50")
     page.get_by_role("button", name="Failed 2").click()
     expect(page.locator(".cell")).to_have_count(2)
     page.locator(".cell").first.click()
     expect(page.locator(".reason")).to_contain_text("not an image")
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".name")).to_have_text("half.png")
+    expect(page.get_by_role("button", name="Next")).to_be_disabled()
     page.keyboard.press("Escape")
-    person.allowed.append("409")
-    page.get_by_role("button", name="Retry failed").click()
-    expect(page.locator(".message")).to_contain_text("no failed image")
+    expect(page.get_by_role("button", name="Retry failed")).to_be_hidden()  # they would fail again
+
+
+def test_pictures_of_an_earlier_job_are_chosen_again(person: Visitor, tmp_path: Path) -> None:
+    (tmp_path / "clothes").mkdir()
+    for name in ("one.png", "two.png"):
+        (tmp_path / "clothes" / name).write_bytes(BAG)
+    page = person.open()
+    page.locator("input[webkitdirectory]").first.set_input_files(tmp_path / "clothes")
+    person.headline("All 2 classified")
+    page.get_by_role("button", name="New job").click()
+    page.get_by_role("link", name="clothes").click()
+    expect(page.locator(".cell canvas")).to_have_count(2)  # this tab has sent them
+    page.reload()
+    person.headline("All 2 classified")
+    expect(page.locator(".cell .blank")).to_have_count(2)
+    page.locator(".again input[webkitdirectory]").set_input_files(tmp_path / "clothes")
+    expect(page.locator(".cell canvas")).to_have_count(2)
+    expect(page.get_by_text("choose the same files")).to_be_hidden()
 
 
 def test_all_failed(person: Visitor) -> None:

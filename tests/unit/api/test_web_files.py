@@ -1,9 +1,11 @@
 """The files of the page: their size, their types, and what is vendored."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+from jobs.item_codes import RETRYABLE
 from tests.support.npm import check_types, install, make_types
 from tests.support.processes import ROOT
 
@@ -32,6 +34,11 @@ def test_each_vendored_package_has_its_version_and_licence() -> None:
         if name != "esbuild":
             assert f"{name} {version}" in head
             assert f"{name} {version}\n" in licences
+
+
+def test_failed_images_may_be_retried_where_the_server_keeps_them() -> None:
+    (codes,) = re.findall(r'const RETRYABLE = "([a-z_ ]+)"', (WEB / "work.js").read_text())
+    assert set(codes.split()) == RETRYABLE
 
 
 def test_types_fit_the_document(tmp_path: Path) -> None:
