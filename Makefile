@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train pictures deploy-tools clean
+.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train docs pictures deploy-tools clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -55,13 +55,16 @@ lint: .venv/dev ## Check style, types and who imports whom
 train: .venv/dev ## Train a model package: make train MODEL=fmnist-cnn
 	$(BIN)/python -m training $(MODEL)
 
+docs: .venv/dev ## Build the pages of docs/ as a site in site/; fails at a link or an anchor that leads nowhere
+	$(BIN)/zensical build --clean --strict
+
 pictures: .venv/dev ## Take the pictures of the page in docs/pictures/ anew, in Debian's chromium
 	$(BIN)/python -m docs.page_pictures
 
 deploy-tools: .venv/deploy ## Install what `python -m deploy.ec2` needs (docs/EC2.md)
 
-clean: ## Remove .venv, .venv-bench and data, which the commands above created
-	rm -rf .venv .venv-bench data
+clean: ## Remove .venv, .venv-bench, data and site, which the commands above created
+	rm -rf .venv .venv-bench data site
 
 # torch is installed first and alone, so that no other package selects another build of it.
 .venv/%: requirements/%.txt client/pyproject.toml

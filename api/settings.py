@@ -79,8 +79,8 @@ class ServerSettings(SettingsGroup):
         default_factory=dict,
         repr=False,
         description='API key of each owner, as JSON: `{"alice": "a-long-random-key"}`. Managed keys stand beside '
-        "them: see [KEYS.md](KEYS.md). On a server without any key, calls need none and all jobs belong to the owner "
-        "`public`.",
+        "them: see [API keys](../KEYS.md). On a server without any key, calls need none and all jobs belong to the "
+        "owner `public`.",
     )
 
     @field_validator("cors_origins")

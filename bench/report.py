@@ -8,6 +8,7 @@ import orjson
 from matplotlib.figure import Figure
 
 RESULTS = Path("bench/results")
+PICTURE = Path("docs/pictures/bench.svg")
 Row = Mapping[str, Any]
 
 
@@ -34,7 +35,7 @@ def write(found: Mapping[str, Any]) -> None:
     )
     table = "\n".join(parts)
     (RESULTS / "bench.md").write_text(table)
-    _picture(found["rows"], RESULTS / "bench.svg")
+    _picture(found["rows"], PICTURE)
     print(table)
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/SETTINGS.md from the settings themselves: `python -m docs.settings_page`."""
+"""Writes docs/reference/settings.md from the settings themselves: `python -m docs.settings_page`."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from jobs.settings import StoreSettings, is_advanced
 from worker.outbound.settings import OutboundSettings
 from worker.settings import LeasingSettings, WorkerSettings
 
-PAGE = Path(__file__).parent / "SETTINGS.md"
+PAGE = Path(__file__).parent / "reference/settings.md"
 HEAD = """# Settings
 
 Every setting is an environment variable. Under compose, write them into a file `.env` beside `docker-compose.yml`;
-values with `$` or `#` need single quotes there ([DEPLOYMENT.md](DEPLOYMENT.md)). If a setting is invalid or two
+values with `$` or `#` need single quotes there ([deployment](../DEPLOYMENT.md)). If a setting is invalid or two
 settings contradict each other, no service starts, and one line says why. A setting that was removed in an earlier
 version and is still set is ignored with one warning at start.
 

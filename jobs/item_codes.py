@@ -133,3 +133,45 @@ ITEM_DETAIL: dict[ItemCode, str] = {
     ItemCode.NAME_TOO_LONG: "The name of the archive entry is too long.",
     ItemCode.TOO_MANY_PARTS: "The image file consists of too many segments, chunks or blocks.",
 }
+
+
+_RETRY = "Retry the job: its bytes are kept, and the cause may have passed."
+_FETCH_AGAIN = "Retry the job: the server of the URL may have been away or busy."
+_PACK_AGAIN = "Pack the archive again without this entry, or send the file by itself."
+ITEM_ADVICE: dict[ItemCode, str] = {
+    ItemCode.EMPTY_UPLOAD: "Send a file with content.",
+    ItemCode.NOT_AN_IMAGE: "Send an image; look at the file's first bytes if you thought that it is one.",
+    ItemCode.UNSUPPORTED_FORMAT: f"Convert it to {ALWAYS_TAKEN}.",
+    ItemCode.CORRUPT_IMAGE: "Save or download the file again.",
+    ItemCode.TOO_MANY_PIXELS: "Send a smaller copy, or ask the operator for a larger ITEM_PIXELS_MAX.",
+    ItemCode.TOO_MANY_FRAMES: "Send one frame, or ask the operator for a larger ITEM_FRAMES_MAX.",
+    ItemCode.ITEM_TOO_LARGE: "Send a smaller copy, or ask the operator for a larger ITEM_BYTES_MAX.",
+    ItemCode.UPLOAD_LOST: "Submit the image again; the operator should look at the store of uploads.",
+    ItemCode.WORKER_CRASHED: "Retry the job once. If it fails again, this image is at fault: send a converted copy.",
+    ItemCode.TIMEOUT: "Retry the job once. If it fails again, send a smaller copy.",
+    ItemCode.OUT_OF_MEMORY: "Retry the job once. If it fails again, send a smaller copy.",
+    ItemCode.WORKER_LOST: _RETRY,
+    ItemCode.MODEL_FAILED: "Retry the job once. If it fails again, the model cannot take this image.",
+    ItemCode.DEADLINE_EXCEEDED: "Retry the job once a worker serves the model: GET /v1/models shows which do.",
+    ItemCode.TOO_MANY_SCANS: "Save the JPEG again, not progressive.",
+    ItemCode.LINK_ENTRY: _PACK_AGAIN,
+    ItemCode.SPECIAL_ENTRY: _PACK_AGAIN,
+    ItemCode.ABSOLUTE_PATH: "Pack the archive again with relative names.",
+    ItemCode.PARENT_PATH: "Pack the archive again with names that stay inside it.",
+    ItemCode.NESTED_ARCHIVE: "Submit the inner archive as an upload of its own.",
+    ItemCode.ENCRYPTED_ENTRY: "Pack the archive again without a password.",
+    ItemCode.DUPLICATE_NAME: "Give each file of the archive a name of its own.",
+    ItemCode.COMPRESSION_BOMB: _PACK_AGAIN,
+    ItemCode.UNSUPPORTED_COMPRESSION: "Pack the archive again with Deflate, or without compression.",
+    ItemCode.CORRUPT_ENTRY: "Pack the archive again, or send it again if it was damaged on the way.",
+    ItemCode.INVALID_URL: "Write a whole URL, with its scheme and host.",
+    ItemCode.FORBIDDEN_ADDRESS: "Use a public address, or ask the operator for FETCH_ALLOW_HOSTS or _NETWORKS.",
+    ItemCode.FETCH_FAILED: _FETCH_AGAIN,
+    ItemCode.FETCH_TIMEOUT: _FETCH_AGAIN,
+    ItemCode.FETCH_DENIED: "Let the workers read the URL, or sign it; of S3, check the key's rights.",
+    ItemCode.FETCH_NOT_FOUND: "Correct the URL.",
+    ItemCode.TOO_MANY_REDIRECTS: "Use the address at which the image is in the end.",
+    ItemCode.NAME_TOO_LONG: "Give the entry a shorter name.",
+    ItemCode.TOO_MANY_PARTS: "Save the image again with another program.",
+}
+"""What whoever sent the image can do; docs/reference/errors.md shows it."""

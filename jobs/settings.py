@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def advanced(default: T, *, description: str) -> T:
-    """A field for a setting that few operators change: it goes to the second part of docs/SETTINGS.md."""
+    """A field for a setting that few operators change: it goes to the second part of docs/reference/settings.md."""
     field: T = Field(default, description=description, json_schema_extra=_ADVANCED)
     return field
 

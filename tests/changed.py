@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("tests/unit", "tests/integration")
-PACKAGES = ("api", "jobs", "worker", "training", "client", "deploy")
+PACKAGES = ("api", "jobs", "worker", "training", "client", "deploy", "docs")
 PAGES_TEST = "tests/unit/test_pages.py"
 PROCESSES_MAX = 4
 USERS_MAX = 8

@@ -33,6 +33,7 @@ _LONG = (
     "test_versions",
     "test_interrupted",
     "test_stack",
+    "test_blocks",
 )
 
 

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 RawHeaders = list[tuple[bytes, bytes]]
 
 MEDIA_TYPE = "application/problem+json"
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-_HTTP_ADVICE = {
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+HTTP_ADVICE = {
     404: "No call has this path; the page at /docs lists all.",
     405: "This path does not take this method; the header Allow lists those that it takes.",
 }
@@ -79,8 +79,8 @@ def _response(scope: Scope, error: Exception) -> Response:
         if scope["method"] == "OPTIONS" and (error.status_code == 405 or scope["path"] == "*"):
             return Response(status_code=204, headers={"Allow": _allowed_methods(scope)})
         headers = {"Allow": _allowed_methods(scope)} if error.status_code == 405 else dict(error.headers or {})
-        code = _HTTP_CODES.get(error.status_code, "http_error")
-        detail = _HTTP_ADVICE.get(error.status_code, error.detail)
+        code = HTTP_CODES.get(error.status_code, "http_error")
+        detail = HTTP_ADVICE.get(error.status_code, error.detail)
         return _problem(error.status_code, code, error.detail, detail, headers)
     error_id = uuid.uuid4().hex[:12]
     log.error("unexpected error %s", error_id, exc_info=error)

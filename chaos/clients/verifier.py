@@ -124,7 +124,7 @@ class Verifier:
             return 0
 
     async def _events(self, job: Accepted, caller: Caller) -> dict[str, Any] | None:
-        """The ended job as its events have it. A stream without an `end` is opened again, as docs/HTTP.md says."""
+        """The ended job as its events have it. A stream without an `end` is opened again (docs/reference/http.md)."""
         if self._random.random() >= EVENTS_SHARE:
             return None
         until = time.monotonic() + self._end_seconds_max

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     it.add_argument("--key-name", default="", help="open port 22 for this EC2 key pair")
     it.add_argument("--subnet", default="", help="instead of a default subnet")
     it.add_argument("--s3-bucket", default="", help="jobs may name images in this bucket")
-    it.add_argument("--env-file", type=Path, metavar="FILE", help="settings of docs/SETTINGS.md, NAME=VALUE lines")
+    it.add_argument("--env-file", type=Path, metavar="FILE", help="settings, NAME=VALUE lines")
     it.add_argument("--new-ami", action="store_true", help="take the newest system image, which replaces the host")
     it.add_argument("--dry-run", action="store_true", help="show resources and costs, and make nothing")
     it.add_argument(

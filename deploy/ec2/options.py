@@ -103,7 +103,7 @@ def check(options: UpOptions) -> UpOptions:
 
 
 def read_settings(path: Path) -> tuple[str, ...]:
-    """The lines of a file of settings (docs/SETTINGS.md), without blank lines and comments.
+    """The lines of a file of settings (docs/reference/settings.md), without blank lines and comments.
 
     Raises:
         DeployError: the file cannot be read, a line is not NAME=VALUE, or a setting is one that `up` makes.

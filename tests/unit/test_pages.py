@@ -2,11 +2,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from docs import openapi_document, pictures_page
+from docs import command_page, errors_page, openapi_document, pictures_page, python_page
 from docs.settings_page import PAGE, page
+from jobs.item_codes import ITEM_ADVICE, ITEM_DETAIL, ItemCode
 from tests.support.processes import ROOT
 
 PAGES = [path.relative_to(ROOT) for pattern in ("*.md", "client/*.md", "docs/**/*.md") for path in ROOT.glob(pattern)]
@@ -17,6 +19,15 @@ NOT_OURS = {"mine.py"}  # a reader's own file
 
 def test_the_settings_page_is_what_the_settings_say() -> None:
     assert PAGE.read_text() == page(), "run: .venv/bin/python -m docs.settings_page"
+
+
+@pytest.mark.parametrize("module", [errors_page, command_page, python_page], ids=lambda module: module.__name__)
+def test_the_pages_of_the_reference_are_what_the_code_says(module: ModuleType) -> None:
+    assert module.PAGE.read_text() == module.page(), f"run: .venv/bin/python -m {module.__name__}"
+
+
+def test_each_code_has_a_cause_and_something_to_do() -> None:
+    assert set(ITEM_ADVICE) == set(ITEM_DETAIL) == set(ItemCode)
 
 
 def test_the_page_of_pictures_is_what_becomes_of_them() -> None:

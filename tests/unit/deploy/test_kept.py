@@ -61,7 +61,7 @@ def test_what_ssm_does_not_take_is_refused() -> None:
 
 
 def test_a_key_is_in_a_form_that_the_api_reads() -> None:
-    """As `API_KEYS` in docs/SETTINGS.md: owner to key, of 16 characters or more."""
+    """As `API_KEYS` in docs/reference/settings.md: owner to key, of 16 characters or more."""
     keys = json.loads(Environment().for_options(OPTIONS).value("API_KEYS"))
     assert list(keys) == ["admin"]
     assert not set(keys["admin"]) & set("$#'\" \\"), "compose takes it as it stands"
