@@ -206,6 +206,8 @@ class StoreAudit:
             found.append(f"{records} bytes of records")
         if spooled := self._fleet.stat("spooled"):
             found.append(f"{spooled} bytes of uploads outside Redis")
+        if shares := redis.zrange(keys.OWNERS, 0, -1, withscores=True):
+            found.append(f"shares of records: {shares}")
         if files := self._fleet.uploads.names():
             found.append(f"{len(files)} files of uploads, as {files[0]}")
         if (used := self._used_bytes()) > self.used_bytes + MEMORY_SLACK_BYTES:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
+from jobs.owner_shares import OWNER_OF_ALL
+
 TASK: Final = "classify"
 OUTBOUND_TASK: Final = "outbound"  # fetches the URLs of chunks and calls the webhooks that are due
 QUEUE: Final = "darkroom."  # + model, a name or name@version: the Celery queue that carries this model's doorbells
@@ -25,13 +27,18 @@ LEASES: Final = "leases"  # sorted set: owner token by the lease's end, Redis ti
 LEASED_CHUNKS: Final = "l:"  # + owner token, set: the chunk references under this lease
 SUSPECT_ITEM: Final = "suspect_at"  # hash: owner token to the item that a suspect run has reached, -1 before the first,
 #                                     SUSPECT_PAUSED while its process does other work
-ENDED: Final = "ended"  # list: IDs of ended jobs, oldest first; deleted jobs stay until they reach the head
+OWNERS: Final = "owners"  # sorted set: owners by the record bytes of their jobs in shares
+ENDED_OF_OWNER: Final = "ended:"  # + owner, list: IDs of ended jobs in shares, oldest first; deleted ones as in ENDED
+OLDEST_ENDED: Final = "oldest"  # sorted set: owners by the end of the first job of ENDED_OF_OWNER, Redis time in ms
+ENDED: Final = "ended"  # list: IDs of other ended jobs, oldest first; deleted jobs stay until they reach the head
 OWNER_JOBS: Final = "jobs:"  # + owner, sorted set: IDs of this owner's jobs by their number among all accepted jobs
 OPEN_DEADLINES: Final = "open"  # sorted set: IDs of open jobs by their deadline, Redis time in ms
 IDEMPOTENCY_KEY: Final = "k:"  # + owner:DIGEST, string: ID of the job that this Idempotency-Key made; goes with the job
 WEBHOOKS_DUE: Final = "hooks"  # sorted set: IDs of ended jobs by the time of their next webhook call, Redis time in ms
-TRASH: Final = "trash"  # list: jobs whose upload bytes the sweep frees: ID, first and number of chunks (4 bytes each)
-STATS: Final = "stats"  # hash: uploads, spooled, records, accepted, transitions, drained, pending:OWNER: items to end
+TRASH: Final = "trash"  # list: jobs whose upload bytes the sweep frees: ID, first and number of chunks (4 bytes each),
+#                         owner if the job is in his shares
+STATS: Final = "stats"  # hash: uploads, spooled, records, accepted, transitions, drained; pending:OWNER: items to end;
+#                         uploads:OWNER, spooled:OWNER: bytes of jobs in shares
 DOORBELL_TEMPLATE: Final = "bell:"  # + model, string: the Celery message that rings this model's workers
 WAKE: Final = "wake:"  # + model, list of one: a lingering child process blocks on it, faster than a doorbell
 DOORBELL_COUNTER: Final = "bells"  # counter: makes every doorbell's id unique
@@ -78,6 +85,7 @@ FIELDS: Final = {
     "webhook_attempts": "ha",  # JSON, the last ones
     "result_bytes": "rb",  # record bytes set aside for the result of each item that has not ended
     "retained_spooled": "bs",  # bytes of the files that "retained" points to
+    "in_share": "ws",  # 1 if the job counts in its owner's shares of the budgets
     # + number of a chunk, in decimal
     "names": "i",  # JSON, or empty
     "results": "r",  # `pack_outcomes`
@@ -89,7 +97,7 @@ FIELDS: Final = {
 }
 
 # What the record budget counts, beyond the strings; tests/integration/jobs/store/test_memory.py measures it.
-JOB_RECORD_BYTES: Final = 350  # a job of one chunk, in the listpack that jobs/store/server_check.py asks for
+JOB_RECORD_BYTES: Final = 356  # a job of one chunk, in the listpack that jobs/store/server_check.py asks for
 CHUNK_RECORD_BYTES: Final = 190  # each further chunk of it; many chunks turn the listpack into a hash table
 ENDED_ID_BYTES: Final = 20  # an id among the ended
 IDEMPOTENCY_KEY_BYTES: Final = 160  # the key of an Idempotency-Key
@@ -115,6 +123,9 @@ KEYS: Final[dict[str, str | int]] = {
     "leases": LEASES,
     "leased_chunks": LEASED_CHUNKS,
     "suspect_item": SUSPECT_ITEM,
+    "owners": OWNERS,
+    "ended_of_owner": ENDED_OF_OWNER,
+    "oldest_ended": OLDEST_ENDED,
     "ended": ENDED,
     "owner_jobs": OWNER_JOBS,
     "open_deadlines": OPEN_DEADLINES,
@@ -129,6 +140,7 @@ KEYS: Final[dict[str, str | int]] = {
     "model_cards": MODEL_CARDS,
     "items_of_day": ITEMS_OF_DAY,
     "day_ms": DAY_MS,
+    "owner_of_all": OWNER_OF_ALL,
     "job_record_bytes": JOB_RECORD_BYTES,
     "chunk_record_bytes": CHUNK_RECORD_BYTES,
     "ended_id_bytes": ENDED_ID_BYTES,

@@ -16,6 +16,7 @@ NAMES = (
     *("deliver", "webhook", "register"),
 )
 
+_ADMITTING = ("enqueue", "part")  # scripts that accept items
 _SWEEP_MODELS_MAX = 2  # so that one call of sweep.lua touches at most 256 keys
 _CONSTANT = re.compile(r"\b(K|F|STATE|LANE)\.(\w+)\b")
 
@@ -27,7 +28,7 @@ class Script(NamedTuple):
 
 @cache
 def load_scripts(database: int) -> dict[str, Script]:
-    """Every script by name, with the shared functions of `lib.lua` in its head.
+    """Every script by name, with the shared functions of `lib.lua`, and of `admission.lua` if it accepts, in its head.
 
     `K.name`, `F.name`, `STATE.name` and `LANE.name` become literals here, which cost nothing at run time: a table of
     them would be built anew in each call.
@@ -36,7 +37,7 @@ def load_scripts(database: int) -> dict[str, Script]:
         KeyError: a script uses a name that is not in `jobs/store/keys.py`.
     """
     folder = files("jobs.store") / "lua"
-    library = (folder / "lib.lua").read_text()
+    library, admission = ((folder / f"{name}.lua").read_text() for name in ("lib", "admission"))
     constants: dict[str, Mapping[str, str | int]] = {
         "K": {**KEYS, "channel": ended_channel(database), "by_reference": BY_REFERENCE, "spooled": SPOOLED},
         "F": FIELDS,
@@ -48,12 +49,14 @@ def load_scripts(database: int) -> dict[str, Script]:
         value = constants[match[1]][match[2]]
         return f"'{value}'" if isinstance(value, str) else str(value)
 
-    def script(text: str) -> Script:
-        shebang, body = text.split("\n", 1)  # the server reads the script's flags from its first line
-        source = f"{shebang}\n{_CONSTANT.sub(literal, library + body)}".encode()
+    def script(name: str) -> Script:
+        # The server reads the script's flags from its first line.
+        shebang, body = (folder / f"{name}.lua").read_text().split("\n", 1)
+        head = library + (admission if name in _ADMITTING else "")
+        source = f"{shebang}\n{_CONSTANT.sub(literal, head + body)}".encode()
         return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
-    return {name: script((folder / f"{name}.lua").read_text()) for name in NAMES}
+    return {name: script(name) for name in NAMES}
 
 
 def sweep_args(settings: StoreSettings, models: Iterable[str]) -> Iterator[list[str | int]]:

@@ -10,6 +10,8 @@ from jobs.store import keys
 _FIXED = {
     keys.LEASES,
     keys.SUSPECT_ITEM,
+    keys.OWNERS,
+    keys.OLDEST_ENDED,
     keys.ENDED,
     keys.OPEN_DEADLINES,
     keys.WEBHOOKS_DUE,
@@ -28,12 +30,13 @@ def unreachable(client: "redis.Redis[bytes]", *, owners: Collection[str]) -> lis
     """Keys without a time to live that belong to no job, and references to jobs that do not exist."""
     jobs = {key.removeprefix(keys.JOB.encode()) for key in client.keys(f"{keys.JOB}*")}
     listings = {keys.OWNER_JOBS + owner for owner in owners}
+    ended = {keys.ENDED_OF_OWNER + owner for owner in owners}
     owned = {job_id for listing in listings for job_id in client.zrange(listing, 0, -1)}
     leases = set(client.zrange(keys.LEASES, 0, -1))
     lost = [b"owned " + job_id for job_id in owned ^ jobs]
     for key in client.scan_iter(count=1000):
         name = key.decode("latin1")
-        if client.ttl(key) >= 0 or name in _FIXED or name in listings or name.startswith(_OF_MODELS):
+        if client.ttl(key) >= 0 or name in _FIXED | listings | ended or name.startswith(_OF_MODELS):
             continue
         kind, rest = name[:2], key[2:]
         reachable = (

@@ -8,7 +8,7 @@ from jobs.codec import pack_upload, unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Lane
 from jobs.store.for_api.submit import Chunk
-from tests.support.store import OWNER, Store
+from tests.support.store import Store
 from worker.outbound.process import OutboundProcess
 
 MakeOutboundProcess = Callable[..., OutboundProcess]
@@ -32,7 +32,7 @@ async def submit_urls(
         some = urls[at : at + chunk_items]
         data = pack_upload([url.encode() for url in some])
         await store.open_jobs.add(part, Chunk([*some], len(data), data, by_reference=True), bytes(16))
-    await store.open_jobs.seal(part.job_id, OWNER)
+    await store.open_jobs.seal(part.job_id, part.owner)
     return part.job_id
 
 

@@ -112,6 +112,11 @@ class Store:
         """The bytes that the job counts for in the record budget; 0 if the job is deleted."""
         return int(self.redis.hget(job_key(job_id), keys.FIELDS["record_bytes"]) or 0)
 
+    def note_oldest(self, owner: str) -> None:
+        """After a change of when jobs of this owner ended: note it where the sweep looks for the first of them."""
+        for first in self.redis.lrange(keys.ENDED_OF_OWNER + owner, 0, 0):
+            self.redis.zadd(keys.OLDEST_ENDED, {owner: self.redis.hget(job_key(first), keys.FIELDS["ended_ms"]) or 0})
+
     def keys(self) -> set[bytes]:
         return set(self.redis.keys())
 

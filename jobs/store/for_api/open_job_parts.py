@@ -28,7 +28,7 @@ from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submit import SHARE_FULL, Chunk
 from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.wire import Command
 
@@ -86,6 +86,12 @@ class Progress:
     done: bool
 
 
+def _check_room(outcome: bytes, *details: bytes) -> None:
+    if outcome in (b"queue_full", b"share_full"):
+        detail = SHARE_FULL if outcome == b"share_full" else ""
+        raise QueueFull(detail, over_bytes=max(1, int(details[0])))
+
+
 def _staged_key(part: Part) -> bytes:
     """Where a chunk's bytes lie until the script adds it."""
     return keys.UPLOAD.encode() + part.job_id + part.token
@@ -102,9 +108,11 @@ class OpenJobParts:
 
         Raises:
             IdempotencyInProgress: another caller holds it.
+            QueueFull: there is no room for the record of a new part.
             JobNotFound, JobSealed, JobEnded, StoreUnavailable
         """
-        outcome, *details = await self._call(part, "begin")
+        outcome, *details = await self._begin(part)
+        _check_room(outcome, *details)
         if outcome not in (b"ok", b"earlier"):
             raise _REFUSALS[outcome]
         return Progress(int(details[0]), details[1], outcome == b"earlier")
@@ -124,7 +132,7 @@ class OpenJobParts:
 
     async def leave(self, part: Part) -> None:
         """Release an interrupted part: another caller can continue it at once, not only after `hold_seconds`."""
-        await self._call(part, "begin", hold_seconds=0)
+        await self._begin(part, hold_seconds=0)
 
     async def add(
         self, part: Part, chunk: Chunk | None, digest: bytes, *, done: bool = False, skipped: int = 0
@@ -193,7 +201,7 @@ class OpenJobParts:
         while True:
             await asyncio.sleep(self._limits.hold_seconds / RENEWALS_A_HOLD)
             with suppress(DarkroomError):  # the next add reports it
-                await self._call(part, "begin")
+                await self._begin(part)
 
     async def _unstage(self, part: Part) -> None:
         """Delete the bytes that were written for an add and not added. A second call has no effect."""
@@ -225,8 +233,7 @@ class OpenJobParts:
                 ttl_ms = int(self._client.settings.upload_ttl_seconds * 1000)
                 bytes_first = ("SET", key, chunk.data, "PX", ttl_ms)
         outcome, *details = await self._call(part, "add", *args, after=bytes_first)
-        if outcome == b"queue_full":
-            raise QueueFull(over_bytes=max(1, int(details[0])))
+        _check_room(outcome, *details)
         if outcome == b"daily_quota_exceeded":
             raise part.quota.exceeded(int(details[0]), self._client.now_ms())
         if outcome != b"ok":
@@ -234,6 +241,10 @@ class OpenJobParts:
         if details:
             part.quota.set_used(int(details[0]), self._client.now_ms())
         part.chunks += chunk is not None
+
+    async def _begin(self, part: Part, *, hold_seconds: float | None = None) -> list[bytes]:
+        records_max = self._client.settings.records_budget_bytes
+        return await self._call(part, "begin", records_max, hold_seconds=hold_seconds)
 
     async def _call(
         self,

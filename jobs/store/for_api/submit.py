@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _READ_WAITING: Command = ("HGET", keys.STATS, "uploads")
 _IN_BATCH_BYTES_MAX = 256 << 10  # a larger chunk is written by itself, so that no small submit waits behind it
 _RESOLVE_MARGIN_SECONDS = 0.01  # error of this process's copy of the server's clock
+SHARE_FULL = "Your jobs take up the share of a budget that one owner may have."
 _REFUSALS: dict[bytes, type[DarkroomError]] = {
     b"quota_exceeded": QuotaExceeded,
     b"late": StoreUnavailable,
@@ -242,6 +243,8 @@ class Submitter:
                 raise IdempotencyInProgress(job_id=to_text(details[0]))
             case b"queue_full":
                 raise QueueFull(over_bytes=int(details[0]))
+            case b"share_full":
+                raise QueueFull(SHARE_FULL, over_bytes=int(details[0]))
             case b"daily_quota_exceeded":
                 raise submission.quota.exceeded(int(details[0]), self._client.now_ms())
             case b"late":

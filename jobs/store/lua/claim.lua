@@ -17,16 +17,13 @@ local now = now_ms()
 local pops_left = 120 -- bounds the keys that one call touches
 local OWNERS_COUNTED = 16 -- of the interactive lane, when its work is shared: bounds the same
 
--- Takes a popped chunk under the lease, if its job is live; else frees its upload bytes. Returns whether it was taken.
+-- Takes a popped chunk under the lease, if its job is live. Returns whether it was taken.
 local function take(chunk_ref)
-  local id, chunk, _, size = unpack_chunk_ref(chunk_ref)
+  local id, chunk = unpack_chunk_ref(chunk_ref)
   local job = K.job .. id
   local state, top_k, failure_counts, progress, started = unpack(
     redis.call('HMGET', job, F.state, F.top_k, F.failure_counts .. chunk, F.progress .. chunk, F.started_ms))
-  if not is_live(state) then
-    drop_upload(chunk_ref, size)
-    return false
-  end
+  if not is_live(state) then return false end
   if state == STATE.queued then
     redis.call('HSET', job, F.state, STATE.running, F.started_ms, now)
   elseif not started then

@@ -8,7 +8,7 @@
 --       to set aside for the result of an item; then number of items, upload bytes, names ('' if no item has one); for an
 --       open job: 0, ms until its deadline, ''.
 -- Returns for each job {'ok', accepted ms, items of the day if they are counted}, {'earlier', id, fingerprint} if the
--- Idempotency-Key made a job before, or {refusal, bytes over budget or items of the day}. What the jobs have in common
+-- Idempotency-Key made a job before, or {refusal, bytes over budget or share, or items of the day}. What the jobs have in common
 -- is read once and written once.
 local now = now_ms()
 local counters = read_counters(ARGV[1], now)
@@ -36,11 +36,12 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spo
       if is_live(state) then return refuse('in_progress', first) end
     end
   end
+  local sharer = owner ~= K.owner_of_all and owner
   local record_bytes = K.job_record_bytes + stored_bytes(webhook_url) + stored_bytes(is_open and '' or names)
     + (key_digest ~= '' and K.idempotency_key_bytes or 0)
     + items * result_bytes
-  local refusal, number, used = admit(counters, owner, 1, tonumber(items), not is_open and size or nil, record_bytes,
-    uploads_max, spool_max, pending_max, key_id, items_a_day)
+  local refusal, number, used = admit(counters, owner, sharer, 1, tonumber(items), not is_open and size or nil,
+    record_bytes, uploads_max, spool_max, pending_max, key_id, items_a_day)
   if refusal then return refuse(refusal, number) end
 
   local fields = { F.state, is_open and STATE.open or STATE.queued, F.owner, owner, F.model, model, F.lane, lane,
@@ -51,6 +52,7 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spo
       fields[#fields + 1] = value
     end
   end
+  if sharer then put(F.in_share, 1) end
   put(F.fingerprint, fingerprint)
   put(F.webhook_url, webhook_url)
   put(F.retry_of, retry_of)

@@ -12,14 +12,17 @@
 --   K.leased_chunks <owner token>       set     chunk references under this lease
 --   K.suspect_item                      hash    owner token to the item that a suspect run has reached, -1 before the
 --                                               first, K.suspect_paused while its process does other work
---   K.ended                             list    IDs of ended jobs, oldest first
+--   K.owners                            zset    owners by the record bytes of their jobs in shares
+--   K.ended_of_owner <owner>            list    IDs of the owner's ended jobs in shares, oldest first
+--   K.oldest_ended                      zset    owners by the end of the first job of that list, ms
+--   K.ended                             list    IDs of other ended jobs, oldest first
 --   K.owner_jobs <owner>                zset    IDs by the job's number among all accepted jobs
 --   K.open_deadlines                    zset    IDs of open jobs by deadline, ms
 --   K.idempotency_key <owner>:<digest>  string  ID
 --   K.webhooks_due                      zset    IDs by the time of the next webhook call, ms
---   K.trash                             list    ID, first chunk (4 bytes), number of chunks (4 bytes)
+--   K.trash                             list    ID, first chunk (4 bytes), number of chunks (4 bytes), sharer or ''
 --   K.stats                             hash    uploads, spooled, records, accepted, transitions, drained,
---                                               pending:<owner>
+--                                               pending:<owner>, uploads:<owner>, spooled:<owner>
 --   K.queue <model>                     list    doorbells: Celery messages
 --   K.doorbell_template <model>         string  such a message, K.doorbell_placeholder in place of its id
 --   K.doorbell_counter                  string  counts doorbells
@@ -30,6 +33,9 @@
 -- A chunk reference is 26 bytes: job id (16), chunk number (4), items (2), upload bytes (4), big-endian; the highest
 -- bit of items says that the upload holds URLs, which an outbound worker fetches first; the next one (K.spooled) that
 -- its bytes are in a file outside Redis. Scripts count the bytes of files and leave the files to others.
+--
+-- A job with F.in_share counts in its owner's shares of the budgets; its owner is then its sharer. Other jobs have none
+-- (nil or false): those of K.owner_of_all, who may have everything, and those that an earlier release accepted.
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -80,16 +86,32 @@ local function stored_bytes(text)
   return math.ceil(#text * 1.2)
 end
 
--- Unlinks a chunk's upload. Returns the bytes that the upload budget and the spool's get back: 0 if the key was gone.
-local function unlink_upload(chunk_ref, size)
-  if redis.call('UNLINK', K.upload .. string.sub(chunk_ref, 1, 20)) == 0 then return 0, 0 end
-  return upload_cost(size, string.byte(chunk_ref, 21) % 128 >= 64)
+-- Adds to an owner's share of uploads or of the spool. Not below 0: an earlier release counts none.
+local function add_to_share(name, sharer, by)
+  local field = name .. ':' .. sharer
+  if by ~= 0 and redis.call('HINCRBY', K.stats, field, by) < 0 then redis.call('HSET', K.stats, field, 0) end
 end
 
-local function drop_upload(chunk_ref, size)
-  local uploads, spooled = unlink_upload(chunk_ref, size)
-  add_to_stat('uploads', -uploads)
-  add_to_stat('spooled', -spooled)
+local function add_to_uploads(sharer, upload_bytes, spool_bytes)
+  add_to_stat('uploads', upload_bytes)
+  add_to_stat('spooled', spool_bytes)
+  if sharer then
+    add_to_share('uploads', sharer, upload_bytes)
+    add_to_share('spooled', sharer, spool_bytes)
+  end
+end
+
+local function add_to_records(sharer, by)
+  add_to_stat('records', by)
+  if sharer and by ~= 0 and tonumber(redis.call('ZINCRBY', K.owners, by, sharer)) <= 0 then
+    redis.call('ZREM', K.owners, sharer)
+  end
+end
+
+-- Whether an owner who has `own` bytes of a budget may have `added` more, if `free` are left of it: he may have at most
+-- what is left for others after it. Who has nothing may take what is left. `own` is nil without shares.
+local function is_in_share(own, added, free)
+  return not own or own <= 0 or added <= 0 or own + added <= free - added
 end
 
 -- Pushes chunks into an owner's ready list of a lane ('model:lane'). If the list was empty, the owner joins the
@@ -142,55 +164,6 @@ local function make_chunk_ready(model, lane, owner, chunk_ref, at_head)
   ring_doorbell(consumer, doorbells_max(consumer))
 end
 
--- The counters of scripts that accept items: read here, added to by `admit`, written by `write_counters`.
-local function read_counters(records_max, now)
-  local uploads, spooled, records, accepted =
-    unpack(redis.call('HMGET', K.stats, 'uploads', 'spooled', 'records', 'accepted'))
-  return { uploads = tonumber(uploads or 0), spooled = tonumber(spooled or 0), spooled_before = tonumber(spooled or 0),
-    records = tonumber(records or 0), accepted = tonumber(accepted or 0), pending = {}, used = {},
-    records_max = tonumber(records_max), day = math.floor(now / K.day_ms) }
-end
-
--- Adds one submit to the counters; its upload is a file if `spool_max` is not ''. Returns nil and the number of
--- accepted jobs, or a refusal and a number: the bytes over budget, or of a daily quota the items used. Third, the items
--- used of the daily quota, nil if there is none.
-local function admit(counters, owner, jobs, items, size, record_bytes, uploads_max, spool_max, pending_max, key_id,
-                     items_a_day)
-  local pending = counters.pending[owner] or tonumber(redis.call('HGET', K.stats, 'pending:' .. owner) or 0)
-  if pending + items > tonumber(pending_max) then return 'quota_exceeded', 0 end
-  local used = nil
-  if key_id ~= '' and items > 0 then
-    used = counters.used[key_id] or tonumber(redis.call('GET', K.items_of_day .. key_id .. ':' .. counters.day) or 0)
-    if used + items > tonumber(items_a_day) then return 'daily_quota_exceeded', used end
-    used = used + items
-  end
-  local upload_bytes, spool_bytes = 0, 0
-  if size then upload_bytes, spool_bytes = upload_cost(size, spool_max ~= '') end
-  local over = counters.uploads + upload_bytes - uploads_max
-  if spool_bytes > 0 then over = math.max(over, counters.spooled + spool_bytes - spool_max) end
-  if over > 0 then return 'queue_full', over end
-  if counters.records + record_bytes > counters.records_max then return 'queue_full', 0 end
-  counters.uploads, counters.records = counters.uploads + upload_bytes, counters.records + record_bytes
-  counters.spooled = counters.spooled + spool_bytes
-  counters.accepted, counters.pending[owner] = counters.accepted + jobs, pending + items
-  if used then counters.used[key_id] = used end
-  return nil, counters.accepted, used
-end
-
-local function write_counters(counters)
-  local fields = { 'uploads', counters.uploads, 'records', counters.records, 'accepted', counters.accepted }
-  for owner, pending in pairs(counters.pending) do
-    fields[#fields + 1] = 'pending:' .. owner
-    fields[#fields + 1] = pending
-  end
-  if #fields > 6 then redis.call('HSET', K.stats, unpack(fields)) end
-  add_to_stat('spooled', counters.spooled - counters.spooled_before)
-  local gone_ms = (counters.day + 1) * K.day_ms + 3600000 -- an hour late, in case that the clock is set back
-  for key_id, used in pairs(counters.used) do
-    redis.call('SET', K.items_of_day .. key_id .. ':' .. counters.day, used, 'PXAT', gone_ms)
-  end
-end
-
 -- Ends a lease that has no chunks left.
 local function drop_lease_if_empty(token)
   if redis.call('EXISTS', K.leased_chunks .. token) == 0 then
@@ -205,39 +178,51 @@ local function pack_notice(id, payload)
   return id .. struct.pack('>I2', #payload) .. payload
 end
 
+-- Lists jobs that have ended just now, all of one sharer or of none. Their records expire in this order.
+local function list_ended(sharer, ids, now)
+  if not sharer then
+    redis.call('RPUSH', K.ended, unpack(ids))
+  elseif redis.call('RPUSH', K.ended_of_owner .. sharer, unpack(ids)) == #ids then
+    redis.call('ZADD', K.oldest_ended, now, sharer)
+  end
+end
+
 -- Publishes that a job has ended and makes its webhook due.
-local function announce_end(id, webhook_url)
-  redis.call('RPUSH', K.ended, id)
+local function announce_end(id, sharer, webhook_url)
+  local now = now_ms()
+  list_ended(sharer, { id }, now)
   redis.call('PUBLISH', K.channel, pack_notice(id, ''))
-  if webhook_url then redis.call('ZADD', K.webhooks_due, now_ms(), id) end
+  if webhook_url then redis.call('ZADD', K.webhooks_due, now, id) end
 end
 
 -- Seals an open job: it takes no more parts, and ends now if all its items have ended.
 local function seal_job(id, job)
-  local items, succeeded, failed, started, webhook_url =
-    unpack(redis.call('HMGET', job, F.items, F.succeeded, F.failed, F.started_ms, F.webhook_url))
+  local items, succeeded, failed, started, webhook_url, owner, in_share = unpack(redis.call('HMGET', job, F.items,
+    F.succeeded, F.failed, F.started_ms, F.webhook_url, F.owner, F.in_share))
   redis.call('ZREM', K.open_deadlines, id)
   if pending_of(items, succeeded, failed) == 0 then
     local state = tonumber(succeeded or 0) > 0 and STATE.completed or STATE.failed
     redis.call('HSET', job, F.state, state, F.ended_ms, now_ms())
-    announce_end(id, webhook_url)
+    announce_end(id, in_share and owner, webhook_url)
   else
     redis.call('HSET', job, F.state, started and STATE.running or STATE.queued)
   end
 end
 
 -- Ends a live job with pending items, which take the state that the given fields (name, value, ...) imply. The sweep
--- frees the upload bytes of its chunks, in slices.
+-- frees the upload bytes of its chunks, in slices: nothing else frees those of a job that is not live.
 local function end_job(id, job, owner, pending, chunks, ...)
-  local record_bytes, result_bytes = unpack(redis.call('HMGET', job, F.record_bytes, F.result_bytes))
+  local record_bytes, result_bytes, webhook_url, in_share =
+    unpack(redis.call('HMGET', job, F.record_bytes, F.result_bytes, F.webhook_url, F.in_share))
   local freed = pending * (result_bytes or 0)
-  add_to_stat('records', -freed)
+  local sharer = in_share and owner
+  add_to_records(sharer, -freed)
   redis.call('HSET', job, F.ended_ms, now_ms(), F.record_bytes, record_bytes - freed, ...)
   redis.call('ZREM', K.open_deadlines, id)
-  redis.call('RPUSH', K.trash, id .. struct.pack('>I4I4', 0, chunks))
+  redis.call('RPUSH', K.trash, id .. struct.pack('>I4I4', 0, chunks) .. (sharer or ''))
   add_to_stat('transitions', pending)
   add_to_stat('pending:' .. owner, -pending)
-  announce_end(id, redis.call('HGET', job, F.webhook_url))
+  announce_end(id, sharer, webhook_url)
 end
 
 -- Deletes what refers to a job: its Idempotency-Key, and its place among the webhooks that are due.

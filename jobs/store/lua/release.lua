@@ -43,13 +43,11 @@ end
 
 local readied = 0
 for _, chunk_ref in ipairs(chunk_refs) do
-  local id, chunk, _, size = unpack_chunk_ref(chunk_ref)
+  local id, chunk = unpack_chunk_ref(chunk_ref)
   local job, counts_field = K.job .. id, F.failure_counts .. chunk
   local state, owner, model, lane, packed_counts =
     unpack(redis.call('HMGET', job, F.state, F.owner, F.model, F.lane, counts_field))
-  if not is_live(state) then
-    drop_upload(chunk_ref, size)
-  else
+  if is_live(state) then
     local counts = read_counts(packed_counts)
     if reason ~= 'returned' then
       add_failure(counts)

@@ -14,11 +14,12 @@ if item ~= '' then redis.call('HSET', K.suspect_item, token, item) end
 if progress ~= '' then
   local id, chunk = unpack_chunk_ref(redis.call('SRANDMEMBER', K.leased_chunks .. token))
   local job, progress_field = K.job .. id, F.progress .. chunk
-  local state, record_bytes, before = unpack(redis.call('HMGET', job, F.state, F.record_bytes, progress_field))
+  local state, record_bytes, owner, in_share, before =
+    unpack(redis.call('HMGET', job, F.state, F.record_bytes, F.owner, F.in_share, progress_field))
   if is_live(state) then
     local added = stored_bytes(progress) - stored_bytes(before or '')
     redis.call('HSET', job, progress_field, progress, F.record_bytes, record_bytes + added)
-    add_to_stat('records', added)
+    add_to_records(in_share and owner, added)
   end
 end
 return 1

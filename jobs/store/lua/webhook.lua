@@ -14,7 +14,8 @@ end
 
 local id, attempt, attempts_max, next_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local job = K.job .. id
-local record_bytes, before = unpack(redis.call('HMGET', job, F.record_bytes, F.webhook_attempts))
+local record_bytes, owner, in_share, before =
+  unpack(redis.call('HMGET', job, F.record_bytes, F.owner, F.in_share, F.webhook_attempts))
 if not record_bytes or next_ms == '' then
   redis.call('ZREM', K.webhooks_due, id)
 else
@@ -27,5 +28,5 @@ while #attempts > attempts_max do table.remove(attempts, 1) end
 local packed = cjson.encode(attempts)
 local added = stored_bytes(packed) - stored_bytes(before or '')
 redis.call('HSET', job, F.webhook_attempts, packed, F.record_bytes, record_bytes + added)
-add_to_stat('records', added)
+add_to_records(in_share and owner, added)
 return 1

@@ -18,6 +18,7 @@ class StoreInvariants(StoreWalk):
         self.items_are_as_modeled()
         self.each_waiting_chunk_is_in_one_place()
         self.counters_are_right()
+        self.shares_are_right()
         self.references_to_jobs_are_right()
 
     def items_are_as_modeled(self) -> None:
@@ -80,10 +81,31 @@ class StoreInvariants(StoreWalk):
             "transitions": self.model.terminal(),
             "uploads": sum(in_redis) + keys.POINTER_BYTES * len(pointers) + keys.UPLOAD_KEY_BYTES * len(stored),
             "spooled": sum(pointer.size for pointer in pointers) + kept,
-            "records": records + keys.ENDED_ID_BYTES * sum(job.gone for job in self.model.ended),
+            "records": records + keys.ENDED_ID_BYTES * sum(self.gone(name) for name in self.model.ended),
             **{f"pending:{owner}": self.model.pending(owner) for owner in OWNERS},
         }
         assert {name: int(stats.get(name.encode(), 0)) for name in counted} == counted
+
+    def gone(self, list_name: str) -> int:
+        return sum(job.gone for job in self.model.ended[list_name])
+
+    def shares_are_right(self) -> None:
+        stored = {name.removeprefix(keys.UPLOAD.encode()) for name in self.redis.keys(keys.UPLOAD + "*")}
+        for owner in OWNERS:
+            jobs = [job for job in self.model.jobs if job.owner == owner and job.in_share]
+            costs = [it.cost for job in jobs for it in job.chunks if it.chunk_ref.pack()[:20] in stored]
+            pipeline = self.redis.pipeline(transaction=False)
+            for job in jobs:
+                pipeline.hget(job_key(job.id), keys.FIELDS["record_bytes"])
+                pipeline.hget(job_key(job.id), keys.FIELDS["retained_spooled"])
+            pipeline.hmget(keys.STATS, f"uploads:{owner}", f"spooled:{owner}")
+            pipeline.zscore(keys.OWNERS, owner)
+            *sizes, (uploads, spooled), share = pipeline.execute()
+            records, retained = (sum(int(size or 0) for size in sizes[at::2]) for at in (0, 1))
+            records += keys.ENDED_ID_BYTES * self.gone(keys.ENDED_OF_OWNER + owner)
+            assert int(uploads or 0) == sum(upload for upload, _ in costs)
+            assert int(spooled or 0) == sum(spool for _, spool in costs) + retained
+            assert share == (records or None)
 
     def references_to_jobs_are_right(self) -> None:
         there, live_leases = self.model.there(), self.model.live_leases()
@@ -95,15 +117,20 @@ class StoreInvariants(StoreWalk):
             *(keys.OWNER_JOBS + owner for owner in OWNERS),
         ):
             pipeline.zrange(name, 0, -1)
-        pipeline.lrange(keys.ENDED, 0, -1)
+        lists = [keys.ENDED, *(keys.ENDED_OF_OWNER + owner for owner in OWNERS)]
+        for name in lists:
+            pipeline.lrange(name, 0, -1)
+        pipeline.zrange(keys.OLDEST_ENDED, 0, -1)
         pipeline.hgetall(keys.SUSPECT_ITEM)
         pipeline.keys(keys.IDEMPOTENCY_KEY + "*")
-        leases, opened, hooks, *owned, ended, reached, keyed = pipeline.execute()
+        leases, opened, hooks, *found, oldest, reached, keyed = pipeline.execute()
+        owned, ended = found[: len(OWNERS)], found[len(OWNERS) :]
 
         assert set(leases) == {lease.token.encode() for lease in live_leases}
         assert set(opened) == {job.id for job in self.model.open()}
         assert set(hooks) == {job.id for job in there if job.hook and not job.live}
         assert owned == [[job.id for job in there if job.owner == owner] for owner in OWNERS]
-        assert ended == [job.id for job in self.model.ended]
+        assert ended == [[job.id for job in self.model.ended[name]] for name in lists]
+        assert set(oldest) == {owner.encode() for owner, ids in zip(OWNERS, ended[1:], strict=True) if ids}
         assert reached == {it.token.encode(): b"%d" % it.reached for it in live_leases if it.reached is not None}
         assert set(keyed) == {idempotency_key_name(owner, key) for owner, key in self.model.keyed}

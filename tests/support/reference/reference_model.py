@@ -1,6 +1,6 @@
 """A reference model of the store in plain Python: jobs, their chunks, and the leases on them."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -56,6 +56,13 @@ class ModelChunk:
         return Chunk(names, len(self.upload), stored, pointer=self.pointer)
 
     @property
+    def cost(self) -> tuple[int, int]:
+        """Its bytes in the upload budget, and in that of the spool."""
+        if self.pointer is not None:
+            return keys.UPLOAD_KEY_BYTES + keys.POINTER_BYTES, self.pointer.size
+        return keys.UPLOAD_KEY_BYTES + len(self.upload), 0
+
+    @property
     def file(self) -> str:
         return "" if self.pointer is None else self.pointer.name
 
@@ -96,6 +103,8 @@ class ModelJob:
     """Set for a job that is or was open."""
     seals_itself: bool = False
     quota: ItemQuota = UNLIMITED
+    in_share: bool = True
+    """False if an earlier release accepted it."""
     started: bool = False
     gone: bool = False
     failure_code: ItemCode | None = None
@@ -104,6 +113,10 @@ class ModelJob:
     @property
     def live(self) -> bool:
         return not self.state.ended
+
+    @property
+    def ended_list(self) -> str:
+        return keys.ENDED_OF_OWNER + self.owner if self.in_share else keys.ENDED
 
     @property
     def total(self) -> int:
@@ -141,8 +154,8 @@ class ReferenceModel:
     def __init__(self) -> None:
         self.jobs = list[ModelJob]()
         self.keyed = dict[tuple[str, bytes], ModelJob]()
-        self.ended = list[ModelJob]()
-        """In the order of K.ended, until a sweep removes them."""
+        self.ended = defaultdict[str, list[ModelJob]](list)
+        """By the name of their list in Redis, in its order, until a sweep removes them."""
         self.leases = list[ModelLease]()
         self.used = Counter[str]()
         """Items accepted with a key that has a daily quota, by the name of its counter in Redis."""
@@ -197,7 +210,7 @@ class ReferenceModel:
         if state is None:
             state = JobState.COMPLETED if job.count(ItemState.SUCCEEDED) else JobState.FAILED
         job.state = state
-        self.ended.append(job)
+        self.ended[job.ended_list].append(job)
 
     def delete(self, job: ModelJob) -> None:
         if job.live:
@@ -207,8 +220,9 @@ class ReferenceModel:
             del self.keyed[job.owner, job.key]
 
     def sweep(self) -> None:
-        while self.ended and self.ended[0].gone:
-            self.ended.pop(0)
+        for ended in self.ended.values():
+            while ended and ended[0].gone:
+                ended.pop(0)
 
     def _end_if_done(self, job: ModelJob) -> None:
         if job.count(ItemState.PENDING) == 0:

@@ -102,6 +102,20 @@ class StoreWalk:
             if chunk is not None:
                 self.add_chunk(job, chunk)
             self.model.accept(job)
+            if next(self.numbers) % 4 == 0:
+                self.leave_out_of_shares(job)
+
+    def leave_out_of_shares(self, job: ModelJob) -> None:
+        """As if an earlier release had accepted the job just now, beside this one."""
+        self.seen["accepted by an earlier release"] += 1
+        job.in_share = False
+        uploads, spooled = (sum(chunk.cost[at] for chunk in job.chunks) for at in (0, 1))
+        record_bytes = int(self.redis.hget(job_key(job.id), keys.FIELDS["record_bytes"]))
+        self.redis.hdel(job_key(job.id), keys.FIELDS["in_share"])
+        self.redis.hincrby(keys.STATS, f"uploads:{job.owner}", -uploads)
+        self.redis.hincrby(keys.STATS, f"spooled:{job.owner}", -spooled)
+        if self.redis.zincrby(keys.OWNERS, -record_bytes, job.owner) == 0:
+            self.redis.zrem(keys.OWNERS, job.owner)
 
     def finish_chunks(
         self, lease: ModelLease, chunks: list[ModelChunk], good: tuple[bool, ...] = (True,) * 4, retained: bytes = b""
@@ -210,6 +224,7 @@ class StoreWalk:
         for job in jobs:
             if not job.gone:
                 self.redis.hincrby(job_key(job.id), keys.FIELDS["ended_ms"], -OVER_MS)
+                self.store.note_oldest(job.owner)
                 self.model.delete(job)
                 self.seen["expired"] += 1
 

@@ -163,13 +163,14 @@ async def test_owners_share_a_claim_whatever_each_has_waiting(store: Store) -> N
     assert counts == {"greedy": 5, "modest": 2, "third": 5}
 
 
-async def test_chunks_of_a_canceled_or_deleted_job_are_passed_over_and_lose_their_bytes(store: Store) -> None:
+async def test_chunks_of_a_canceled_or_deleted_job_are_passed_over_and_swept(store: Store) -> None:
     canceled, deleted = await store.submit(b"one"), await store.submit(b"two")
     await store.jobs.cancel(canceled, OWNER)
     await store.jobs.delete(deleted, OWNER)
     queued = await store.submit(b"three")
 
     assert [c.chunk_ref.job_id for c in store.claim().chunks] == [queued]
+    await store.jobs.sweep([])
     assert len(store.redis.keys(keys.UPLOAD + "*")) == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.records import Prediction
 from jobs.store import keys
-from tests.support.store import Store, chunk_of
+from tests.support.store import OWNER, Store, chunk_of
 
 
 def used_memory(store: Store) -> int:
@@ -15,7 +15,7 @@ def used_memory(store: Store) -> int:
 
 
 async def memory_of_ended_job(
-    store: Store, *, items: int, top_k: int, name: str | None, chunk_items: int
+    store: Store, *, items: int, top_k: int, name: str | None, chunk_items: int, owner: str = OWNER
 ) -> tuple[float, float]:
     """The bytes of memory that an ended job takes, with all its keys and list members, and the bytes counted for it."""
     store.redis.execute_command("FLUSHALL", "SYNC")
@@ -25,7 +25,9 @@ async def memory_of_ended_job(
     rounds = 40 // (1 + items // 16)
     for _ in range(rounds):
         images = [b"image"] * items
-        await asyncio.gather(*(store.submit(*images, chunk_items=chunk_items, name=name) for _ in range(50)))
+        await asyncio.gather(
+            *(store.submit(*images, chunk_items=chunk_items, name=name, owner=owner) for _ in range(50))
+        )
     number = 0
     while (lease := store.claim(number)).chunks:
         store.finish(lease, [Prediction(place, 0.01) for place in range(top_k)])
@@ -58,6 +60,13 @@ async def test_an_ended_job_takes_no_more_memory_than_is_counted(
     if (items, top_k, name) == (1, 5, None):
         assert used <= 400
         assert counted <= 1.5 * used
+
+
+async def test_a_job_that_counts_in_its_owners_share_takes_no_more_memory_than_is_counted(store: Store) -> None:
+    await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64)
+    used, counted = await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64, owner="alice")
+    print(f"{used:.0f} B used, {counted:.0f} B counted")
+    assert used <= counted * 1.05
 
 
 async def test_waiting_uploads_take_no_more_memory_than_is_counted(store: Store) -> None:

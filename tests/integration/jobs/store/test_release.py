@@ -194,6 +194,7 @@ async def test_chunks_of_a_canceled_job_are_dropped_when_their_lease_ends(store:
 
     assert store.leases.release(lease.token, WORKER_LOST) == 0
     assert store.claim().chunks == []
+    await store.jobs.sweep([])
     assert store.redis.keys(keys.UPLOAD + "*") == []
     assert (await store.get(job_id)).state is JobState.CANCELED
 

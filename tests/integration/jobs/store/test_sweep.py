@@ -26,6 +26,7 @@ def age(store: Store, job_id: bytes, seconds: float) -> None:
     for field in (keys.FIELDS["accepted_ms"], keys.FIELDS["active_ms"], keys.FIELDS["ended_ms"]):
         if store.redis.hexists(job, field):
             store.redis.hincrby(job, field, -int(seconds * 1000))
+    store.note_oldest((store.redis.hget(job, keys.FIELDS["owner"]) or b"").decode())
 
 
 async def test_ended_jobs_are_deleted_after_their_time_to_live_and_not_before(store: Store, valkey: Valkey) -> None:
@@ -108,15 +109,17 @@ async def test_jobs_within_their_time_to_live_stay_although_forty_before_them_ar
     jobs = [await store.submit(b"image", owner=("a", "b")[n % 2]) for n in range(45)]
     while (lease := store.claim()).chunks:
         store.finish(lease)
-    order = store.redis.lrange(keys.ENDED, 0, -1)
-    for job_id in order[:41]:
+    ended = {owner: store.redis.lrange(keys.ENDED_OF_OWNER + owner, 0, -1) for owner in ("a", "b")}
+    left_of = {"a": ended["a"][21:], "b": ended["b"][20:]}
+    for job_id in ended["a"][:21] + ended["b"][:20]:
         age(store, job_id, 3601)
 
     await sweep(valkey, result_ttl_seconds=3600)
 
-    assert store.redis.lrange(keys.ENDED, 0, -1) == order[41:]
+    assert {owner: store.redis.lrange(keys.ENDED_OF_OWNER + owner, 0, -1) for owner in ended} == left_of
     left = {key.removeprefix(keys.JOB.encode()) for key in store.redis.keys(f"{keys.JOB}*")}
-    assert left == set(order[41:]) <= set(jobs)
+    assert left == {*left_of["a"], *left_of["b"]} <= set(jobs)
+    assert len(left) == 4
     assert store.stat("records") == sum(store.record_bytes(job_id) for job_id in left)
 
 
@@ -221,8 +224,9 @@ async def test_many_dead_chunks_of_one_owner_go_in_few_calls(store: Store) -> No
     assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 12
 
 
-async def test_a_clock_that_was_set_back_delays_no_sweep(store: Store, valkey: Valkey) -> None:
-    ahead, due = await store.submit(b"one"), await store.submit(b"two")
+@pytest.mark.parametrize("owner", [OWNER, "alice"])
+async def test_a_clock_that_was_set_back_delays_no_sweep(store: Store, valkey: Valkey, owner: str) -> None:
+    ahead, due = await store.submit(b"one", owner=owner), await store.submit(b"two", owner=owner)
     for number in range(2):
         store.finish(store.claim(number, items=1))
     age(store, ahead, -7200)
@@ -231,13 +235,13 @@ async def test_a_clock_that_was_set_back_delays_no_sweep(store: Store, valkey: V
     await sweep(valkey, result_ttl_seconds=3600)
 
     with pytest.raises(JobExpired):
-        await store.get(due)
-    job = await store.get(ahead)
+        await store.get(due, owner)
+    job = await store.get(ahead, owner)
     assert job.ended_ms is not None
     assert job.ended_ms / 1000 <= store.redis.time()[0] + 1, "its time to live starts anew"
     age(store, ahead, 3601)
     await sweep(valkey, result_ttl_seconds=3600)
-    assert store.redis.exists(keys.ENDED) == 0
+    assert store.redis.exists(keys.ENDED, keys.ENDED_OF_OWNER + owner, keys.OLDEST_ENDED) == 0
 
 
 async def test_the_remains_of_deleted_jobs_are_counted_and_expire(store: Store, valkey: Valkey) -> None:

@@ -24,6 +24,10 @@ KEY_NAMES = {
     "LEASES": "leases",
     "LEASED_CHUNKS": "l:",
     "SUSPECT_ITEM": "suspect_at",
+    "OWNER_OF_ALL": "public",
+    "OWNERS": "owners",
+    "ENDED_OF_OWNER": "ended:",
+    "OLDEST_ENDED": "oldest",
     "ENDED": "ended",
     "OWNER_JOBS": "jobs:",
     "OPEN_DEADLINES": "open",
@@ -48,6 +52,7 @@ KEY_NAMES = {
 }
 FIELD_NAMES = {
     "state": "s",
+    "in_share": "ws",
     "owner": "w",
     "model": "m",
     "lane": "l",
@@ -95,7 +100,7 @@ def test_every_database_has_a_channel_of_its_own() -> None:
 def test_scripts_write_keys_and_fields_by_name() -> None:
     """A raw name in a script would not be found by a search for its uses."""
     folder = files("jobs.store") / "lua"
-    for name in (*NAMES, "lib"):
+    for name in (*NAMES, "lib", "admission"):
         text = (folder / f"{name}.lua").read_text()
         for command in re.findall(r"redis\.call\(([^)]*)", text):
             first, *rest = (word.strip() for word in command.split(","))
