@@ -120,7 +120,9 @@ MUTANTS = {
             "            if templates and store.lacks_doorbells(templates):\n": "            if not templates:\n",
         },
     ),
-    "upload bytes are not freed": Mutant(CALM, 3, f"{LUA}finish.lua", {"add_to_stat('uploads', -uploads_freed)": ""}),
+    "upload bytes are not freed": Mutant(
+        CALM, 3, f"{LUA}finish.lua", {"add_to_uploads(sharer, change.uploads, change.spooled)": ""}
+    ),
     "a deleted job stays": Mutant(
         CALM, 3, f"{LUA}delete.lua", {"delete_record(id, owner)": "delete_references(id, owner)"}
     ),
