@@ -36,6 +36,7 @@ MODELS = ("fmnist-mlp", "twin")
 """The cheapest network, and the same with other confidences: workers start often, and both load fast."""
 TWIN_TEMPERATURE = 2.0
 POISON_WORKER = ROOT / "tests" / "support" / "poison_worker.py"
+START_SECONDS_MAX = 30  # in which a process may exit and be started again
 POLL_SECONDS = 0.2
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
@@ -160,8 +161,22 @@ class Fleet:
             yield
         finally:
             if not process.running():
-                await asyncio.to_thread(process.start)
+                await self.start(process)
             self._down.discard(process)
+
+    async def start(self, process: Process) -> None:
+        """Start a process; again if it exits, as its supervisor would.
+
+        A worker exits if it finds no Redis, and an API if its budgets do not fit into a Redis whose memory is limited
+        by another fault at the moment.
+        """
+        until = time.monotonic() + START_SECONDS_MAX
+        while True:
+            try:
+                return await asyncio.to_thread(process.start)
+            except AssertionError:
+                if process.running() or time.monotonic() > until:
+                    raise
 
     @asynccontextmanager
     async def refusing_writes(self) -> AsyncIterator[None]:

@@ -35,12 +35,5 @@ async def kill_host(context: FaultContext) -> float:
 
 
 async def _start(context: FaultContext, process: Process, wait_seconds: float) -> None:
-    """Start a process after a while; again if it exits, as a worker does that finds no Redis."""
     await asyncio.sleep(wait_seconds)
-    until = time.monotonic() + context.recovery_seconds_max
-    while True:
-        try:
-            return await asyncio.to_thread(process.start)
-        except AssertionError:
-            if process.running() or time.monotonic() > until:
-                raise
+    await context.fleet.start(process)
