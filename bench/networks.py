@@ -192,13 +192,21 @@ def run(name: str, case: Case, seconds: float, rounds: int, batch: int) -> None:
             for other, (start, dialect) in OTHERS.items()
             if start is tutorial or OTHERS_PYTHON.exists()
         }
+        too_slow = set[tuple[str, int]]()
         for number in range(rounds):
             for in_flight in IN_FLIGHT:
                 found[NAIVE, str(in_flight)].append(measure(naive, SYNCHRONOUS, load, in_flight, seconds))
                 found[OURS, str(in_flight)].append(measure(ours, WAIT, load, in_flight, seconds))
             for in_flight in OTHERS_IN_FLIGHT:
                 for other, (service, dialect) in others.items():
-                    found[other, str(in_flight)].append(measure(service, dialect, load, in_flight, seconds))
+                    if (other, in_flight) in too_slow:
+                        continue
+                    try:
+                        found[other, str(in_flight)].append(measure(service, dialect, load, in_flight, seconds))
+                    except TimeoutError:
+                        print(f"{other} with {in_flight} in flight does not warm up in time", file=sys.stderr)
+                        too_slow.add((other, in_flight))
+                        found.pop((other, str(in_flight)), None)
             found["compute", "bulk"].append(compute(case, folder, seconds, batch))
             found[OURS, "bulk"].append(asyncio.run(bulk(ours, load, case.bulk_images)))
             print(f"{name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)

@@ -34,24 +34,22 @@ class Servers:
             self._signal(name, signal.SIGSTOP)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
-        for pid in _tree(self._processes[name].pid):
+        for pid in tree(self._processes[name].pid):
             os.kill(pid, number)
 
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time of each process, including its children."""
-        return {name: sum(map(_cpu_seconds, _tree(it.pid))) for name, it in self._processes.items()}
+        return {name: sum(map(_cpu_seconds, tree(it.pid))) for name, it in self._processes.items()}
 
     def resident_bytes(self) -> dict[str, int]:
         """Resident memory of each process now; children are listed separately."""
         return {
-            f"{name} {pid}": _status_bytes(pid, "VmRSS")
-            for name, it in self._processes.items()
-            for pid in _tree(it.pid)
+            f"{name} {pid}": _status_bytes(pid, "VmRSS") for name, it in self._processes.items() for pid in tree(it.pid)
         }
 
     def peak_bytes(self) -> dict[str, int]:
         """Peak resident memory of each process since `reset_peak`, including its children."""
-        return {name: sum(_status_bytes(pid, "VmHWM") for pid in _tree(it.pid)) for name, it in self._processes.items()}
+        return {name: sum(_status_bytes(pid, "VmHWM") for pid in tree(it.pid)) for name, it in self._processes.items()}
 
     def memory_bytes(self, name: str) -> tuple[int, int]:
         """Resident memory of one process: now, and its peak since `reset_peak`."""
@@ -59,15 +57,14 @@ class Servers:
         return _status_bytes(pid, "VmRSS"), _status_bytes(pid, "VmHWM")
 
     def reset_peak(self, name: str) -> None:
-        for pid in _tree(self._processes[name].pid):
+        for pid in tree(self._processes[name].pid):
             with suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    for child in children_of(pid):
-        yield from _tree(child)
+def tree(pid: int) -> list[int]:
+    """The process and all that it has started."""
+    return [pid, *(below for child in children_of(pid) for below in tree(child))]
 
 
 def _status_bytes(pid: int, field: str) -> int:

@@ -1,5 +1,7 @@
 """The compared services, each as separate processes, and the requests that a client sends to them."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ import httpx
 
 from bench.baselines import PROCESSES
 from bench.client import Dialect, request
-from bench.servers import Servers
+from bench.servers import Servers, tree
 from tests.support.processes import ROOT, Process, Valkey, Worker, free_port
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -169,7 +171,7 @@ def _uvicorn(
 def _serving(
     command: Sequence[str], port: int, path: str, folder: Path, environment: Mapping[str, str], python: Path
 ) -> Iterator[Process]:
-    """`python -m` with this command, once the path answers."""
+    """`python -m` with this command, once the path answers. No process of it outlives the block."""
     with Process([str(python), "-m", *command], folder / "api.log", dict(environment)) as api:
 
         def answers() -> bool:
@@ -179,4 +181,11 @@ def _serving(
             return False
 
         wait_until(answers, seconds=60, what=command[0])
-        yield api
+        started = tree(api.pid)
+        try:
+            yield api
+        finally:
+            api.stop()
+            for pid in started:  # LitServe's do not end with the first one
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
