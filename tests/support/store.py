@@ -112,6 +112,14 @@ class Store:
         """The bytes that the job counts for in the record budget; 0 if the job is deleted."""
         return int(self.redis.hget(job_key(job_id), keys.FIELDS["record_bytes"]) or 0)
 
+    def age(self, job_id: bytes, seconds: float) -> None:
+        """Move the job's times of acceptance, activity and end back by so many seconds."""
+        job = job_key(job_id)
+        for name in ("accepted_ms", "active_ms", "ended_ms"):
+            if self.redis.hexists(job, keys.FIELDS[name]):
+                self.redis.hincrby(job, keys.FIELDS[name], -int(seconds * 1000))
+        self.note_oldest((self.redis.hget(job, keys.FIELDS["owner"]) or b"").decode())
+
     def note_oldest(self, owner: str) -> None:
         """After a change of when jobs of this owner ended: note it where the sweep looks for the first of them."""
         for first in self.redis.lrange(keys.ENDED_OF_OWNER + owner, 0, 0):

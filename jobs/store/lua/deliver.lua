@@ -3,7 +3,8 @@
 -- ARGV: owner token, chunk reference, upload budget, budget of the spool ('' if the images are in Redis), share of both
 --       that bulk jobs may fill, bytes of the packed images, then the key that holds them under a time to live; without
 --       that key the script only checks the budget.
--- Returns 'ok', 'queue_full' (of the budget, or of the owner's share), 'upload_lost', or 'lost' if the chunk is not under this lease or its job has ended.
+-- Returns 'ok', 'queue_full' (of the budget, or of the owner's share), 'upload_lost', or 'lost' if the chunk is not under
+-- this lease or its job has ended.
 local token, chunk_ref, uploads_max, spool_max = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local bulk_fraction, size, staged = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local lease = K.leased_chunks .. token

@@ -8,8 +8,8 @@
 --       to set aside for the result of an item; then number of items, upload bytes, names ('' if no item has one); for an
 --       open job: 0, ms until its deadline, ''.
 -- Returns for each job {'ok', accepted ms, items of the day if they are counted}, {'earlier', id, fingerprint} if the
--- Idempotency-Key made a job before, or {refusal, bytes over budget or share, or items of the day}. What the jobs have in common
--- is read once and written once.
+-- Idempotency-Key made a job before, or {refusal, bytes over budget or share, or items of the day}. What the jobs
+-- have in common is read once and written once.
 local now = now_ms()
 local counters = read_counters(ARGV[1], now)
 local ready_lists, owner_jobs, doorbells = {}, {}, {}

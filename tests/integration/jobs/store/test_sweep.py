@@ -20,20 +20,11 @@ async def sweep(valkey: Valkey, **settings: float) -> None:
     await store_client.close()
 
 
-def age(store: Store, job_id: bytes, seconds: float) -> None:
-    """Move the job's times of acceptance, activity and end back by so many seconds."""
-    job = keys.JOB.encode() + job_id
-    for field in (keys.FIELDS["accepted_ms"], keys.FIELDS["active_ms"], keys.FIELDS["ended_ms"]):
-        if store.redis.hexists(job, field):
-            store.redis.hincrby(job, field, -int(seconds * 1000))
-    store.note_oldest((store.redis.hget(job, keys.FIELDS["owner"]) or b"").decode())
-
-
 async def test_ended_jobs_are_deleted_after_their_time_to_live_and_not_before(store: Store, valkey: Valkey) -> None:
     old, young = await store.submit(b"one"), await store.submit(b"two")
     store.finish(store.claim())
-    age(store, old, 3601)
-    age(store, young, 3500)
+    store.age(old, 3601)
+    store.age(young, 3500)
 
     await sweep(valkey, result_ttl_seconds=3600)
 
@@ -50,7 +41,7 @@ async def test_after_the_time_to_live_nothing_of_a_job_is_left(store: Store, val
         store.finish(store.claim(number, items=4))
     await store.jobs.cancel(jobs[0], OWNER)
     for job_id in jobs:
-        age(store, job_id, 3601)
+        store.age(job_id, 3601)
 
     await sweep(valkey, result_ttl_seconds=3600)
 
@@ -76,7 +67,7 @@ async def test_a_hundred_jobs_of_three_owners_are_deleted_with_all_references_to
         number += 1
     assert (len(store.redis.keys(f"{keys.IDEMPOTENCY_KEY}*")), store.redis.zcard(keys.WEBHOOKS_DUE)) == (50, 60)
     for submission in submissions:
-        age(store, submission.id, 3601)
+        store.age(submission.id, 3601)
     store.redis.config_resetstat()
 
     await sweep(valkey, result_ttl_seconds=3600)
@@ -94,7 +85,7 @@ async def test_a_key_that_has_made_another_job_since_is_not_deleted(store: Store
     await store.submitter.enqueue(first, open_seconds=60)
     await store.jobs.cancel(first.id, OWNER)
     await store.submitter.enqueue(second)
-    age(store, first.id, 3601)
+    store.age(first.id, 3601)
 
     await sweep(valkey, result_ttl_seconds=3600)
 
@@ -112,7 +103,7 @@ async def test_jobs_within_their_time_to_live_stay_although_forty_before_them_ar
     ended = {owner: store.redis.lrange(keys.ENDED_OF_OWNER + owner, 0, -1) for owner in ("a", "b")}
     left_of = {"a": ended["a"][21:], "b": ended["b"][20:]}
     for job_id in ended["a"][:21] + ended["b"][:20]:
-        age(store, job_id, 3601)
+        store.age(job_id, 3601)
 
     await sweep(valkey, result_ttl_seconds=3600)
 
@@ -130,7 +121,7 @@ async def test_over_the_record_budget_the_oldest_jobs_go_first_but_not_before_th
     for number in range(6):
         store.finish(store.claim(number, items=1))
     for job_id in jobs[:3]:
-        age(store, job_id, 700)
+        store.age(job_id, 700)
     one = store.stat("records") / 6
 
     await sweep(valkey, redis_maxmemory_bytes=int(one * 5.2 / 0.3 / 0.9))
@@ -155,7 +146,7 @@ async def test_a_job_that_no_worker_takes_ends_at_its_deadline(store: Store, val
     late = await store.submit(*[b"image"] * 4, chunk_items=2)
     store.finish(store.claim(items=2))
     in_time = await store.submit(b"one")
-    age(store, late, 61)
+    store.age(late, 61)
 
     await sweep(valkey, queue_deadline_seconds=60)
 
@@ -172,7 +163,7 @@ async def test_a_job_that_makes_progress_does_not_end_at_the_queue_deadline(stor
     worked_on = await store.submit(*[b"image"] * 4, chunk_items=2)
     part = await store.open(owner="alice")
     for job_id in (worked_on, part.job_id):
-        age(store, job_id, 61)
+        store.age(job_id, 61)
     store.finish(store.claim(items=2))
     await store.open_jobs.add(part, make_chunk([b"image"], 0), bytes(16))
 
@@ -180,7 +171,7 @@ async def test_a_job_that_makes_progress_does_not_end_at_the_queue_deadline(stor
 
     assert (await store.get(worked_on)).state is JobState.RUNNING
     assert (await store.get(part.job_id, "alice")).state is JobState.OPEN
-    age(store, worked_on, 61)
+    store.age(worked_on, 61)
     await sweep(valkey, queue_deadline_seconds=60)
     assert (await store.get(worked_on)).failure_code is ItemCode.DEADLINE_EXCEEDED
 
@@ -188,7 +179,7 @@ async def test_a_job_that_makes_progress_does_not_end_at_the_queue_deadline(stor
 async def test_a_suspect_that_no_worker_takes_ends_at_its_deadline(store: Store, valkey: Valkey) -> None:
     late, in_time = await store.submit(b"one"), await store.submit(b"two")
     store.leases.release(store.claim().token, ItemCode.WORKER_CRASHED)
-    age(store, late, 61)
+    store.age(late, 61)
     suspects = store.suspects()
     while not (store.redis.lindex(suspects, 0) or b"").startswith(late):
         store.redis.lmove(suspects, suspects, "LEFT", "RIGHT")
@@ -229,8 +220,8 @@ async def test_a_clock_that_was_set_back_delays_no_sweep(store: Store, valkey: V
     ahead, due = await store.submit(b"one", owner=owner), await store.submit(b"two", owner=owner)
     for number in range(2):
         store.finish(store.claim(number, items=1))
-    age(store, ahead, -7200)
-    age(store, due, 3601)
+    store.age(ahead, -7200)
+    store.age(due, 3601)
 
     await sweep(valkey, result_ttl_seconds=3600)
 
@@ -239,7 +230,7 @@ async def test_a_clock_that_was_set_back_delays_no_sweep(store: Store, valkey: V
     job = await store.get(ahead, owner)
     assert job.ended_ms is not None
     assert job.ended_ms / 1000 <= store.redis.time()[0] + 1, "its time to live starts anew"
-    age(store, ahead, 3601)
+    store.age(ahead, 3601)
     await sweep(valkey, result_ttl_seconds=3600)
     assert store.redis.exists(keys.ENDED, keys.ENDED_OF_OWNER + owner, keys.OLDEST_ENDED) == 0
 
@@ -257,7 +248,7 @@ async def test_the_remains_of_deleted_jobs_are_counted_and_expire(store: Store, 
     assert store.redis.llen(keys.ENDED) == 6
     assert store.stat("records") == one + 5 * keys.ENDED_ID_BYTES
 
-    age(store, retained, 3601)
+    store.age(retained, 3601)
     await sweep(valkey, result_ttl_seconds=3600)
 
     assert store.redis.exists(keys.ENDED, keys.OWNER_JOBS + OWNER) == 0
