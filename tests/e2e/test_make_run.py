@@ -69,7 +69,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def commands_of_the_pages() -> list[str]:
-    """The curl lines of the README, in order, each block one command. tests/integration/docs/ runs other pages."""
+    """The curl lines of the README, in order, each block one command. tests/integration/docs/ runs those of docs/."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     return [block for block in blocks if "curl" in block]
 

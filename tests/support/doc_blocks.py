@@ -13,6 +13,8 @@ OUTPUTS = ("text", "json", "csv", "http")
 MARKERS = {
     "needs an AWS account": "tests/e2e/test_ec2.py runs these commands against moto and a real registry",
     "needs Docker": "tests/e2e/test_compose.py runs it, and takes minutes for the images",
+    "needs PyPI": "tests/integration/pretrained/test_imagenet.py runs it",
+    "takes minutes": "tests/e2e/test_chaos.py runs the suite's brief form",
     "needs the npm registry": "tests/integration/client/test_generated.py makes and compiles such a client",
     "needs a clone": "tests/e2e/test_ec2.py runs the dry run in one, as its tag is the commit",
 }

@@ -126,6 +126,10 @@ class PageRunner:
         stack = self._exits.enter_context(Stack(folder, **common))
         self._url = stack.api().url
         stack.worker(children=1)
+        socket = self._folder / "data/port-8000/valkey.sock"
+        socket.parent.mkdir(parents=True, exist_ok=True)
+        socket.unlink(missing_ok=True)
+        socket.symlink_to(stack.valkey.socket)
         if any(name.startswith(("FETCH_", "S3_", "WEBHOOK_")) for name in settings):
             self._start_outbound(stack, folder, common)
 
