@@ -29,7 +29,8 @@ TTL_SECONDS = 300  # far more than a client on a busy machine takes until its se
 END_SECONDS_MAX = 240.0
 EXPIRY_SECONDS_MAX = 150.0  # after the time to live: what is no longer needed in S3 is looked for each minute
 ONLY_SECONDS_MIN = 15.0  # of load, if a fault was injected as often as asked for
-SHORT_SECONDS = 300  # up to here, a run has shorter freezes, and one deploy instead of three
+SHORT_SECONDS = 300  # up to here, a run has shorter freezes, one deploy instead of three, and each fault once
+ROUNDS_MIN = 2  # of a longer run, however long they take
 SETTINGS = {  # as short as the run needs; all other settings have their defaults
     "UPLOAD_IDLE_SECONDS_MAX": "8",
     "ROOM_WAIT_SECONDS_MAX": "12",
@@ -64,7 +65,7 @@ class Run:
         self._ledger = Ledger()
         self._short = options.seconds <= SHORT_SECONDS
         self._faults = [name for name in FAULTS if not (options.brief and name in NOT_BRIEF)]
-        self._faults_min = 0 if options.only else len(self._faults)
+        self._faults_min = 0 if options.only else len(self._faults) * (1 if self._short else ROUNDS_MIN)
         self._seconds_min = min(options.seconds, ONLY_SECONDS_MIN)
         images = samples(fleet.models_dir)
         self._site = Site([sample.image for sample in images], self._random)
@@ -148,13 +149,13 @@ class Run:
             yield from [self._options.only] * self._options.times
             return
         while True:
-            one_round = [name for name in self._faults for _ in range(1 if self._short else FAULTS[name][1])]
+            one_round = list(self._faults)
             self._random.shuffle(one_round)
             yield from one_round
 
     async def _inject(self, name: str) -> None:
         """Injects it alone, so that a round has each fault, and sometimes once more together with another one."""
-        fault, _ = FAULTS[name]
+        fault = FAULTS[name]
         print(name, flush=True)
         self._ledger.begin_fault(name)
         await self._timed(name, fault)
@@ -165,7 +166,7 @@ class Run:
             print(f"{name}, and {other}", flush=True)
             self._ledger.begin_fault("two at once")
             await asyncio.gather(
-                self._timed("two at once", FAULTS[other][0]), self._timed("two at once", fault, quietly=True)
+                self._timed("two at once", FAULTS[other]), self._timed("two at once", fault, quietly=True)
             )
 
     async def _timed(self, row: str, fault: Fault, *, quietly: bool = False) -> None:

@@ -17,14 +17,14 @@ class LeasingSettings(StoreSettings):
     """Settings of classification workers and outbound workers alike."""
 
     lease_seconds: Seconds = advanced(
-        4,
+        3,
         description="Seconds after which a lease that is not renewed lapses; another worker then takes over its work.",
     )
-    renew_seconds: Seconds = advanced(1, description="Seconds between two renewals of a lease.")
+    renew_seconds: Seconds = advanced(0.75, description="Seconds between two renewals of a lease.")
     task_time_limit_seconds: Seconds = advanced(
         60, description="Seconds after which a worker process that is still busy with one task is killed."
     )
-    reap_seconds: Seconds = advanced(1, description="Seconds between two scans for lapsed leases.")
+    reap_seconds: Seconds = advanced(0.75, description="Seconds between two scans for lapsed leases.")
     crash_tries_max: Annotated[int, Field(ge=1, le=20)] = advanced(
         3, description="Tries after which an image that crashes the process that works on it fails."
     )
