@@ -19,9 +19,9 @@ except ImportError:  # on Windows, two commands at a time are not kept apart
 class Journal:
     """Without a path, it is kept in memory. Another `call` (server and options) starts it anew."""
 
-    def __init__(self, path: Path | None, call: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | str | None, call: Mapping[str, Any]) -> None:
         self._call = dict(call)
-        self._file = None if path is None else _opened(path)
+        self._file = None if path is None else _opened(Path(path))
         self.start_anew()
         if self._file is not None:
             self._read()

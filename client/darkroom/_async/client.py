@@ -96,7 +96,7 @@ class AsyncDarkroom:
         top_k: int | None = None,
         lane: str | None = None,
         webhook_url: str | None = None,
-        journal: Path | None = None,
+        journal: Path | str | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Item]:
         """Each image's result, in the images' order, while they are uploaded. Leaving it early cancels the job.
@@ -136,7 +136,7 @@ class AsyncDarkroom:
         lane: str | None = None,
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
-        journal: Path | None = None,
+        journal: Path | str | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncJob:
         """Hand in any number of images as one job. With a `journal`, the same call goes on after a crash.

@@ -91,7 +91,7 @@ class Darkroom:
         top_k: int | None = None,
         lane: str | None = None,
         webhook_url: str | None = None,
-        journal: Path | None = None,
+        journal: Path | str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Generator[Item]:
         """Each image's result, in the images' order, while they are uploaded. Leaving it early cancels the job.
@@ -131,7 +131,7 @@ class Darkroom:
         lane: str | None = None,
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
-        journal: Path | None = None,
+        journal: Path | str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Job:
         """Hand in any number of images as one job. With a `journal`, the same call goes on after a crash.

@@ -147,7 +147,7 @@ def test_a_journal_goes_on_with_its_job_unless_the_images_have_changed(
     assert [item.name for item in found] == [f"{number:03}.png" for number in range(200)]
     assert [item.index for item in found if item.error] == [10]
     assert next(darkroom.jobs()).id == first.id
-    assert darkroom.submit(folder, journal=journal).id == first.id
+    assert darkroom.submit(folder, journal=str(journal)).id == first.id
     (folder / "010.png").unlink()
     (folder / "010.png").write_bytes(BAG.read_bytes())
     (folder / "050.png").write_bytes(b"another picture")
