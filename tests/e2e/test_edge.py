@@ -113,6 +113,8 @@ def test_no_key_gets_into_the_log(edge: Edge, client: httpx.Client, tmp_path: Pa
         answer = unanswered.get(f"/v1/jobs?api_key={KEY}", headers=secrets)
         assert (answer.status_code, answer.json()["code"]) == (502, "api_unreachable")
         assert answer.headers["Retry-After"] == "2"
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After"
         assert [line["status"] for line in access_log(alone)] == [502]
         assert KEY not in alone.output()
 
