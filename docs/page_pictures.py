@@ -13,6 +13,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
+from docs.page_states import KEYS, sheet_of_states
 from tests.integration.client.conftest import command_environment, command_line
 from tests.integration.web.browser import Visitor, chromium
 from tests.support.pictures import samples
@@ -71,10 +72,11 @@ def take_commands(browser: Browser, url: str, folder: Path) -> None:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder, Stack(Path(folder), MODEL="fmnist-cnn", DEFAULT_MODEL="fmnist-cnn") as stack:
-        api = stack.api()
+        api, closed = stack.api(), stack.api(**KEYS)
         stack.worker()
         with chromium() as browser:
             take_commands(browser, api.url, Path(folder))
+            (FOLDER / "states.png").write_bytes(sheet_of_states(browser, api.url, closed.url))
             with visiting(browser, api.url, viewport=WIDE) as (visitor, page):
                 take(page, "empty")
                 visitor.drop(PICTURES)

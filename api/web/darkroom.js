@@ -40,14 +40,15 @@ export class DarkroomError extends Error {
 export class Darkroom {
   /**
    * A call that fails for now is tried again for `retrySeconds`; `onTrouble` is told of each such failure, and null when
-   * it is over.
-   * @param {{ url?: string | URL, key?: string, retrySeconds?: number,
+   * it is over. A call whose key is refused is made again once `onUnauthorized` has found another `key`.
+   * @param {{ url?: string | URL, key?: string, retrySeconds?: number, onUnauthorized?: () => Promise<void>,
    *   onTrouble?: (error: DarkroomError | null, seconds: number) => void }} [options]
    */
-  constructor({ url = "http://127.0.0.1:8000", key = "", retrySeconds = 120, onTrouble = () => {} } = {}) {
+  constructor({ url = "http://127.0.0.1:8000", key = "", retrySeconds = 120, onUnauthorized, onTrouble = () => {} } = {}) {
     this.url = new URL(String(url).replace(/\/?$/, "/"));
     this.key = key;
     this.retrySeconds = retrySeconds;
+    this.onUnauthorized = onUnauthorized;
     this.onTrouble = onTrouble;
   }
 
@@ -144,13 +145,14 @@ export class Darkroom {
   /** The JSON of an answer. @param {string} method @param {string} path @param {Request} [request] @returns {Promise<any>} */
   async call(method, path, request = {}) {
     const { query = {}, body, type, prefer, idempotencyKey, onProgress, signal } = request;
-    const headers = this.#headers({ Accept: "application/json", "Content-Type": type, Prefer: prefer });
-    if (method === "POST") headers["Idempotency-Key"] = idempotencyKey ?? randomId();
+    const own = { Accept: "application/json", "Content-Type": type, Prefer: prefer };
+    const once = method === "POST" ? { "Idempotency-Key": idempotencyKey ?? randomId() } : {};
     const send = onProgress && typeof XMLHttpRequest === "function" ? sendWithProgress : sendByFetch;
     const patience = new Patience(this, signal);
     for (;;) {
       try {
         const content = typeof body === "function" ? await body() : body;
+        const headers = this.#headers({ ...own, ...once });
         const answer = await send(method, this.#at(path, query), { headers, body: content, onProgress, signal });
         const found = parsed(answer);
         patience.rest();
@@ -209,6 +211,11 @@ class Patience {
     const now = Date.now() / 1000;
     this.since ||= now;
     if (!(error instanceof DarkroomError)) throw error;
+    if (error.status === 401 && this.client.onUnauthorized) {
+      await this.client.onUnauthorized();
+      this.signal?.throwIfAborted();
+      return this.rest();
+    }
     const seconds = error.retryAfterSeconds ?? this.pause * (0.5 + Math.random() / 2);
     if (!error.retryable || now + seconds > this.since + this.client.retrySeconds) {
       this.rest();

@@ -44,13 +44,23 @@ async function collect(found, bytesMax, onCount, isText) {
   if (isOneFolder) choice.folder = first.name;
   else if (first instanceof File && first.webkitRelativePath) choice.folder = first.webkitRelativePath.split("/")[0];
 
+  /** @type {Set<string>} */
+  const names = new Set();
+  /** A name that no other picture has: of two with one name the server takes the first. @param {string} name */
+  const unique = (name) => {
+    let found = name;
+    for (let number = 2; names.has(found); number += 1) found = name.replace(/(\.[^./]*)?$/, ` (${number})$1`);
+    names.add(found);
+    return found;
+  };
+
   /** @param {string} name @param {File} file */
   const add = (name, file) => {
     if (name.split("/").some((word) => word.startsWith(".") || word === "__MACOSX")) return;
     if (ARCHIVE.test(name)) choice.archive ??= file;
     else if (!PICTURE.test(name) && !file.type.startsWith("image/")) choice.others.push(name);
     else if (file.size > bytesMax) choice.large.push(name);
-    else if (choice.pictures.push({ name, file }) % COUNT_STEP === 0) onCount(choice.pictures.length);
+    else if (choice.pictures.push({ name: unique(name), file }) % COUNT_STEP === 0) onCount(choice.pictures.length);
     choice.tooMany ||= choice.pictures.length > FILES_MAX;
   };
 

@@ -14,16 +14,20 @@ const CHIPS_MAX = 12;
 const SAID_MS = 5000; // between two lines for screen readers
 
 const number = (/** @type {number} */ value) => Math.round(value).toLocaleString("en");
-const megabytes = (/** @type {number} */ bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+/** @param {number} bytes @param {number} total whose unit both have */
+const size = (bytes, total) => (total < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(total < 1e7 ? 1 : 0)} MB`);
 
 /** @param {Work} work */
 function headline(work) {
   const counts = work.job.value?.counts;
   const images = number(work.images);
   const ended = number((counts?.succeeded ?? 0) + (counts?.failed ?? 0));
+  const all = work.totalBytes;
   switch (work.phase.value) {
+    case "opening":
+      return "Looking for the job";
     case "uploading":
-      return `Uploading ${megabytes(work.sentBytes.value)} of ${megabytes(work.totalBytes)} · ${ended} of ${images} classified`;
+      return `Uploading ${size(Math.min(work.sentBytes.value, all), all)} of ${size(all, all)} · ${ended} of ${images} classified`;
     case "classifying":
       return `${ended} of ${images} classified`;
     case "interrupted":

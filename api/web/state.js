@@ -35,8 +35,14 @@ export const client = new Darkroom({
   url: new URL(".", document.baseURI),
   key: storedKey(),
   retrySeconds: RETRY_SECONDS,
+  onUnauthorized: () => {
+    askForKey();
+    return new Promise((resolve) => waiting.push(() => resolve(undefined)));
+  },
   onTrouble: (error, seconds) => (trouble.value = error ? troubleText(error, seconds) : ""),
 });
+/** @type {(() => void)[]} calls that go on once there is a key that is accepted */
+const waiting = [];
 /** Looks at the server now and then; it does not insist. */
 const observer = new Darkroom({ url: client.url, retrySeconds: 0 });
 
@@ -48,11 +54,8 @@ function troubleText(error, seconds) {
   return `${error.message} (${error.code}): ${again}.`;
 }
 
-/** Refusals of the key ask for another one; other errors are for the caller. @param {unknown} error */
-function refused(error) {
-  if (!(error instanceof DarkroomError) || error.status !== 401) return false;
+function askForKey() {
   access.value = client.key ? "wrong" : "needed";
-  return true;
 }
 
 export async function look() {
@@ -66,8 +69,9 @@ export async function look() {
     models.value = list.models;
     faults.value = list.faults.length;
     access.value = "ok";
+    for (const goOn of waiting.splice(0)) goOn();
   } catch (error) {
-    refused(error);
+    if (error instanceof DarkroomError && error.status === 401) askForKey();
   }
 }
 
@@ -77,7 +81,6 @@ export async function useKey(key, remember) {
   storeKey(client.key, remember);
   access.value = "ok";
   await look();
-  if (access.value === "ok" && work.value?.error.value) openAddressed();
 }
 
 /** Begin a job with what was chosen. @param {Promise<Choice>} choosing */
@@ -97,7 +100,6 @@ export async function begin(choosing) {
   };
   if (choice.pictures.length) await begun.send(model.value, made);
   else if (choice.archive) await begun.sendArchive(choice.archive, model.value, made);
-  refused(begun.error.value);
 }
 
 /** @param {Choice} choice */
@@ -107,19 +109,19 @@ function noticesOf(choice) {
     found.push(`More than ${FILES_MAX.toLocaleString()} pictures are for the command: darkroom classify FOLDER`);
   }
   if (choice.large.length) {
-    const limit = `${Math.floor(bytesMax.value / (1 << 20))} MB`;
-    found.push(`${listed(choice.large, "file is", "files are")} larger than ${limit} and left out.`);
+    const bytes = bytesMax.value;
+    const limit = bytes < 1 << 20 ? `${bytes >> 10} kB` : `${bytes >> 20} MB`;
+    found.push(`Left out, as larger than ${limit}: ${listed(choice.large)}.`);
   }
-  if (choice.others.length) found.push(`${listed(choice.others, "file is", "files are")} no picture and left out.`);
+  if (choice.others.length) found.push(`Left out, as no picture: ${listed(choice.others)}.`);
   if (choice.isText) found.push("That is text. Drop pictures, a folder, a zip or a tar.");
   else if (!found.length && !choice.pictures.length && !choice.archive) found.push("There are no pictures in it.");
   return found;
 }
 
-/** @param {string[]} names @param {string} one @param {string} many */
-function listed(names, one, many) {
-  const some = names.slice(0, 3).join(", ") + (names.length > 3 ? ", …" : "");
-  return `${names.length} ${names.length === 1 ? one : many} (${some})`;
+/** @param {string[]} names */
+function listed(names) {
+  return names.slice(0, 3).join(", ") + (names.length > 3 ? ` and ${names.length - 3} more` : "");
 }
 
 /** @param {Choice} choice */
@@ -150,7 +152,6 @@ export async function openAddressed() {
   const opened = show(new Work(client));
   opened.showAgain(sent.get(found[1].toLowerCase()) ?? []);
   await opened.load(found[1]);
-  refused(opened.error.value);
 }
 
 export function toStart() {
@@ -169,7 +170,7 @@ export async function retryFailed() {
     location.hash = `#job=${job.id}`;
   } catch (error) {
     if (!(error instanceof DarkroomError)) throw error;
-    if (!refused(error)) notices.value = [error.message];
+    notices.value = [error.message];
   }
 }
 

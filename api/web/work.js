@@ -7,7 +7,7 @@ import { tarOf } from "./tar.js";
 /** @typedef {import("./darkroom.js").Item} Item */
 /** @typedef {import("./darkroom.js").Job} Job */
 /** @typedef {import("./files.js").Picture} Picture */
-/** @typedef {"uploading" | "classifying" | "interrupted" | "done" | "gone" | "failed"} Phase */
+/** @typedef {"opening" | "uploading" | "classifying" | "interrupted" | "done" | "gone" | "failed"} Phase */
 /** @typedef {{ by: "all" | "failed" | "unfamiliar" | "class", name?: string }} Filter */
 /** @typedef {"order" | "doubtful" | "class" | "name"} Sort */
 
@@ -45,6 +45,8 @@ export class Work {
     this.counts = computed(() => this.#counts());
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.redraw = undefined;
+    /** @type {ReturnType<typeof setInterval> | undefined} */
+    this.looking = undefined;
   }
 
   get images() {
@@ -81,6 +83,7 @@ export class Work {
 
   /** Show a job that exists. @param {string} id */
   async load(id) {
+    this.phase.value = "opening";
     await this.#guard(async () => this.#show(await this.client.job(id)));
   }
 
@@ -146,15 +149,11 @@ export class Work {
 
   /** @param {string} id */
   async #follow(id) {
-    const observer = new Darkroom({ url: this.client.url, key: this.client.key, retrySeconds: 0 });
-    const looking = setInterval(() => this.#look(observer, id), LOOK_MS);
-    try {
-      for await (const item of this.client.results(id, { follow: true, signal: this.abort.signal })) {
-        this.#take(item);
-        if (item.index + 1 >= SHOWN_MAX) break;
-      }
-    } finally {
-      clearInterval(looking);
+    const observer = new Darkroom({ url: this.client.url, retrySeconds: 0 });
+    this.looking = setInterval(() => this.#look(observer, id), LOOK_MS); // until the job's end, however many are shown
+    for await (const item of this.client.results(id, { follow: true, signal: this.abort.signal })) {
+      this.#take(item);
+      if (item.index + 1 >= SHOWN_MAX) break;
     }
   }
 
@@ -169,6 +168,7 @@ export class Work {
   /** @param {Darkroom} observer @param {string} id */
   async #look(observer, id) {
     if (document.hidden) return;
+    observer.key = this.client.key;
     const job = await observer.job(id).catch(() => null);
     if (job && this.phase.value !== "done") this.job.value = job;
   }
@@ -232,6 +232,8 @@ export class Work {
       if (!(error instanceof DarkroomError)) throw error;
       this.error.value = error;
       this.phase.value = ["job_not_found", "job_expired"].includes(error.code) ? "gone" : "failed";
+    } finally {
+      clearInterval(this.looking);
     }
   }
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 _OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-gpu"]
@@ -28,6 +28,21 @@ _DROP = """
   const options = EVENT === "paste" ? { clipboardData: transfer } : { dataTransfer: transfer };
   document.body.dispatchEvent(new kind(EVENT, { bubbles: true, cancelable: true, ...options }));
 }
+"""
+SLOW_FOLDER = """
+// A folder of 100 pictures, and one below it that lists nothing until `listNow` is called.
+const picture = (name) => ({ isFile: true, name, file: (done) => done(new File([PNG], name, { type: "image/png" })) });
+const folder = (name, entries, ready) => ({
+  isDirectory: true, name,
+  createReader() {
+    let listed = false;
+    return { readEntries: async (done) => { await ready; done(listed ? [] : entries); listed = true; } };
+  },
+});
+const ready = new Promise((resolve) => (window.listNow = resolve));
+const PNG = Uint8Array.from(atob("BAG"), (character) => character.charCodeAt(0));
+const entries = Array.from({ length: 100 }, (_, number) => picture(`${String(number).padStart(3, "0")}.png`));
+DataTransferItem.prototype.webkitGetAsEntry = () => folder("holiday", [...entries, folder("z", [], ready)], null);
 """
 TIMEOUT_MS = 45_000
 expect.set_options(timeout=TIMEOUT_MS)
@@ -89,6 +104,27 @@ class Visitor:
         assert not unexpected, unexpected
         found = Axe().run(self.page)
         assert found.violations_count == 0, found.generate_report()
+
+
+class Held:
+    """Requests that the browser sends, held back until `let_go`."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self._page, self._url = page, url
+        self._routes = list[Route]()
+        page.route(url, self._hold)
+
+    def _hold(self, route: Route) -> None:
+        self._routes.append(route)
+
+    def wait(self) -> None:
+        while not self._routes:
+            self._page.wait_for_timeout(20)
+
+    def let_go(self) -> None:
+        for route in self._routes:
+            route.continue_()
+        self._page.unroute(self._url)
 
 
 def _type(name: str) -> str:

@@ -19,6 +19,15 @@ from tests.support.processes import ROOT, Api
 BAG = samples()["0018-bag.png"]
 DATA = ROOT / "tests/data"
 CALLS = {"curl": "--data-binary @'trouser.png'", "Python": "darkroom.classify(", "JavaScript": "new Darkroom("}
+COUNT_THUMBNAILS = """
+const decode = createImageBitmap;
+window.thumbnails = { drawn: 0, running: 0, mostAtOnce: 0 };
+window.createImageBitmap = async (...options) => {
+  thumbnails.drawn += 1;
+  thumbnails.mostAtOnce = Math.max(thumbnails.mostAtOnce, ++thumbnails.running);
+  return decode(...options).finally(() => (thumbnails.running -= 1));
+};
+"""
 JOB = re.compile(r"#job=[0-9a-f-]{36}$")
 
 
@@ -164,7 +173,7 @@ def test_what_is_no_picture_is_named_and_left_out(person: Visitor) -> None:
     page = person.open()
     person.drop({"notes.txt": b"text", "a.png": BAG, ".hidden.png": BAG})
     person.headline("Classified")
-    expect(page.locator(".message")).to_have_text("1 file is (notes.txt) no picture and left out.")
+    expect(page.locator(".message")).to_have_text("Left out, as no picture: notes.txt.")
     person.drop({}, text="https://example.com/")
     expect(page.locator(".message")).to_have_text("That is text. Drop pictures, a folder, a zip or a tar.")
     person.drop({".hidden.png": BAG})
@@ -189,9 +198,11 @@ def test_too_many_pictures_are_for_the_command(person: Visitor) -> None:
 
 
 def test_thousands_of_pictures_are_few_nodes(person: Visitor) -> None:
+    person.page.add_init_script(COUNT_THUMBNAILS)
     page = person.open()
     person.drop({"#.png": BAG}, count=5000)
     person.headline("All 5,000 classified")
+    assert page.evaluate("[thumbnails.mostAtOnce, thumbnails.drawn < 100]") == [4, True]
     assert page.evaluate("document.querySelectorAll('*').length") <= 600
     page.keyboard.press("End")
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")

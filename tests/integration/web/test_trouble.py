@@ -91,7 +91,7 @@ def test_a_picture_that_is_too_large_is_not_sent(visit: Visit, server: Stack) ->
     expect(page.locator(".strip")).to_be_visible()
     person.drop({"small.png": BAG, "large.png": BAG + bytes(10_000)})
     person.headline("Classified")
-    expect(page.locator(".message")).to_contain_text("1 file is (large.png) larger than")
+    expect(page.locator(".message")).to_contain_text("Left out, as larger than 9 kB: large.png.")
 
 
 def test_a_job_is_canceled(visit: Visit, new_stack: NewStack) -> None:
