@@ -64,7 +64,7 @@ async def _read_urls(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str]:
                     raise InvalidRequest(_WRONG_SHAPE)
             events.clear()
         parser.close()
-    except ijson.JSONError:
+    except (ijson.JSONError, UnicodeDecodeError):
         raise InvalidRequest(_WRONG_SHAPE) from None
     if empty:
         raise InvalidRequest(_WRONG_SHAPE)

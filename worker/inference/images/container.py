@@ -205,6 +205,8 @@ def read_bmp(upload: Upload) -> Picture:
         raise DecodeError(ItemCode.CORRUPT_IMAGE)
     (header_bytes,) = struct.unpack_from("<I", upload, 14)
     width, height = struct.unpack_from("<HH" if header_bytes == 12 else "<ii", upload, 18)
+    if width <= 0:  # it would make the pixels few, however many the decoder finds
+        raise DecodeError(ItemCode.CORRUPT_IMAGE)
     return Picture(upload, width, abs(height))  # a negative height says that the first row is the top one
 
 

@@ -79,6 +79,7 @@ async def test_a_long_url_has_a_short_name() -> None:
         b'{"urls": ["http://example.com"], "urls": ["http://example.com"]}',
         b'{"urls": ["http://example.com"]',
         b'{"urls": ["\xff"]}',
+        b'{"urls": ["http://example.com/\xc1"',  # cut off in a string that is no UTF-8
         b"[" * 100_000,
         b'{"urls": ["' + b"a" * 400_000 + b'"]}',
     ],

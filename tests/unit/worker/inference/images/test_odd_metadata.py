@@ -69,6 +69,15 @@ def test_a_jpeg_that_lacks_its_end_marker_is_whole(lost: int, *, progressive: bo
     np.testing.assert_array_equal(decode(whole[:-lost], LIMITS), decode(whole, LIMITS))
 
 
+def test_a_bmp_whose_width_is_negative_is_damaged() -> None:
+    """Such a width would make few pixels of any number of them, whatever the limit."""
+    whole = bytearray(bmp_with_alpha(picture(TROUSER), 0))
+    whole[18:22] = (-1).to_bytes(4, "little", signed=True)
+    with pytest.raises(DecodeError) as raised:
+        decode(bytes(whole), LIMITS)
+    assert raised.value.code == "corrupt_image"
+
+
 @pytest.mark.parametrize("alpha", [1, 128, 254])
 def test_a_bmp_with_any_alpha_is_put_on_white(alpha: int) -> None:
     pixels = np.asarray(picture(TROUSER), float)
