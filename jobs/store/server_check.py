@@ -1,10 +1,10 @@
-"""Checks at start that the Redis server is configured so that it loses no jobs."""
+"""Checks at start that the Redis server is configured so that it loses no jobs, and allows what its user must do."""
 
 import logging
 import ssl
 
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings
@@ -12,6 +12,7 @@ from jobs.spool.open import open_spool
 from jobs.spool.spool import SpoolAway
 from jobs.store.keys import STATS, STORE_ID
 from jobs.store.redis_url import address_of
+from jobs.store.server_rights import Rights, check_rights
 
 log = logging.getLogger(__name__)
 
@@ -25,22 +26,29 @@ entries in a listpack would make every write move all of them.
 """
 
 
-def check_server(settings: StoreSettings) -> None:
+def check_server(settings: StoreSettings, rights: Rights) -> None:
     """Check server and spool once, before anything is started. One that cannot be reached is only logged.
 
     Raises:
-        SettingsError: it refuses the password, has no certificate that can be verified, evicts keys, or has less memory
-            than the budgets add up to; or `UPLOADS_URL` cannot be used.
+        SettingsError: it refuses the password, has no certificate that can be verified, does not allow its user what
+            the service does, is a cluster, evicts keys, or has less memory than the budgets add up to; or `UPLOADS_URL`
+            cannot be used.
     """
-    address_of(settings.redis_url)  # redis-py would fail at files that cannot be read, each time that it connects
+    address = address_of(settings.redis_url)  # redis-py would fail at unreadable files each time that it connects
     spool = open_spool(settings)
     try:
         with Redis.from_url(settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, retry=None) as redis:
+            _check_kind(redis)
+            check_rights(redis, rights, database=address.database)
             store_id, spooled = redis.get(STORE_ID), redis.hget(STATS, "spooled")
             memory = redis.info("memory")
             _advise(redis)
     except AuthenticationError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
+    except NoPermissionError as error:
+        raise SettingsError(
+            f"REDIS_URL: {error}: deploy/redis/users.conf has the rights that each user needs"
+        ) from None
     except RedisError as error:
         if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
             raise SettingsError(f"REDIS_URL: the server's certificate is refused: {error}") from None
@@ -61,7 +69,19 @@ def check_server(settings: StoreSettings) -> None:
         )
 
 
+def _check_kind(redis: Redis) -> None:
+    if redis.info("cluster").get("cluster_enabled"):
+        raise SettingsError(
+            "REDIS_URL: the server runs in cluster mode, which is not supported: a script uses keys of many slots. "
+            "Use a server with cluster-enabled no (docs/SCALE.md)"
+        )
+
+
 def _advise(redis: Redis) -> None:
+    if not redis.info("persistence").get("aof_enabled", 1):
+        log.warning(
+            "REDIS_URL: the server writes no append-only file (appendonly no): a restart of it loses accepted jobs"
+        )
     try:
         limits = redis.config_get("hash-max-listpack-*")
     except ResponseError:  # a hosted server may not show its configuration
