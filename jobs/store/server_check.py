@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+import time
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -9,7 +10,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings
 from jobs.spool.open import open_spool
-from jobs.spool.spool import SpoolAway
+from jobs.spool.spool import Spool, SpoolAway, SpoolNotMarked
 from jobs.store.keys import STATS, STORE_ID
 from jobs.store.redis_url import address_of
 from jobs.store.server_rights import Rights, check_rights
@@ -17,6 +18,7 @@ from jobs.store.server_rights import Rights, check_rights
 log = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 2
+_MARK_SECONDS_MAX, _MARK_POLL_SECONDS = 10, 0.2  # an API that starts beside this worker marks a new place of uploads
 
 COMPACT_HASHES = {"hash-max-listpack-entries": 32, "hash-max-listpack-value": 65_536}
 """With these limits a job of up to 9 chunks is a listpack, whose size the record budget counts.
@@ -54,11 +56,7 @@ def check_server(settings: StoreSettings, rights: Rights) -> None:
             raise SettingsError(f"REDIS_URL: the server's certificate is refused: {error}") from None
         log.warning("cannot reach Redis yet: %s", error)
         return
-    if spool is not None:
-        try:
-            spool.check(store_id.decode() if store_id else None, is_new=int(spooled or 0) == 0)
-        except SpoolAway as error:
-            log.warning("cannot reach UPLOADS_URL yet: %s", error)
+    _check_spool(spool, store_id, int(spooled or 0), is_worker=rights.is_worker)
     policy, maxmemory = memory["maxmemory_policy"], memory["maxmemory"]
     if policy != "noeviction":
         raise SettingsError(f"REDIS_URL: the server must run with maxmemory-policy noeviction, not {policy}")
@@ -67,6 +65,29 @@ def check_server(settings: StoreSettings, rights: Rights) -> None:
             f"REDIS_MAXMEMORY_BYTES is {settings.redis_maxmemory_bytes}, but the server's maxmemory is {maxmemory}: "
             "the budgets would not fit"
         )
+
+
+def _check_spool(spool: Spool | None, store_id: bytes | None, spooled_bytes: int, *, is_worker: bool) -> None:
+    if spool is None:
+        if spooled_bytes and is_worker:
+            raise SettingsError(
+                f"UPLOADS_URL: {spooled_bytes} bytes of uploads wait outside Redis: set UPLOADS_URL as for the API"
+            )
+        if store_id and is_worker:
+            log.warning("UPLOADS_URL: an API keeps, or kept, uploads outside Redis: they are not done here")
+        return
+    marked_by = time.monotonic() + _MARK_SECONDS_MAX
+    while True:
+        try:
+            spool.check(store_id.decode() if store_id else None, is_new=spooled_bytes == 0, may_mark=not is_worker)
+        except SpoolAway as error:
+            log.warning("cannot reach UPLOADS_URL yet: %s", error)
+        except SpoolNotMarked:
+            if time.monotonic() < marked_by:
+                time.sleep(_MARK_POLL_SECONDS)
+                continue
+            raise
+        return
 
 
 def _check_kind(redis: Redis) -> None:

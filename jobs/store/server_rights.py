@@ -47,6 +47,7 @@ class Rights(NamedTuple):
     others: tuple[str, ...]
     """Calls without a key."""
     scripts: tuple[str, ...]
+    is_worker: bool
 
 
 _READS = ("EXISTS", "GET", "HGET", "HMGET", "HSET", "LLEN", "MGET", "SET", "ZRANGE", "ZRANGEBYSCORE")
@@ -55,12 +56,14 @@ API = Rights(
     keyed=(*_READS, "HGETALL", "HKEYS", "HSETNX", "HSTRLEN", "LRANGE", "UNLINK", "ZSCORE"),
     others=("SUBSCRIBE CHANNEL",),
     scripts=("enqueue", "part", "seal", "cancel", "delete", "sweep"),
+    is_worker=False,
 )
 WORKER = Rights(
     keys=_KEYS,
     keyed=(*_READS, "BLPOP", "BRPOP", "ZADD", "ZREM", "ZREMRANGEBYSCORE", "ZREVRANGEBYSCORE"),
     others=("MULTI", "EXEC"),  # redis-py and Celery
     scripts=("claim", "renew", "finish", "release", "sweep", "deliver", "webhook", "register"),
+    is_worker=True,
 )
 
 

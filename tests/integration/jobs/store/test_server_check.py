@@ -7,6 +7,7 @@ import pytest
 
 from jobs.errors import SettingsError
 from jobs.settings import StoreSettings
+from jobs.store.keys import STATS, STORE_ID
 from jobs.store.server_check import check_server
 from jobs.store.server_rights import API, WORKER, Rights
 from tests.support.processes import ROOT, Valkey
@@ -174,3 +175,29 @@ def test_a_server_without_an_append_only_file_is_named_in_one_line(
     assert record.getMessage() == (
         "REDIS_URL: the server writes no append-only file (appendonly no): a restart of it loses accepted jobs"
     )
+
+
+def test_a_worker_whose_folder_is_not_the_apis_is_refused_in_one_line(
+    valkey: Valkey,
+    store_settings: StoreSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As on another host, where a folder of the same name is empty."""
+    monkeypatch.setattr("jobs.store.server_check._MARK_SECONDS_MAX", 0.5)
+    settings = store_settings.model_copy(update={"uploads_url": f"file://{tmp_path}", "uploads_free_bytes_min": 1})
+    with valkey.client as client:
+        client.set(STORE_ID, "a-store")
+        with pytest.raises(SettingsError, match="is not where the API of this Redis keeps uploads"):
+            check_server(settings, WORKER)
+        check_server(settings, API)  # marks it
+        check_server(settings, WORKER)
+        assert caplog.records == []
+        check_server(store_settings, WORKER)
+        (record,) = caplog.records
+        assert record.getMessage().startswith("UPLOADS_URL: an API keeps, or kept, uploads outside Redis")
+        client.hset(STATS, "spooled", 5)
+        with pytest.raises(SettingsError, match="UPLOADS_URL: 5 bytes of uploads wait outside Redis"):
+            check_server(store_settings, WORKER)
+        check_server(store_settings, API)  # it accepts new ones into Redis, while workers do the others
