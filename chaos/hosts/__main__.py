@@ -29,10 +29,13 @@ from chaos.hosts.fleet import TwoHosts
 from chaos.hosts.network import python_on, set_link, two_hosts
 from chaos.ledger import Ledger
 from chaos.report import Report
-from chaos.run import SETTINGS, TTL_SECONDS, samples
+from chaos.run import SETTINGS as SHORT_SETTINGS
+from chaos.run import samples
 from chaos.store_audit import StoreAudit
 
 END_SECONDS_MAX = 180.0
+TTL_SECONDS = 3600  # nothing expires in a run
+SETTINGS = SHORT_SETTINGS | dict.fromkeys(("RESULT_TTL_SECONDS", "MIN_RESULT_TTL_SECONDS"), str(TTL_SECONDS))
 RECHECK_SECONDS = 5
 RECOVERY_SECONDS_MAX = 90.0
 POLL_SECONDS = 0.1
@@ -82,7 +85,7 @@ class Run:
                 await self._cut_and_heal()
                 self._load.stopping = True
                 await tasks[1]
-                await self._until(lambda: not self._fleet.pending(), "the end of what waits", END_SECONDS_MAX)
+                await self._until(self._is_done, "the end of what waits", END_SECONDS_MAX)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -125,6 +128,10 @@ class Run:
         recovery = await self._faults.seconds_until_work(time.monotonic())
         self._cuts.append(f"| {seconds:g} | {meanwhile[0]} | {meanwhile[1]} | {recovery:.1f} |")
         self.report.injected(name, recovery)
+
+    def _is_done(self) -> bool:
+        """Whether all has ended, webhooks and uploads that broke off included."""
+        return not self._fleet.pending() and not self._fleet.redis.exists("open", "leases", "trash", "hooks")
 
     async def _supervise(self) -> None:
         while True:
