@@ -20,6 +20,7 @@ from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.removed_settings import warn_of_removed_settings
 from jobs.settings import load
 from jobs.store.server_check import check_server
+from jobs.store.server_rights import API
 
 _STARTUP_FAILED = 3  # as uvicorn's own exit
 _GC_OBJECTS = 20_000  # allocated and not yet freed
@@ -32,7 +33,7 @@ def run() -> None:
         app = app_of_process(settings)
         warn_of_removed_settings(os.environ)
         refuse_misspelt_settings(os.environ)
-        check_server(settings)
+        check_server(settings, API)
         check_exposure(settings, os.environ)
     except SettingsError as error:
         sys.exit(f"darkroom api: {error}")

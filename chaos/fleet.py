@@ -52,7 +52,7 @@ class Fleet:
         """Whether Valkey has a small disk of its own."""
         self.uploads: Uploads = S3Uploads(logs / "s3.log") if s3 else FolderUploads(folder / "uploads")
         self.models_dir = folder / "models"
-        _write_models(self.models_dir)
+        write_models(self.models_dir)
         settings = {
             "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES),
             **self.uploads.settings,
@@ -234,7 +234,7 @@ def signal_tree(process: Process, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _write_models(models_dir: Path) -> None:
+def write_models(models_dir: Path) -> None:
     """The packages of MODELS."""
     name, twin = MODELS
     shutil.copytree(ROOT / "weights" / name, models_dir / name)

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import orjson
 from redis.exceptions import RedisError
 
 from api.submissions.digests import key_digest
 from chaos.clients.load import OWNERS
-from chaos.fleet import Fleet
 from chaos.ledger import Doubt, Ledger
 from jobs.ids import from_text
 from jobs.records import STATE_OF_CODE, JobState
@@ -46,8 +46,25 @@ class Stored:
         return self.state in LIVE_STATES
 
 
+class Uploads(Protocol):
+    def names(self) -> list[str]: ...
+
+
+class AuditedFleet(Protocol):
+    """What is read of a stack."""
+
+    redis: Any
+
+    @property
+    def uploads(self) -> Uploads: ...
+
+    def stat(self, name: str) -> int: ...
+
+    def pending(self) -> int: ...
+
+
 class StoreAudit:
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: AuditedFleet) -> None:
         self._fleet = fleet
         self._newest_score = dict.fromkeys(OWNERS, 0.0)
         self._forgot_at = time.monotonic()

@@ -145,6 +145,10 @@ class StoreSettings(SpoolSettings):
         repr=False,
         description="Password of the server, used if `REDIS_URL` contains none. Any characters, unescaped.",
     )
+    redis_username: str | None = advanced(
+        None,
+        description="User of the server, used if `REDIS_URL` names none: one URL then serves several.",
+    )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         repr=False,
@@ -183,7 +187,7 @@ class StoreSettings(SpoolSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_a_redis_url(cls, url: str, others: ValidationInfo) -> str:
-        """The URL with the password in it, so that no other code has to combine the two."""
+        """The URL with user and password in it, so that no other code has to combine the two."""
         if not url.startswith("unix://"):
             _REDIS_URL.validate_python(url)
         if "#" in url:  # what follows is no part of the URL for redis-py and Celery, a parameter of TLS included
@@ -195,7 +199,8 @@ class StoreSettings(SpoolSettings):
         scheme, _, rest = url.partition("://")
         place, slash, path = rest.partition("/")
         user, _, host = place.rpartition("@")
-        return f"{scheme}://{user.rstrip(':')}:{quote(password, safe='')}@{host}{slash}{path}"
+        user = user.rstrip(":") or quote(others.data.get("redis_username") or "", safe="")
+        return f"{scheme}://{user}:{quote(password, safe='')}@{host}{slash}{path}"
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> Self:

@@ -26,6 +26,7 @@ from jobs.store.doorbell import queue_of
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
+from jobs.store.server_rights import WORKER
 from worker.broker import DoorbellAMQP
 from worker.lifecycle import WorkerKind, WorkerLifecycle
 from worker.process_state import ProcessState
@@ -173,7 +174,7 @@ def _configure_logging() -> None:
 
 
 def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None:
-    check_server(settings)
+    check_server(settings, WORKER)
     outage = OutageLog("worker: waiting for Redis")
     while True:
         try:
@@ -185,7 +186,7 @@ def _introduce(settings: LeasingSettings, introduce: Callable[[], None]) -> None
             outage.failed(error)
             time.sleep(_RETRY_SECONDS)
     outage.recovered()
-    check_server(settings)  # again: Redis may not have been there the first time
+    check_server(settings, WORKER)  # again: Redis may not have been there the first time
 
 
 def _arguments(kind: WorkerKind) -> list[str]:

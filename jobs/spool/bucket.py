@@ -11,7 +11,7 @@ from jobs.errors import SettingsError, one_line
 from jobs.s3 import open_bucket
 from jobs.settings import S3Settings
 from jobs.spool.names import Pointer
-from jobs.spool.spool import SpoolAway, checked
+from jobs.spool.spool import SpoolAway, SpoolNotMarked, checked
 from jobs.urls import S3Url
 
 CONNECT_SECONDS, REQUEST_SECONDS = 2, 8  # of one try; a call takes at most twice as long as a request
@@ -37,7 +37,7 @@ class SpoolBucket:
 
     # -- at start
 
-    def check(self, store: str | None, *, is_new: bool = True) -> None:
+    def check(self, store: str | None, *, is_new: bool = True, may_mark: bool = True) -> None:
         """See `Spool`. Tries each right that is needed; deleting first, so that no probe is left behind."""
         probe = f"{self._mark}-probe-{os.urandom(8).hex()}"
         self._try("delete", lambda: obstore.delete(self._bucket, [probe]))
@@ -49,6 +49,8 @@ class SpoolBucket:
             if store is not None and not self._is_marked():
                 if not is_new:
                     raise SettingsError(f"UPLOADS_URL: {self._place} lacks the uploads that Redis counts")
+                if not may_mark:
+                    raise SpoolNotMarked(self._place)
                 with suppress(AlreadyExistsError):  # another process was faster
                     obstore.put(self._bucket, self._mark, store.encode(), mode="create", use_multipart=False)
             if store is not None and obstore.get(self._bucket, self._mark).bytes() != store.encode():

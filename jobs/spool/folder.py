@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.errors import SettingsError
 from jobs.spool.names import Pointer
-from jobs.spool.spool import SpoolAway, SpoolFull, checked
+from jobs.spool.spool import SpoolAway, SpoolFull, SpoolNotMarked, checked
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class SpoolFolder:
 
     # -- at start
 
-    def check(self, store: str | None, *, is_new: bool = True) -> None:
+    def check(self, store: str | None, *, is_new: bool = True, may_mark: bool = True) -> None:
         """See `Spool`.
 
         Only a folder that `is_new` is created: the absence of another means that its file system is not mounted, and
@@ -38,11 +38,14 @@ class SpoolFolder:
 
         Raises:
             SettingsError: it is missing, not writable, too small, or holds another store's uploads.
+            SpoolNotMarked
         """
         if not self._parent.is_dir():
             raise SettingsError(f"UPLOADS_URL: there is no folder {self._parent}")
         if not is_new and not (self._folder / _OWNER).exists():
             raise SettingsError(f"UPLOADS_URL: {self._parent} lacks the uploads that Redis counts: is it mounted?")
+        if store is not None and not may_mark and not (self._folder / _OWNER).exists():
+            raise SpoolNotMarked(self._parent)
         try:
             self._folder.mkdir(exist_ok=True)
             probe = self._folder / f".probe-{os.urandom(8).hex()}"

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from jobs.errors import SettingsError
 from jobs.spool.names import Pointer
 
 log = logging.getLogger(__name__)
@@ -17,20 +18,31 @@ class SpoolAway(OSError):
     """The place cannot be reached: nothing is known of the uploads in it."""
 
 
+class SpoolNotMarked(SettingsError):
+    """The place is not one that the API has marked as this store's: not yet, or it is another one than the API's."""
+
+    def __init__(self, place: object) -> None:
+        super().__init__(
+            f"UPLOADS_URL: {place} is not where the API of this Redis keeps uploads. A folder must be shared by all "
+            "hosts; else use s3://bucket/prefix, or redis:, for API and workers alike (docs/DEPLOYMENT.md)"
+        )
+
+
 class Spool(Protocol):
     """A name is used once: an upload is written whole, or is not referred to."""
 
     pass_seconds: float
     """Least seconds between two times that all names are looked at."""
 
-    def check(self, store: str | None, *, is_new: bool = True) -> None:
+    def check(self, store: str | None, *, is_new: bool = True, may_mark: bool = True) -> None:
         """Make the place ready. `store` identifies the store that uses it; None if that is not known yet.
 
         Only a place that `is_new` is marked as this store's; another that lacks the mark is not the one that was in
-        use.
+        use. Workers do not mark: on another host, a folder of the same name would pass for the API's.
 
         Raises:
             SettingsError: it cannot be used, or holds another store's uploads.
+            SpoolNotMarked: it has no mark, and may get none here.
             SpoolAway
         """
 

@@ -19,6 +19,7 @@ import pytest
 from tests.support.archives import make_zip
 from tests.support.deploy.compose import BAG, Compose, caddy_image, docker, reason_to_skip
 from tests.support.deploy.other_host import other_host
+from tests.support.deploy.worker_compose import make_certificate, opened_redis, own_address, worker_elsewhere
 from tests.support.pictures import samples
 from tests.support.stack import PNG, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
@@ -266,3 +267,21 @@ def test_the_layers_above_the_base_image_are_small(compose: Compose) -> None:
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["darkroom-api"] < 60e6
     assert sizes["darkroom-worker"] < 1150e6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a key to Redis' user")
+def test_a_worker_on_another_host_joins_by_tls_alone(compose: Compose, tmp_path: Path) -> None:
+    """Its project shares no network with the first one's: it reaches the published port on an address of this host."""
+    address = own_address()
+    make_certificate(tmp_path, address)
+    url = f"rediss://{address}:PORT/0?ssl_ca_certs=/etc/darkroom/tls/redis.crt"
+    with opened_redis(compose, tmp_path, address) as port:
+        compose("stop", "worker")
+        with worker_elsewhere(tmp_path, url.replace("PORT", str(port)), "worker"):
+            result = wait_until(compose.first_result, seconds=120, what="a result of the other host's worker")
+        assert result["class"] == "Bag"
+        plain = docker(
+            "run", "--rm", "redis:7-bookworm", "redis-cli", "-h", address, "-p", str(port), "ping", check=False
+        )
+        assert "PONG" not in plain.stdout
+        compose("start", "worker")

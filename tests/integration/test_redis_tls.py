@@ -19,6 +19,7 @@ from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_workers.worker_store import WorkerStore
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
+from jobs.store.server_rights import API
 from tests.support.deploy.tls import Certificate, TlsFront
 from tests.support.processes import MAXMEMORY_BYTES, Api, Process, Valkey, Worker
 from tests.support.stack import PNG
@@ -64,7 +65,7 @@ async def check_with_broker(url: str) -> None:
 
 
 async def check_at_start(url: str) -> None:
-    check_server(store_settings(url))
+    check_server(store_settings(url), API)
 
 
 PARTS = {
@@ -160,12 +161,18 @@ def test_parameters_that_say_what_is_done_are_accepted(query: str) -> None:
 @pytest.mark.parametrize("service", ["api", "worker", "worker.outbound"])
 @pytest.mark.parametrize(
     ("query", "reason"),
-    [("", "the server's certificate is refused: "), ("?ssl_cert_reqs=none", "ssl_cert_reqs=none would accept any")],
+    [
+        ("", "the server's certificate is refused: "),
+        ("?ssl_ca_certs=OTHER", "the server's certificate is refused: "),
+        ("?ssl_cert_reqs=none", "ssl_cert_reqs=none would accept any"),
+    ],
 )
 def test_a_service_that_cannot_verify_stops_with_one_line(
     front: TlsFront, tmp_path: Path, service: str, query: str, reason: str
 ) -> None:
-    environment = {"REDIS_URL": f"rediss://localhost:{front.port}/0{query}", "MODEL": "fmnist-mlp"}
+    other = Certificate.make(tmp_path, "localhost").certificate
+    url = f"rediss://localhost:{front.port}/0{query.replace('OTHER', str(other))}"
+    environment = {"REDIS_URL": url, "MODEL": "fmnist-mlp"}
     with Process([sys.executable, "-m", service], tmp_path / "log", environment) as process:
         assert process.wait(60) == 1
         (line,) = process.output().splitlines()

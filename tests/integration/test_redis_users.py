@@ -124,6 +124,27 @@ def test_nothing_else_is(stack: Stack, urls: dict[str, str], user: str, command:
         client.execute_command(*command.split())  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.parametrize(
+    ("service", "user", "change", "missing"),
+    [
+        ("api", "api", "-subscribe", "SUBSCRIBE"),
+        ("worker", "worker", "-multi", "MULTI"),
+        ("worker.outbound", "worker", "-exec", "EXEC"),
+    ],
+)
+def test_a_service_whose_user_lacks_a_right_stops_with_one_line(
+    stack: Stack, urls: dict[str, str], tmp_path: Path, service: str, user: str, change: str, missing: str
+) -> None:
+    """All rights, one by one: tests/integration/jobs/store/test_server_check.py."""
+    stack.redis.execute_command("ACL", "SETUSER", user, change)  # type: ignore[no-untyped-call]
+    environment = {"REDIS_URL": urls[user], "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES), "MODEL": "fmnist-mlp"}
+    with Process([sys.executable, "-m", service], tmp_path / "log", environment) as process:
+        assert process.wait(60) == 1
+        (line,) = process.output().splitlines()
+    start = f"darkroom {service.rpartition('.')[2]}: REDIS_URL: the server does not allow its user {missing}: "
+    assert line.startswith(start)
+
+
 def test_a_script_has_no_more_rights_than_its_caller(stack: Stack, urls: dict[str, str]) -> None:
     with Redis.from_url(urls["worker"]) as client:
         sha1 = client.script_load("#!lua\nreturn redis.call('GET', 'secret')")

@@ -39,9 +39,9 @@ class SpoolSweep:
         await self._client.ready()  # the signing key is known from here on
         store = store_identity(self._client.secret)
         spooled, known = await self._client.read(("HGET", keys.STATS, "spooled"), ("GET", keys.STORE_ID))
+        await self._spool.refresh(store, int(spooled or 0))  # first: workers expect the mark of a store that is known
         if known != store.encode():  # workers read it when they start; after a refusal the next run tries again
             await self._client.run(self._client.commits, ("SET", keys.STORE_ID, store))
-        await self._spool.refresh(store, int(spooled or 0))
         if not self._spool.is_open:
             return
         try:

@@ -7,7 +7,7 @@ import shutil
 import ssl
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,11 @@ class Compose:
         }
         self.key = ""
 
-    def __call__(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = ["compose", "--project-name", self._project, "--profile", "tls", *arguments]
+    def __call__(
+        self, *arguments: str, check: bool = True, files: Sequence[str] = (), **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`files`: options that name compose files, in place of docker-compose.yml alone."""
+        command = ["compose", *files, "--project-name", self._project, "--profile", "tls", *arguments]
         return docker(*command, check=check, **self._environment | environment)
 
     def make_key(self) -> None:

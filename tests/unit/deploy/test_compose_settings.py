@@ -15,8 +15,16 @@ PASSWORDS = {"REDIS_PASSWORD", "REDIS_WORKER_PASSWORD"}
 S3 = {name for name in OutboundSettings.model_fields if name.startswith("s3_")}
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads compose's tags as what stands behind them."""
+
+
+_Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+_Loader.add_constructor("!reset", lambda _loader, _node: None)
+
+
 def services(name: str) -> Any:
-    return yaml.safe_load((ROOT / name).read_text())["services"]
+    return yaml.load((ROOT / name).read_text(), _Loader)["services"]
 
 
 @pytest.mark.parametrize(
@@ -41,3 +49,20 @@ def test_a_service_without_settings_gets_no_secret_of_another(service: str) -> N
     configured = services("docker-compose.yml")[service]
     assert "env_file" not in configured
     assert not configured["environment"].keys() - {*PASSWORDS, "REDIS_MAXMEMORY_BYTES", "BIND", "DOMAIN"}
+
+
+@pytest.mark.parametrize("service", ["worker", "outbound", "api"])
+def test_a_service_on_another_host_connects_as_its_own_user_and_sees_no_folder_of_uploads(service: str) -> None:
+    configured = services("docker-compose.worker.yml")[service]
+    user, password = ("api", "REDIS_PASSWORD") if service == "api" else ("worker", "REDIS_WORKER_PASSWORD")
+    environment = configured["environment"]
+    assert environment["REDIS_USERNAME"] == user
+    assert environment["REDIS_PASSWORD"].startswith(f"${{{password}:")
+    assert environment["REDIS_URL"].startswith("${REDIS_URL:?rediss://")
+    assert "uploads" not in str(configured["volumes"])
+    assert configured["extends"] == {"file": "docker-compose.yml", "service": service}
+
+
+def test_a_worker_on_another_host_may_take_uploads_from_s3() -> None:
+    added = services("docker-compose.worker.yml")["worker"]["environment"].keys()
+    assert {name.upper() for name in S3 & WorkerSettings.model_fields.keys()} <= added

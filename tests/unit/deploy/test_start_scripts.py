@@ -1,6 +1,7 @@
 """What the images of Redis and of the edge refuse before they start their server."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,23 @@ def test_redis_does_not_start_with_the_shipped_password_if_others_can_reach_the_
         line = refusal("redis/start", **{name: SHIPPED, other: "another"}, **environment)
         assert line.startswith(f"darkroom redis: others can reach the API at {exposed}: set {name} in .env")
         assert SHIPPED not in line
+
+
+def test_redis_is_not_opened_to_other_hosts_without_a_certificate(tmp_path: Path) -> None:
+    environment = {"REDIS_PASSWORD": "a", "REDIS_WORKER_PASSWORD": "b", "TLS_FOLDER": str(tmp_path)}
+    for file in ("redis.crt", "redis.key"):
+        line = refusal("redis/start", REDIS_TLS_BIND="192.0.2.1", **environment)
+        assert line.startswith(f"darkroom redis: others can reach Redis at 192.0.2.1, which needs {file} in REDIS_TLS_")
+        (tmp_path / file).touch()
+
+
+@pytest.mark.parametrize("name", ["REDIS_PASSWORD", "REDIS_WORKER_PASSWORD"])
+def test_redis_is_not_opened_to_other_hosts_with_the_shipped_password(tmp_path: Path, name: str) -> None:
+    for file in ("redis.crt", "redis.key"):
+        (tmp_path / file).touch()
+    passwords = {"REDIS_PASSWORD": "a", "REDIS_WORKER_PASSWORD": "b"} | {name: SHIPPED}
+    line = refusal("redis/start", REDIS_TLS_BIND="192.0.2.1", TLS_FOLDER=str(tmp_path), **passwords)
+    assert line.startswith(f"darkroom redis: others can reach Redis at 192.0.2.1: set {name} in .env")
 
 
 @pytest.mark.parametrize("domain", ["", "https://a.example", "a.example b.example", "a.example:443", "a{b}"])

@@ -148,3 +148,16 @@ def test_no_reference_may_name_the_bucket_of_uploads() -> None:
     settings = BucketSettings(uploads_url="s3://uploads/a", s3_buckets=["*"])
     assert not settings.bucket_allowed("uploads")
     assert settings.bucket_allowed("photos")
+
+
+@pytest.mark.parametrize(
+    ("url", "used"),
+    [
+        ("rediss://a.example:6380/0?ssl_ca_certs=/ca", "rediss://worker:p%2Fw@a.example:6380/0?ssl_ca_certs=/ca"),
+        ("redis://api@a.example/0", "redis://api:p%2Fw@a.example/0"),
+        ("redis://api:its-own@a.example/0", "redis://api:its-own@a.example/0"),
+        ("unix:///run/redis.sock?db=0", "unix://worker:p%2Fw@/run/redis.sock?db=0"),
+    ],
+)
+def test_a_user_is_added_to_a_url_without_one(url: str, used: str) -> None:
+    assert StoreSettings(redis_url=url, redis_username="worker", redis_password="p/w").redis_url == used

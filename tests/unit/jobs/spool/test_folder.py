@@ -12,7 +12,7 @@ import pytest
 from jobs.errors import SettingsError
 from jobs.spool.folder import SUBFOLDER, SpoolFolder
 from jobs.spool.names import Pointer, new_upload_name
-from jobs.spool.spool import SpoolFull
+from jobs.spool.spool import SpoolFull, SpoolNotMarked
 
 NAME = new_upload_name(bytes(16))
 NO_MOUNT = "" if os.geteuid() == 0 and shutil.which("mount") else "only root can mount a small file system"
@@ -142,3 +142,15 @@ def test_a_full_file_system_keeps_nothing_of_a_file(
     assert "is full" in caplog.text, "a worker must start, or nothing would drain"
     spool.delete([kept.name])
     assert isinstance(spool.write(new_upload_name(bytes(16)), b"x"), Pointer)
+
+
+def test_a_worker_marks_no_folder(tmp_path: Path) -> None:
+    """On another host, a folder of the same name would pass for the API's, and all uploads in it for lost."""
+    folder = SpoolFolder(tmp_path, free_bytes_min=1)
+    folder.check(None, may_mark=False)  # nothing is known of the store yet
+    with pytest.raises(SpoolNotMarked, match="is not where the API of this Redis keeps uploads"):
+        folder.check("this store", may_mark=False)
+    folder.check("this store")
+    folder.check("this store", may_mark=False)
+    with pytest.raises(SettingsError, match="of another Redis"):
+        folder.check("another store", may_mark=False)

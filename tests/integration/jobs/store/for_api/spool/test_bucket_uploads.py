@@ -19,6 +19,7 @@ from jobs.store.for_api.spool_sweep import SpoolSweep
 from jobs.store.for_workers import worker_spool
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.server_check import check_server
+from jobs.store.server_rights import API
 from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.s3 import MotoS3, serving_s3
 from tests.support.spool import BUDGET, LARGE, SIZE, Files, submit, until
@@ -203,12 +204,12 @@ async def test_a_prefix_without_rights_stops_the_service(
 ) -> None:
     s3.deny("darkroom", "s3:PutObject", "waiting/")
     with pytest.raises(SettingsError, match="does not allow to write objects below s3://darkroom/waiting"):
-        check_server(store_settings)
+        check_server(store_settings, API)
 
 
 async def test_s3_that_is_away_does_not_stop_the_service(
     store: Store, store_settings: StoreSettings, s3: MotoS3, caplog: pytest.LogCaptureFixture
 ) -> None:
     with s3.away():
-        check_server(store_settings)
+        check_server(store_settings, API)
     assert "cannot reach UPLOADS_URL yet" in caplog.text
