@@ -3,8 +3,8 @@
     python -m api.admin keys create alice --items-per-day 10000
     python -m api.admin status --watch
 
-It reads the same environment as the API: `REDIS_URL` and `REDIS_PASSWORD` say where the keys and the jobs are. A new key
-is written to the standard output once, all else about it to the standard error.
+It reads the same environment as the API: `REDIS_URL` and `REDIS_PASSWORD` say where the keys and the jobs are. A new
+key is written to the standard output once, all else about it to the standard error.
 """
 
 import argparse

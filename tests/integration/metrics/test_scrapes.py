@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import httpx
 import orjson
@@ -15,35 +16,46 @@ from jobs.store import keys
 from jobs.store.store_figures import NAMES_SHOWN_MAX, OTHERS, STORE_UP
 from tests.support.metrics import Samples, label_values, names, scraped, value, without
 from tests.support.pictures import samples
-from tests.support.processes import MAXMEMORY_BYTES, MODEL, ROOT, free_port
+from tests.support.processes import MAXMEMORY_BYTES, MODEL, ROOT, Worker, free_port
 from tests.support.stack import PNG, Stack
 from tests.support.waiting import wait_until
 
 OF_PROCESSES = ("darkroom_request_", "process_", "python_")
 
 
+class Services(NamedTuple):
+    worker: Worker
+    ports: tuple[int, int]
+    """Where Prometheus reads the API and the worker."""
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:  # type: ignore[misc]
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
-def ports(stack: Stack) -> tuple[int, int]:
+def services(stack: Stack) -> Services:
     """Of an API with two processes and of a worker with two children, which have done some work."""
     api_port, worker_port = free_port(), free_port()
     api = stack.api(METRICS_PORT=str(api_port), API_PROCESSES="2")
-    stack.worker(METRICS_PORT=str(worker_port))
-    for image in [*samples().values(), b"no image"]:
-        with httpx.Client(base_url=api.url, timeout=30) as client:  # a connection each: both processes get some
-            assert client.post("/v1/jobs", content=image, headers=PNG | {"Prefer": "wait=20"}).status_code == 200
+    worker = stack.worker(METRICS_PORT=str(worker_port))
     with httpx.Client(base_url=api.url, timeout=30) as client:
+        for image in [*samples().values(), b"no image"]:  # with a connection each: both processes get some
+            headers = PNG | {"Prefer": "wait=20", "Connection": "close"}
+            assert client.post("/v1/jobs", content=image, headers=headers).status_code == 200
         client.get("/web/main.js")
         for odd in range(20):
             client.request(("PUT", "PROPFIND", "LOCK", "PATCH")[odd % 4], "/v1/jobs")
             client.get(f"/nothing/{odd}")
             client.get(f"/v1/jobs/{odd}")
-    return api_port, worker_port
+    return Services(worker, (api_port, worker_port))
+
+
+@pytest.fixture(scope="module")
+def ports(services: Services) -> tuple[int, int]:
+    return services.ports
 
 
 def test_one_port_has_the_requests_of_all_api_processes_by_route(ports: tuple[int, int]) -> None:
@@ -126,29 +138,27 @@ def _with(found: Samples, model: str) -> Samples | None:
     return found if model in label_values(found, "model") else None
 
 
-def test_a_child_that_is_killed_is_counted_and_takes_nothing_back(stack: Stack, tmp_path: Path) -> None:
-    port = free_port()
-    with Stack(tmp_path) as own:
-        api = own.api()
-        worker = own.worker(METRICS_PORT=str(port))
-        with httpx.Client(base_url=api.url, timeout=60) as client:
-            for image in samples().values():
-                client.post("/v1/jobs", content=image, headers=PNG | {"Prefer": "wait=20"})
-        before = scraped(port)
-        for child in worker.children():
-            os.kill(child, signal.SIGKILL)
-        wait_until(
-            lambda: value(scraped(port), "darkroom_child_restarts_total") == 2, seconds=60, what="two new children"
-        )
-        after = scraped(port)
-        assert value(after, "darkroom_items_total", result="succeeded") == len(samples())
-        counters = {key: it for key, it in before.items() if key[0].endswith(("_total", "_count", "_bucket"))}
-        assert {key for key, it in counters.items() if after[key] < it} == set()
+def test_a_child_that_is_killed_is_counted_and_takes_nothing_back(services: Services) -> None:
+    port = services.ports[1]
+    before = scraped(port)
+    for child in services.worker.children():
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: value(scraped(port), "darkroom_child_restarts_total") == 2, seconds=90, what="two new children")
+    after = scraped(port)
+    counters = {key: it for key, it in before.items() if key[0].endswith(("_total", "_count", "_bucket"))}
+    assert {key for key, it in counters.items() if after[key] < it} == set()
+    assert value(after, "darkroom_items_total", result="succeeded") == len(samples())
 
-        own.valkey.kill()
-        away = wait_until(lambda: _without_store(scraped(port)), seconds=20, what="a scrape without Redis")
+
+def test_without_redis_the_processes_own_numbers_are_there(stack: Stack, services: Services) -> None:
+    stack.valkey.kill()
+    try:
+        away = wait_until(lambda: _without_store(scraped(services.ports[1])), seconds=20, what="a scrape")
         assert value(away, "darkroom_items_total", result="succeeded") == len(samples())
         assert names(away) & {"darkroom_queue_chunks", "darkroom_pending_items"} == set()
+    finally:
+        stack.valkey.start()
+    wait_until(lambda: value(scraped(services.ports[1]), STORE_UP) == 1, seconds=30, what="the store's figures")
 
 
 def _without_store(found: Samples) -> Samples | None:

@@ -35,7 +35,7 @@ join_metrics("worker")
 for number in range(2 * LABEL_SETS_MAX):
     ITEMS.add(f"model{number}", "succeeded")
 """
-ROUNDS = 40
+ROUNDS = 20  # of two kills
 SIDE_BY_SIDE = 2
 
 
