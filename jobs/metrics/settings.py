@@ -8,7 +8,7 @@ from jobs.settings import StoreSettings, advanced
 
 
 class ServiceSettings(StoreSettings):
-    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = advanced(
         None,
         description="Port on which the service answers Prometheus, one for all of its processes. Anybody who reaches "
         "it reads the numbers: it is for an internal network. Default: no metrics, and nothing is counted.",
