@@ -89,8 +89,8 @@ class Compose:
         return httpx.Client(base_url=url, headers=self.headers, timeout=40, verify=tls)
 
     def scraped(self, service: str) -> int:
-        """How many containers of a service Prometheus reads, each once."""
-        query = {"query": f'up{{service="{service}"}} == 1'}
+        """How many containers of a service Prometheus reads, each once, and which read the store."""
+        query = {"query": f'darkroom_store_up{{service="{service}"}} == 1'}
         answer = httpx.get(f"http://127.0.0.1:{self.prometheus_port}/api/v1/query", params=query, timeout=10)
         return len(answer.json()["data"]["result"])
 
