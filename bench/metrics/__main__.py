@@ -1,4 +1,4 @@
-"""What metrics cost: `python -m bench.metrics_cost`. Microseconds of CPU, the best of many rounds, in one process."""
+"""What metrics cost: `python -m bench.metrics`. Microseconds of CPU, the best of many rounds, in one process."""
 
 import asyncio
 import statistics
