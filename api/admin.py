@@ -1,9 +1,10 @@
-"""The operator's command `darkroom-admin`: API keys that are managed without a restart.
+"""The operator's command `darkroom-admin`: API keys that are managed without a restart, and how the server is.
 
     python -m api.admin keys create alice --items-per-day 10000
+    python -m api.admin status --watch
 
-It reads the same environment as the API: `REDIS_URL` and `REDIS_PASSWORD` say where the keys are. A new key is written
-to the standard output once, all else about it to the standard error.
+It reads the same environment as the API: `REDIS_URL` and `REDIS_PASSWORD` say where the keys and the jobs are. A new
+key is written to the standard output once, all else about it to the standard error.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 import orjson
 
 from api.settings import OWNER_RULE, is_owner
+from api.status_command import WATCH_SECONDS_MAX, WATCH_SECONDS_MIN, show_status
 from jobs.errors import ApiKeyError, SettingsError, StoreUnavailable
 from jobs.settings import StoreSettings, load
 from jobs.store.for_api.api_key_registry import ApiKeyRegistry
@@ -34,14 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 1 and one line if it is refused, with 2 if it is not understood."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(ApiKeyRegistry(load(StoreSettings)), options)
+        options.run(load(StoreSettings), options)
     except (ApiKeyError, SettingsError) as error:
         sys.exit(f"darkroom-admin: {error}")
     except StoreUnavailable as error:
         sys.exit(f"darkroom-admin: {error.detail}")
+    except KeyboardInterrupt:  # the way to end `status --watch`
+        sys.exit(130)
 
 
-def _create(registry: ApiKeyRegistry, options: argparse.Namespace) -> None:
+def _create(settings: StoreSettings, options: argparse.Namespace) -> None:
+    registry = ApiKeyRegistry(settings)
     expires_ms = options.expires
     if isinstance(expires_ms, timedelta):
         expires_ms = registry.now_ms() + expires_ms // timedelta(milliseconds=1)
@@ -51,7 +56,8 @@ def _create(registry: ApiKeyRegistry, options: argparse.Namespace) -> None:
     sys.stderr.write(f"Key {record.id} of {record.owner}: {_described(record)}. It is shown only now: keep it.\n")
 
 
-def _list(registry: ApiKeyRegistry, options: argparse.Namespace) -> None:
+def _list(settings: StoreSettings, options: argparse.Namespace) -> None:
+    registry = ApiKeyRegistry(settings)
     now_ms = registry.now_ms()
     views = [_view(record, used_ms, now_ms) for record, used_ms in registry.records()]
     if options.json:
@@ -65,17 +71,23 @@ def _list(registry: ApiKeyRegistry, options: argparse.Namespace) -> None:
         sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
 
 
-def _revoke(registry: ApiKeyRegistry, options: argparse.Namespace) -> None:
+def _revoke(settings: StoreSettings, options: argparse.Namespace) -> None:
+    registry = ApiKeyRegistry(settings)
     record = registry.revoke(options.id)
     sys.stderr.write(f"Key {record.id} of {record.owner} is revoked since {iso_time(record.revoked_ms)}.\n")
 
 
-def _limit(registry: ApiKeyRegistry, options: argparse.Namespace) -> None:
+def _limit(settings: StoreSettings, options: argparse.Namespace) -> None:
+    registry = ApiKeyRegistry(settings)
     limits = {name: value or None for name in _OPTIONS if (value := getattr(options, name)) is not None}
     if not limits:
         raise ApiKeyError(f"name at least one limit: {', '.join(map(_flag, _OPTIONS))}")
     for record in registry.limit(options.owner, limits):
         sys.stderr.write(f"Key {record.id} of {record.owner}: {_described(record)}.\n")
+
+
+def _status(settings: StoreSettings, options: argparse.Namespace) -> None:
+    show_status(settings, as_json=options.json, watch_seconds=options.watch)
 
 
 def _view(record: ApiKeyRecord, used_ms: int | None, now_ms: int) -> dict[str, Any]:
@@ -100,8 +112,9 @@ def _described(record: ApiKeyRecord) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("darkroom-admin", description="Manages Darkroom's API keys.")
-    commands = parser.add_subparsers(required=True, metavar="keys")
+    parser = argparse.ArgumentParser("darkroom-admin", description="Manages Darkroom's API keys, and shows how it is.")
+    commands = parser.add_subparsers(required=True, metavar="keys|status")
+    _add_status(commands)
     verbs = commands.add_parser("keys", help="create, list, revoke or limit API keys")
     commands = verbs.add_subparsers(required=True, metavar="create|list|revoke|limit")
 
@@ -128,6 +141,21 @@ def _parser() -> argparse.ArgumentParser:
         create.add_argument(_flag(name), type=_number, metavar="N", help=f"most {text}")
         limit.add_argument(_flag(name), type=_number_or_none, metavar="N|none", help=f"most {text}")
     return parser
+
+
+def _add_status(commands: Any) -> None:
+    status = commands.add_parser("status", help="show what waits, budgets, who serves, and Redis")
+    status.add_argument("--json", action="store_true", help="as JSON, under the names that Prometheus has")
+    status.add_argument(
+        "--watch", nargs="?", type=_watch_seconds, const=2, metavar="SECONDS", help="again every 2 seconds, or so many"
+    )
+    status.set_defaults(run=_status)
+
+
+def _watch_seconds(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or not WATCH_SECONDS_MIN <= int(text) <= WATCH_SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} must be {WATCH_SECONDS_MIN} to {WATCH_SECONDS_MAX} seconds")
+    return int(text)
 
 
 def _flag(name: str) -> str:

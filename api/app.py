@@ -14,6 +14,7 @@ from api.asgi.access_log import AccessLog
 from api.asgi.cors import CrossOrigin, Preflights
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
+from api.asgi.request_metrics import RequestMetrics
 from api.asgi.root_path import WithoutRootPath
 from api.asgi.web_page import add_web_page
 from api.routes import health, jobs, models, predict, results, server, webhooks
@@ -43,7 +44,8 @@ class State(TypedDict):
 
 
 class Application(FastAPI):
-    """FastAPI with another middleware stack: request id, preflights and prefix if they are set, problems, router.
+    """FastAPI with another middleware stack: request id, preflights, prefix and metrics if they are set, problems,
+    router.
 
     FastAPI's own seven middlewares serve its dependencies, forms and telemetry, which no route here uses
     (docs/decisions/0035-one-request-path.md).
@@ -53,6 +55,8 @@ class Application(FastAPI):
         super().__init__(**options)
         route = partial(Router.app, self.router)  # Starlette's: FastAPI's also serves telemetry and included routers
         app: ASGIApp = ProblemMiddleware(route)
+        if settings.metrics_port is not None:
+            app = RequestMetrics(app)
         if settings.root_path:
             app = WithoutRootPath(app, settings.root_path)
         if settings.cors_origins:

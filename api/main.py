@@ -16,9 +16,11 @@ from api.asgi.uvicorn_protocol import protocol_factory
 from api.exposure import check_exposure
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
+from jobs.metrics.processes import join_metrics
 from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.removed_settings import warn_of_removed_settings
 from jobs.settings import load
+from jobs.store.metrics_endpoint import metrics_served
 from jobs.store.server_check import check_server
 from jobs.store.server_rights import API
 
@@ -30,13 +32,18 @@ def run() -> None:
     """Serve with the settings of the environment. Exits with one line if they are wrong."""
     try:
         settings = load(ApiSettings)
-        app = app_of_process(settings)
-        warn_of_removed_settings(os.environ)
-        refuse_misspelt_settings(os.environ)
-        check_server(settings, API)
-        check_exposure(settings, os.environ)
+        with metrics_served(settings):
+            app = app_of_process(settings)
+            warn_of_removed_settings(os.environ)
+            refuse_misspelt_settings(os.environ)
+            check_server(settings, API)
+            check_exposure(settings, os.environ)
+            _serve(settings, app)
     except SettingsError as error:
         sys.exit(f"darkroom api: {error}")
+
+
+def _serve(settings: ApiSettings, app: FastAPI) -> None:
     raise_open_files_limit()
     several = settings.api_processes > 1  # each a fresh interpreter, which imports and calls the factory
     config = uvicorn.Config(
@@ -83,6 +90,7 @@ def app_of_process(settings: ApiSettings | None = None) -> FastAPI:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     app = create_app(settings or load(ApiSettings))
+    join_metrics("api")
     # By default Python searches for reference cycles after every 700 new objects. Hundreds of requests in flight keep
     # some ten thousand objects: the searches take a tenth of the CPU. Objects that exist now are excluded for good.
     gc.freeze()

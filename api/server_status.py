@@ -10,7 +10,8 @@ from jobs.image_formats import ALWAYS
 from jobs.records import Lane
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.model_registry import ModelRegistry
-from jobs.store.for_api.queue_reader import QueueReader, UsedBytes, Waiting
+from jobs.store.for_api.queue_reader import QueueReader
+from jobs.store.queue_reading import UsedBytes, Waiting
 from jobs.times import iso_time
 
 VERSION = "0.1.0"  # as in pyproject.toml

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from jobs.image_formats import ImageFormatSettings
 from jobs.links import LinkSettings
+from jobs.metrics.settings import ServiceSettings
 from jobs.settings import (
     SHIPPED_MODEL,
     BucketSettings,
@@ -15,7 +16,6 @@ from jobs.settings import (
     ModelRef,
     Seconds,
     SettingsGroup,
-    StoreSettings,
     WebhookSettings,
     advanced,
 )
@@ -269,7 +269,7 @@ class ApiSettings(
     LinkSettings,
     ImageFormatSettings,
     WebhookSettings,
-    StoreSettings,
+    ServiceSettings,
 ):
     """All settings of the API."""
 

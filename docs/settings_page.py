@@ -7,7 +7,8 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
-from jobs.settings import StoreSettings, is_advanced
+from jobs.metrics.settings import ServiceSettings
+from jobs.settings import is_advanced
 from worker.outbound.settings import OutboundSettings
 from worker.settings import LeasingSettings, WorkerSettings
 
@@ -25,10 +26,12 @@ intervals whose defaults fit together, and which few deployments change.
 `make run` reads `HOST`, `PORT`, `REDIS_URL` (if set, the embedded server is not started) and `DATA_DIR` (the folder of
 the embedded server's file and of large uploads; `data/port-<PORT>` by default), and passes all other settings on. With
 the embedded server, which has no password, `REDIS_PASSWORD` is ignored, and `UPLOADS_URL` is a folder in `DATA_DIR`
-unless it is set. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads `BIND` (127.0.0.1), `PORT`
-(5000), `DOMAIN`, `REDIS_PASSWORD` (of the API), `REDIS_WORKER_PASSWORD` (of the workers), `REDIS_MAXMEMORY_BYTES`,
-`UPLOADS_URL` (the volume `uploads`), for each service `…_MEMORY_LIMIT` and `…_CPUS`, `WORKER_PIDS_LIMIT`, and for the
-edge `EDGE_BIND`, `EDGE_HTTP_PORT` and `EDGE_HTTPS_PORT`. The client reads `DARKROOM_URL` and `DARKROOM_API_KEY`.
+unless it is set. `METRICS_PORT` is that of the API; the worker has the next one, and the outbound worker the one after
+that. `make demo` reads `DARKROOM_URL`, else `HOST` and `PORT`. Compose reads `BIND` (127.0.0.1), `PORT` (5000),
+`DOMAIN`, `REDIS_PASSWORD` (of the API), `REDIS_WORKER_PASSWORD` (of the workers), `REDIS_MAXMEMORY_BYTES`,
+`UPLOADS_URL` (the volume `uploads`), for each service `…_MEMORY_LIMIT` and `…_CPUS`, `WORKER_PIDS_LIMIT`, for the edge
+`EDGE_BIND`, `EDGE_HTTP_PORT` and `EDGE_HTTPS_PORT`, and `PROMETHEUS_PORT` (9090); it sets `METRICS_PORT` itself. The
+client reads `DARKROOM_URL` and `DARKROOM_API_KEY`.
 """
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
 
@@ -38,11 +41,11 @@ def page() -> str:
 
 
 def _part(title: str, *, advanced: bool) -> str:
-    store = set(StoreSettings.model_fields)
+    store = set(ServiceSettings.model_fields)
     workers = LeasingSettings.model_fields.keys() - store
     outside = ApiSettings.model_fields.keys() & OutboundSettings.model_fields.keys() - store
     sections = [
-        ("All services", StoreSettings, store),
+        ("All services", ServiceSettings, store),
         ("API", ApiSettings, ApiSettings.model_fields.keys() - store - outside),
         ("API and outbound workers", OutboundSettings, outside),
         ("Workers and outbound workers", LeasingSettings, workers),

@@ -10,6 +10,7 @@ import time
 from hashlib import blake2s
 
 _TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_TIME_BYTES = 6  # an id begins with them: of two ids, the earlier one is the lesser
 _SIGNED = 12  # bytes in front of the four-byte proof
 
 
@@ -19,6 +20,11 @@ def new_id(owner: str, secret: bytes) -> bytes:
     head[6] = 0x70 | head[6] & 0x0F
     head[8] = 0x80 | head[8] & 0x3F
     return bytes(head) + _proof(head, owner, secret)
+
+
+def submitted_ms(job_id: bytes) -> int:
+    """When it was made, in ms since 1970, by the clock of the API."""
+    return int.from_bytes(job_id[:_TIME_BYTES], "big")
 
 
 def belongs_to(job_id: bytes, owner: str, secret: bytes) -> bool:

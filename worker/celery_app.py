@@ -16,6 +16,7 @@ from celery import Celery, Task, signals
 from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.metrics.processes import join_metrics
 from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.model_manifest import name_of
 from jobs.outage_log import OutageLog
@@ -24,6 +25,7 @@ from jobs.settings import load
 from jobs.spool.spool import SpoolAway
 from jobs.store.doorbell import queue_of
 from jobs.store.for_workers.leases import LeaseStore
+from jobs.store.metrics_endpoint import metrics_served
 from jobs.store.redis_url import address_of
 from jobs.store.server_check import check_server
 from jobs.store.server_rights import WORKER
@@ -143,10 +145,12 @@ def run(settings: LeasingSettings, kind: WorkerKind, introduce: Introduce, resto
         signal.signal(number, lambda *_: sys.exit())
     process_state = ProcessState.create()
     try:
-        app = make_celery(settings, kind, uuid.uuid4().hex[:8], process_state)
-        app.lifecycle.restore = restore
-        _introduce(settings, lambda: introduce(app, process_state))
-        app.worker_main(_arguments(kind))
+        with metrics_served(settings):
+            join_metrics(kind.name)
+            app = make_celery(settings, kind, uuid.uuid4().hex[:8], process_state)
+            app.lifecycle.restore = restore
+            _introduce(settings, lambda: introduce(app, process_state))
+            app.worker_main(_arguments(kind))
     except (SettingsError, ModelPackageError) as error:
         sys.exit(f"darkroom {kind.name}: {error}")
     finally:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from billiard import active_children
 
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.metrics.process_metrics import Kind
+from jobs.metrics.processes import join_metrics
 from jobs.store.doorbell import queue_of
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import TASK
@@ -40,7 +42,7 @@ class ChildService(Protocol):
 class WorkerKind:
     """The properties in which one kind of worker differs from another. Pickled for each child."""
 
-    name: str
+    name: Kind
     models: tuple[str, ...]
     """The models to serve, each as `name@version`.
 
@@ -143,6 +145,7 @@ class WorkerLifecycle:
             signal.signal(number, signal.SIG_IGN)
         try:
             self._child = self._kind.open_child(self._worker_id, self._process_state)
+            join_metrics(self._kind.name)
             # What is loaded by now is never freed: searching it for cycles costs a tenth of a busy child's time.
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS, 20, 50)

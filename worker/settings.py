@@ -6,14 +6,15 @@ from typing import Annotated, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from jobs.settings import SHIPPED_MODEL, Bytes, ModelRef, Seconds, StoreSettings, advanced
+from jobs.metrics.settings import ServiceSettings
+from jobs.settings import SHIPPED_MODEL, Bytes, ModelRef, Seconds, advanced
 from worker.gpu_count import gpus
 from worker.inference.settings import InferenceSettings
 
 BLOCKED_LATE_SECONDS = 0.1  # by how much an idle Redis may exceed the timeout of a blocking call
 
 
-class LeasingSettings(StoreSettings):
+class LeasingSettings(ServiceSettings):
     """Settings of classification workers and outbound workers alike."""
 
     lease_seconds: Seconds = advanced(

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from jobs.errors import InvalidRequest
 
 Reader = Callable[[Request], Any]
+ROUTE = "darkroom.route"  # scope key of the `EndpointRoute` of a request
 
 
 class EndpointRoute(APIRoute):
@@ -47,7 +48,7 @@ class EndpointRoute(APIRoute):
         found = self.path_regex.match(scope["path"])
         if found is None:
             return Match.NONE, {}
-        child_scope = {"endpoint": self.endpoint, "path_params": found.groupdict()}
+        child_scope = {"endpoint": self.endpoint, "path_params": found.groupdict(), ROUTE: self}
         return Match.FULL if scope["method"] in self._methods else Match.PARTIAL, child_scope
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from api.settings import ApiSettings
 from deploy.local.supervise import supervise
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.metrics.settings import ServiceSettings
 from jobs.model_manifest import name_of
 from jobs.model_packages import check_packages, package_folder
 from jobs.settings import StoreSettings, load
@@ -30,6 +32,7 @@ from worker.settings import WorkerSettings
 
 SOCKET_PATH_MAX = 100  # characters; a unix socket's address holds 107
 UPLOADS = "uploads"  # folder of large uploads, in the data directory
+_COUNTING = ("api", "worker", "outbound")  # programs with metrics
 STOP_SECONDS = 20  # a worker finishes its slice, Valkey writes its file
 
 
@@ -38,6 +41,12 @@ class LocalSettings(BaseSettings):
     port: int = Field(8000, ge=1, le=65_535)
     redis_url: str | None = Field(None, description="A server to use instead of the embedded one.")
     data_dir: Path | None = Field(None, description="Folder of the embedded server's file.")
+    metrics_port: int | None = Field(None, ge=1, le=65_533, description="Of the API; the workers have the next two.")
+
+    @property
+    def metrics_ports(self) -> dict[str, int]:
+        """Of each program."""
+        return {} if self.metrics_port is None else {name: self.metrics_port + at for at, name in enumerate(_COUNTING)}
 
 
 def main() -> None:
@@ -56,9 +65,11 @@ def main() -> None:
         _build_pretrained(worker_settings)
         _check_model(worker_settings)
         _check_port(settings.host, settings.port)
+        for port in settings.metrics_ports.values():
+            _check_metrics_port(port)
         (data_dir / UPLOADS).mkdir(parents=True, exist_ok=True)  # only now: a failed start leaves nothing behind
         _lock(data_dir)
-        config = _write_config(data_dir, embedded=settings.redis_url is None)
+        config = _write_config(data_dir, embedded=settings.redis_url is None, metrics_ports=settings.metrics_ports)
     except (SettingsError, ModelPackageError, OSError) as error:
         sys.exit(f"darkroom: {error}")
     sys.exit(supervise(config, last="ready") or 0)
@@ -95,6 +106,16 @@ def _check_port(host: str, port: int) -> None:
         raise SettingsError(f"HOST {host} is not an address of this machine ({error.strerror})") from None
 
 
+def _check_metrics_port(port: int) -> None:
+    host = load(ServiceSettings).metrics_host
+    try:
+        _check_port(host, port)
+    except SettingsError:
+        raise SettingsError(
+            f"METRICS_PORT: port {port} on {host} cannot be used; `make run` needs three ports"
+        ) from None
+
+
 def _lock(data_dir: Path) -> None:
     """Lock the folder for the lifetime of this process."""
     lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -113,7 +134,7 @@ def _socket_path(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"darkroom-{os.getuid()}-{digest}.sock"
 
 
-def _write_config(data_dir: Path, *, embedded: bool) -> Path:
+def _write_config(data_dir: Path, *, embedded: bool, metrics_ports: Mapping[str, int]) -> Path:
     """Write supervisord's configuration: programs start in this order and stop in the reverse order."""
     config = RawConfigParser()
     config["supervisord"] = {
@@ -150,6 +171,8 @@ def _write_config(data_dir: Path, *, embedded: bool) -> Path:
     if embedded:
         variables = ",".join(f'{name}="{value}"' for name, value in VALKEY_ENVIRONMENT.items())
         config["program:valkey"]["environment"] = variables
+    for name, port in metrics_ports.items():
+        config[f"program:{name}"]["environment"] = f'METRICS_PORT="{port}"'
     config["program:ready"].update({"autorestart": "false", "startsecs": "0", "startretries": "0"})
     for section in config.values():
         for name, value in section.items():

@@ -59,10 +59,10 @@ def test_the_stack_comes_up_and_classifies(compose: Compose) -> None:
         assert client.post("/predict", files={"file": BAG}).json()["class"] == "Bag"
 
 
-PUBLISHED = {"api": {"5000/tcp"}, "edge": {"8080/tcp", "8443/tcp"}}
+PUBLISHED = {"api": {"5000/tcp"}, "edge": {"8080/tcp", "8443/tcp"}, "prometheus": {"9090/tcp"}}
 
 
-@pytest.mark.parametrize("service", ["redis", "api", "worker", "outbound", "edge"])
+@pytest.mark.parametrize("service", ["redis", "api", "worker", "outbound", "edge", "prometheus"])
 def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str) -> None:
     (container,) = compose.containers(service)
     host, config = container["HostConfig"], container["Config"]
@@ -79,6 +79,14 @@ def test_a_container_can_do_no_more_than_it_must(compose: Compose, service: str)
     assert {binding["HostIp"] for bound in published.values() for binding in bound} <= {"127.0.0.1"}
     assert compose("exec", service, "id", "-u").stdout.strip() != "0"
     assert compose("exec", service, "touch", "/srv-or-root", check=False).returncode != 0
+
+
+def test_prometheus_reads_each_service_on_the_internal_network_alone(compose: Compose) -> None:
+    wait_until(partial(is_healthy, compose, "prometheus"), seconds=60, what="a healthy Prometheus")
+    services = ("api", "worker", "outbound")
+    wait_until(lambda: [compose.scraped(it) for it in services] == [1, 1, 1], seconds=60, what="a scrape of each")
+    shown = compose("exec", "--no-TTY", "api", "darkroom-admin", "status").stdout
+    assert "serving processes @fetch 1" in shown
 
 
 def test_the_edge_serves_with_tls(compose: Compose, tmp_path: Path) -> None:
@@ -249,6 +257,7 @@ async def test_three_workers_share_the_work_and_one_may_be_killed(compose: Compo
         return int(model["serving"]["workers"])
 
     wait_until(lambda: workers() == 3, seconds=120, what="three workers")
+    wait_until(lambda: compose.scraped("worker") == 3, seconds=60, what="scrapes of three workers")
     images = list(samples().values()) * 20
     submitting = asyncio.create_task(submit_all(compose.url, images, compose.headers))
     container = compose.containers("worker")[0]["Id"]

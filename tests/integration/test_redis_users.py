@@ -17,8 +17,10 @@ import redis.exceptions
 from redis import Redis
 
 from jobs.store import keys
+from jobs.store.store_figures import STORE_UP
 from tests.support.archives import make_tar
-from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Worker
+from tests.support.metrics import scraped, value
+from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Worker, free_port
 from tests.support.stack import PNG, Stack
 from tests.support.waiting import eventually, wait_until
 from tests.support.web import serving_site
@@ -65,10 +67,12 @@ async def test_every_path_of_a_job_is_allowed(stack: Stack, urls: dict[str, str]
     }
     headers = {"Authorization": f"Bearer {make_key(urls['api'])}"}
     outbound = [sys.executable, "-m", "worker.outbound"]
+    ports = [free_port(), free_port()]
     with ExitStack() as started:
-        started.enter_context(Worker(urls["worker"], tmp_path / "worker.log", **settings))
+        worker_settings = settings | {"METRICS_PORT": str(ports[0])}
+        started.enter_context(Worker(urls["worker"], tmp_path / "worker.log", **worker_settings))
         started.enter_context(Process(outbound, tmp_path / "outbound.log", settings | {"REDIS_URL": urls["worker"]}))
-        api = started.enter_context(Api(urls["api"], tmp_path / "api.log", **settings))
+        api = started.enter_context(Api(urls["api"], tmp_path / "api.log", **settings, METRICS_PORT=str(ports[1])))
         async with serving_site() as site, httpx.AsyncClient(base_url=api.url, headers=headers, timeout=60) as client:
             hook, image = site.responds("/hook"), site.responds("/shirt.png", body=shirt)
             tar = make_tar({f"{n}.png": shirt for n in range(200)} | {"large.png": shirt + bytes(100_000)})
@@ -100,6 +104,7 @@ async def test_every_path_of_a_job_is_allowed(stack: Stack, urls: dict[str, str]
             assert (await client.get("/v1/jobs")).json()["jobs"]
             assert (await client.get("/v1/server")).json()["workers"] == 1
             assert (await client.get("/v1/models")).json()["models"]
+            assert [value(await asyncio.to_thread(scraped, port), STORE_UP) for port in ports] == [1, 1]
             await eventually(lambda: not stack.redis.keys(keys.JOB + "*"), what="the expiry of all jobs")
             await asyncio.to_thread(wait_until, lambda: not stack.redis.keys(keys.UPLOAD + "*"), what="no uploads")
     assert refused(stack) == []

@@ -7,7 +7,9 @@ import time
 
 from redis.exceptions import RedisError
 
+from jobs.ids import submitted_ms
 from jobs.item_codes import ItemCode
+from jobs.metrics.process_metrics import CRASHES, QUEUE_SECONDS
 from jobs.records import LANE_CODE, Lane
 from jobs.spool.spool import SpoolAway
 from jobs.store import keys
@@ -50,6 +52,7 @@ class ClaimLoop:
         """`first_turn` is the first claim's `turn`; see `LeaseStore.claim`."""
         self._settings = settings
         self._ref = classifier.card.ref
+        self._name = classifier.card.name
         self._models = (self._ref, self._ref)
         """Whose work this slice of time takes, as submits name the model; `_model` is the one to claim for next."""
         self._model = self._ref
@@ -123,6 +126,8 @@ class ClaimLoop:
 
         # A bulk lease ends early enough for an interactive lease that its last slice may have to wait for.
         run_until = (time.monotonic() + until) / 2 if lease.bulk else until
+        if QUEUE_SECONDS.is_open:
+            QUEUE_SECONDS.measured(_waited_seconds(lease), self._name)
         with self._lease_renewer.renewing(lease.token):
             try:
                 finished = self._runner.run(
@@ -141,11 +146,13 @@ class ClaimLoop:
             except MemoryError:
                 log.exception("out of memory: a new process tries the chunks again, one by one")
                 self._leases.release(lease.token, ItemCode.OUT_OF_MEMORY)
+                CRASHES.add(ItemCode.OUT_OF_MEMORY)
                 os._exit(1)
             except Exception:
                 # A bug that these very bytes trigger would repeat for ever: count it like a crash.
                 log.exception("classifying failed: the chunks are tried again one by one")
                 self._leases.release(lease.token, ItemCode.WORKER_CRASHED)
+                CRASHES.add(ItemCode.WORKER_CRASHED)
                 raise
 
     def _between_slices(self, lease: Lease, task_id: str, until: float) -> BetweenSlices:
@@ -196,3 +203,8 @@ class ClaimLoop:
         alone = left.run_alone and not lease.suspect
         self._store.renew(lease.token, at_item=-1 if alone else None, progress=left.progress)
         self._leases.release(lease.token)
+
+
+def _waited_seconds(lease: Lease) -> float:
+    """Since the oldest job of the lease was submitted."""
+    return max(0.0, time.time() - submitted_ms(min(claimed.chunk_ref.job_id for claimed in lease.chunks)) / 1000)

@@ -2,11 +2,13 @@
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jobs.codec import pack_outcomes, pack_retained, unpack_outcomes, unpack_upload
 from jobs.item_codes import RETRYABLE, ItemCode
+from jobs.metrics.process_metrics import ITEMS
 from jobs.records import Failure, Outcome
 from jobs.store.for_workers.leases import ClaimedChunk, FinishedChunk, Lease
 from worker.classify.slice_size import SliceSize
@@ -67,8 +69,21 @@ class LeaseRunner:
         self._slice_size = slice_size
         self._crash_tries_max = crash_tries_max
         self._losses_max = losses_max
+        self._results = Counter[str]()
+        """Of the images of one lease, while it runs."""
 
     def run(
+        self, lease: Lease, on_item_start: OnItemStart, between_slices: BetweenSlices, until: float
+    ) -> list[FinishedChunk]:
+        """Classify all images of a lease, and count their results; see `_run`."""
+        try:
+            return self._run(lease, on_item_start, between_slices, until)
+        finally:
+            for result, count in self._results.items():
+                ITEMS.add(self._classifier.card.name, result, amount=count)
+            self._results.clear()
+
+    def _run(
         self, lease: Lease, on_item_start: OnItemStart, between_slices: BetweenSlices, until: float
     ) -> list[FinishedChunk]:
         """Classify all images of a lease: together in one batch, a suspect's one by one, a bulk lease's in slices.
@@ -180,6 +195,9 @@ class LeaseRunner:
     def _finished(self, chunk: _Chunk) -> FinishedChunk:
         claimed, outcomes = chunk.claimed, chunk.outcomes
         succeeded = sum(not isinstance(outcome, Failure) for outcome in outcomes)
+        if ITEMS.is_open:
+            self._results["succeeded"] += succeeded
+            self._results.update(outcome.code for outcome in outcomes if isinstance(outcome, Failure))
         retained = b"" if succeeded == len(outcomes) else _retained(claimed, outcomes)
         packed = pack_outcomes(self._classifier.card.ref, outcomes)
         return FinishedChunk(claimed.chunk_ref, succeeded, packed, retained, claimed.file)

@@ -9,6 +9,7 @@ from billiard import current_process
 from redis.exceptions import RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.metrics.process_metrics import GPU_MEMORY, GPU_MEMORY_USED
 from jobs.model_manifest import name_of, natural_sort_key
 from jobs.model_packages import package_folder
 from worker.classify.claim_loop import ClaimLoop
@@ -45,6 +46,7 @@ class ClassifyProcess:
             linger = min(settings.linger_seconds, LINGER_AMONG_SECONDS)
             settings = settings.model_copy(update={"linger_seconds": linger})
         device = _device(settings, served, process_state)
+        self._gpu = device.torch_device if device.is_gpu else None
         classifiers = _load(settings, served, device, process_state)
         self._paces = {(ref, device.name): classifier.pace for ref, classifier in classifiers.items()}
         self._store = open_lease_store(settings)
@@ -75,6 +77,13 @@ class ClassifyProcess:
         loop = self._loops.get(model) or self._newest.get(model)
         if loop is not None:
             loop.run_slice(task_id, model)
+            self._show_gpu_memory()
+
+    def _show_gpu_memory(self) -> None:
+        if self._gpu is not None and GPU_MEMORY.is_open:
+            free, total = torch.cuda.mem_get_info(self._gpu)
+            GPU_MEMORY_USED.set(total - free, str(self._gpu))
+            GPU_MEMORY.set(total, str(self._gpu))
 
     def close(self) -> None:
         self._lease_renewer.stop()

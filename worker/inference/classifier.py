@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from jobs.metrics.process_metrics import BATCH_ITEMS, BATCH_SECONDS
 from jobs.model_manifest import ModelCard
 from jobs.records import Failure, Outcome
 from worker.inference.head import Head
@@ -77,6 +78,7 @@ class Classifier:
         """With one forward pass; None for slow images."""
         outcomes: list[Outcome | None] = [None] * len(uploads)
         batch, decoded = ImageBatch(self._preprocessor, self.card.input, len(uploads)), list[int]()
+        began = time.monotonic()
         for index, upload in enumerate(uploads):
             if index and time.monotonic() > until:
                 del outcomes[index:]
@@ -88,8 +90,12 @@ class Classifier:
                 continue
             except DecodeError as error:
                 outcomes[index] = Failure(error.code, error.found)
-        if decoded:
-            outputs = self._outputs_or_nan(batch.inputs())
+        inputs, decoded_at = batch.inputs() if decoded else None, time.monotonic()
+        BATCH_SECONDS.measured(decoded_at - began, self.card.name, "decode")
+        if inputs is not None:
+            outputs = self._outputs_or_nan(inputs)
+            BATCH_SECONDS.measured(time.monotonic() - decoded_at, self.card.name, "forward")
+            BATCH_ITEMS.measured(len(decoded), self.card.name)
             found = self.head.outcomes(outputs, [top_ks[index] for index in decoded])
             for index, outcome in zip(decoded, found, strict=True):
                 outcomes[index] = outcome

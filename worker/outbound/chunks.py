@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from jobs.codec import unpack_upload
 from jobs.item_codes import ItemCode
+from jobs.metrics.process_metrics import FETCHES
 from jobs.store.for_workers.leases import ClaimedChunk
 from worker.outbound.fetch import Fetcher
 from worker.outbound.fetched import RecentlyFetched
@@ -66,13 +67,16 @@ class ChunkFetcher:
 
     async def _image(self, url: str) -> bytes | ItemCode:
         """Raises HostBusy."""
+        image: bytes | ItemCode
         try:
-            return await self._fetcher.fetch(url)
+            image = await self._fetcher.fetch(url)
         except HostBusy:
             raise
         except Exception:  # a bug that this URL triggers must not stop the other images of its chunk
             log.exception("fetching failed")
-            return ItemCode.FETCH_FAILED
+            image = ItemCode.FETCH_FAILED
+        FETCHES.add(image if isinstance(image, ItemCode) else "ok")
+        return image
 
     def _urls(self, claimed: ClaimedChunk) -> list[str | ItemCode]:
         """The URL of each item, or its error code if that is known without fetching."""

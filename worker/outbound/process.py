@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from jobs.codec import pack_upload
+from jobs.metrics.process_metrics import WEBHOOK_ATTEMPTS
 from jobs.records import ChunkRef
 from jobs.store.for_workers.leases import Lease
 from jobs.store.for_workers.outbound import DeliveryStatus, Due
 from jobs.store.keys import FETCH
+from jobs.webhooks import Attempt
 from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
@@ -172,6 +174,7 @@ class OutboundProcess:
             attempt = await self._webhook_caller.call(due)
         finally:
             self._webhooks_in_progress -= 1
+        WEBHOOK_ATTEMPTS.add(_result(attempt))
         again = self._webhook_caller.again_seconds(due, attempt)
         await self._call(self._store.record_attempt, due.job.id, attempt, again_seconds=again)
 
@@ -179,6 +182,13 @@ class OutboundProcess:
         """Call the store in its thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._store_thread, partial(function, *args, **options))
+
+
+def _result(attempt: Attempt) -> str:
+    """Without the receiver's own number: it may send any."""
+    if attempt.delivered:
+        return "delivered"
+    return attempt.outcome if isinstance(attempt.outcome, str) else f"{attempt.outcome // 100}xx"
 
 
 def _now() -> float:

@@ -6,6 +6,7 @@ from collections import deque
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
 from jobs.item_codes import ItemCode
+from jobs.metrics.process_metrics import CRASHES
 from jobs.store.for_workers.leases import LeaseStore
 from worker.oom import oom_kills
 
@@ -40,4 +41,5 @@ class DeadChildren:
             task_id, code = self._deaths[0]
             for token in self._store.tokens_of(self._worker_id, task_id):
                 log.warning("%s: %d chunks of a dead child are ready again", code, self._store.release(token, code))
+                CRASHES.add(code)
             self._deaths.popleft()

@@ -2,6 +2,7 @@
 
 import logging
 
+from jobs.metrics.process_metrics import LAPSED_LEASES
 from jobs.store.for_workers.leases import WORKER_LOST, LeaseStore
 from jobs.store.keys import MAIN, OwnerToken, unpack_known
 
@@ -31,6 +32,7 @@ class LapsedLeases:
         for token in set(due) - self._left_to_their_workers(due):
             chunks = self._store.release(token, WORKER_LOST, seen=overdue[token])
             log.warning("%d chunks of a lapsed lease are ready again", chunks)
+            LAPSED_LEASES.add()
 
     def reset(self) -> None:
         """Forget the last runs: a scan has failed, and runs in a row are counted anew."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from jobs.item_codes import ItemCode
+from jobs.metrics.process_metrics import CRASHES
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import Heartbeat, OwnerToken, unpack_known
 
@@ -34,6 +35,7 @@ class SilentChildren:
             self._kill(pid)
             for token in self._tokens_of(pid):
                 log.warning("timeout: %d chunks of a silent child are ready again", self._release(token))
+                CRASHES.add(ItemCode.TIMEOUT)
 
     def reset(self) -> None:
         """Count silent runs anew: a scan has failed, so the children may not have reached Redis either."""

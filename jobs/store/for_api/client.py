@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from hiredis import ReplyError
 
@@ -16,9 +17,12 @@ from jobs.store import keys
 from jobs.store.for_api.pipeline import PipelinedConnection
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.for_api.upload_spool import UploadSpool
+from jobs.store.readings import Reading
 from jobs.store.redis_url import address_of
 from jobs.store.scripts import Script, load_scripts
 from jobs.store.wire import Command, Reply
+
+T = TypeVar("T")
 
 GROUP_SUBMITS_MAX = 64  # submits of one round trip
 GROUP_BYTES_MAX = 1 << 20  # bytes of one round trip; a larger submit is sent alone
@@ -124,6 +128,16 @@ class StoreClient:
             if isinstance(reply, ReplyError):
                 raise self.refusal(reply)
         return replies
+
+    async def follow(self, reading: Reading[T]) -> T:
+        """What it reads. Raises StoreUnavailable."""
+        try:
+            commands = next(reading)
+            while True:
+                commands = reading.send(await self.read(*commands))
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     async def call(self, name: str, *args: bytes | str | int, after: Command | None = None) -> Reply:
         """Call a script that may safely run twice; `after` is a large write that is sent before it in one pipeline."""

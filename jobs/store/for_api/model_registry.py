@@ -9,7 +9,7 @@ import orjson
 
 from jobs.errors import StoreUnavailable
 from jobs.model_manifest import ModelCard, card_from_json, natural_sort_key
-from jobs.store import keys
+from jobs.store import keys, queue_reading
 from jobs.store.for_api.client import StoreClient
 from jobs.store.keys import Heartbeat, LoadError, unpack_known
 
@@ -111,10 +111,4 @@ class ModelRegistry:
 
     async def ready_processes(self, name: str) -> list[Heartbeat]:
         """The worker processes that serve any version of a model; none while no submit can ring their doorbell."""
-        (seconds, _), has_doorbell = await self._client.read(("TIME",), ("EXISTS", keys.DOORBELL_TEMPLATE + name))
-        if not has_doorbell:
-            return []
-        now_ms = int(seconds) * 1000
-        command = ("ZRANGEBYSCORE", keys.HEARTBEATS + name, now_ms, now_ms + keys.HEARTBEAT_MS_MAX)
-        (members,) = await self._client.read(command)
-        return unpack_known(Heartbeat, members)
+        return (await self._client.follow(queue_reading.ready_processes([name])))[name]

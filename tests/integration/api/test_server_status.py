@@ -13,8 +13,9 @@ from api.server_schema import ServerResource
 from api.server_status import VERSION
 from jobs.records import Lane
 from jobs.store import keys
-from jobs.store.for_api.queue_reader import QueueReader, Waiting
+from jobs.store.for_api.queue_reader import QueueReader
 from jobs.store.keys import Heartbeat
+from jobs.store.queue_reading import Waiting
 from tests.integration.api.conftest import StartApi
 from tests.support.processes import MAXMEMORY_BYTES, ROOT
 from tests.support.store import MODEL, Store

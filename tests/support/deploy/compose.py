@@ -20,6 +20,7 @@ from tests.support.processes import ROOT, free_port
 from tests.support.stack import PNG
 
 BAG = samples()["0018-bag.png"]
+PROFILES = ("--profile", "tls", "--profile", "monitoring")
 PASSWORD = "p@ss/w#rd:1 \"x'y$z\\%41+="  # characters that a password generator may use
 
 
@@ -48,7 +49,7 @@ def reason_to_skip() -> str:
 
 class Compose:
     def __init__(self) -> None:
-        self.port, self.edge_port = free_port(), free_port()
+        self.port, self.edge_port, self.prometheus_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds_to_first_result = 0.0
         self._project = f"darkroom-test-{os.getpid()}"
@@ -60,6 +61,7 @@ class Compose:
             "EDGE_BIND": "127.0.0.1",
             "EDGE_HTTP_PORT": str(free_port()),
             "EDGE_HTTPS_PORT": str(self.edge_port),
+            "PROMETHEUS_PORT": str(self.prometheus_port),
         }
         self.key = ""
 
@@ -67,7 +69,7 @@ class Compose:
         self, *arguments: str, check: bool = True, files: Sequence[str] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """`files`: options that name compose files, in place of docker-compose.yml alone."""
-        command = ["compose", *files, "--project-name", self._project, "--profile", "tls", *arguments]
+        command = ["compose", *files, "--project-name", self._project, *PROFILES, *arguments]
         return docker(*command, check=check, **self._environment | environment)
 
     def make_key(self) -> None:
@@ -88,6 +90,12 @@ class Compose:
         tls = ssl.create_default_context(cafile=str(folder / "root.crt"))
         url = f"https://localhost:{self.edge_port}"
         return httpx.Client(base_url=url, headers=self.headers, timeout=40, verify=tls)
+
+    def scraped(self, service: str) -> int:
+        """How many containers of a service Prometheus reads, each once, and which read the store."""
+        query = {"query": f'darkroom_store_up{{service="{service}"}} == 1'}
+        answer = httpx.get(f"http://127.0.0.1:{self.prometheus_port}/api/v1/query", params=query, timeout=10)
+        return len(answer.json()["data"]["result"])
 
     def containers(self, service: str) -> list[dict[str, Any]]:
         """The output of `docker inspect` for each container of a service."""

@@ -44,11 +44,11 @@ def test_a_worker_gets_the_key_of_s3_if_its_uploads_are_there() -> None:
     assert added.keys() == {name.upper() for name in S3 & WorkerSettings.model_fields.keys()}
 
 
-@pytest.mark.parametrize("service", ["redis", "edge"])
+@pytest.mark.parametrize("service", ["redis", "edge", "prometheus"])
 def test_a_service_without_settings_gets_no_secret_of_another(service: str) -> None:
     configured = services("docker-compose.yml")[service]
     assert "env_file" not in configured
-    assert not configured["environment"].keys() - {*PASSWORDS, "REDIS_MAXMEMORY_BYTES", "BIND", "DOMAIN"}
+    assert not configured.get("environment", {}).keys() - {*PASSWORDS, "REDIS_MAXMEMORY_BYTES", "BIND", "DOMAIN"}
 
 
 @pytest.mark.parametrize("service", ["worker", "outbound", "api"])

@@ -14,7 +14,6 @@ from tests.support.processes import ROOT
 
 FOLDER = ROOT / "deploy/kubernetes"
 OF_THE_SERVER = {"REDIS_WORKER_PASSWORD"}
-OF_LATER_RELEASES = {"METRICS_PORT"}
 KUBERNETES_VERSIONS = ("1.28", "1.34")
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="there is no kubectl (Debian: kubernetes-client)"
@@ -88,7 +87,7 @@ def test_a_pod_can_do_no_more_than_it_must(pods: dict[str, Any], service: str) -
 
 def test_the_settings_have_known_names(built: list[dict[str, Any]]) -> None:
     (settings,) = [it["data"] for it in built if it["kind"] == "ConfigMap"]
-    assert not settings.keys() - SETTING_NAMES - OF_LATER_RELEASES
+    assert not settings.keys() - SETTING_NAMES
     assert settings["UPLOADS_URL"] == "redis:", "no folder is shared by all nodes"
 
 

@@ -1,0 +1,16 @@
+"""Settings of every service, beyond those of its store."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from jobs.settings import StoreSettings, advanced
+
+
+class ServiceSettings(StoreSettings):
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = advanced(
+        None,
+        description="Port on which the service answers Prometheus, one for all of its processes. Anybody who reaches "
+        "it reads the numbers: it is for an internal network. Default: no metrics, and nothing is counted.",
+    )
+    metrics_host: str = advanced("127.0.0.1", description="Address to listen on with `METRICS_PORT`.")
