@@ -14,7 +14,7 @@ _CALLED = re.compile(r"redis\.p?call\('([A-Z]+)'")
 _SAMPLE = "x"  # behind the prefix of a key
 _KEY = f"{keys.JOB}{_SAMPLE}"  # of the calls by which commands are checked, in place of each argument
 _WITHOUT_KEY = {"PUBLISH", "TIME"}
-_OTHERS_OF_ALL = ("TIME", "PING", "PUBLISH CHANNEL x")
+_OTHERS_OF_ALL = ("INFO", "TIME", "PING", "PUBLISH CHANNEL x")
 
 # A user without EVAL may call it by its digest. `acl_check_cmd` is of Redis 7.0, as the first line of each script is.
 _DENIED = b"""#!lua flags=no-writes
@@ -50,10 +50,11 @@ class Rights(NamedTuple):
     is_worker: bool
 
 
-_READS = ("EXISTS", "GET", "HGET", "HMGET", "HSET", "LLEN", "MGET", "SET", "ZRANGE", "ZRANGEBYSCORE")
+_FIGURES = ("HKEYS", "HMGET", "HSCAN", "LLEN", "LRANGE", "ZCOUNT", "ZRANGEBYSCORE")  # of METRICS_PORT
+_READS = ("EXISTS", "GET", "HGET", "HSET", "MGET", "SET", "ZRANGE", *_FIGURES)
 API = Rights(
     keys=_KEYS + _KEYS_OF_THE_API,
-    keyed=(*_READS, "HGETALL", "HKEYS", "HSETNX", "HSTRLEN", "LRANGE", "UNLINK", "ZSCORE"),
+    keyed=(*_READS, "HGETALL", "HSETNX", "HSTRLEN", "UNLINK", "ZSCORE"),
     others=("SUBSCRIBE CHANNEL",),
     scripts=("enqueue", "part", "seal", "cancel", "delete", "sweep"),
     is_worker=False,

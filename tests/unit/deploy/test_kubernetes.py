@@ -106,6 +106,6 @@ def test_workers_scale_by_the_age_of_the_oldest_work() -> None:
     for trigger in scaled["triggers"]:
         assert trigger["metricType"] == "Value"
         assert re.fullmatch(
-            r'max\(darkroom_oldest_ready_seconds\{[^}]*lane="(interactive|bulk)"\}\) or vector\(0\)',
+            r'max\(darkroom_queue_oldest_seconds\{[^}]*lane="(interactive|bulk)"\}\) or vector\(0\)',
             trigger["metadata"]["query"],
         )
