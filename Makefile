@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train docs pictures deploy-tools clean
+.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos fuzz lint train docs pictures deploy-tools clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -45,6 +45,9 @@ guard: .venv/dev ## Check that the service has not become slower; half a minute,
 
 chaos: .venv/dev ## Inject faults under load and check that no result is lost; about 25 minutes, or make chaos SECONDS=90
 	$(BIN)/python -m chaos --seconds $(SECONDS)
+
+fuzz: .venv/dev .venv/fuzz ## Fuzz the parsers, ten minutes each: eighty minutes; or make fuzz FUZZ="tar zip"
+	$(BIN)/python -m fuzz $(FUZZ)
 
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff check .

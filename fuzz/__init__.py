@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of what Darkroom itself parses: `make fuzz`."""
