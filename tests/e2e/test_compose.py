@@ -10,10 +10,13 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import httpx
 import pytest
 
 from tests.support.archives import make_zip
@@ -266,3 +269,32 @@ def test_the_layers_above_the_base_image_are_small(compose: Compose) -> None:
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["darkroom-api"] < 60e6
     assert sizes["darkroom-worker"] < 1150e6
+
+
+def test_a_backup_is_restored_after_the_volumes_are_lost(compose: Compose, tmp_path: Path) -> None:
+    """As docs/BACKUP.md says, for a job that waits with a large upload. The API's key is in the backup, too."""
+    compose("up", "--detach", "--scale", "worker=1")
+    compose("stop", "worker")
+    with compose.client() as client:
+        path = client.post("/v1/jobs", content=BAG + bytes(100_000), headers=PNG).headers["Location"]
+    said = compose.python("-m", "deploy.backup", str(tmp_path / "backup.tar"), "--compose")
+    assert "1 large uploads" in said.stdout, said.stderr
+    running = compose.python("-m", "deploy.restore", str(tmp_path / "backup.tar"), "--compose")
+    assert "api, outbound, redis run: `docker compose down` first" in running.stderr
+
+    compose("down", "--volumes")
+    assert compose.python("-m", "deploy.restore", str(tmp_path / "backup.tar"), "--compose").returncode == 0
+    again = compose.python("-m", "deploy.restore", str(tmp_path / "backup.tar"), "--compose")
+    assert "--replace" in again.stderr
+    compose("up", "--detach")
+    with compose.client() as client:
+        job = wait_until(lambda: _ended_job(client, path), seconds=120, what="the job of the backup")
+    assert job["result"]["class"] == "Bag"
+
+
+def _ended_job(client: httpx.Client, path: str) -> dict[str, Any] | None:
+    with suppress(httpx.TransportError):
+        answer = client.get(f"{path}?wait=10")
+        if answer.is_success and answer.json()["status"] != "queued":
+            return dict(answer.json())
+    return None
