@@ -7,6 +7,7 @@ import time
 
 from redis.exceptions import RedisError
 
+from jobs.ids import to_text
 from jobs.item_codes import ItemCode
 from jobs.records import LANE_CODE, Lane
 from jobs.spool.spool import SpoolAway
@@ -139,12 +140,12 @@ class ClaimLoop:
                 self._leases.release(lease.token)
                 raise
             except MemoryError:
-                log.exception("out of memory: a new process tries the chunks again, one by one")
+                log.exception("out of memory: a new process tries the chunks again, one by one", extra=_jobs_of(lease))
                 self._leases.release(lease.token, ItemCode.OUT_OF_MEMORY)
                 os._exit(1)
             except Exception:
                 # A bug that these very bytes trigger would repeat for ever: count it like a crash.
-                log.exception("classifying failed: the chunks are tried again one by one")
+                log.exception("classifying failed: the chunks are tried again one by one", extra=_jobs_of(lease))
                 self._leases.release(lease.token, ItemCode.WORKER_CRASHED)
                 raise
 
@@ -196,3 +197,7 @@ class ClaimLoop:
         alone = left.run_alone and not lease.suspect
         self._store.renew(lease.token, at_item=-1 if alone else None, progress=left.progress)
         self._leases.release(lease.token)
+
+
+def _jobs_of(lease: Lease) -> dict[str, list[str]]:
+    return {"job_ids": sorted({to_text(claimed.chunk_ref.job_id) for claimed in lease.chunks})}
