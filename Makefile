@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos lint train docs pictures deploy-tools clean
+.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos doctor lint train docs pictures deploy-tools clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -45,6 +45,9 @@ guard: .venv/dev ## Check that the service has not become slower; half a minute,
 
 chaos: .venv/dev ## Inject faults under load and check that no result is lost; about 25 minutes, or make chaos SECONDS=90
 	$(BIN)/python -m chaos --seconds $(SECONDS)
+
+doctor: .venv/run ## Look at disk, Redis' file, clock, versions, keys and certificate of what runs, and say what to do
+	@$(BIN)/python -m deploy.local.doctor
 
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff check .
