@@ -5,7 +5,7 @@ SECONDS ?= 1200
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos fuzz lint train docs pictures deploy-tools clean
+.PHONY: help run demo test test-deploy test-changed coverage bench guard chaos fuzz doctor sbom supply lint train docs pictures deploy-tools clean
 .DEFAULT_GOAL := help
 
 help: ## Show the commands
@@ -49,6 +49,16 @@ chaos: .venv/dev ## Inject faults under load and check that no result is lost; a
 fuzz: .venv/dev .venv/fuzz ## Fuzz the parsers, ten minutes each: eighty minutes; or make fuzz FUZZ="tar zip"
 	$(BIN)/python -m fuzz $(FUZZ)
 
+doctor: .venv/run ## Look at disk, Redis' file, clock, versions, keys and certificate of what runs, and say what to do
+	@$(BIN)/python -m deploy.local.doctor
+
+sbom: .venv/dev .venv-supply ## Write the parts and licences of the images into sbom/, as CycloneDX
+	@.venv-supply/bin/python -m deploy.sbom $(BIN)/python
+
+supply: .venv-supply ## Lint the Dockerfiles, and audit the workflow of .github/
+	.venv-supply/bin/hadolint Dockerfile.api Dockerfile.worker deploy/redis/Dockerfile deploy/edge/Dockerfile
+	.venv-supply/bin/zizmor --offline --no-progress .github/workflows
+
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,8 +76,8 @@ pictures: .venv/dev ## Take the pictures of the page in docs/pictures/ anew, in 
 
 deploy-tools: .venv/deploy ## Install what `python -m deploy.ec2` needs (docs/EC2.md)
 
-clean: ## Remove .venv, .venv-bench, data and site, which the commands above created
-	rm -rf .venv .venv-bench data site
+clean: ## Remove .venv, .venv-bench, .venv-supply, data, site and sbom, which the commands above created
+	rm -rf .venv .venv-bench .venv-supply data site sbom
 
 # torch is installed first and alone, so that no other package selects another build of it.
 .venv/%: requirements/%.txt client/pyproject.toml
@@ -75,6 +85,11 @@ clean: ## Remove .venv, .venv-bench, data and site, which the commands above cre
 	torch=$$(grep '^torch==' $<) || exit 0; $(BIN)/python -m pip install --quiet $$torch
 	$(BIN)/python -m pip install --quiet --requirement $<
 	$(BIN)/python -m pip install --quiet --no-deps --editable client
+	@touch $@
+
+.venv-supply: requirements/supply.txt
+	test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 # LitServe and BentoML need other versions than .venv has.

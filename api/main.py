@@ -1,7 +1,6 @@
 """Starts the API: reads the settings, then serves until it is told to stop."""
 
 import gc
-import logging
 import os
 import sys
 from contextlib import suppress
@@ -16,6 +15,7 @@ from api.asgi.uvicorn_protocol import protocol_factory
 from api.exposure import check_exposure
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
+from jobs.logs import configure_logging, stop
 from jobs.metrics.processes import join_metrics
 from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.removed_settings import warn_of_removed_settings
@@ -30,6 +30,8 @@ _GC_OBJECTS = 20_000  # allocated and not yet freed
 
 def run() -> None:
     """Serve with the settings of the environment. Exits with one line if they are wrong."""
+    log_format = os.environ.get("LOG_FORMAT", "text")  # an error in the settings is logged in this format, too
+    configure_logging(log_format)
     try:
         settings = load(ApiSettings)
         with metrics_served(settings):
@@ -40,7 +42,7 @@ def run() -> None:
             check_exposure(settings, os.environ)
             _serve(settings, app)
     except SettingsError as error:
-        sys.exit(f"darkroom api: {error}")
+        stop(f"darkroom api: {error}", log_format)
 
 
 def _serve(settings: ApiSettings, app: FastAPI) -> None:
@@ -88,8 +90,9 @@ def app_of_process(settings: ApiSettings | None = None) -> FastAPI:
     Raises:
         SettingsError
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-    app = create_app(settings or load(ApiSettings))
+    settings = settings or load(ApiSettings)
+    configure_logging(settings.log_format)
+    app = create_app(settings)
     join_metrics("api")
     # By default Python searches for reference cycles after every 700 new objects. Hundreds of requests in flight keep
     # some ten thousand objects: the searches take a tenth of the CPU. Objects that exist now are excluded for good.

@@ -1,7 +1,7 @@
 """Settings that the API and the workers share. Each is an environment variable of the same name in capitals."""
 
 from base64 import b64decode
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 import pydantic_settings
@@ -140,6 +140,7 @@ class SpoolSettings(S3Settings):
 class StoreSettings(SpoolSettings):
     """Which server stores the jobs, how its memory is divided, and how long jobs stay."""
 
+    log_format: Literal["text", "json"] = advanced("text", description="`text`, or `json` for one JSON object a line.")
     redis_password: str | None = Field(
         None,
         repr=False,

@@ -1,5 +1,6 @@
 """The Celery application of a worker: its configuration, its one task, and the run of its main process."""
 
+import json
 import logging
 import os
 import signal
@@ -12,10 +13,13 @@ from contextlib import closing
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import billiard.util
+import celery.apps.worker
 from celery import Celery, Task, signals
 from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.logs import configure_logging, stop
 from jobs.metrics.processes import join_metrics
 from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.model_manifest import name_of
@@ -39,6 +43,7 @@ S = TypeVar("S", bound=LeasingSettings)
 Introduce = Callable[[Celery, ProcessState], None]
 Restore = Callable[[LeaseStore], None]
 _RETRY_SECONDS = 0.5
+_STDOUT = 1
 LOAD_ERRORS_SECONDS = 120  # Docker waits for up to a minute before it restarts a container
 
 log = logging.getLogger(__name__)
@@ -55,7 +60,7 @@ class WorkerApp(Celery):
 
 
 def _make_in_child(*arguments: Any) -> WorkerApp:
-    _configure_logging()
+    _configure_logging(arguments[0].log_format)
     return make_celery(*arguments)
 
 
@@ -104,6 +109,8 @@ def make_celery(settings: LeasingSettings, kind: WorkerKind, worker_id: str, pro
 
     app.task(run_slice, name=kind.task, bind=True)
 
+    if settings.log_format == "json":
+        _keep_celery_from_logging_text()
     signals.worker_ready.connect(lifecycle.main_is_ready, weak=False)
     signals.worker_shutting_down.connect(lifecycle.main_is_stopping, weak=False)
     signals.worker_shutdown.connect(lifecycle.main_stops, weak=False)
@@ -121,14 +128,15 @@ def start_up(settings: type[S], name: str) -> S:
     Raises:
         SystemExit: a setting is wrong, or its name is misspelt; one line says which.
     """
-    _configure_logging()
+    log_format = os.environ.get("LOG_FORMAT", "text")  # an error in the settings is logged in this format, too
+    _configure_logging(log_format)
     warn_of_removed_settings(os.environ)
     try:
         loaded = load(settings)
         refuse_misspelt_settings(os.environ)
         address_of(loaded.redis_url)
     except SettingsError as error:
-        sys.exit(f"darkroom {name}: {error}")
+        stop(f"darkroom {name}: {error}", log_format)
     return loaded
 
 
@@ -152,14 +160,14 @@ def run(settings: LeasingSettings, kind: WorkerKind, introduce: Introduce, resto
             _introduce(settings, lambda: introduce(app, process_state))
             app.worker_main(_arguments(kind))
     except (SettingsError, ModelPackageError) as error:
-        sys.exit(f"darkroom {kind.name}: {error}")
+        stop(f"darkroom {kind.name}: {error}", settings.log_format)
     finally:
         reason, load_errors = process_state.read_stop_reason(), {**kind.load_errors, **process_state.read_load_errors()}
         process_state.remove()
         if reason:
             if load_errors.keys() >= set(kind.models):
                 leave_load_errors(settings, load_errors)
-            sys.exit(f"darkroom {kind.name}: {reason}")
+            stop(f"darkroom {kind.name}: {reason}", settings.log_format)
 
 
 def leave_load_errors(settings: LeasingSettings, load_errors: Mapping[str, str]) -> None:
@@ -171,8 +179,25 @@ def leave_load_errors(settings: LeasingSettings, load_errors: Mapping[str, str])
         log.warning("cannot write the load errors to Redis: %s", error)
 
 
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+def _keep_celery_from_logging_text() -> None:
+    def configure(**_: Any) -> None:  # in place of Celery's own, which adds handlers
+        logger = billiard.util.get_logger()
+        logger.propagate = True
+        logger.setLevel(logging.ERROR)
+
+    signals.setup_logging.connect(configure, weak=False)
+    # In a child that is spawned, billiard would add one. Celery sets this variable for it.
+    signals.celeryd_after_setup.connect(lambda **_: os.environ.pop("_MP_FORK_LOGLEVEL_", None), weak=False)
+    celery.apps.worker.safe_say = _say_as_json
+
+
+def _say_as_json(message: str, *_: Any) -> None:
+    """What Celery says in a handler of a signal, where no lock may be taken: so not by a logger."""
+    os.write(_STDOUT, json.dumps({"level": "INFO", "message": message}).encode() + b"\n")
+
+
+def _configure_logging(log_format: str) -> None:
+    configure_logging(log_format)
     for verbose in ("celery.worker.strategy", "celery.app.trace"):  # they log each doorbell
         logging.getLogger(verbose).setLevel(logging.WARNING)
 

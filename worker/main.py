@@ -1,12 +1,12 @@
 """The entry point of a classifying worker."""
 
-import sys
 from contextlib import closing
 from functools import partial
 
 from celery import Celery
 
 from jobs.errors import ModelPackageError, SettingsError
+from jobs.logs import stop
 from worker.celery_app import leave_load_errors, start_up
 from worker.celery_app import run as run_worker
 from worker.lifecycle import ChildService, WorkerKind
@@ -23,12 +23,12 @@ def run() -> None:
     registration = ModelRegistration(settings)
     if not registration.models:
         leave_load_errors(settings, registration.load_errors)
-        sys.exit(f"darkroom worker: {'; '.join(registration.load_errors.values())}")
+        stop(f"darkroom worker: {'; '.join(registration.load_errors.values())}", settings.log_format)
     try:
         check_memory(settings, registration.models)
     except SettingsError as error:
         leave_load_errors(settings, dict.fromkeys(registration.models, str(error)))
-        sys.exit(f"darkroom worker: {error}")
+        stop(f"darkroom worker: {error}", settings.log_format)
 
     def introduce(app: Celery, process_state: ProcessState) -> None:
         try:

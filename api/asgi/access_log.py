@@ -7,6 +7,7 @@ percent-encoded, so that a line is a line.
 """
 
 import logging
+import re
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -15,6 +16,12 @@ from api.auth.rate_limit import TokenBucket
 
 OWNER, CODE = "darkroom.owner", "darkroom.code"  # scope keys: whose request it is, and the code of its problem
 PATH_CHARACTERS_MAX = 200
+_LINE = (
+    "request_id=%(request_id)s owner=%(owner)s method=%(method)s path=%(path)s status=%(status)s code=%(code)s "
+    "bytes=%(bytes)s ms=%(ms).1f"
+)
+_JOB_PATH = re.compile(r"/v1/jobs/([0-9A-Fa-f-]{36})(?:/|$)")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 log = logging.getLogger("darkroom.access")
 
@@ -26,24 +33,39 @@ class AccessLog:
         self._bucket = TokenBucket(lines_per_second_max) if lines_per_second_max else None
         self._left_out = 0
 
-    def write(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
-        """`status`: 0 if the client was gone before the response began. `seconds`: until the response was sent."""
+    def write(self, scope: Scope, request_id: bytes, status: int, seconds: float, location: bytes = b"") -> None:
+        """`status`: 0 if the client was gone before the response began. `seconds`: until the response was sent.
+        `location`: that of the response.
+        """
         if self._bucket is None:
             return
         if not self._bucket.take():
             self._left_out += 1
             return
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"-")
-        left_out, self._left_out = self._left_out, 0
-        log.info(
-            "request_id=%s owner=%s method=%s path=%s status=%s code=%s bytes=%s ms=%.1f%s",
-            request_id.decode("ascii"),
-            scope.get(OWNER, "-"),
-            quote(scope["method"]),
-            quote(scope["path"][:PATH_CHARACTERS_MAX]),
-            status or "-",
-            scope.get(CODE, "-"),
-            quote(length[:20]),
-            1e3 * seconds,
-            f" left_out={left_out}" if left_out else "",
-        )
+        length, trace = b"-", None
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name == b"traceparent":
+                trace = _TRACEPARENT.fullmatch(value)
+        path = scope["path"][:PATH_CHARACTERS_MAX]
+        fields = {
+            "request_id": request_id.decode("ascii"),
+            "owner": scope.get(OWNER, "-"),
+            "method": quote(scope["method"]),
+            "path": quote(path),
+            "status": status or "-",
+            "code": scope.get(CODE, "-"),
+            "bytes": quote(length[:20]),
+            "ms": round(1e3 * seconds, 1),
+        }
+        text = _LINE
+        if self._left_out:
+            fields["left_out"], self._left_out = self._left_out, 0
+            text += " left_out=%(left_out)s"
+        if trace is not None:
+            fields["trace_id"] = trace[1].decode("ascii")
+            text += " trace_id=%(trace_id)s"
+        if job := _JOB_PATH.search(location.decode("latin-1") or path):
+            fields["job_id"] = job[1]  # of a submit that was accepted; in text, other lines have it in their path
+        log.info(text, fields)

@@ -11,6 +11,7 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi.access_log import CODE
+from api.asgi.request_id import log_fields
 from api.services import Services
 from jobs.errors import DarkroomError, IdempotencyInProgress, KeyLimitReached, QueueFull
 
@@ -83,7 +84,7 @@ def _response(scope: Scope, error: Exception) -> Response:
         detail = HTTP_ADVICE.get(error.status_code, error.detail)
         return _problem(error.status_code, code, error.detail, detail, headers)
     error_id = uuid.uuid4().hex[:12]
-    log.error("unexpected error %s", error_id, exc_info=error)
+    log.error("unexpected error %s", error_id, exc_info=error, extra=log_fields(scope))
     return _problem(500, "internal_error", "Internal server error", f"The server has logged it as {error_id}.")
 
 

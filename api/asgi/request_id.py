@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.asgi.access_log import AccessLog
 
 IS_HEAD = "darkroom.head"  # scope key of a HEAD request, whose response body the client does not get
+REQUEST_ID = "darkroom.request"  # scope key of the request's id, as bytes
 LIMITED_KEY = "darkroom.key"  # scope key of the `ApiKey` of a request, if it has limits
 _HEADER = b"x-request-id"
 _REFUSED = 400  # from this status on a request was not done
@@ -33,12 +34,15 @@ class RequestIdMiddleware:
             return
         if scope["method"] == "HEAD":  # uvicorn sends no body: it has read the method before
             scope = {**scope, "method": "GET", IS_HEAD: True}
-        header, began, status = _request_id(scope), monotonic(), 0
+        header, began, status, location = _request_id(scope), monotonic(), 0, b""
+        scope[REQUEST_ID] = header[1]
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, location
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if scope["method"] == "POST":
+                    location = next((value for name, value in message["headers"] if name == b"location"), b"")
                 message["headers"] = [*message["headers"], header]
                 if LIMITED_KEY in scope:
                     message["headers"] += scope[LIMITED_KEY].limit_headers()
@@ -48,7 +52,7 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send_with_id)
         finally:
             if status >= _REFUSED or scope["method"] not in _READ_METHODS:
-                self._access_log.write(scope, header[1], status, monotonic() - began)
+                self._access_log.write(scope, header[1], status, monotonic() - began, location)
 
 
 def _request_id(scope: Scope) -> tuple[bytes, bytes]:
@@ -62,3 +66,8 @@ def _request_id(scope: Scope) -> tuple[bytes, bytes]:
 def new_request_id() -> tuple[bytes, bytes]:
     """The header with a random id."""
     return _HEADER, b"%032x" % random.getrandbits(128)
+
+
+def log_fields(scope: Scope) -> dict[str, str]:
+    """For `extra` of a log call."""
+    return {"request_id": scope.get(REQUEST_ID, b"-").decode("ascii")}

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api import schemas
 from api.asgi.endpoint import EndpointRoute, StrictQuery
-from api.asgi.request_id import IS_HEAD
+from api.asgi.request_id import IS_HEAD, log_fields
 from api.asgi.responses import json_response
 from api.asgi.uvicorn_protocol import cut_off
 from api.auth.keys import ApiKey
@@ -208,7 +208,7 @@ async def _with_first(request: Request, first: bytes, stream: AsyncGenerator[byt
             async for data in stream:
                 yield data
         except DarkroomError as error:
-            log.info("a stream breaks off: %s", error)
+            log.info("a stream breaks off: %s", error, extra=log_fields(request.scope))
             cut_off(request.scope)
 
 

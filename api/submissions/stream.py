@@ -188,7 +188,8 @@ class StreamSubmitter:
             if not await self._reader.cancel_if_open(submission.id, submission.owner):
                 return isinstance(error, StoreUnavailable)
         except DarkroomError:
-            log.warning("cannot cancel the job of a broken upload; it stays open until its deadline")
+            fields = {"job_id": to_text(submission.id)}
+            log.warning("cannot cancel the job of a broken upload; it stays open until its deadline", extra=fields)
             if stream.may_be_sealed and isinstance(error, DarkroomError):
                 error.extensions["outcome"] = "unknown"
         if isinstance(error, DarkroomError):

@@ -2,13 +2,11 @@
 
 import errno
 import fcntl
-import hashlib
 import os
 import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
@@ -20,7 +18,7 @@ from pydantic_settings import BaseSettings
 from api.exposure import require_key
 from api.settings import ApiSettings
 from deploy.local.supervise import supervise
-from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
+from deploy.local.valkey import VALKEY_ENVIRONMENT, socket_path, valkey_command
 from jobs.errors import ModelPackageError, SettingsError
 from jobs.metrics.settings import ServiceSettings
 from jobs.model_manifest import name_of
@@ -30,7 +28,6 @@ from pretrained.names import PRETRAINED
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
 
-SOCKET_PATH_MAX = 100  # characters; a unix socket's address holds 107
 UPLOADS = "uploads"  # folder of large uploads, in the data directory
 _COUNTING = ("api", "worker", "outbound")  # programs with metrics
 STOP_SECONDS = 20  # a worker finishes its slice, Valkey writes its file
@@ -55,7 +52,7 @@ def main() -> None:
         data_dir = (settings.data_dir or Path("data") / f"port-{settings.port}").resolve()
         os.environ.update({"HOST": settings.host, "PORT": str(settings.port)})
         if settings.redis_url is None:
-            os.environ["REDIS_URL"] = f"unix://{_socket_path(data_dir)}"
+            os.environ["REDIS_URL"] = f"unix://{socket_path(data_dir)}"
             os.environ.pop("REDIS_PASSWORD", None)  # for another server: the embedded one has no password
             os.environ.setdefault("UPLOADS_URL", f"file://{quote(str(data_dir / UPLOADS))}")
         # A new server has no managed keys. Of another one only the API learns, once it is there, whether it has some.
@@ -125,15 +122,6 @@ def _lock(data_dir: Path) -> None:
         raise SettingsError(f"DATA_DIR {data_dir} is in use by another `make run`: choose another one") from None
 
 
-def _socket_path(data_dir: Path) -> Path:
-    """Valkey listens on a unix socket, so that no second port is needed."""
-    path = data_dir / "valkey.sock"
-    if len(str(path)) <= SOCKET_PATH_MAX and quote(str(path)) == str(path):  # it becomes part of a URL
-        return path
-    digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"darkroom-{os.getuid()}-{digest}.sock"
-
-
 def _write_config(data_dir: Path, *, embedded: bool, metrics_ports: Mapping[str, int]) -> Path:
     """Write supervisord's configuration: programs start in this order and stop in the reverse order."""
     config = RawConfigParser()
@@ -149,7 +137,7 @@ def _write_config(data_dir: Path, *, embedded: bool, metrics_ports: Mapping[str,
     programs = {name: f"{python} -m {module}" for name, module in modules.items()}
     if embedded:
         maxmemory = load(StoreSettings).redis_maxmemory_bytes
-        server = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=_socket_path(data_dir))
+        server = valkey_command(data_dir, maxmemory_bytes=maxmemory, unix_socket=socket_path(data_dir))
         programs = {"valkey": shlex.join(server), **programs}
     if os.getuid() == 0:
         config["supervisord"]["user"] = "root"  # explicit, so that supervisord does not warn

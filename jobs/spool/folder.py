@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from jobs.errors import SettingsError
+from jobs.spool.hold import is_held
 from jobs.spool.names import Pointer
 from jobs.spool.spool import SpoolAway, SpoolFull, SpoolNotMarked, checked
 
 log = logging.getLogger(__name__)
 
 SUBFOLDER = "darkroom-uploads"
-_OWNER = "store"  # this file names the store whose uploads the folder holds
+OWNER_FILE = "store"  # this file names the store whose uploads the folder holds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -42,9 +43,9 @@ class SpoolFolder:
         """
         if not self._parent.is_dir():
             raise SettingsError(f"UPLOADS_URL: there is no folder {self._parent}")
-        if not is_new and not (self._folder / _OWNER).exists():
+        if not is_new and not (self._folder / OWNER_FILE).exists():
             raise SettingsError(f"UPLOADS_URL: {self._parent} lacks the uploads that Redis counts: is it mounted?")
-        if store is not None and not may_mark and not (self._folder / _OWNER).exists():
+        if store is not None and not may_mark and not (self._folder / OWNER_FILE).exists():
             raise SpoolNotMarked(self._parent)
         try:
             self._folder.mkdir(exist_ok=True)
@@ -67,7 +68,7 @@ class SpoolFolder:
 
     def _claim(self, store: str) -> None:
         """Write or compare the file that says whose uploads these are."""
-        owner, mine = self._folder / _OWNER, self._folder / f".{_OWNER}-{os.urandom(8).hex()}"
+        owner, mine = self._folder / OWNER_FILE, self._folder / f".{OWNER_FILE}-{os.urandom(8).hex()}"
         if not owner.exists():
             try:
                 _write(mine, store.encode())
@@ -104,20 +105,22 @@ class SpoolFolder:
         try:
             return checked(pointer, (self._folder / pointer.name).read_bytes())
         except FileNotFoundError:
-            if not (self._folder / _OWNER).exists():
+            if not (self._folder / OWNER_FILE).exists():
                 raise SpoolAway(errno.ENOENT, "the folder of uploads is away", str(self._folder)) from None
             return checked(pointer, None)
         except OSError as error:
             raise SpoolAway(*error.args) from error
 
     def delete(self, names: Sequence[str]) -> None:
+        if is_held(self._folder):
+            return  # a backup is being made; the sweep of the spool deletes them later
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
 
     def names(self) -> Iterator[str]:
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.name != _OWNER and not entry.name.startswith("."):
+                if entry.name != OWNER_FILE and not entry.name.startswith("."):
                     yield entry.name
 
 

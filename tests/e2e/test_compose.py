@@ -7,8 +7,6 @@ the other services, with the file capability that the real one's binary has.
 import asyncio
 import json
 import os
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,33 +15,14 @@ import aiohttp
 import pytest
 
 from tests.support.archives import make_zip
-from tests.support.deploy.compose import BAG, Compose, caddy_image, docker, reason_to_skip
+from tests.support.deploy.compose import BAG, Compose, docker, reason_to_skip
 from tests.support.deploy.other_host import other_host
-from tests.support.deploy.worker_compose import make_certificate, opened_redis, own_address, worker_elsewhere
 from tests.support.pictures import samples
 from tests.support.stack import PNG, load_client, results_of, submit_all
 from tests.support.waiting import eventually, wait_until
 
 _REASON = reason_to_skip()
 pytestmark = pytest.mark.skipif(bool(_REASON), reason=f"no Docker engine to run compose with: {_REASON}")
-
-
-@pytest.fixture(scope="module")
-def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    """The stack, one container of each service."""
-    compose = Compose()
-    with caddy_image(tmp_path_factory.mktemp("caddy")):
-        compose("build")
-    try:
-        compose.make_key()
-        started = time.monotonic()
-        compose("up", "--detach")
-        result = wait_until(compose.first_result, seconds=120, what="the first result")
-        compose.seconds_to_first_result = time.monotonic() - started
-        assert result["class"] == "Bag"
-        yield compose
-    finally:
-        compose("down", "--volumes", "--timeout", "30", check=False)
 
 
 def is_healthy(compose: Compose, service: str) -> bool:
@@ -276,21 +255,3 @@ def test_the_layers_above_the_base_image_are_small(compose: Compose) -> None:
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["darkroom-api"] < 60e6
     assert sizes["darkroom-worker"] < 1150e6
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a key to Redis' user")
-def test_a_worker_on_another_host_joins_by_tls_alone(compose: Compose, tmp_path: Path) -> None:
-    """Its project shares no network with the first one's: it reaches the published port on an address of this host."""
-    address = own_address()
-    make_certificate(tmp_path, address)
-    url = f"rediss://{address}:PORT/0?ssl_ca_certs=/etc/darkroom/tls/redis.crt"
-    with opened_redis(compose, tmp_path, address) as port:
-        compose("stop", "worker")
-        with worker_elsewhere(tmp_path, url.replace("PORT", str(port)), "worker"):
-            result = wait_until(compose.first_result, seconds=120, what="a result of the other host's worker")
-        assert result["class"] == "Bag"
-        plain = docker(
-            "run", "--rm", "redis:7-bookworm", "redis-cli", "-h", address, "-p", str(port), "ping", check=False
-        )
-        assert "PONG" not in plain.stdout
-        compose("start", "worker")

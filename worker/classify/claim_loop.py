@@ -7,7 +7,7 @@ import time
 
 from redis.exceptions import RedisError
 
-from jobs.ids import submitted_ms
+from jobs.ids import submitted_ms, to_text
 from jobs.item_codes import ItemCode
 from jobs.metrics.process_metrics import CRASHES, QUEUE_SECONDS
 from jobs.records import LANE_CODE, Lane
@@ -144,13 +144,13 @@ class ClaimLoop:
                 self._leases.release(lease.token)
                 raise
             except MemoryError:
-                log.exception("out of memory: a new process tries the chunks again, one by one")
+                log.exception("out of memory: a new process tries the chunks again, one by one", extra=_jobs_of(lease))
                 self._leases.release(lease.token, ItemCode.OUT_OF_MEMORY)
                 CRASHES.add(ItemCode.OUT_OF_MEMORY)
                 os._exit(1)
             except Exception:
                 # A bug that these very bytes trigger would repeat for ever: count it like a crash.
-                log.exception("classifying failed: the chunks are tried again one by one")
+                log.exception("classifying failed: the chunks are tried again one by one", extra=_jobs_of(lease))
                 self._leases.release(lease.token, ItemCode.WORKER_CRASHED)
                 CRASHES.add(ItemCode.WORKER_CRASHED)
                 raise
@@ -208,3 +208,7 @@ class ClaimLoop:
 def _waited_seconds(lease: Lease) -> float:
     """Since the oldest job of the lease was submitted."""
     return max(0.0, time.time() - submitted_ms(min(claimed.chunk_ref.job_id for claimed in lease.chunks)) / 1000)
+
+
+def _jobs_of(lease: Lease) -> dict[str, list[str]]:
+    return {"job_ids": sorted({to_text(claimed.chunk_ref.job_id) for claimed in lease.chunks})}

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from jobs.codec import pack_upload
+from jobs.ids import to_text
 from jobs.metrics.process_metrics import WEBHOOK_ATTEMPTS
 from jobs.records import ChunkRef
 from jobs.store.for_workers.leases import Lease
@@ -107,26 +108,28 @@ class OutboundProcess:
         if webhooks > 0:
             seconds = self._settings.webhook_seconds_max + 2 * self._settings.store_timeout_seconds
             for due in await self._call(self._store.take_webhooks, webhooks, seconds=seconds):
-                self._start(running, 1, self._call_webhook(due))
+                self._start(running, 1, due.job.id, self._call_webhook(due))
         while self._in_progress < concurrency and _now() >= self._budget_full_until:
             # One chunk a lease, so that no chunk waits for another's slow server.
             limits = ClaimLimits(items_max=1, unshared_items=1, bulk_items_max=1, bytes_max=1, turn=next(self._turn))
             lease = await self._call(self._leases.claim, FETCH, task_id, limits)
             if not lease.chunks:
                 return lease.more
-            self._start(running, lease.chunks[0].chunk_ref.items, self._fetch(lease))
+            chunk_ref = lease.chunks[0].chunk_ref
+            self._start(running, chunk_ref.items, chunk_ref.job_id, self._fetch(lease))
         return bool(running)
 
-    def _start(self, running: set[asyncio.Task[None]], count: int, work: Coroutine[Any, Any, None]) -> None:
-        """Run this work of so many images or webhooks in a task, which never raises."""
+    def _start(self, running: set[asyncio.Task[None]], count: int, job: bytes, work: Coroutine[Any, Any, None]) -> None:
+        """Run this work of so many images or webhooks of a job in a task, which never raises."""
+        job_id = to_text(job)
 
         async def guarded() -> None:
             try:
                 await work
             except (RedisError, OSError) as error:  # the lease lapses, and the work is repeated
-                log.warning("a chunk or webhook waits for the end of its lease: %s", error)
+                log.warning("a chunk or webhook waits for the end of its lease: %s", error, extra={"job_id": job_id})
             except Exception:
-                log.exception("a chunk or webhook failed")
+                log.exception("a chunk or webhook failed", extra={"job_id": job_id})
             finally:
                 self._in_progress -= count
 

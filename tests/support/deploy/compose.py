@@ -7,6 +7,7 @@ import shutil
 import ssl
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,19 @@ class Compose:
         """`files`: options that name compose files, in place of docker-compose.yml alone."""
         command = ["compose", *files, "--project-name", self._project, *PROFILES, *arguments]
         return docker(*command, check=check, **self._environment | environment)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of this repository that runs `docker compose` itself."""
+        environment = {**os.environ, **self._environment, "COMPOSE_PROJECT_NAME": self._project}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     def make_key(self) -> None:
         """As docs/DEPLOYMENT.md says."""
