@@ -29,7 +29,13 @@ async def server(api: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_an_idle_server_shows_its_limits(start_api: StartApi, store: Store) -> None:
-    api = await start_api(item_bytes_max=5000, job_items_max=77, open_job_seconds_max=12, image_formats=["avif"])
+    api = await start_api(
+        item_bytes_max=5000,
+        job_items_max=77,
+        open_job_seconds_max=12,
+        result_ttl_seconds=60 * 60,
+        image_formats=["avif"],
+    )
     view = await server(api)
     assert abs(datetime.fromisoformat(view.pop("time")) - datetime.now(UTC)) < timedelta(hours=1)
     assert view == {
@@ -39,6 +45,7 @@ async def test_an_idle_server_shows_its_limits(start_api: StartApi, store: Store
             "image_bytes_max": 5000,
             "items_max": 77,
             "open_job_idle_seconds": 12,
+            "results_kept_seconds": 60 * 60,
             "formats": ["png", "jpeg", "webp", "gif", "bmp", "avif"],
         },
         "queue": {
