@@ -4,6 +4,7 @@ import asyncio
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from jobs.store.keys import Heartbeat
 from tests.integration.api.conftest import StartApi
 from tests.support.processes import MAXMEMORY_BYTES, ROOT
 from tests.support.store import MODEL, Store
+from tests.support.uploads import finish_all
 
 
 async def server(api: httpx.AsyncClient) -> dict[str, Any]:
@@ -76,6 +78,29 @@ async def test_what_waits_is_counted_by_lane(start_api: StartApi, store: Store) 
     text = str(view)
     assert "alice" not in text
     assert "bob" not in text
+
+
+async def test_the_oldest_image_has_an_age(start_api: StartApi, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (0, 100, 50):
+        with monkeypatch.context() as patch:
+            patch.setattr("jobs.ids.time.time_ns", lambda: time_ns() - seconds * 10**9)  # noqa: B023
+            await store.submit(b"image")
+    await store.submit(b"image", b"image", lane=Lane.BULK)
+    queue = (await server(await start_api()))["queue"]
+    assert 100 <= queue["interactive"]["oldest_seconds"] < 160
+    assert queue["bulk"]["oldest_seconds"] < 60
+
+
+async def test_images_a_second_are_those_that_ended(start_api: StartApi, store: Store) -> None:
+    api = await start_api()
+    async with asyncio.timeout(60):
+        while not (rate := (await server(api))["images_per_second"]):
+            await store.submit(*[b"image"] * 8)
+            finish_all(store)
+    assert rate > 0
+    async with asyncio.timeout(60):
+        while (await server(api))["images_per_second"] >= rate:  # nothing ends any more
+            pass
 
 
 async def test_workers_are_counted_once(start_api: StartApi, store: Store) -> None:
