@@ -36,7 +36,14 @@ def test_a_queue_that_is_full_is_outlived(tmp_path: Path) -> None:
     said = tmp_path / "said"
     with Stack(tmp_path / "s", maxmemory_bytes=16 << 20, **SMALL) as stack:
         worker, api = stack.worker(), stack.api()
-        processes = [worker.pid, *worker.children()]
+        with Darkroom(
+            api.url, KEY
+        ) as darkroom:  # the server learns how fast the queue drains: its Retry-After is short
+            list(darkroom.classify_many([folder / "0000.png"] * 300))
+            wait_until(lambda: darkroom.server().images_per_second, what="a rate")
+        before, processes = stack.stat("transitions"), [worker.pid, *worker.children()]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
         with (
             said.open("w") as errors,
             (tmp_path / "rows.csv").open("w") as rows,
@@ -44,10 +51,6 @@ def test_a_queue_that_is_full_is_outlived(tmp_path: Path) -> None:
                 command_line("classify", folder), env=command_environment(tmp_path, api.url), stdout=rows, stderr=errors
             ) as running,
         ):
-            # Something has ended before: the server knows how fast the queue drains, and when to try again.
-            wait_until(lambda: stack.stat("transitions") or running.poll() is not None, what="images")
-            for pid in processes:
-                os.kill(pid, signal.SIGSTOP)
             try:
                 wait_until(lambda: "queue_full" in said.read_text() or running.poll() is not None, what="a full queue")
             finally:
@@ -55,7 +58,7 @@ def test_a_queue_that_is_full_is_outlived(tmp_path: Path) -> None:
                     os.kill(pid, signal.SIGCONT)
             running.wait(timeout=120)
         assert running.returncode == 0, said.read_text()
-        assert stack.stat("transitions") == IMAGES, "no image is classified twice"
+        assert stack.stat("transitions") == before + IMAGES, "no image is classified twice"
     assert "queue_full" in said.read_text()
     with (tmp_path / "rows.csv").open() as file:
         found = [(row["name"], row["status"]) for row in csv.DictReader(file)]
