@@ -15,6 +15,7 @@ _SERVER_EXAMPLE: dict[str, Any] = {
         "image_bytes_max": 10_485_760,
         "items_max": 1_000_000,
         "open_job_idle_seconds": 3600,
+        "results_kept_seconds": 86_400,
         "formats": ["png", "jpeg", "webp", "gif", "bmp", "avif", "heic", "tiff"],
     },
     "queue": {"interactive": {"images": 0, "oldest_seconds": None}, "bulk": {"images": 6400, "oldest_seconds": 12.5}},
@@ -31,6 +32,7 @@ class ServerLimits(StrictModel):
     image_bytes_max: int = Field(description="Bytes of one image.")
     items_max: int = Field(description="Images of one job.")
     open_job_idle_seconds: float = Field(description="How long an open job waits for its next part.")
+    results_kept_seconds: float = Field(description="How long an ended job and its results are kept.")
     formats: list[str]
 
 

@@ -55,6 +55,7 @@ class ServerStatus:
                 "image_bytes_max": settings.item_bytes_max,
                 "items_max": settings.job_items_max,
                 "open_job_idle_seconds": settings.open_job_seconds_max,
+                "results_kept_seconds": settings.result_ttl_seconds,
                 "formats": [*ALWAYS, *settings.image_formats],
             },
             "queue": {lane.value: self._lane_view(waiting[lane]) for lane in Lane},

@@ -28,6 +28,8 @@ the command's own help (`python -m docs.command_page`). [A folder](../how-to/fol
 | 4 | the key is missing, wrong, or may only read |
 | 5 | no server |
 | 130 | Ctrl-C |
+
+`doctor` exits by the last check that failed.
 """
 
 

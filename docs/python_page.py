@@ -85,7 +85,7 @@ def _class(kind: type, name: str) -> str:
     methods = [
         f"- `{key}{_signature(value)}` {_text(value)}".rstrip()
         for key, value in vars(kind).items()
-        if inspect.isfunction(value) and key[0] != "_" and key not in {"of", "to_api", "to_job", "lines"}
+        if inspect.isfunction(value) and key[0] != "_" and key not in {"of", "to_job", "lines"}
     ]
     return "\n".join([*lines, *(["", *methods] if methods else [])]).replace("\n\n\n", "\n\n") + "\n"
 

@@ -30,6 +30,8 @@ class Item:
     warnings: list[str] = field(default_factory=list)
     """`unfamiliar`: the image is unlike the training data."""
     error: ItemError | None = None
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The API's own object."""
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Self:
@@ -45,19 +47,8 @@ class Item:
             ranked,
             data.get("warnings") or [],
             ItemError(error["code"], error["detail"]) if error else None,
+            data,
         )
-
-    def to_api(self) -> dict[str, Any]:
-        """As the API has it."""
-        data: dict[str, Any] = {"index": self.index, "name": self.name, "status": self.status}
-        if self.class_name is not None:
-            ranked = [{"class": it.class_name, "confidence": it.confidence} for it in self.top_k]
-            data |= {"class": self.class_name, "confidence": self.confidence, "model": self.model, "top_k": ranked}
-        if self.warnings:
-            data["warnings"] = self.warnings
-        if self.error is not None:
-            data["error"] = {"code": self.error.code, "detail": self.error.detail}
-        return data
 
 
 @dataclass(frozen=True, slots=True)

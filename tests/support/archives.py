@@ -1,7 +1,9 @@
 """Builds archives for tests, and reads them with the API's readers."""
 
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from io import BytesIO
 from typing import Any
@@ -11,6 +13,7 @@ from api.uploads.source import ArchiveStats, UploadedImage
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
 
+UNICODE_PATH = 0x7075  # an extra field of a zip's member: its name in UTF-8
 LIMITS = ArchiveLimits(
     item_bytes_max=10_000,
     members_max=1000,
@@ -42,6 +45,24 @@ def make_zip(files: Mapping[str, bytes], **options: Any) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return file.getvalue()
+
+
+def zip_with_name(name: bytes, extra: bytes = b"") -> bytes:
+    """An archive of one member with this name, whose encoding no flag says, and this extra field."""
+    data = make_zip({"n" * len(name): b"x"})
+    at = data.index(b"PK\x01\x02")
+    header = bytearray(data[at : data.index(b"PK\x05\x06")])
+    header[30:32] = struct.pack("<H", len(extra))
+    header[46 : 46 + len(name)] = name
+    local = data[:at].replace(b"n" * len(name), name)
+    end = bytearray(data[data.index(b"PK\x05\x06") :])
+    end[12:16] = struct.pack("<L", len(header) + len(extra))
+    return local + bytes(header[: 46 + len(name)]) + extra + bytes(header[46 + len(name) :]) + bytes(end)
+
+
+def unicode_path(name: bytes, path: str, *, version: int = 1) -> bytes:
+    content = struct.pack("<BL", version, zlib.crc32(name)) + path.encode()
+    return struct.pack("<HH", UNICODE_PATH, len(content)) + content
 
 
 async def _pieces(data: bytes, size: int) -> AsyncIterator[bytes]:

@@ -5,9 +5,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+_BODY_BYTES_MAX = 64 << 20
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,6 +53,9 @@ class Site:
         self._handlers[path] = handler
         return self.url + path
 
+    def handler(self, path: str) -> Handler:
+        return self._handlers[path]
+
     def responds(self, path: str, status: int = 200, body: bytes = b"", **headers: str) -> str:
         """Serve a path with always the same response; returns its URL."""
 
@@ -72,9 +78,10 @@ class Site:
 
 
 @asynccontextmanager
-async def serving_site(tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
-    site = Site()
-    runner = web.ServerRunner(web.Server(site.handle, access_log=None), shutdown_timeout=0.1)
+async def serving_site(tls: ssl.SSLContext | None = None, site: Site | None = None) -> AsyncIterator[Site]:
+    site = site or Site()
+    server = web.Server(site.handle, request_factory=_request, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     tcp = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await tcp.start()
@@ -84,6 +91,12 @@ async def serving_site(tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]
         yield site
     finally:
         await runner.cleanup()
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=_BODY_BYTES_MAX
+    )
 
 
 async def forever() -> None:

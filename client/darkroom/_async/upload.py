@@ -22,13 +22,14 @@ from darkroom.errors import (
 from darkroom.images import Image
 from darkroom.journal import Journal
 from darkroom.parts import SUBMIT_BYTES_MAX, SUBMIT_IMAGES_MAX, Part, Parts
-from darkroom.records import Item, ItemError, Progress
+from darkroom.records import Item, Progress
 
 if TYPE_CHECKING:
     from darkroom._async.client import AsyncDarkroom
 
 _CANCEL_SECONDS_MAX = 5.0  # of tries to cancel a job that nobody will read
-_FULL_SECONDS_MAX = 1.0  # of tries before it is looked whether the job's own images make room
+
+_FULL = (QueueFull, QuotaExceeded)
 
 OnProgress = Callable[[Progress], None]
 
@@ -56,8 +57,9 @@ class LocalItems:
     def item(self, item: Item) -> Item:
         name, why = self._names.pop(item.index, item.name), self._unreadable.pop(item.index, None)
         if why is not None:
-            return Item(item.index, name, "failed", error=ItemError("unreadable", why))
-        return item if name == item.name else replace(item, name=name)
+            error = {"code": "unreadable", "detail": why}
+            return Item.of({"index": item.index, "name": name, "status": "failed", "error": error})
+        return item if name == item.name else replace(item, name=name, raw=item.raw | {"name": name})
 
 
 async def fill(
@@ -177,9 +179,10 @@ class _Upload:
         path, key = job_path(job.id) + "/items", f"{self._book.key}-{len(self._book.parts)}"
         while True:
             try:
-                yield self._client.to_job(await self._client.call("POST", path, part=part, key=key))
+                data = await self._client.call("POST", path, part=part, key=key, passes_on=_FULL)
+                yield self._client.to_job(data)
                 return
-            except (QueueFull, QuotaExceeded) as error:
+            except _FULL as error:
                 now = await job.refresh()
                 if (now.counts.total, now.counts.pending) != (job.counts.total, job.counts.pending):
                     retries.reset()

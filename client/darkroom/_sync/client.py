@@ -206,8 +206,11 @@ class Darkroom:
         hold: float = 0.0,
         prefer_wait: float | None = None,
         retry_seconds: float | None = None,
+        passes_on: tuple[type[ApiError], ...] = (),
     ) -> Any:
         """The JSON of the response; `hold` is for how many seconds the server may hold the request.
+
+        Errors that `passes_on` names are not tried again.
 
         Raises:
             ApiError, Unreachable: also after tries for `retry_seconds`.
@@ -233,6 +236,8 @@ class Darkroom:
                         timeout=self._timeout(hold),
                     )
                 return checked(response)
+            except passes_on:
+                raise
             except (ApiError, Unreachable) as error:
                 sleep(retries.pause_seconds(error))
 

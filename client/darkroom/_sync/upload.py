@@ -19,13 +19,14 @@ from darkroom.errors import (
 from darkroom.images import Image
 from darkroom.journal import Journal
 from darkroom.parts import SUBMIT_BYTES_MAX, SUBMIT_IMAGES_MAX, Part, Parts
-from darkroom.records import Item, ItemError, Progress
+from darkroom.records import Item, Progress
 
 if TYPE_CHECKING:
     from darkroom._sync.client import Darkroom
 
 _CANCEL_SECONDS_MAX = 5.0  # of tries to cancel a job that nobody will read
-_FULL_SECONDS_MAX = 1.0  # of tries before it is looked whether the job's own images make room
+
+_FULL = (QueueFull, QuotaExceeded)
 
 OnProgress = Callable[[Progress], None]
 
@@ -53,8 +54,9 @@ class LocalItems:
     def item(self, item: Item) -> Item:
         name, why = self._names.pop(item.index, item.name), self._unreadable.pop(item.index, None)
         if why is not None:
-            return Item(item.index, name, "failed", error=ItemError("unreadable", why))
-        return item if name == item.name else replace(item, name=name)
+            error = {"code": "unreadable", "detail": why}
+            return Item.of({"index": item.index, "name": name, "status": "failed", "error": error})
+        return item if name == item.name else replace(item, name=name, raw=item.raw | {"name": name})
 
 
 def fill(
@@ -172,9 +174,10 @@ class _Upload:
         path, key = job_path(job.id) + "/items", f"{self._book.key}-{len(self._book.parts)}"
         while True:
             try:
-                yield self._client.to_job(self._client.call("POST", path, part=part, key=key))
+                data = self._client.call("POST", path, part=part, key=key, passes_on=_FULL)
+                yield self._client.to_job(data)
                 return
-            except (QueueFull, QuotaExceeded) as error:
+            except _FULL as error:
                 now = job.refresh()
                 if (now.counts.total, now.counts.pending) != (job.counts.total, job.counts.pending):
                     retries.reset()

@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from contextlib import suppress
+from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,18 +23,25 @@ class Bars:
         self._total = total
         self._quiet = quiet
         self._rich: RichProgress | None = None
-        self._last_line = time.monotonic()
+        self._ended = Event()
+        self._lines: Thread | None = None
         self.progress = Progress("", 0, 0, sealed=False)
         self.classified = self.failed = 0
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             self._start()
+        elif not self._quiet:
+            self._lines = Thread(target=self._print_lines, daemon=True)
+            self._lines.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
         if self._rich is not None:
             self._rich.stop()
+        if self._lines is not None:
+            self._lines.join(1.0)
 
     def sent(self, progress: Progress) -> None:
         self.progress = progress
@@ -69,17 +78,19 @@ class Bars:
         self._rich.start()
 
     def _show(self) -> None:
-        now = time.monotonic()
         if self._rich is not None:
-            seconds = max(now - self._began, 0.001)
+            seconds = max(time.monotonic() - self._began, 0.001)
             up = f"{self.progress.sent_bytes / seconds / 1e6:.1f} MB/s"
             down = f"{self.classified / seconds:.0f} images/s, {self.failed} failed"
             self._rich.update(self._up, completed=self.progress.images, total=self._total, rate=up)
             self._rich.update(self._down, completed=self.classified, total=self._total, rate=down)
-        elif not self._quiet and now - self._last_line >= _LINE_SECONDS:
-            self._last_line = now
-            sent = f"uploaded {self.progress.images} images ({self.progress.sent_bytes / 1e6:.1f} MB)"
-            click.echo(f"darkroom: {sent}, classified {self.classified}, failed {self.failed}", err=True)
+
+    def _print_lines(self) -> None:
+        """Also while nothing moves: the server may be full, or away for minutes."""
+        with suppress(OSError):  # of a stderr that is closed: the main thread meets it, too
+            while not self._ended.wait(_LINE_SECONDS):
+                sent = f"uploaded {self.progress.images} images ({self.progress.sent_bytes / 1e6:.1f} MB)"
+                click.echo(f"darkroom: {sent}, classified {self.classified}, failed {self.failed}", err=True)
 
 
 class EchoHandler(logging.Handler):

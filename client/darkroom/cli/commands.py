@@ -8,17 +8,10 @@ import click
 
 from darkroom.cli import queries, submits
 from darkroom.cli.bars import EchoHandler
+from darkroom.cli.exits import INTERRUPTED, USAGE, exit_code
 from darkroom.cli.options import common
 from darkroom.cli.state import State
-from darkroom.errors import DarkroomError, ReadOnlyKey, Unauthorized, Unreachable
-
-USAGE, REFUSED, KEY, UNREACHABLE, INTERRUPTED = 2, 3, 4, 5, 130
-_EXIT_CODES = (
-    ((Unauthorized, ReadOnlyKey), KEY),
-    (Unreachable, UNREACHABLE),
-    (DarkroomError, REFUSED),
-    (OSError, USAGE),
-)
+from darkroom.errors import DarkroomError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,5 +72,5 @@ def _run() -> int:
         code = 0
     except (DarkroomError, OSError) as error:
         click.echo(f"darkroom: {' '.join(str(error).split())}", err=True)
-        code = next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds))
+        code = exit_code(error)
     return code

@@ -1,5 +1,6 @@
 """`darkroom doctor`: looks at each step between a picture and its class, and says what to do."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -13,8 +14,8 @@ _CLOCK_SECONDS_MAX = 60.0
 _PICTURE_SECONDS_MAX = 30.0
 
 
-def examine(client: Darkroom) -> bool:
-    """Prints a line for each check. Returns whether all is well; stops where nothing after it can succeed."""
+def examine(client: Darkroom, *, json_: bool) -> DarkroomError | None:
+    """Prints each check. Returns the last error; stops where nothing after it can succeed."""
     checks: list[tuple[str, Callable[[Darkroom], str], str, bool]] = [
         (
             "address",
@@ -22,23 +23,33 @@ def examine(client: Darkroom) -> bool:
             "Is the server running there? --url, DARKROOM_URL and config.toml name the address.",
             True,
         ),
+        ("redis", _redis, "Who runs the server: is Redis (or Valkey) running, and does it accept writes?", True),
+        ("key", _key, "Ask who runs the server for a key; name its file with --api-key-file.", True),
         ("version", _version, "Upgrade the server; all other commands work without it.", False),
         ("clock", _clock, "Set this machine's clock, or the server's: webhooks and expiry go by it.", False),
-        ("key", _key, "Ask who runs the server for a key; name its file with --api-key-file.", True),
-        ("redis", _redis, "Who runs the server: is Redis (or Valkey) running, and does it accept writes?", True),
         ("workers", _workers, "Who runs the server: start a worker (`python -m worker`), or see its log.", False),
         ("picture", _picture, "`darkroom status` shows whether the queue moves.", False),
     ]
-    well = True
+    found = list[dict[str, object]]()
+    failed: DarkroomError | None = None
     for name, check, advice, is_needed in checks:
+        if name == "clock" and failed is not None:  # a server that is too old does not tell its time
+            continue
         try:
-            click.echo(f"ok    {name}: {check(client)}")
+            detail = check(client)
+            found.append({"check": name, "ok": True, "detail": detail})
+            text = f"ok    {name}: {detail}"
         except DarkroomError as error:
-            well = False
-            click.echo(f"FAIL  {name}: {error}\n      {advice}")
-            if is_needed:
-                break
-    return well
+            failed = error
+            found.append({"check": name, "ok": False, "detail": str(error), "advice": advice})
+            text = f"FAIL  {name}: {error}\n      {advice}"
+        if not json_:
+            click.echo(text)
+        if failed is not None and is_needed:
+            break
+    if json_:
+        click.echo(json.dumps(found))
+    return failed
 
 
 def _address(client: Darkroom) -> str:

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -16,7 +18,8 @@ from darkroom.records import Item
 FORMATS = ("table", "csv", "ndjson")
 _COLUMNS = ("index", "name", "status", "class", "confidence", "model", "error_code", "error_detail", "warnings")
 _SUFFIXES = {".csv": "csv", ".ndjson": "ndjson", ".json": "json"}
-_FORMULA = "=+-@\t\r;"  # a spreadsheet would run a cell that begins with one of these
+# A spreadsheet would run a cell that begins so, also after a separator or line break. The API has the same rule.
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=[=+\-@\t\r＝＋－＠])")
 _NAME_WIDTH_MIN, _NAME_WIDTH_MAX, _CLASS_WIDTH = 12, 60, 28
 
 
@@ -38,7 +41,7 @@ class Output:
         self._part = self._path and self._path.with_name(self._path.name + ".part")
         self._file = None if self._part is None else open_text(self._part)
         if self._format == "csv":
-            csv.writer(self._to).writerow(_COLUMNS)
+            csv.writer(self._to, quoting=csv.QUOTE_ALL).writerow(_COLUMNS)
         elif self._format == "table":
             self._row("file", "class", "confidence")
         return self
@@ -58,6 +61,8 @@ class Output:
                 self._file.close()
                 self._part.replace(self._path)
         finally:
+            with suppress(OSError):  # what a full disk did not take
+                self._file.close()
             self._part.unlink(missing_ok=True)
 
     @property
@@ -70,10 +75,10 @@ class Output:
             error = item.error.code if item.error else item.status
             self._row(item.name or str(item.index), item.class_name or f"({error})", confidence)
         elif self._format == "csv":
-            self._csv = self._csv or csv.writer(self._to)
+            self._csv = self._csv or csv.writer(self._to, quoting=csv.QUOTE_ALL)
             self._csv.writerow(_row(item))
         else:
-            line = json.dumps(item.to_api())
+            line = json.dumps(item.raw)
             self._to.write(line + "\n" if self._format == "ndjson" else f"{',' if self._count else '['}{line}\n")
         self._count += 1
 
@@ -100,7 +105,7 @@ def _row(item: Item) -> tuple[object, ...]:
 
 
 def _cell(text: str | None) -> str | None:
-    return f"'{text}" if text and text[0] in _FORMULA else text
+    return _FORMULA.sub(r"\1'", text) if text else text
 
 
 def printable(text: str) -> str:

@@ -13,12 +13,12 @@ import click
 from darkroom._sync.client import Darkroom
 from darkroom._sync.job import Job
 from darkroom.cli.doctor import examine
+from darkroom.cli.exits import IMAGES_FAILED, exit_code
 from darkroom.cli.options import common, prints
 from darkroom.cli.output import Output, table
 from darkroom.cli.state import State
 from darkroom.records import Counts
 
-IMAGES_FAILED = 1
 _WATCH_SECONDS = 2.0
 _PATIENCE_SECONDS = 600.0  # of commands that follow a job
 
@@ -109,9 +109,11 @@ def retry(state: State, job: Job) -> None:
 
 
 @_of_job("delete")
-def delete(_: State, job: Job) -> None:
+def delete(state: State, job: Job) -> None:
     """Delete a job and its results."""
     job.delete()
+    if state.json:
+        click.echo(json.dumps(job.raw))
 
 
 @click.command()
@@ -150,7 +152,8 @@ def status(state: State, keep: bool) -> None:  # noqa: FBT001 - click's
 def doctor(state: State) -> int:
     """Check address, version, clock, key, Redis, workers and one picture, and say what to do."""
     with state.client(retry_seconds=0) as client:
-        return 0 if examine(client) else IMAGES_FAILED
+        failed = examine(client, json_=state.json)
+    return 0 if failed is None else exit_code(failed)
 
 
 def _counts(counts: Counts) -> str:

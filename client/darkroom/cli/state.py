@@ -11,6 +11,7 @@ import click
 
 from darkroom._http import base_url
 from darkroom._sync.client import Darkroom
+from darkroom.cli.exits import KEY
 
 _CONFIG_KEYS = {"url", "api_key", "api_key_file"}
 
@@ -42,7 +43,7 @@ class State:
             return Darkroom(self.url, self._key(config), retry_seconds=retry_seconds)
         except ValueError as error:
             click.echo(f"darkroom: {error}", err=True)
-            sys.exit(4)
+            sys.exit(KEY)
 
     def _key(self, config: Mapping[str, str]) -> str | None:
         file = self.flags.get("api_key_file")

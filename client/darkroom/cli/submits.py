@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from darkroom.cli.bars import Bars
+from darkroom.cli.exits import IMAGES_FAILED, INTERRUPTED
 from darkroom.cli.options import Inputs, prints, submits
 from darkroom.cli.output import Output
 from darkroom.cli.state import State
 from darkroom.errors import DarkroomError
 
-IMAGES_FAILED, INTERRUPTED = 1, 130
 _RETRY_SECONDS = 600.0  # a server may be away for a while in the middle of a folder
 
 
@@ -98,9 +98,11 @@ def _say_how_to_go_on(state: State, bars: Bars, journal: Path | None) -> None:
     if journal is None or not bars.progress.job_id:
         click.echo("darkroom: interrupted", err=True)
         return
-    with suppress(DarkroomError), state.client(retry_seconds=0) as client:
-        limits = client.server().limits
-        ends = datetime.now().astimezone() + timedelta(seconds=limits["open_job_idle_seconds"])
-        until = "" if bars.progress.sealed else f" until {ends:%H:%M}"
+    with suppress(DarkroomError, KeyError), state.client(retry_seconds=0) as client:
+        sealed, now = bars.progress.sealed, datetime.now().astimezone()
+        limit = client.server().limits["results_kept_seconds" if sealed else "open_job_idle_seconds"]
+        known = client.job(bars.progress.job_id).expires_at if sealed else None  # a job has it from its end on
+        ends = (known or now + timedelta(seconds=limit)).astimezone()
+        until = f" until {ends:%H:%M}" if ends.date() == now.date() else f" until {ends:%Y-%m-%d %H:%M}"
     sent = f"job {bars.progress.job_id} has {bars.progress.images} images"
     click.echo(f"darkroom: interrupted: {sent}; the same command goes on{until}, --new begins anew", err=True)

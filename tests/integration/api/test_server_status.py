@@ -4,6 +4,7 @@ import asyncio
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from jobs.store.queue_reading import Waiting
 from tests.integration.api.conftest import StartApi
 from tests.support.processes import MAXMEMORY_BYTES, ROOT
 from tests.support.store import MODEL, Store
+from tests.support.uploads import finish_all
 
 
 async def server(api: httpx.AsyncClient) -> dict[str, Any]:
@@ -30,7 +32,13 @@ async def server(api: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_an_idle_server_shows_its_limits(start_api: StartApi, store: Store) -> None:
-    api = await start_api(item_bytes_max=5000, job_items_max=77, open_job_seconds_max=12, image_formats=["avif"])
+    api = await start_api(
+        item_bytes_max=5000,
+        job_items_max=77,
+        open_job_seconds_max=12,
+        result_ttl_seconds=60 * 60,
+        image_formats=["avif"],
+    )
     view = await server(api)
     assert abs(datetime.fromisoformat(view.pop("time")) - datetime.now(UTC)) < timedelta(hours=1)
     assert view == {
@@ -40,6 +48,7 @@ async def test_an_idle_server_shows_its_limits(start_api: StartApi, store: Store
             "image_bytes_max": 5000,
             "items_max": 77,
             "open_job_idle_seconds": 12,
+            "results_kept_seconds": 60 * 60,
             "formats": ["png", "jpeg", "webp", "gif", "bmp", "avif"],
         },
         "queue": {
@@ -70,6 +79,29 @@ async def test_what_waits_is_counted_by_lane(start_api: StartApi, store: Store) 
     text = str(view)
     assert "alice" not in text
     assert "bob" not in text
+
+
+async def test_the_oldest_image_has_an_age(start_api: StartApi, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (0, 100, 50):
+        with monkeypatch.context() as patch:
+            patch.setattr("jobs.ids.time.time_ns", lambda: time_ns() - seconds * 10**9)  # noqa: B023
+            await store.submit(b"image")
+    await store.submit(b"image", b"image", lane=Lane.BULK)
+    queue = (await server(await start_api()))["queue"]
+    assert 100 <= queue["interactive"]["oldest_seconds"] < 160
+    assert queue["bulk"]["oldest_seconds"] < 60
+
+
+async def test_images_a_second_are_those_that_ended(start_api: StartApi, store: Store) -> None:
+    api = await start_api()
+    async with asyncio.timeout(60):
+        while not (rate := (await server(api))["images_per_second"]):
+            await store.submit(*[b"image"] * 8)
+            finish_all(store)
+    assert rate > 0
+    async with asyncio.timeout(60):
+        while (await server(api))["images_per_second"] >= rate:  # nothing ends any more
+            pass
 
 
 async def test_workers_are_counted_once(start_api: StartApi, store: Store) -> None:

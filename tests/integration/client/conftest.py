@@ -8,18 +8,22 @@ from typing import Any
 import pytest
 from darkroom import Darkroom
 
+from tests.support.outbound import SECRET
 from tests.support.processes import ROOT, Api
 from tests.support.stack import Stack
 
 DATA = ROOT / "tests" / "data"
 KEY = "alice-key-0123456789"
 
+WEBHOOK_SECRETS = f'{{"alice": "{SECRET}"}}'
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("stack"), API_KEYS=f'{{"alice": "{KEY}"}}') as stack:
+    settings = {"API_KEYS": f'{{"alice": "{KEY}"}}', "WEBHOOK_SECRETS": WEBHOOK_SECRETS}
+    with Stack(tmp_path_factory.mktemp("stack"), **settings) as stack:
         stack.worker()
         yield stack
 

@@ -1,8 +1,11 @@
 """The client against a real server and worker."""
 
+import csv
 import io
+import json
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,18 @@ import pytest
 from darkroom import AsyncDarkroom, Darkroom, DarkroomError, ItemFailed, WaitTimeout
 from darkroom.errors import InvalidRequest, JobExpired, JobNotFound, Unauthorized, UnknownModel
 
-from tests.integration.client.conftest import DATA, KEY
-from tests.support.processes import Api
+from jobs.codec import pack_outcomes, pack_retained
+from jobs.item_codes import ItemCode
+from jobs.records import Failure
+from jobs.settings import StoreSettings
+from jobs.store.for_workers.leases import FinishedChunk, LeaseStore
+from tests.integration.client.conftest import DATA, KEY, Command
+from tests.support.processes import MAXMEMORY_BYTES, Api
+from tests.support.stack import Stack
+from tests.support.store import owner_token
 
 BAG = DATA / "0018-bag.png"
+MODEL_AT_REST = "fmnist-cnn"  # which no worker serves
 
 
 def test_each_kind_of_image_is_classified_in_its_place(darkroom: Darkroom) -> None:
@@ -156,6 +167,35 @@ def test_a_journal_goes_on_with_its_job_unless_the_images_have_changed(
     assert next(darkroom.jobs()).id != first.id
     with pytest.raises(TypeError, match="iterated twice"):
         darkroom.submit(iter([folder]), journal=journal)
+
+
+def fail_for_now(server: Stack) -> None:
+    """In the place of a worker of MODEL_AT_REST: its one image takes too long."""
+    settings = StoreSettings(redis_url=server.valkey.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
+    with closing(LeaseStore(settings, lease_seconds=30, timeout_seconds=30)) as leases:
+        lease = leases.claim(MODEL_AT_REST, owner_token(), items_max=64, bytes_max=1 << 20, turn=0)
+        outcomes = pack_outcomes(f"{MODEL_AT_REST}@1", [Failure(ItemCode.TIMEOUT)])
+        retained = pack_retained([(0, BAG.read_bytes())])
+        leases.finish(lease.token, [FinishedChunk(lease.chunks[0].chunk_ref, 0, outcomes, retained)])
+
+
+def test_what_failed_for_now_is_tried_again(server: Stack, darkroom: Darkroom, command: Command) -> None:
+    """By the client, and by the command, whose `last` job is then the new one."""
+    job = darkroom.submit([("a bag", BAG)], model=MODEL_AT_REST)
+    fail_for_now(server)
+    assert darkroom.job(job.id).counts.failed == 1
+    again = job.retry()
+    assert (again.retry_of, again.status, again.counts.total, again.counts.pending) == (job.id, "queued", 1, 1)
+    fail_for_now(server)
+    third = command("retry", again.id)
+    assert third.returncode == 0, third.stderr
+    shown = json.loads(command("job", "last", "--json").stdout)
+    assert (shown["id"], shown["retry_of"]) == (third.stdout.splitlines()[0], again.id)
+    fail_for_now(server)
+    (row,) = csv.DictReader(command("results", "last", "--failed").stdout.splitlines())
+    assert (row["name"], row["error_code"]) == ("a bag", "timeout")
+    watched = command("watch", "last")
+    assert (watched.returncode, "0 succeeded, 1 failed" in watched.stdout) == (1, True)
 
 
 def test_errors_have_classes(darkroom: Darkroom, api: Api) -> None:

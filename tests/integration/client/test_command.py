@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.client.conftest import DATA, KEY, Command, command_environment, command_line
-from tests.support.processes import ROOT, Api, free_port
+from tests.support.processes import ROOT, Api
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -61,12 +61,16 @@ def test_a_folder_is_written_into_a_file(command: Command, tmp_path: Path, suffi
 
 
 def test_jobs_are_submitted_shown_watched_and_deleted(command: Command) -> None:
-    job_id = command("submit", "tests/data", "--lane", "bulk").stdout.strip()
+    flags = ("--lane", "bulk", "--model", "fmnist-mlp@1", "--top-k", "2")
+    job_id = command("submit", "tests/data", *flags).stdout.strip()
     watched = command("watch", "last")
     assert watched.stdout.splitlines()[-1].startswith("completed: 30 images: 0 pending, 30 succeeded")
     assert watched.returncode == 0
     assert job_id in command("jobs").stdout
-    assert json.loads(command("job", "last", "--json").stdout)["id"] == job_id
+    shown = json.loads(command("job", "last", "--json").stdout)
+    assert (shown["id"], shown["lane"], shown["model"]) == (job_id, "bulk", "fmnist-mlp@1")
+    lines = command("results", job_id, "--json").stdout.splitlines()
+    assert [len(json.loads(line)["top_k"]) for line in lines] == [2] * 30
     assert command("job", job_id).stdout.startswith(job_id)
     assert len(rows(command("results", job_id).stdout)) == 30
     assert rows(command("results", job_id, "--failed").stdout) == []
@@ -127,12 +131,6 @@ def test_settings_come_from_the_config_if_the_environment_has_none(api: Api, com
     config.write_text('urls = "x"\n')
     done = command("jobs")
     assert (done.returncode, "config.toml: unknown: urls" in done.stderr) == (2, True)
-
-
-def test_no_server_is_its_own_exit_status(command: Command) -> None:
-    done = command("doctor", DARKROOM_URL=f"http://127.0.0.1:{free_port()}")
-    assert done.returncode == 1
-    assert done.stdout.startswith("FAIL  address: http://127.0.0.1:")
 
 
 def test_the_doctor_sends_a_picture_there_and_back(command: Command) -> None:

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,14 @@ def assert_whole(out: Path) -> None:
     assert found == [(number, f"{number:05}.png", "succeeded") for number in range(IMAGES)]
 
 
+def knocks_in_vain(port: int, *, times: int) -> None:
+    """Nobody answers on the port, until the client has connected so often."""
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        listening.settimeout(60)
+        for _ in range(times):
+            listening.accept()[0].close()
+
+
 def test_a_first_part_that_was_taken_before_a_crash_goes_on(
     api: Api, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +125,8 @@ def test_an_api_that_is_killed_three_times_is_outlived(stack: Stack, api: Api, p
             wait_until(lambda: stack.stat("transitions") > seen or running.poll() is not None, what="images")  # noqa: B023
             assert running.poll() is None, f"it came to its end before kill {kill}"
             api.kill()
+            if kill == KILLS:
+                knocks_in_vain(api.port, times=6)  # with the client's pauses, some seconds
             api.start()
         running.wait(timeout=120)
         reader.join()

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -12,17 +13,7 @@ from darkroom.errors import InvalidRequest, QueueFull, api_error
 
 from tests.support.processes import free_port
 from tests.support.web import Site, serving_site
-
-JOB_ID = "019254a0-7b11-7cc0-8000-3f1d5a2b9c4e"
-COUNTS = {"total": 3, "pending": 0, "succeeded": 3, "failed": 0, "canceled": 0, "a new count": 1}
-TIME = "2026-11-23T10:00:00.000Z"
-JOB = {
-    "id": JOB_ID, "status": "a new state", "model": "m", "lane": "bulk", "counts": COUNTS, "created_at": TIME,
-    "completed_at": TIME, "expires_at": TIME, "a new field": 1,
-}  # fmt: skip
-ITEM = {"status": "succeeded", "class": "Bag", "confidence": 0.5, "model": "m@1", "top_k": []}
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from tests.unit.client.answers import COUNTS, JOB, JOB_ID, TIME, answer, item, lines, one_after_the_other, problem
 
 
 @pytest.fixture
@@ -37,52 +28,10 @@ async def darkroom(site: Site) -> AsyncIterator[AsyncDarkroom]:
         yield darkroom
 
 
-def one_after_the_other(*answers: Answer) -> Answer:
-    left = list(answers)
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await (left.pop(0) if len(left) > 1 else left[0])(request)
-
-    return handle
-
-
-def problem(status: int, code: str, **headers: str) -> Answer:
-    async def handle(_: web.Request) -> web.Response:
-        body = json.dumps({"code": code, "detail": "no", "title": "no"}).encode()
-        return web.Response(status=status, body=body, content_type="application/problem+json", headers=headers)
-
-    return handle
-
-
-def answer(data: object) -> Answer:
-    async def handle(_: web.Request) -> web.Response:
-        return web.json_response(data)
-
-    return handle
-
-
 async def hang_up(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.abort()
     return web.Response()
-
-
-def lines(*texts: str, kind: str = "application/x-ndjson", whole: bool = True) -> Answer:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": kind})
-        await response.prepare(request)
-        await response.write("".join(texts).encode())
-        if not whole:
-            assert request.transport is not None
-            await asyncio.sleep(0)
-            request.transport.close()
-        return response
-
-    return handle
-
-
-def item(index: int, name: str = "x") -> str:
-    return json.dumps({"index": index, "name": name, **ITEM}, ensure_ascii=False) + "\n"
 
 
 async def job_of(site: Site, darkroom: AsyncDarkroom) -> AsyncJob:
@@ -161,6 +110,23 @@ async def test_no_server_is_unreachable() -> None:
     async with AsyncDarkroom(f"http://127.0.0.1:{free_port()}", retry_seconds=0) as darkroom:
         with pytest.raises(Unreachable, match="does not answer"):
             await darkroom.models()
+
+
+async def test_a_wait_takes_as_long_as_it_was_asked_for(site: Site, darkroom: AsyncDarkroom) -> None:
+    """Longer than `timeout_seconds`, after which a request that asks for no wait is given up."""
+    job = await job_of(site, darkroom)
+
+    async def held(_: web.Request) -> web.Response:
+        await asyncio.sleep(1.5)
+        return web.json_response(JOB)
+
+    site.at(f"/prefix/v1/jobs/{JOB_ID}", held)
+    async with AsyncDarkroom(darkroom.url, timeout_seconds=1, retry_seconds=0) as impatient:
+        assert (await replace(job, _client=impatient).wait(5)).ended
+        assert float(site.requests[-1].query["wait"]) > 4
+        assert len(site.requests) == 2, "the job, and the wait"
+        with pytest.raises(Unreachable, match="ReadTimeout"):
+            await impatient.job(JOB_ID)
 
 
 async def test_results_go_on_where_they_broke_off(site: Site, darkroom: AsyncDarkroom) -> None:

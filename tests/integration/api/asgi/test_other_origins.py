@@ -1,10 +1,12 @@
 """What stands between: pages of other origins (CORS), a proxy that serves the API below a path, OPTIONS."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.routing import Mount, Route
 
 from api.app import create_app
 from api.asgi.cors import Preflights
@@ -123,6 +125,32 @@ async def test_options_says_what_a_route_takes(api: httpx.AsyncClient, path: str
     if "GET" in methods and "/x" not in path:
         head = await api.head(path)
         assert (head.status_code, head.content) == (200, b"")
+
+
+def methods_by_path() -> dict[str, set[str]]:
+    """Of every route of the application, with a value in the place of its parameters."""
+    found = dict[str, set[str]]()
+    for route in create_app(ApiSettings(models_dir=ROOT / "weights")).routes:
+        if isinstance(route, Mount):  # the files of the page
+            found[f"{route.path}/main.js"] = {"GET", "HEAD"}
+            continue
+        assert isinstance(route, Route), route
+        found.setdefault(re.sub(r"\{[^}]*\}", "x", route.path), set()).update(route.methods or ())
+    return found
+
+
+async def test_every_route_answers_options_and_head(api: httpx.AsyncClient) -> None:
+    routes = methods_by_path()
+    assert {"/v1/jobs", "/v1/jobs/x/events", "/v1/jobs/x/webhook", "/v1/server", "/"} <= set(routes)
+    for path, methods in routes.items():
+        answer = await api.options(path)
+        assert (answer.status_code, answer.content) == (204, b""), path
+        more = {"HEAD", "OPTIONS"} if "GET" in methods else {"OPTIONS"}
+        assert answer.headers["Allow"] == ", ".join(sorted(methods | more)), path
+        if "GET" in methods:
+            head, whole = await api.head(path), await api.get(path)
+            assert (head.status_code, head.content) == (whole.status_code, b""), path
+            assert head.headers.get("Content-Type") == whole.headers.get("Content-Type"), path
 
 
 async def test_options_of_an_unknown_path_is_404(api: httpx.AsyncClient) -> None:

@@ -1,9 +1,12 @@
 """Names of files in a form: labels that arrive whole, and nothing else."""
 
+import codecs
+
 import httpx
 import pytest
 
 from tests.integration.api.uploads.test_bad_input import END, MULTIPART, segment
+from tests.support.archives import unicode_path, zip_with_name
 
 
 @pytest.mark.parametrize(
@@ -73,3 +76,25 @@ async def test_a_file_in_another_field_than_that_of_the_book_is_refused(api: htt
     answer = await api.post("/predict", content=body, headers=MULTIPART)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert "'file'" in answer.json()["detail"]
+
+
+async def pending_names(api: httpx.AsyncClient, answer: httpx.Response) -> list[str]:
+    page = (await api.get(f"{answer.headers['Location']}/results")).json()
+    return [item["name"] for item in page["items"]]
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n--boundary--\r\n", bytes(5000)])
+async def test_a_zip_of_another_code_page_arrives_with_its_names(api: httpx.AsyncClient, behind: bytes) -> None:
+    """As WinRAR and 7-Zip write it; bytes behind its end are ignored."""
+    name = "写真.png".encode("cp932")
+    body = zip_with_name(name, unicode_path(name, "写真.png")) + behind
+    answer = await api.post("/v1/jobs", content=body, headers={"Content-Type": "application/zip"})
+    assert answer.status_code == 202, answer.text
+    assert await pending_names(api, answer) == ["写真.png"]
+
+
+async def test_json_may_begin_with_a_byte_order_mark(api: httpx.AsyncClient) -> None:
+    body = codecs.BOM_UTF8 + b'{"urls": ["https://example.com/a.png"]}'
+    answer = await api.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 202, answer.text
+    assert await pending_names(api, answer) == ["https://example.com/a.png"]

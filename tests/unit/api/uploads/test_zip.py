@@ -4,7 +4,6 @@ import stat
 import struct
 import tracemalloc
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import DarkroomError, InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
-from tests.support.archives import LIMITS, make_zip, unzip
+from tests.support.archives import LIMITS, make_zip, unicode_path, unzip, zip_with_name
 
 names = st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1, max_size=80)
 
@@ -161,27 +160,6 @@ def test_damage_anywhere_is_an_error_of_the_request_or_of_a_member(noise: bytes,
     data = make_zip({"a.png": b"a" * 600, "b.png": b"b" * 600})
     with suppress(DarkroomError):
         asyncio.run(unzip(data[:at] + noise + data[at + len(noise) :]))
-
-
-UNICODE_PATH = 0x7075
-
-
-def zip_with_name(name: bytes, extra: bytes = b"") -> bytes:
-    """An archive of one member with this name, whose encoding no flag says, and this extra field."""
-    data = make_zip({"n" * len(name): b"x"})
-    at = data.index(b"PK\x01\x02")
-    header = bytearray(data[at : data.index(b"PK\x05\x06")])
-    header[30:32] = struct.pack("<H", len(extra))
-    header[46 : 46 + len(name)] = name
-    local = data[:at].replace(b"n" * len(name), name)
-    end = bytearray(data[data.index(b"PK\x05\x06") :])
-    end[12:16] = struct.pack("<L", len(header) + len(extra))
-    return local + bytes(header[: 46 + len(name)]) + extra + bytes(header[46 + len(name) :]) + bytes(end)
-
-
-def unicode_path(name: bytes, path: str, *, version: int = 1) -> bytes:
-    content = struct.pack("<BL", version, zlib.crc32(name)) + path.encode()
-    return struct.pack("<HH", UNICODE_PATH, len(content)) + content
 
 
 @pytest.mark.parametrize(
