@@ -114,13 +114,14 @@ def classify_samples(package: Path, device: Device, optimize: Optimize = fastest
 
 @PACKAGES
 def test_bfloat16_on_a_cpu_gives_nearly_the_same(package: Path) -> None:
-    """Networks without convolutions stay in float32."""
+    """Networks without convolutions stay in float32, and one whose answers move too far, as imagenet's may."""
     half = classify_samples(package, CPU_BFLOAT16, choose_bfloat16)
     difference = largest_difference(classify_samples(package, CPU_FLOAT32, choose_bfloat16), half)
     if package.name == "fmnist-mlp":
         assert difference < 1e-6
     else:
-        assert 1e-6 < difference < 1e-2
+        assert difference < 1e-2
+        assert difference > 1e-6 or package.name == "imagenet"
 
 
 @pytest.mark.parametrize("optimize", [choose_bfloat16, as_on_a_gpu], ids=["by TorchScript", "as a GPU does it"])
