@@ -12,7 +12,10 @@ PROGRAMS = ("sh", "python", "javascript")
 OUTPUTS = ("text", "json", "csv", "http")
 MARKERS = {
     "needs an AWS account": "tests/e2e/test_ec2.py runs these commands against moto and a real registry",
-    "needs Docker": "tests/e2e/test_compose.py runs it, and takes minutes for the images",
+    "needs Docker": "tests/e2e/test_compose.py and test_compose_hosts.py run it, and take minutes for the images",
+    "needs another host": "tests/e2e/test_compose_hosts.py has a second compose project in its place",
+    "needs the AWS command line": "nothing runs it: no server here makes snapshots, as docs/BACKUP.md says",
+    "needs a cluster": "tests/unit/deploy/test_kubernetes.py checks what kubectl makes of deploy/kubernetes",
     "needs PyPI": "tests/integration/pretrained/test_imagenet.py runs it",
     "takes minutes": "tests/e2e/test_chaos.py runs the suite's brief form",
     "needs the npm registry": "tests/integration/client/test_generated.py makes and compiles such a client",
