@@ -17,7 +17,7 @@ const PART_FILES_MAX = 500;
 const FIRST_PART_FILES_MAX = 32; // so that the first classes are there soon
 const REDRAW_MS = 150;
 const LOOK_MS = 1000;
-const RETRYABLE = "worker_crashed timeout out_of_memory worker_lost model_failed deadline_exceeded fetch_failed fetch_timeout";
+const RETRYABLE = "worker_crashed timeout out_of_memory worker_lost model_failed deadline_exceeded";
 
 export class Work {
   /** @param {Darkroom} client @param {Picture[]} pictures none of a job that was opened by its address */

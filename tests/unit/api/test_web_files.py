@@ -38,7 +38,8 @@ def test_each_vendored_package_has_its_version_and_licence() -> None:
 
 def test_failed_images_may_be_retried_where_the_server_keeps_them() -> None:
     (codes,) = re.findall(r'const RETRYABLE = "([a-z_ ]+)"', (WEB / "work.js").read_text())
-    assert set(codes.split()) == RETRYABLE
+    not_there = {"fetch_failed", "fetch_timeout"}  # the server has no bytes of what it could not fetch
+    assert set(codes.split()) == RETRYABLE - not_there
 
 
 def test_types_fit_the_document(tmp_path: Path) -> None:
