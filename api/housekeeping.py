@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from api.drain_rate import DrainRate
 from jobs.errors import DarkroomError
+from jobs.logs.outage_log import OutageLog
 from jobs.model_manifest import ModelCard
-from jobs.outage_log import OutageLog
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.model_registry import ModelRegistry

@@ -15,7 +15,7 @@ from api.asgi.uvicorn_protocol import protocol_factory
 from api.exposure import check_exposure
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.logs import configure_logging, stop
+from jobs.logs.formats import configure_logging, stop
 from jobs.metrics.processes import join_metrics
 from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.removed_settings import warn_of_removed_settings

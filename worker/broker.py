@@ -12,7 +12,7 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.transport import redis
 
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 
 RECONNECT_SECONDS = 1
 

@@ -19,11 +19,11 @@ from celery import Celery, Task, signals
 from redis.exceptions import AuthenticationError, RedisError
 
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.logs import configure_logging, stop
+from jobs.logs.formats import configure_logging, stop
+from jobs.logs.outage_log import OutageLog
 from jobs.metrics.processes import join_metrics
 from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.model_manifest import name_of
-from jobs.outage_log import OutageLog
 from jobs.removed_settings import warn_of_removed_settings
 from jobs.settings import load
 from jobs.spool.spool import SpoolAway

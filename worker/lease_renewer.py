@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.store.keys import Heartbeat
 from worker.process_state import ProcessState
 from worker.settings import LeasingSettings

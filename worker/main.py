@@ -6,7 +6,7 @@ from functools import partial
 from celery import Celery
 
 from jobs.errors import ModelPackageError, SettingsError
-from jobs.logs import stop
+from jobs.logs.formats import stop
 from worker.celery_app import leave_load_errors, start_up
 from worker.celery_app import run as run_worker
 from worker.lifecycle import ChildService, WorkerKind

@@ -5,7 +5,7 @@ import logging
 
 from api.auth.keys import ApiKeys
 from jobs.errors import DarkroomError
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.store.for_api.api_key_reader import ApiKeyReader
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.item_quota import ItemQuota

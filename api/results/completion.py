@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from api.connection_state import wait_for_disconnect
 from jobs.errors import StoreUnavailable
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.records import Job
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.keys import ENDED_CHANNEL

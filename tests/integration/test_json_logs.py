@@ -82,7 +82,7 @@ def test_the_last_line_of_a_process_that_cannot_start_is_json(module: str) -> No
 def test_a_traceback_and_a_warning_are_one_line_each() -> None:
     code = """
 import threading, warnings
-from jobs.logs import configure_logging
+from jobs.logs.formats import configure_logging
 configure_logging("json")
 warnings.warn("careful")
 thread = threading.Thread(target=lambda: 1 / 0)

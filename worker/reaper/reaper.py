@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from redis.exceptions import RedisError
 
 from jobs.errors import ModelPackageError
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.store.for_workers.leases import LeaseStore
 from worker.reaper.dead_children import DeadChildren
 from worker.reaper.heartbeats import Heartbeats

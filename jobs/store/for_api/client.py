@@ -11,7 +11,7 @@ from typing import TypeVar
 from hiredis import ReplyError
 
 from jobs.errors import QueueFull, StoreUnavailable
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.for_api.pipeline import PipelinedConnection

@@ -11,7 +11,7 @@ from collections import deque
 
 import hiredis
 
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.store.for_api.redis_connection import (
     NotSent,
     OnConnect,

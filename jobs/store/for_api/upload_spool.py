@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from jobs.errors import QueueFull, SettingsError, StoreUnavailable
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 from jobs.settings import StoreSettings
 from jobs.spool.names import SPOOLED_BYTES_MIN, Pointer, new_upload_name
 from jobs.spool.open import open_spool

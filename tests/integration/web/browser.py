@@ -44,6 +44,15 @@ const PNG = Uint8Array.from(atob("BAG"), (character) => character.charCodeAt(0))
 const entries = Array.from({ length: 100 }, (_, number) => picture(`${String(number).padStart(3, "0")}.png`));
 DataTransferItem.prototype.webkitGetAsEntry = () => folder("holiday", [...entries, folder("z", [], ready)], null);
 """
+COUNT_THUMBNAILS = """
+const decode = createImageBitmap;
+window.thumbnails = { drawn: 0, running: 0, mostAtOnce: 0 };
+window.createImageBitmap = async (...options) => {
+  thumbnails.drawn += 1;
+  thumbnails.mostAtOnce = Math.max(thumbnails.mostAtOnce, ++thumbnails.running);
+  return decode(...options).finally(() => (thumbnails.running -= 1));
+};
+"""
 TIMEOUT_MS = 45_000
 expect.set_options(timeout=TIMEOUT_MS)
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.integration.web.browser import Visitor, names
+from tests.integration.web.browser import COUNT_THUMBNAILS, Visitor, names
 from tests.integration.web.conftest import Visit
 from tests.support.archives import make_zip
 from tests.support.pictures import samples
@@ -19,15 +19,6 @@ from tests.support.processes import ROOT, Api
 BAG = samples()["0018-bag.png"]
 DATA = ROOT / "tests/data"
 CALLS = {"curl": "--data-binary @'trouser.png'", "Python": "darkroom.classify(", "JavaScript": "new Darkroom("}
-COUNT_THUMBNAILS = """
-const decode = createImageBitmap;
-window.thumbnails = { drawn: 0, running: 0, mostAtOnce: 0 };
-window.createImageBitmap = async (...options) => {
-  thumbnails.drawn += 1;
-  thumbnails.mostAtOnce = Math.max(thumbnails.mostAtOnce, ++thumbnails.running);
-  return decode(...options).finally(() => (thumbnails.running -= 1));
-};
-"""
 JOB = re.compile(r"#job=[0-9a-f-]{36}$")
 
 

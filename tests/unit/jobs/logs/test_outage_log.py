@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from jobs.outage_log import OutageLog
+from jobs.logs.outage_log import OutageLog
 
 
 def test_an_outage_is_one_line_when_it_starts_and_one_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
