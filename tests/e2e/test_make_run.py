@@ -89,7 +89,7 @@ def test_the_curl_lines_of_the_pages_work(first_run: tuple[MakeRun, int], clone:
     done = subprocess.run(["bash", "-c", script], cwd=clone, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert answers[0]["status"] == "queued"
+    assert answers[0]["status"] in ("queued", "running", "completed"), "workers may be faster than the answer"
     polled = next(answer for answer in answers[1:] if answer.get("status") == "completed")
     assert polled["result"]["class"] == "Shirt"
     assert {"Shirt", "Ankle boot"} <= {it["result"]["class"] for it in answers if it.get("result", {}).get("class")}
