@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,12 +16,14 @@ from api.asgi.cors import CrossOrigin, Preflights
 from api.asgi.problems import ProblemMiddleware
 from api.asgi.request_id import RequestIdMiddleware
 from api.asgi.request_metrics import RequestMetrics
+from api.asgi.request_trace import RequestTrace
 from api.asgi.root_path import WithoutRootPath
 from api.asgi.web_page import add_web_page
 from api.routes import health, jobs, models, predict, results, server, webhooks
 from api.services import Services, open_services
 from api.settings import ApiSettings
 from jobs.model_packages import pinned_cards
+from jobs.tracing import close_tracing
 
 DESCRIPTION = """
 Submit one image or many, get a job id at once, and fetch the classes later.
@@ -44,8 +47,8 @@ class State(TypedDict):
 
 
 class Application(FastAPI):
-    """FastAPI with another middleware stack: request id, preflights, prefix and metrics if they are set, problems,
-    router.
+    """FastAPI with another middleware stack: request id; preflights, prefix, traces and metrics if they are set;
+    problems, router.
 
     FastAPI's own seven middlewares serve its dependencies, forms and telemetry, which no route here uses
     (docs/decisions/0035-one-request-path.md).
@@ -57,6 +60,8 @@ class Application(FastAPI):
         app: ASGIApp = ProblemMiddleware(route)
         if settings.metrics_port is not None:
             app = RequestMetrics(app)
+        if settings.otel_exporter_otlp_endpoint is not None:
+            app = RequestTrace(app)
         if settings.root_path:
             app = WithoutRootPath(app, settings.root_path)
         if settings.cors_origins:
@@ -80,6 +85,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_services(settings, cards) as services:
             yield {"services": services}
+        await asyncio.to_thread(close_tracing)
 
     app = Application(
         settings,

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from api.exposure import needs_key, why_reachable
 from api.settings import ApiSettings
+from jobs import VERSION
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.settings import load
 from jobs.store.for_api.api_key_registry import has_managed_keys
@@ -126,6 +127,11 @@ def check_clock(_: ApiSettings, facts: ServerFacts) -> Iterator[Finding]:
 
 
 def check_versions(_: ApiSettings, facts: ServerFacts) -> Iterator[Finding]:
+    if others := facts.releases - {VERSION}:
+        others = {release or "an earlier one" for release in others}
+        problem = f"this is Darkroom {VERSION}, and workers run {', '.join(sorted(others))}"
+        advice = "During an upgrade that is as it should be; else bring all to one release."
+        yield Finding("versions", problem, advice, is_warning=True)
     for name, refs in sorted(facts.served.items()):
         if len(refs) > 1:
             problem = f"workers serve several versions of {name}: {', '.join(sorted(refs))}"

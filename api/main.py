@@ -23,6 +23,7 @@ from jobs.settings import load
 from jobs.store.metrics_endpoint import metrics_served
 from jobs.store.server_check import check_server
 from jobs.store.server_rights import API
+from jobs.tracing import open_tracing
 
 _STARTUP_FAILED = 3  # as uvicorn's own exit
 _GC_OBJECTS = 20_000  # allocated and not yet freed
@@ -94,6 +95,7 @@ def app_of_process(settings: ApiSettings | None = None) -> FastAPI:
     configure_logging(settings.log_format)
     app = create_app(settings)
     join_metrics("api")
+    open_tracing(settings.otel_exporter_otlp_endpoint, "api")
     # By default Python searches for reference cycles after every 700 new objects. Hundreds of requests in flight keep
     # some ten thousand objects: the searches take a tenth of the CPU. Objects that exist now are excluded for good.
     gc.freeze()

@@ -6,6 +6,7 @@ from typing import Any
 
 from api.drain_rate import DrainRate
 from api.settings import ApiSettings
+from jobs import VERSION
 from jobs.image_formats import ALWAYS
 from jobs.records import Lane
 from jobs.store.for_api.client import StoreClient
@@ -14,7 +15,6 @@ from jobs.store.for_api.queue_reader import QueueReader
 from jobs.store.queue_reading import UsedBytes, Waiting
 from jobs.times import iso_time
 
-VERSION = "0.1.0"  # as in pyproject.toml
 _KEPT_SECONDS = 1.0  # however often it is asked for, Redis is read once in this time
 
 

@@ -117,6 +117,7 @@ def make_celery(settings: LeasingSettings, kind: WorkerKind, worker_id: str, pro
     signals.task_received.connect(lifecycle.task_received, weak=False)
     signals.task_failure.connect(lifecycle.task_failed, weak=False)
     signals.worker_process_init.connect(lifecycle.child_starts, weak=False)
+    signals.worker_process_shutdown.connect(lifecycle.child_stops, weak=False)
     return app
 
 

@@ -17,6 +17,7 @@ from jobs.metrics.processes import join_metrics
 from jobs.store.doorbell import queue_of
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import TASK
+from jobs.tracing import close_tracing, open_tracing
 from worker.process_state import ProcessState
 from worker.reaper.reaper import Reaper
 from worker.settings import LeasingSettings
@@ -146,6 +147,7 @@ class WorkerLifecycle:
         try:
             self._child = self._kind.open_child(self._worker_id, self._process_state)
             join_metrics(self._kind.name)
+            open_tracing(self._settings.otel_exporter_otlp_endpoint, self._kind.name)
             # What is loaded by now is never freed: searching it for cycles costs a tenth of a busy child's time.
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS, 20, 50)
@@ -156,6 +158,9 @@ class WorkerLifecycle:
             self._process_state.write_stop_reason(f"{self._kind.open_child_error}: {error}")
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
+
+    def child_stops(self, **_: Any) -> None:
+        close_tracing()
 
 
 def _kill_child(pid: int) -> None:

@@ -66,6 +66,12 @@ class AccessLog:
         if trace is not None:
             fields["trace_id"] = trace[1].decode("ascii")
             text += " trace_id=%(trace_id)s"
-        if job := _JOB_PATH.search(location.decode("latin-1") or path):
-            fields["job_id"] = job[1]  # of a submit that was accepted; in text, other lines have it in their path
+        if job := job_of(path, location):
+            fields["job_id"] = job  # of a submit that was accepted; in text, other lines have it in their path
         log.info(text, fields)
+
+
+def job_of(path: str, location: bytes) -> str | None:
+    """The job's id in the response's `Location`, else in the request's path."""
+    found = _JOB_PATH.search(location.decode("latin-1") or path)
+    return None if found is None else found[1]

@@ -18,6 +18,9 @@ class RequestMetrics:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         began, status = monotonic(), 0
 
         async def send_and_note(message: Message) -> None:
@@ -29,10 +32,10 @@ class RequestMetrics:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            REQUEST_SECONDS.measured(monotonic() - began, *_method_and_route(scope), _STATUSES.get(status, OTHER))
+            REQUEST_SECONDS.measured(monotonic() - began, *method_and_route(scope), _STATUSES.get(status, OTHER))
 
 
-def _method_and_route(scope: Scope) -> tuple[str, str]:
+def method_and_route(scope: Scope) -> tuple[str, str]:
     """Of the routing table, never the client's own words."""
     route: EndpointRoute | None = scope.get(ROUTE)
     if route is None:

@@ -85,6 +85,7 @@ FIELDS: Final = {
     "webhook_attempts": "ha",  # JSON, the last ones
     "result_bytes": "rb",  # record bytes set aside for the result of each item that has not ended
     "retained_spooled": "bs",  # bytes of the files that "retained" points to
+    "traceparent": "tp",  # of the request that submitted it, if that is traced
     "in_share": "ws",  # 1 if the job counts in its owner's shares of the budgets
     # + number of a chunk, in decimal
     "names": "i",  # JSON, or empty

@@ -13,6 +13,7 @@ OUTPUTS = ("text", "json", "csv", "http")
 MARKERS = {
     "needs an AWS account": "tests/e2e/test_ec2.py runs these commands against moto and a real registry",
     "needs Docker": "tests/e2e/test_compose.py and test_compose_hosts.py run it, and take minutes for the images",
+    "needs an earlier release": "tests/e2e/test_rolling_upgrade.py reads these commands and runs them",
     "needs another host": "tests/e2e/test_compose_hosts.py has a second compose project in its place",
     "needs the AWS command line": "nothing runs it: no server here makes snapshots, as docs/BACKUP.md says",
     "needs a cluster": "tests/unit/deploy/test_kubernetes.py checks what kubectl makes of deploy/kubernetes",

@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 from redis.exceptions import RedisError
 
@@ -14,12 +15,14 @@ from jobs.records import LANE_CODE, Lane
 from jobs.spool.spool import SpoolAway
 from jobs.store import keys
 from jobs.store.for_workers.leases import PAUSED, FinishedChunk, Lease, LeaseStore
+from jobs.tracing import Attributes, is_open
 from worker.classify.lease_run import BetweenSlices, LeaseRunner, Unfinished
 from worker.classify.slice_size import SliceSize
 from worker.inference.classifier import Classifier
 from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.settings import WorkerSettings
+from worker.work_span import work_span
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +131,7 @@ class ClaimLoop:
         run_until = (time.monotonic() + until) / 2 if lease.bulk else until
         if QUEUE_SECONDS.is_open:
             QUEUE_SECONDS.measured(_waited_seconds(lease), self._name)
-        with self._lease_renewer.renewing(lease.token):
+        with self._lease_renewer.renewing(lease.token), self._span(lease):
             try:
                 finished = self._runner.run(
                     lease, on_item_start, self._between_slices(lease, task_id, until), run_until
@@ -154,6 +157,18 @@ class ClaimLoop:
                 self._leases.release(lease.token, ItemCode.WORKER_CRASHED)
                 CRASHES.add(ItemCode.WORKER_CRASHED)
                 raise
+
+    def _span(self, lease: Lease) -> AbstractContextManager[None]:
+        if not is_open():
+            return nullcontext()
+        chunk_refs = [claimed.chunk_ref for claimed in lease.chunks]
+        attributes: Attributes = {
+            "darkroom.model": self._ref,
+            "darkroom.items": sum(chunk_ref.items for chunk_ref in chunk_refs),
+            "darkroom.bulk": lease.bulk,
+            "darkroom.suspect": lease.suspect,
+        }
+        return work_span(self._store, "classify", (it.job_id for it in chunk_refs), attributes)
 
     def _between_slices(self, lease: Lease, task_id: str, until: float) -> BetweenSlices:
         """Runs between the slices of a lease and the images of a suspect one. Returns whether others wait for its end.

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from jobs.records import ChunkRef
 from jobs.store.for_workers.leases import Lease
 from jobs.store.for_workers.outbound import DeliveryStatus, Due
 from jobs.store.keys import FETCH
+from jobs.tracing import Attributes, is_open
 from jobs.webhooks import Attempt
 from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
@@ -31,6 +33,7 @@ from worker.outbound.web import CheckedHttp
 from worker.outbound.webhooks import WebhookCaller
 from worker.process_state import ProcessState
 from worker.store import open_outbound_store
+from worker.work_span import work_span
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +143,8 @@ class OutboundProcess:
 
     async def _fetch(self, lease: Lease) -> None:
         (claimed,) = lease.chunks
-        with self._lease_renewer.renewing(lease.token):
+        span = await self._span("fetch", claimed.chunk_ref.job_id, {"darkroom.items": claimed.chunk_ref.items})
+        with self._lease_renewer.renewing(lease.token), span:
             try:
                 if lease.suspect:
                     images = await self._chunk_fetcher.images_one_by_one(
@@ -174,12 +178,16 @@ class OutboundProcess:
     async def _call_webhook(self, due: Due) -> None:
         self._webhooks_in_progress += 1
         try:
-            attempt = await self._webhook_caller.call(due)
+            with await self._span("webhook", due.job.id, {"darkroom.attempt": len(due.attempts) + 1}):
+                attempt = await self._webhook_caller.call(due)
         finally:
             self._webhooks_in_progress -= 1
         WEBHOOK_ATTEMPTS.add(_result(attempt))
         again = self._webhook_caller.again_seconds(due, attempt)
         await self._call(self._store.record_attempt, due.job.id, attempt, again_seconds=again)
+
+    async def _span(self, name: str, job_id: bytes, attributes: Attributes) -> AbstractContextManager[None]:
+        return await self._call(work_span, self._store, name, [job_id], attributes) if is_open() else nullcontext()
 
     async def _call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call the store in its thread."""

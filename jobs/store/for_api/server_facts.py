@@ -10,7 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 from jobs.errors import StoreUnavailable, one_line
 from jobs.settings import StoreSettings
 from jobs.store import keys
-from jobs.store.keys import Heartbeat, LoadError
+from jobs.store.keys import Heartbeat, LoadError, unpack_known
 
 _TIMEOUT_SECONDS = 5
 
@@ -25,6 +25,8 @@ class ServerFacts:
     """How far its clock is ahead of this machine's."""
     served: dict[str, set[str]]
     """Of each model's name, the versions that worker processes serve now, as `name@version`."""
+    releases: set[str]
+    """Of Darkroom, of which workers run now; "" is one that does not say it."""
     load_errors: list[LoadError]
 
 
@@ -34,13 +36,12 @@ def read_server_facts(settings: StoreSettings) -> ServerFacts:
         with Redis.from_url(settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, retry=None) as redis:
             seconds, microseconds = redis.time()
             clock_seconds = seconds + microseconds / 1e6 - time.time()
-            served = dict[str, set[str]]()
+            shown = dict[str, set[str]]()
             for name in redis.scan_iter(keys.HEARTBEATS + "*"):
-                model = name.decode().removeprefix(keys.HEARTBEATS)
-                if not model.startswith("@"):
-                    now_ms = 1000 * seconds
-                    members = redis.zrangebyscore(name, now_ms, "+inf")
-                    served[model] = {Heartbeat.unpack(member).ref for member in members}
+                members = redis.zrangebyscore(name, 1000 * seconds, "+inf")
+                shown[name.decode().removeprefix(keys.HEARTBEATS)] = {it.ref for it in unpack_known(Heartbeat, members)}
+            releases = {ref.removeprefix(keys.MAIN).removeprefix("@") for ref in shown.get(keys.MAIN, ())}
+            served = {name: refs for name, refs in shown.items() if not name.startswith("@")}
             load_errors = [LoadError.unpack(it) for it in redis.zrangebyscore(keys.LOAD_ERRORS, seconds, "+inf")]
             persistence, memory = redis.info("persistence"), redis.info("memory")
             try:
@@ -49,4 +50,4 @@ def read_server_facts(settings: StoreSettings) -> ServerFacts:
                 appendfsync = ""
     except RedisError as error:
         raise StoreUnavailable(one_line(error)) from None
-    return ServerFacts(persistence, memory, appendfsync, clock_seconds, served, load_errors)
+    return ServerFacts(persistence, memory, appendfsync, clock_seconds, served, releases, load_errors)

@@ -30,6 +30,7 @@ from jobs.store.for_api.upload_spool import UploadSpool
 from jobs.store.job_hash import job_key, upload_key
 from jobs.store.keys import FIELDS
 from jobs.store.wire import Command
+from jobs.tracing import current_traceparent
 
 log = logging.getLogger(__name__)
 
@@ -267,6 +268,7 @@ class Submitter:
             submission.fingerprint,
             submission.webhook_url,
             submission.retry_of,
+            current_traceparent(),
             submission.result_bytes,
         ]
         if chunk is None:

@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError
 from redis.retry import Retry
 
+from jobs import VERSION
 from jobs.errors import ModelPackageError
 from jobs.model_manifest import ModelCard, card_from_json
 from jobs.settings import StoreSettings
@@ -105,7 +106,8 @@ class WorkerStore:
 
     def show_alive(self, worker_id: str, *, seconds: float) -> None:
         """Show for so long that this worker's main process takes care of its children."""
-        self.heartbeat([(keys.MAIN, Heartbeat(keys.MAIN, worker_id, os.getpid()))], seconds=seconds)
+        heartbeat = Heartbeat(f"{keys.MAIN}@{VERSION}", worker_id, os.getpid())
+        self.heartbeat([(keys.MAIN, heartbeat)], seconds=seconds)
         self._redis.zremrangebyscore(keys.HEARTBEATS + keys.MAIN, "-inf", self._now_ms())
 
     def show_load_errors(self, worker_id: str, load_errors: Mapping[str, str], *, seconds: float) -> None:

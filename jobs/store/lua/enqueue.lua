@@ -1,11 +1,11 @@
 #!lua
 -- Accepts jobs, each on its own: a refused job leaves nothing behind. Upload bytes are already written under a time to
 -- live. An open job has none: its chunks are added by part.lua.
--- ARGV: record budget; then 19 values for each job: id, owner, model, lane, top_k, deadline (Redis ms), upload budget,
+-- ARGV: record budget; then 20 values for each job: id, owner, model, lane, top_k, deadline (Redis ms), upload budget,
 --       budget of the spool ('' if the upload bytes are in Redis), pending items allowed for the owner; API key whose
 --       items of the day are counted ('' for none) and items that it may submit a day; then, each '' for none: digest
---       of the Idempotency-Key, fingerprint of the content, webhook URL, id of the job that is retried; then record bytes
---       to set aside for the result of an item; then number of items, upload bytes, names ('' if no item has one); for an
+--       of the Idempotency-Key, fingerprint of the content, webhook URL, id of the job that is retried, traceparent; then
+--       record bytes to set aside for the result of an item; then number of items, upload bytes, names ('' if no item has one); for an
 --       open job: 0, ms until its deadline, ''.
 -- Returns for each job {'ok', accepted ms, items of the day if they are counted}, {'earlier', id, fingerprint} if the
 -- Idempotency-Key made a job before, or {refusal, bytes over budget or share, or items of the day}. What the jobs
@@ -15,7 +15,8 @@ local counters = read_counters(ARGV[1], now)
 local ready_lists, owner_jobs, doorbells = {}, {}, {}
 
 local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spool_max, pending_max, key_id,
-                       items_a_day, key_digest, fingerprint, webhook_url, retry_of, result_bytes, items, size, names)
+                       items_a_day, key_digest, fingerprint, webhook_url, retry_of, traceparent, result_bytes, items, size,
+                       names)
   local job, upload = K.job .. id, K.upload .. id .. struct.pack('>I4', 0)
   local idempotency_key = K.idempotency_key .. owner .. ':' .. key_digest
   local is_open = items == '0'
@@ -37,7 +38,8 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spo
     end
   end
   local sharer = owner ~= K.owner_of_all and owner
-  local record_bytes = K.job_record_bytes + stored_bytes(webhook_url) + stored_bytes(is_open and '' or names)
+  local record_bytes = K.job_record_bytes + stored_bytes(webhook_url) + stored_bytes(traceparent)
+    + stored_bytes(is_open and '' or names)
     + (key_digest ~= '' and K.idempotency_key_bytes or 0)
     + items * result_bytes
   local refusal, number, used = admit(counters, owner, sharer, 1, tonumber(items), not is_open and size or nil,
@@ -56,6 +58,7 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spo
   put(F.fingerprint, fingerprint)
   put(F.webhook_url, webhook_url)
   put(F.retry_of, retry_of)
+  put(F.traceparent, traceparent)
   if result_bytes ~= '0' then put(F.result_bytes, result_bytes) end
   if is_open then
     redis.call('ZADD', K.open_deadlines, now + size, id) -- an open job has the ms until its deadline there
@@ -80,7 +83,7 @@ local function enqueue(id, owner, model, lane, top_k, deadline, uploads_max, spo
 end
 
 local outcomes = {}
-for at = 2, #ARGV, 19 do outcomes[#outcomes + 1] = enqueue(unpack(ARGV, at, at + 18)) end
+for at = 2, #ARGV, 20 do outcomes[#outcomes + 1] = enqueue(unpack(ARGV, at, at + 19)) end
 write_counters(counters)
 for owner, numbered_ids in pairs(owner_jobs) do redis.call('ZADD', K.owner_jobs .. owner, unpack(numbered_ids)) end
 for _, ready in pairs(ready_lists) do push_ready(ready.lane_name, ready.owner, ready.chunk_refs) end

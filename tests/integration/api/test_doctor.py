@@ -9,6 +9,7 @@ import pytest
 
 from api import doctor
 from api.settings import ApiSettings
+from jobs import VERSION
 from jobs.store import keys
 from jobs.store.for_api.server_facts import read_server_facts
 from jobs.store.keys import Heartbeat, LoadError
@@ -93,6 +94,17 @@ def test_versions_that_differ_and_models_that_are_not_served_are_found(store: St
     several, broken = problems(doctor.check_versions, settings(valkey))
     assert "m@1, m@2" in several
     assert "n is not served: it is broken" in broken
+
+
+def test_workers_of_another_release_are_found(store: Store, valkey: Valkey) -> None:
+    def found() -> list[str]:
+        return [it for it in problems(doctor.check_versions, settings(valkey)) if "workers run" in it]
+
+    store.leases.show_alive("this", seconds=60)
+    assert found() == []
+    for ref in ("@main", "@main@9.8.7"):  # as releases before 0.1.0 show themselves, and as a later one does
+        store.redis.zadd(keys.HEARTBEATS + keys.MAIN, {Heartbeat(ref, "w", 1).pack(): FAR_FUTURE})
+    assert found() == [f"this is Darkroom {VERSION}, and workers run 9.8.7, an earlier one"]
 
 
 def test_an_open_port_without_a_key_is_found(valkey: Valkey) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.server_schema import ServerResource
-from api.server_status import VERSION
+from jobs import VERSION
 from jobs.records import Lane
 from jobs.store import keys
 from jobs.store.for_api.queue_reader import QueueReader

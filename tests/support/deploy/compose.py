@@ -49,7 +49,8 @@ def reason_to_skip() -> str:
 
 
 class Compose:
-    def __init__(self) -> None:
+    def __init__(self, profiles: Sequence[str] = PROFILES, **environment: str) -> None:
+        self._profiles = profiles
         self.port, self.edge_port, self.prometheus_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds_to_first_result = 0.0
@@ -63,14 +64,14 @@ class Compose:
             "EDGE_HTTP_PORT": str(free_port()),
             "EDGE_HTTPS_PORT": str(self.edge_port),
             "PROMETHEUS_PORT": str(self.prometheus_port),
-        }
+        } | environment
         self.key = ""
 
     def __call__(
         self, *arguments: str, check: bool = True, files: Sequence[str] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """`files`: options that name compose files, in place of docker-compose.yml alone."""
-        command = ["compose", *files, "--project-name", self._project, *PROFILES, *arguments]
+        command = ["compose", *files, "--project-name", self._project, *self._profiles, *arguments]
         return docker(*command, check=check, **self._environment | environment)
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -100,10 +101,20 @@ class Compose:
 
     def edge_client(self, folder: Path) -> httpx.Client:
         """A client that trusts the edge's own authority, read as docs/DEPLOYMENT.md says."""
+        return httpx.Client(**self._of_edge(folder))
+
+    def async_edge_client(self, folder: Path) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**self._of_edge(folder))
+
+    def _of_edge(self, folder: Path) -> dict[str, Any]:
         self("cp", "edge:/var/lib/darkroom/caddy/pki/authorities/local/root.crt", str(folder))
         tls = ssl.create_default_context(cafile=str(folder / "root.crt"))
-        url = f"https://localhost:{self.edge_port}"
-        return httpx.Client(base_url=url, headers=self.headers, timeout=40, verify=tls)
+        return {
+            "base_url": f"https://localhost:{self.edge_port}",
+            "headers": self.headers,
+            "timeout": 40,
+            "verify": tls,
+        }
 
     def scraped(self, service: str) -> int:
         """How many containers of a service Prometheus reads, each once, and which read the store."""
