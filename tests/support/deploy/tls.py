@@ -61,9 +61,9 @@ class TlsFront:
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(certificate.certificate, certificate.key)
         self._unix_socket = unix_socket
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))  # waits for what it cancels
         self._stop = asyncio.Event()
         self.port = 0
 
@@ -75,26 +75,18 @@ class TlsFront:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(20)
-        self._loop.close()
 
     async def _serve(self) -> None:
-        connections = set[asyncio.Task[None]]()
-
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.add(task)
             with suppress(asyncio.CancelledError, OSError):
                 await self._forward(reader, writer)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=self._context)
         self.port = server.sockets[0].getsockname()[1]
+        self._loop = asyncio.get_running_loop()
         self._started.set()
         await self._stop.wait()
         server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_unix_connection(str(self._unix_socket))
