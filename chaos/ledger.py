@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from chaos.readings import Expected, Reading, difference, problem_of_job, problems_of_items, without_details
@@ -26,7 +26,6 @@ class Accepted:
     """The last fault that was injected before the job ended."""
     began: float
     """When its submit began."""
-    at: float = field(default_factory=time.monotonic)
     ended_at: float | None = None
     """When a client has first seen it ended."""
     may_be_canceled: bool = False
@@ -66,8 +65,8 @@ class Ledger:
         """Jobs whose end no client has read yet."""
         self.jobs = dict[bytes, Accepted]()
         """All jobs, by their id in the store."""
-        self.known = dict[bytes, float]()
-        """Other jobs that clients know of, and since when: probes of one image, and open jobs that they gave up."""
+        self.known = set[bytes]()
+        """Other jobs that clients know of: probes of one image, and open jobs that they gave up."""
         self.doubts = list[Doubt]()
         self.items = Counter[str]()
         """Accepted images by fault. The other counters are by fault, too."""
@@ -147,7 +146,7 @@ class Ledger:
     def know(self, job_id: str) -> None:
         key = from_text(job_id)
         assert key is not None
-        self.known[key] = time.monotonic()
+        self.known.add(key)
 
     def ended(self, job: Accepted, reading: Reading) -> None:
         """The client has read the ended job."""

@@ -36,6 +36,7 @@ SETTINGS = {  # as short as the run needs; all other settings have their default
     "ROOM_WAIT_SECONDS_MAX": "12",
     "UPLOAD_SECONDS_MAX": "20",
     "UPLOAD_TTL_SECONDS": "55",
+    "OPEN_JOB_SECONDS_MAX": "90",  # those that a client gave up end in the run
     "RETRY_AFTER_SECONDS": "1",
     "RESULT_TTL_SECONDS": str(TTL_SECONDS),
     "MIN_RESULT_TTL_SECONDS": str(TTL_SECONDS),

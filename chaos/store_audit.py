@@ -67,8 +67,9 @@ class StoreAudit:
     def __init__(self, fleet: AuditedFleet) -> None:
         self._fleet = fleet
         self._newest_score = dict.fromkeys(OWNERS, 0.0)
-        self._forgot_at = time.monotonic()
+        self._forgot_at = time.time()
         self._forgotten_tails = list[tuple[float, float]]()
+        """Seconds since the epoch, as in the ids of jobs."""
         self._expired, self._expired_items = set[bytes](), 0
         self._reading = asyncio.Lock()
         self.jobs = dict[bytes, Stored]()
@@ -125,7 +126,7 @@ class StoreAudit:
         async with self._reading:
             self.jobs.clear()
             self.transitions = self._expired_items = 0
-            self._forgot_at = time.monotonic()
+            self._forgot_at = time.time()
             self._newest_score = dict.fromkeys(OWNERS, 0.0)
 
     @asynccontextmanager
@@ -137,7 +138,8 @@ class StoreAudit:
     async def forget_since(self, since: float) -> None:
         """The store came back without what it had acknowledged since then. Call it while paused."""
         redis = self._fleet.redis
-        self._forgotten_tails.append((since, time.monotonic()))
+        now = time.time()
+        self._forgotten_tails.append((now - (time.monotonic() - since), now))
         for job_id, job in list(self.jobs.items()):
             if job.seen_at < since and not job.live:
                 continue
@@ -150,14 +152,18 @@ class StoreAudit:
     async def count_expired(self, ledger: Ledger) -> None:
         """Add the images of jobs that ended and expired between two reads, when a fault moved the clock."""
         await self.read()
-        unseen = {it: len(job.expected) for it, job in ledger.jobs.items() if not self._forgot(job.at)}
-        unseen |= {it: 1 for it, at in ledger.known.items() if not self._forgot(at)}
+        unseen = {it: len(job.expected) for it, job in ledger.jobs.items() if not self._forgot(it)}
+        unseen |= {it: 1 for it in ledger.known if not self._forgot(it)}
         for job_id in unseen.keys() - self.jobs.keys() - self._expired:
             self._expired.add(job_id)
             self._expired_items += unseen[job_id]
 
-    def _forgot(self, at: float) -> bool:
-        """Whether a fault made the store forget what it acknowledged at this time."""
+    def _forgot(self, job_id: bytes) -> bool:
+        """Whether a fault made the store forget what it acknowledged when this job was made.
+
+        By the job's id, of an API's clock: a client on a busy machine notes its answer seconds later.
+        """
+        at = _made_at(job_id)
         return at <= self._forgot_at or any(since <= at <= until for since, until in self._forgotten_tails)
 
     # -- at the end
@@ -201,8 +207,10 @@ class StoreAudit:
         digests = {(owner, key_digest(token)) for owner, token in doubts if token}
         # An upload that broke off was canceled, and its repeat under the same key is another job.
         accepted = {(job.owner, job.key) for job_id, job in self.jobs.items() if job_id in ledger.jobs}
+        for of_owner in doubts.values():
+            of_owner.sort(key=lambda it: it.ended)  # then each job takes the one that fewest later jobs could take
         found = list[str]()
-        for job_id, job in self.jobs.items():
+        for job_id, job in sorted(self.jobs.items()):
             if job.key and job.state == CANCELED and (job.owner, job.key) in accepted:
                 continue
             if job_id in ledger.jobs or job_id in ledger.known or (job.owner, job.key) in digests:
@@ -235,9 +243,13 @@ class StoreAudit:
         return int(self._fleet.redis.info("memory")["used_memory"])
 
 
+def _made_at(job_id: bytes) -> float:
+    return int.from_bytes(job_id[:6], "big") / 1000
+
+
 def _claimed(job_id: bytes, doubts: list[Doubt]) -> bool:
     """Whether a submit without key and name, at the time in the job's id, is in doubt; each claims one job."""
-    at = int.from_bytes(job_id[:6], "big") / 1000
+    at = _made_at(job_id)
     for doubt in doubts:
         if doubt.began - CLOCK_SLACK_SECONDS <= at <= doubt.ended + CLOCK_SLACK_SECONDS:
             doubts.remove(doubt)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -57,6 +58,8 @@ class Outcomes:
         self.violations = Counter[str]()
         """Refusals without Retry-After, and errors of the clients themselves."""
         self.repeats = Counter[str]()
+        self.late_at = -math.inf
+        """When the clients were last so late that an upload of theirs may have counted as idle."""
         self.slowest = (0.0, "")
         """Seconds until the slowest response to a single image or a form, and the fault at that time."""
 

@@ -18,6 +18,7 @@ from chaos.ledger import Accepted, Ledger
 
 IN_FLIGHT_MAX = 400
 TICK_SECONDS = 0.005
+LATE_SECONDS = 3.0  # an upload counts as idle after 8 (chaos/run.py), in which there are several pauses
 IMAGES = {
     "single": 1,
     "twins": 1,
@@ -125,7 +126,10 @@ class Load:
                     self.skipped += IMAGES[kind]
             slept = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
-            self.lag = max(self.lag, time.monotonic() - slept - TICK_SECONDS)
+            late = time.monotonic() - slept - TICK_SECONDS
+            self.lag = max(self.lag, late)
+            if late > LATE_SECONDS:
+                self.outcomes.late_at = time.monotonic()
 
     def _submitter(self, http: aiohttp.ClientSession, owner: str, key: str) -> Submitter:
         caller = Caller(http, self._urls, self._random, owner, key)
