@@ -82,3 +82,17 @@ async def test_waiting_uploads_take_no_more_memory_than_is_counted(store: Store)
         used = (used_memory(store) - before) / count
         print(f"an upload of {size} B: {used:.0f} B used")
         assert used <= (size + 4 + keys.UPLOAD_KEY_BYTES) * 1.25, "allocators round large sizes up by a fifth at most"
+
+
+async def test_the_trace_of_a_job_is_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def measured() -> tuple[float, float]:
+        return await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64)
+
+    await measured()
+    used, counted = await measured()
+    monkeypatch.setattr("jobs.store.for_api.submit.current_traceparent", lambda: f"00-{'a' * 32}-{'b' * 16}-01")
+    used_by_trace, counted_for_trace = [
+        it - before for it, before in zip(await measured(), (used, counted), strict=True)
+    ]
+    print(f"{used_by_trace:.0f} B used, {counted_for_trace:.0f} B counted")
+    assert 55 <= used_by_trace <= counted_for_trace * 1.05

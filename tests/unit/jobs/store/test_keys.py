@@ -52,6 +52,7 @@ KEY_NAMES = {
 }
 FIELD_NAMES = {
     "state": "s",
+    "traceparent": "tp",
     "in_share": "ws",
     "owner": "w",
     "model": "m",
