@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 _REASON = reason_to_skip()
 pytestmark = [pytest.mark.deploy, pytest.mark.skipif(bool(_REASON), reason=f"no Docker engine: {_REASON}")]
 
-REFUSED_MAX = 0.001  # of all requests
+REFUSED_MAX = 0.001  # of all requests, while worker, outbound and API are replaced
 CLIENTS = 8
 PAUSE_SECONDS = 0.02  # of a client between two submits
 STEP_SECONDS = 5  # of load before, between and after the steps
@@ -78,7 +78,9 @@ class Load:
     def __init__(self) -> None:
         self.stopping = False
         self.accepted = list[str]()
-        self.refused = Counter[str]()
+        self.step = "before"
+        self.refused = Counter[tuple[str, str]]()
+        """By step and reason."""
         self.slowest_seconds = 0.0
 
     async def run(self, client: httpx.AsyncClient) -> None:
@@ -91,26 +93,30 @@ class Load:
             try:
                 answer = await client.post("/v1/jobs", content=content, headers=kind)
             except httpx.TransportError as error:
-                self.refused[type(error).__name__] += 1
+                self.refused[self.step, type(error).__name__] += 1
             else:
                 if answer.status_code == 202:
                     self.accepted.append(answer.json()["id"])
                 else:
-                    self.refused[f"{answer.status_code} {answer.json().get('code')}"] += 1
+                    self.refused[self.step, f"{answer.status_code} {answer.json().get('code')}"] += 1
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
             await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def ended_as_they_should(client: httpx.AsyncClient, job_ids: list[str]) -> int:
     """How many images these jobs had; each is a bag, in a result of its own."""
-    images = 0
-    for job_id in job_ids:
-        job = (await client.get(f"/v1/jobs/{job_id}?wait=30")).json()
-        assert job["status"] == "completed", job
-        items = (await client.get(f"/v1/jobs/{job_id}/results")).json()["items"]
-        assert [(it["index"], it["class"]) for it in items] == [(at, "Bag") for at in range(job["counts"]["total"])]
-        images += len(items)
-    return images
+
+    async def images_of(some: list[str]) -> int:
+        images = 0
+        for job_id in some:
+            job = (await client.get(f"/v1/jobs/{job_id}?wait=30")).json()
+            assert job["status"] == "completed", job
+            items = (await client.get(f"/v1/jobs/{job_id}/results")).json()["items"]
+            assert [(it["index"], it["class"]) for it in items] == [(at, "Bag") for at in range(job["counts"]["total"])]
+            images += len(items)
+        return images
+
+    return sum(await asyncio.gather(*(images_of(job_ids[at::CLIENTS]) for at in range(CLIENTS))))
 
 
 async def job_ids(client: httpx.AsyncClient) -> set[str]:
@@ -133,6 +139,7 @@ async def test_nothing_is_lost_and_almost_nothing_refused(compose: Compose, tmp_
         with caddy_image(tmp_path):
             for step in steps():
                 await asyncio.sleep(STEP_SECONDS)
+                load.step = step
                 accepted, began = len(load.accepted), time.monotonic()
                 await asyncio.to_thread(compose, *step.split())
                 said = f"{time.monotonic() - began:.0f} s, {len(load.accepted) - accepted} jobs accepted meanwhile"
@@ -145,7 +152,8 @@ async def test_nothing_is_lost_and_almost_nothing_refused(compose: Compose, tmp_
     total = len(load.accepted) + load.refused.total()
     print(f"{total} requests, refused: {dict(load.refused)}; {images} images; slowest: {load.slowest_seconds:.1f} s")
     assert total > 1000
-    assert load.refused.total() / total < REFUSED_MAX
+    *_, last = steps()  # restarts Redis and the edge if these have changed: for seconds nobody listens
+    assert sum(count for (step, _), count in load.refused.items() if step != last) / total < REFUSED_MAX
     assert len(made - {*load.accepted}) <= load.refused.total(), "a job that nobody was told of"
     assert made >= {*load.accepted}
     for service in ("api", "worker", "outbound"):
