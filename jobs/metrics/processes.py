@@ -5,21 +5,18 @@ first that no living process has: there are as many files as processes at one ti
 last one in its slot ended (docs/decisions/0057-metrics.md).
 """
 
-import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from jobs.metrics.process_metrics import CHILD_RESTARTS, Kind, open_metrics
+from jobs.service_folder import service_folder, try_lock
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where the processes that a service starts find its folder. prometheus_client reads it, too."""
 _PREFIX = "darkroom-metrics-"
-_OWNER = "owner.lock"  # locked as long as the service runs
 _SLOTS_MAX = 1024
 
 _slot_locks = list[int]()
@@ -29,18 +26,12 @@ _slot_locks = list[int]()
 @contextmanager
 def metrics_folder() -> Iterator[Path]:
     """An empty folder, which the processes started within the context find. Removes what killed services have left."""
-    for found in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        _remove_if_abandoned(found)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    lock = _lock(folder / _OWNER)
-    os.environ[FOLDER_VARIABLE] = str(folder)
-    try:
-        yield folder
-    finally:
-        del os.environ[FOLDER_VARIABLE]
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+    with service_folder(_PREFIX) as folder:
+        os.environ[FOLDER_VARIABLE] = str(folder)
+        try:
+            yield folder
+        finally:
+            del os.environ[FOLDER_VARIABLE]
 
 
 def join_metrics(kind: Kind) -> None:
@@ -61,31 +52,10 @@ def _take_slot(folder: Path) -> tuple[int, bool]:
     """The slot, and whether another process had it before."""
     for slot in range(_SLOTS_MAX):
         path = folder / f"slot-{slot}"
-        lock = _lock(path)
+        lock = try_lock(path)
         if lock is not None:
             _slot_locks.append(lock)
             used_before = os.fstat(lock).st_size > 0
             os.write(lock, b"1")
             return slot, used_before
     raise RuntimeError(f"{_SLOTS_MAX} processes of one service")
-
-
-def _lock(path: Path) -> int | None:
-    """The open file that holds the lock; None if another process has it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    return file
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    """Of a folder without a lock, nobody knows whether it is about to get one."""
-    if folder.is_symlink() or folder.stat().st_uid != os.geteuid() or not (folder / _OWNER).exists():
-        return
-    lock = _lock(folder / _OWNER)
-    if lock is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)

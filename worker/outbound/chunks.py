@@ -19,17 +19,17 @@ _SUSPECT_TIME_SHARE = 0.5  # of the task's time limit
 
 
 class ChunkFetcher:
-    def __init__(self, settings: OutboundSettings, fetcher: Fetcher) -> None:
+    def __init__(self, settings: OutboundSettings, fetcher: Fetcher, recently: RecentlyFetched) -> None:
         self._settings = settings
         self._fetcher = fetcher
-        self._recently = RecentlyFetched()
+        self._recently = recently
 
     async def images(self, claimed: ClaimedChunk) -> list[bytes | ItemCode]:
         """An image or an error code for each URL, fetched concurrently; one that comes twice in a job is fetched once.
 
         Raises:
-            HostBusy: others had the connections that an image's host may have: try again later, when what was fetched
-                will not be fetched again.
+            HostBusy: others had the connections that an image's host may have, or have fetched it in vain: try again
+                later, when what was fetched will not be fetched again.
         """
         job_id, urls = claimed.chunk_ref.job_id, self._urls(claimed)
 
@@ -53,14 +53,15 @@ class ChunkFetcher:
 
         Raises HostBusy.
         """
-        urls = self._urls(claimed)
+        job_id, urls = claimed.chunk_ref.job_id, self._urls(claimed)
         seconds = self._settings.task_time_limit_seconds * _SUSPECT_TIME_SHARE / len(urls)
         images = list[bytes | ItemCode]()
         for number, url in enumerate(urls):
             await on_item_start(number)
             try:
                 async with asyncio.timeout(seconds):
-                    images.append(url if isinstance(url, ItemCode) else await self._image(url))
+                    known = url if isinstance(url, ItemCode) else self._recently.find(job_id, url)
+                    images.append(await self._image(str(url)) if known is None else known)
             except TimeoutError:
                 images.append(ItemCode.FETCH_TIMEOUT)
         return images

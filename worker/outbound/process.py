@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
@@ -27,6 +28,7 @@ from worker.lease_client import ClaimLimits, LeaseClient
 from worker.lease_renewer import LeaseRenewer
 from worker.outbound.chunks import ChunkFetcher
 from worker.outbound.fetch import Fetcher
+from worker.outbound.fetched import RecentlyFetched
 from worker.outbound.hosts import HostBusy
 from worker.outbound.settings import OutboundSettings
 from worker.outbound.web import CheckedHttp
@@ -42,7 +44,10 @@ T = TypeVar("T")
 
 
 class OutboundProcess:
-    def __init__(self, settings: OutboundSettings, worker_id: str, process_state: ProcessState) -> None:
+    def __init__(
+        self, settings: OutboundSettings, worker_id: str, process_state: ProcessState, fetched_folder: Path
+    ) -> None:
+        """`fetched_folder` is the same for all processes of a worker."""
         self._settings = settings
         self._runner = asyncio.Runner()
         self._store = open_outbound_store(settings)
@@ -53,9 +58,10 @@ class OutboundProcess:
             self._store, worker_id, lease_seconds=settings.lease_seconds, renewing=self._lease_renewer.renewing
         )
         self._http = self._runner.run(self._open_http())
-        self._chunk_fetcher = ChunkFetcher(
-            settings, Fetcher(settings, self._http, processes=settings.outbound_children)
-        )
+        processes = settings.outbound_children
+        wait_seconds = settings.fetch_host_wait_seconds_max + settings.fetch_seconds_max
+        recently = RecentlyFetched(fetched_folder, processes=processes, wait_seconds=wait_seconds)
+        self._chunk_fetcher = ChunkFetcher(settings, Fetcher(settings, self._http, processes=processes), recently)
         self._webhook_caller = WebhookCaller(settings, self._http)
         self._in_progress = 0
         """Images and webhooks."""

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,16 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def make_outbound_process(valkey: Valkey, process_state: ProcessState) -> Iterator[MakeOutboundProcess]:
+def fetched_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def make_outbound_process(
+    valkey: Valkey, process_state: ProcessState, fetched_folder: Path
+) -> Iterator[MakeOutboundProcess]:
     with ExitStack() as opened:
 
         def make(**settings: Any) -> OutboundProcess:
@@ -37,7 +47,8 @@ def make_outbound_process(valkey: Valkey, process_state: ProcessState) -> Iterat
                 "fetch_retry_seconds": 0.01,
                 "webhook_secrets": {OWNER: SECRET},
             }
-            process = OutboundProcess(OutboundSettings(**values | settings), WORKER_ID, process_state)
+            checked = OutboundSettings(**values | settings)
+            process = OutboundProcess(checked, WORKER_ID, process_state, fetched_folder)
             return opened.enter_context(closing(process))
 
         yield make

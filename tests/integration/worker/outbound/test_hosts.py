@@ -17,7 +17,6 @@ from tests.support.waiting import eventually
 from tests.support.web import Site, forever
 from worker.lease_client import LeaseClient
 from worker.outbound.fetch import Fetcher
-from worker.outbound.fetched import RecentlyFetched
 from worker.outbound.hosts import HostBusy
 
 MakeFetcher = Callable[..., Fetcher]
@@ -116,14 +115,6 @@ async def test_a_url_that_comes_twice_in_a_job_is_fetched_once(store: Store, run
     assert [site.requested(path) for path in ("/a.png", "/absent")] == [1, 1]
     lost = ItemCode.FETCH_NOT_FOUND
     assert [claim_images(store, token=n, items=1) for n in range(2)] == [[b"x", lost, b"x"], [b"x", lost, b"x"]]
-
-
-async def test_another_job_fetches_anew_and_little_is_kept(site: Site, make_fetcher: MakeFetcher) -> None:
-    fetcher, recently = make_fetcher(), RecentlyFetched(bytes_max=2000)
-    urls = [site.responds(f"/{n}.png", body=bytes(1000)) for n in range(2)]
-    for job_id, url in ((b"1", urls[0]), (b"1", urls[0]), (b"2", urls[0]), (b"1", urls[1]), (b"1", urls[0])):
-        assert await recently.get(job_id, url, fetcher.fetch) == bytes(1000)
-    assert [request.path for request in site.requests] == ["/0.png", "/0.png", "/1.png", "/0.png"]
 
 
 async def test_a_chunk_that_waits_for_a_host_in_vain_is_fetched_later_and_counts_no_failure(

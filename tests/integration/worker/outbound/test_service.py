@@ -6,7 +6,7 @@ import signal
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,22 @@ async def items(client: httpx.AsyncClient, job: dict[str, Any]) -> list[dict[str
     return list(found["items"])
 
 
+def pids_at_work(stack: Stack) -> set[int]:
+    return {OwnerToken.unpack(token).pid for token in stack.redis.zrange(keys.LEASES, 0, -1)}
+
+
+def pid_of_client(outbound: Process, port: int) -> int:
+    """The child that has the connection from this port."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    sockets = {f"socket:[{line[9]}]" for line in lines if int(line[1].partition(":")[2], 16) == port}
+    for pid in children_of(outbound.pid):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if str(file.readlink()) in sockets:
+                    return pid
+    raise AssertionError("no child has it")
+
+
 async def test_a_job_by_reference_is_fetched_and_classified(
     stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
 ) -> None:
@@ -136,6 +152,41 @@ async def test_a_child_that_is_killed_while_it_fetches_loses_nothing(
     assert (job["status"], job["counts"]["succeeded"]) == ("completed", 4)
     assert site.requested("/0.png") == 2
     assert outbound.running()
+
+
+async def test_two_processes_fetch_a_url_of_a_job_once(
+    stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
+) -> None:
+    async def wait_for_both(_: web.Request) -> web.Response:
+        await eventually(lambda: len(pids_at_work(stack)) == 2, what="both processes at a chunk with this URL")
+        return web.Response(body=shirt)
+
+    start_outbound(children=2, FETCH_CONCURRENCY="8")  # the items of one chunk: the other process takes the second
+    stack.worker(children=1)
+    async with await client_of(stack) as client:
+        job = (await client.post("/v1/jobs", json={"urls": [site.at("/a.png", wait_for_both)] * 80})).json()
+        found = await ended(client, job)
+    assert (found["status"], found["counts"]["succeeded"]) == ("completed", 80)
+    assert site.requested("/a.png") == 1
+
+
+async def test_if_the_process_that_fetches_is_killed_the_one_that_waits_for_it_fetches(
+    stack: Stack, start_outbound: StartOutbound, site: Site, shirt: bytes
+) -> None:
+    async def kill_the_first(request: web.Request) -> web.Response:
+        if site.requested("/a.png") == 1:
+            await eventually(lambda: len(pids_at_work(stack)) == 2, what="both processes at a chunk with this URL")
+            assert request.transport is not None
+            os.kill(pid_of_client(outbound, request.transport.get_extra_info("peername")[1]), signal.SIGKILL)
+        return web.Response(body=shirt)
+
+    outbound = start_outbound(children=2, FETCH_CONCURRENCY="8")
+    stack.worker(children=1)
+    async with await client_of(stack) as client:
+        job = (await client.post("/v1/jobs", json={"urls": [site.at("/a.png", kill_the_first)] * 16})).json()
+        found = await ended(client, job)
+    assert (found["status"], found["counts"]["succeeded"]) == ("completed", 16)
+    assert site.requested("/a.png") == 2
 
 
 async def test_the_work_of_a_killed_outbound_worker_is_done_by_the_next(
