@@ -156,7 +156,7 @@ MAY_BIND_LOW_PORTS = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net
 @contextmanager
 def caddy_image(folder: Path) -> Iterator[None]:
     """The image that the edge's Dockerfile begins with, as it is; or, if it cannot be pulled, a stand-in meanwhile."""
-    (name,) = re.findall(r"^FROM (\S+)", (ROOT / "deploy/edge/Dockerfile").read_text())
+    (name,) = re.findall(r"^ARG CADDY_BASE=(\S+)", (ROOT / "deploy/edge/Dockerfile").read_text())
     if any(docker(*probe, name, check=False).returncode == 0 for probe in (["image", "inspect"], ["pull"])):
         yield
         return
