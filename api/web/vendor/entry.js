@@ -1,4 +1,4 @@
-// What the page uses of others' code; make_vendor.py bundles it.
+// What the page uses of others' code; docs/vendor_bundle.py bundles it.
 export { Fragment, h, render } from "preact";
 export { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 export { default as htm } from "htm";
