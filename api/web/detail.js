@@ -67,12 +67,12 @@ function Content({ work, index }) {
 function Calls({ name, model, type }) {
   const [language, choose] = useState("curl");
   const url = client.url.href.replace(/\/$/, "");
-  const key = client.key ? { curl: ` \\\n  -H "Authorization: Bearer $DARKROOM_API_KEY"`, js: ", key" } : { curl: "", js: "" };
+  const key = client.key ? { curl: ` \\\n  -H "Authorization: Bearer $DARKROOM_API_KEY"`, js: ", key: process.env.DARKROOM_API_KEY" } : { curl: "", js: "" };
   const quoted = JSON.stringify(name);
   const calls = {
     curl: `curl -H "Content-Type: ${type}" -H "Prefer: wait=30"${key.curl} \\\n  --data-binary @'${name.replaceAll("'", `'\\''`)}' "${url}/v1/jobs?model=${model}"`,
     Python: `from darkroom import Darkroom\n\nwith Darkroom("${url}") as darkroom:\n    item = darkroom.classify(${quoted}, model="${model}")\n    print(item.class_name, item.confidence)`,
-    JavaScript: `import { Darkroom } from "${url}/web/darkroom.js";\n\nconst darkroom = new Darkroom({ url: "${url}"${key.js} });\nconst item = await darkroom.classify(file, { model: "${model}" });\nconsole.log(item.class, item.confidence);`,
+    JavaScript: `// In Node, after: curl -o darkroom.mjs "${url}/web/darkroom.js"\nimport { readFile } from "node:fs/promises";\nimport { Darkroom } from "./darkroom.mjs";\n\nconst darkroom = new Darkroom({ url: "${url}"${key.js} });\nconst picture = new Blob([await readFile(${quoted})], { type: "${type}" });\nconst item = await darkroom.classify(picture, { model: "${model}" });\nconsole.log(item.class, item.confidence);`,
   };
   return html`<details class="calls"><summary>The call in code</summary>
     <p class="chips" role="group" aria-label="Language">${Object.keys(calls).map((it) => html`<button class="chip" key=${it}
