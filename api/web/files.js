@@ -29,7 +29,8 @@ export function chosenBy(transfer, bytesMax, onCount) {
  * @param {Iterable<File>} files of a field @param {number} bytesMax @param {(count: number) => void} onCount
  */
 export function chosenIn(files, bytesMax, onCount) {
-  return collect([...files], bytesMax, onCount, false);
+  const path = (/** @type {File} */ file) => file.webkitRelativePath; // empty, unless a folder was chosen
+  return collect([...files].sort((one, other) => (path(one) < path(other) ? -1 : Number(path(one) > path(other)))), bytesMax, onCount, false);
 }
 
 /**

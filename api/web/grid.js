@@ -4,6 +4,7 @@ import {
   h, htm, observeWindowOffset, observeWindowRect, useEffect, useLayoutEffect, useRef, useState, Virtualizer, windowScroll,
 } from "./vendor/vendor.js";
 import { drawThumbnail } from "./thumbnails.js";
+import { isDoubtful } from "./work.js";
 
 /** @typedef {import("./work.js").Work} Work */
 
@@ -11,7 +12,6 @@ const html = htm.bind(h);
 const CELL_WIDTH_MIN = 148;
 const GAP = 12;
 const TEXT_HEIGHT = 64;
-const DOUBTFUL_BELOW = 0.7;
 
 /** @param {{ work: Work }} props */
 export function Grid({ work }) {
@@ -86,10 +86,9 @@ function Cell({ work, index, place, hasFocus, height, onOpen }) {
   const item = work.items[index];
   const name = work.nameOf(index);
   const share = Math.floor(100 * (item?.confidence ?? 0)); // rounded, 99.9% would seem certain
-  const isDoubtful = Boolean(item?.warnings?.length) || (item?.confidence ?? 1) < DOUBTFUL_BELOW;
   const file = work.fileOf(index);
   const said = item?.class ?? (item ? (item.error?.code ?? item.status).replaceAll("_", " ") : "…");
-  const kind = !item ? "waits" : item.class ? (isDoubtful ? "doubtful" : "good") : "failed";
+  const kind = !item ? "waits" : item.class ? (isDoubtful(item) ? "doubtful" : "good") : "failed";
   return html`<div class=${`cell ${kind}`} role="gridcell" tabindex=${hasFocus ? 0 : -1} data-place=${place}
     aria-label=${`${name}: ${said}${item?.class ? `, ${share}%` : ""}`} onClick=${onOpen} style=${{ "--share": `${share}%` }}>
     <${Picture} key=${Boolean(file)} file=${file} name=${name} height=${height} />

@@ -5,7 +5,7 @@ import { chosenIn } from "./files.js";
 import { Detail } from "./detail.js";
 import { Grid } from "./grid.js";
 import { bytesMax, client, retryFailed, toStart } from "./state.js";
-import { SHOWN_MAX } from "./work.js";
+import { DOUBTFUL_BELOW, SHOWN_MAX } from "./work.js";
 
 /** @typedef {import("./work.js").Work} Work */
 
@@ -14,6 +14,8 @@ const CHIPS_MAX = 12;
 const SAID_MS = 5000; // between two lines for screen readers
 
 const number = (/** @type {number} */ value) => Math.round(value).toLocaleString("en");
+/** A day and a time, as the browser's language writes them. @param {number | string} time */
+export const moment = (time) => new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 /** @param {number} bytes @param {number} total whose unit both have */
 const size = (bytes, total) => (total < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(total < 1e7 ? 1 : 0)} MB`);
 
@@ -54,11 +56,13 @@ export function JobView({ work }) {
   /** @param {"csv" | "json"} format */
   const save = async (format) => {
     const url = URL.createObjectURL(await client.file(/** @type {any} */ (job).id, format));
-    Object.assign(document.createElement("a"), { href: url, download: `darkroom-${job?.id.slice(0, 13)}.${format}` }).click();
+    Object.assign(document.createElement("a"), { href: url, download: `darkroom-${work.title.value.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 80)}.${format}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   };
   return html`<section class="job" aria-label="Job">
     <h2>${text}</h2><${Said} text=${text} />
+    ${job && html`<p class="hint about">${[work.title.value, moment(job.created_at)].filter(Boolean).join(" · ")}
+      ${job.expires_at && ` · kept until ${moment(job.expires_at)}; this page's address opens it again`}</p>`}
     ${isRunning && html`<div class="bars">
       ${phase === "uploading" && html`<progress aria-label="Uploaded" max=${work.totalBytes || 1} value=${work.sentBytes.value}></progress>`}
       <progress aria-label="Classified" max=${work.images || 1} value=${ended}></progress></div>`}
@@ -90,23 +94,26 @@ function Said({ text }) {
 
 /** A job that was opened by its address has names, and no pictures. @param {{ work: Work }} props */
 function ChooseAgain({ work }) {
+  const [isFound, setFound] = useState(true);
   const picked = async (/** @type {any} */ event) => {
-    work.showAgain((await chosenIn([...event.target.files], bytesMax.value, () => {})).pictures);
+    const { pictures } = await chosenIn([...event.target.files], bytesMax.value, () => {});
+    setFound(work.showAgain(pictures));
   };
-  return html`<p class="message again">The server keeps classes, not pictures. To see them, choose the same files:
+  return html`<p class="message again">The server keeps the results, not the pictures. To see the pictures, choose the same files:
     <label class="button">Show pictures<input type="file" multiple onChange=${picked} /></label>
-    <label class="button">Show a folder<input type="file" webkitdirectory onChange=${picked} /></label></p>`;
+    <label class="button">Show a folder<input type="file" webkitdirectory onChange=${picked} /></label>
+    ${!isFound && html`<span role="alert">None of those has a name of this job.</span>`}</p>`;
 }
 
 /** @param {{ work: Work }} props */
 function Chips({ work }) {
-  const { classes, failed, unfamiliar } = work.counts.value;
+  const { classes, failed, unfamiliar, doubtful } = work.counts.value;
   const now = work.filter.value;
   const [isLong, lengthen] = useState(false);
-  /** @param {import("./work.js").Filter} filter @param {string} label @param {number} count */
-  const chip = (filter, label, count) => {
+  /** @param {import("./work.js").Filter} filter @param {string} label @param {number} count @param {string} [title] */
+  const chip = (filter, label, count, title) => {
     const isOn = now.by === filter.by && now.name === filter.name;
-    return html`<button class=${`chip ${filter.by}`} key=${filter.by + label} aria-pressed=${isOn}
+    return html`<button class=${`chip ${filter.by}`} key=${filter.by + label} aria-pressed=${isOn} title=${title}
       onClick=${() => choose(isOn ? { by: "all" } : filter)}>${label} <b>${number(count)}</b></button>`;
   };
   const choose = (/** @type {import("./work.js").Filter} */ filter) => {
@@ -116,11 +123,12 @@ function Chips({ work }) {
   const some = isLong ? classes : classes.slice(0, CHIPS_MAX);
   return html`<div class="chips" role="group" aria-label="Show">
     ${chip({ by: "all" }, "All", Math.min(SHOWN_MAX, work.images))}
-    ${failed > 0 && chip({ by: "failed" }, "Failed", failed)}
-    ${unfamiliar > 0 && chip({ by: "unfamiliar" }, "Unfamiliar", unfamiliar)}
     ${some.map(([name, count]) => chip({ by: "class", name }, name, count))}
     ${classes.length > CHIPS_MAX && html`<button class="quiet" onClick=${() => lengthen(!isLong)}>
       ${isLong ? "fewer" : `${classes.length - CHIPS_MAX} more`}</button>`}
+    ${failed > 0 && chip({ by: "failed" }, "Failed", failed)}
+    ${unfamiliar > 0 && chip({ by: "unfamiliar" }, "Unfamiliar", unfamiliar, "unlike the pictures that the model was trained on")}
+    ${doubtful > 0 && chip({ by: "doubtful" }, "Doubtful", doubtful, `unfamiliar, or below ${100 * DOUBTFUL_BELOW}%`)}
   </div>`;
 }
 

@@ -1,12 +1,13 @@
 // The page: its head, the start, and what a drop or a paste does.
 
-import { h, htm, render, useRef, useState } from "./vendor/vendor.js";
+import { h, htm, render, useEffect, useRef, useState } from "./vendor/vendor.js";
 import { chosenBy, chosenIn, PICTURES } from "./files.js";
-import { JobView } from "./job_view.js";
+import { JobView, moment } from "./job_view.js";
 import * as state from "./state.js";
 
 const html = htm.bind(h);
-const SAMPLES = ["ankle-boot", "bag", "dress", "sneaker", "shirt", "trouser"];
+const SAMPLES = { "ankle-boot": "Ankle boot", bag: "Bag", dress: "Dress", sneaker: "Sneaker", shirt: "Shirt", trouser: "Trousers" };
+const EARLIER_SHOWN = 5;
 
 const number = (/** @type {number} */ value) => Math.round(value).toLocaleString("en");
 const pictures = (/** @type {number} */ count) => (count === 1 ? "1 picture" : `${number(count)} pictures`);
@@ -16,6 +17,13 @@ const counted = (/** @type {number} */ count) => (state.counting.value = count);
 /** @param {FileList | File[] | null} files */
 function beginWith(files) {
   if (files?.length) state.begin(chosenIn(files, state.bytesMax.value, counted));
+}
+
+/** @param {Event} event */
+function toEarlier(event) {
+  event.preventDefault();
+  state.toStart();
+  requestAnimationFrame(() => document.querySelector(".earlier")?.scrollIntoView());
 }
 
 function Top() {
@@ -31,7 +39,7 @@ function Top() {
     ${found && html`<p class="strip"><span class=${found.workers ? "lamp on" : "lamp"}></span>
       ${found.workers} ${found.workers === 1 ? "worker" : "workers"} · ${number(waiting)} waiting ·
       ${" "}${number(found.images_per_second)} images/s${state.faults.value > 0 && ` · ${state.faults.value} with faults`}</p>`}
-    <nav><a href="docs">API</a></nav>
+    <nav>${state.earlier.value.length > 0 && html`<a href="#" onClick=${toEarlier}>Your jobs</a>`}<a href="docs">API</a></nav>
   </header>`;
 }
 
@@ -72,7 +80,8 @@ function DropField({ isSmall }) {
 
 /** What the chosen model knows. */
 function Classes() {
-  const found = state.models.value.find((it) => (state.model.value ? it.id === state.model.value : it.default));
+  const name = state.server.value?.default_model;
+  const found = state.models.value.find((it) => (state.model.value ? it.id === state.model.value : it.default && it.name === name));
   if (!found) return null;
   const some = found.classes.slice(0, CLASSES_SHOWN).join(", ");
   return html`<p class="hint">${found.name} tells ${number(found.classes.length)} classes apart: ${some}, …</p>`;
@@ -84,20 +93,32 @@ function Start() {
     const answer = await fetch(`web/samples/${name}.png`);
     beginWith([new File([await answer.blob()], `${name}.png`, { type: "image/png" })]);
   };
-  return html`<${DropField} isSmall=${false} />
+  return html`<${DropField} isSmall=${false} /><${EarlierJobs} />
     <section class="samples"><h2>Or try one of these</h2><ul>
-      ${SAMPLES.map((name) => html`<li><button onClick=${() => trySample(name)}>
-        <img src=${`web/samples/${name}.png`} width="28" height="28" alt=${name.replace("-", " ")} /></button></li>`)}
-    </ul></section>
-    ${state.earlier.value.length > 0 && html`<section class="earlier"><h2>Your earlier jobs</h2><ul>
-      ${state.earlier.value.map((job) => html`<li key=${job.id}><a href=${`#job=${job.id}`}>${job.title}</a>
-        <small>${job.images ? `${pictures(job.images)}, ` : ""}${new Date(job.at).toLocaleString()}</small>
-        <button class="quiet" aria-label=${`Forget ${job.title}`} title="Remove from this list. The job stays." onClick=${() => state.forget(job.id)}>×</button></li>`)}
-    </ul></section>`}`;
+      ${Object.entries(SAMPLES).map(([name, title]) => html`<li><button onClick=${() => trySample(name)}>
+        <img src=${`web/samples/${name}.png`} width="28" height="28" alt="" />${title}</button></li>`)}
+    </ul></section>`;
+}
+
+/** The jobs that this browser has made or opened. */
+function EarlierJobs() {
+  const [isLong, lengthen] = useState(false);
+  const jobs = state.earlier.value;
+  const more = jobs.length - EARLIER_SHOWN;
+  if (!jobs.length) return null;
+  /** @param {import("./memory.js").Earlier} job */
+  const row = ({ id, title, images, at, until }) => html`<li key=${id}>
+    <a href=${`#job=${id}`}><span>${title}</span> <small>${images > 0 && `${pictures(images)} · `}${moment(at)}
+      ${until && (until > Date.now() ? ` · kept until ${moment(until)}` : " · no longer kept")}</small></a>
+    <button class="quiet" aria-label=${`Forget ${title}`} title="Remove from this list. The job stays." onClick=${() => state.forget(id)}>×</button></li>`;
+  return html`<section class="earlier"><h2>Your earlier jobs</h2><ul>${(isLong ? jobs : jobs.slice(0, EARLIER_SHOWN)).map(row)}</ul>
+    ${more > 0 && html`<button class="quiet" onClick=${() => lengthen(!isLong)}>${isLong ? "fewer" : `${more} more`}</button>`}</section>`;
 }
 
 function App() {
   const shown = state.work.value;
+  const title = shown?.title.value;
+  useEffect(() => void (document.title = title ? `${title} – Darkroom` : "Darkroom"), [title]);
   const warnings = [...state.notices.value];
   if (state.noWorker.value) warnings.push("No worker runs: pictures are accepted, and classified once one has started.");
   if (state.upgraded.value) warnings.push("The server was upgraded. Load this page again.");

@@ -4,7 +4,7 @@ const KEY = "darkroom.key";
 const JOBS = "darkroom.jobs";
 const JOBS_MAX = 30;
 
-/** @typedef {{ id: string, title: string, images: number, at: number }} Earlier */
+/** @typedef {{ id: string, title: string, images: number, at: number, until?: number }} Earlier `until`: its results are kept */
 
 /** @template T @param {() => T} use @param {T} otherwise */
 function attempt(use, otherwise) {
@@ -37,7 +37,8 @@ export function earlierJobs() {
 /** @param {Earlier} job */
 export function rememberJob(job) {
   const others = earlierJobs().filter((it) => it.id !== job.id); // read again: another tab may have added some
-  attempt(() => localStorage.setItem(JOBS, JSON.stringify([job, ...others].slice(0, JOBS_MAX))), undefined);
+  const all = [job, ...others].sort((one, other) => other.at - one.at);
+  attempt(() => localStorage.setItem(JOBS, JSON.stringify(all.slice(0, JOBS_MAX))), undefined);
 }
 
 /** @param {string} id */

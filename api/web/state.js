@@ -6,6 +6,7 @@ import { FILES_MAX } from "./files.js";
 import { earlierJobs, forgetJob, rememberJob, storeKey, storedKey } from "./memory.js";
 import { Work } from "./work.js";
 
+/** @typedef {import("./darkroom.js").Job} Job */
 /** @typedef {import("./darkroom.js").Server} Server */
 /** @typedef {import("./darkroom.js").Model} Model */
 /** @typedef {import("./files.js").Choice} Choice */
@@ -90,16 +91,28 @@ export async function begin(choosing) {
   counting.value = null;
   notices.value = noticesOf(choice);
   if (choice.tooMany || (!choice.pictures.length && !choice.archive)) return;
-  const title = titleOf(choice);
   const begun = show(new Work(client, choice.archive && !choice.pictures.length ? [] : choice.pictures));
-  const made = (/** @type {{ id: string }} */ job) => {
+  begun.title.value = titleOf(choice);
+  const made = (/** @type {Job} */ job) => {
     sent.set(job.id, choice.pictures);
     history.pushState(null, "", `#job=${job.id}`);
-    rememberJob({ id: job.id, title, images: choice.pictures.length, at: Date.now() });
-    earlier.value = earlierJobs();
+    remember(job, begun.title.value, choice.pictures.length);
   };
   if (choice.pictures.length) await begun.send(model.value, made);
   else if (choice.archive) await begun.sendArchive(choice.archive, model.value, made);
+  rememberEnd(begun);
+}
+
+/** @param {Job} job @param {string} title @param {number} images */
+function remember(job, title, images) {
+  const until = job.expires_at ? Date.parse(job.expires_at) : undefined;
+  rememberJob({ id: job.id, title, images, at: Date.parse(job.created_at), until });
+  earlier.value = earlierJobs();
+}
+
+/** Once a job has ended it is known until when its results are kept. @param {Work} shown */
+function rememberEnd(shown) {
+  if (shown.job.value && shown.phase.value === "done") remember(shown.job.value, shown.title.value, shown.images);
 }
 
 /** @param {Choice} choice */
@@ -127,8 +140,12 @@ function listed(names) {
 /** @param {Choice} choice */
 function titleOf({ pictures, archive, folder }) {
   if (!pictures.length && archive) return archive.name;
-  if (pictures.length === 1) return pictures[0].name;
-  return folder || `${pictures[0].name} and ${pictures.length - 1} more`;
+  return (pictures.length > 1 && folder) || titleBy(pictures[0].name, pictures.length);
+}
+
+/** @param {string} first name @param {number} count */
+function titleBy(first, count) {
+  return count === 1 ? first : `${first} and ${count - 1} more`;
 }
 
 /** @param {Work} next */
@@ -151,7 +168,11 @@ export async function openAddressed() {
   notices.value = [];
   const opened = show(new Work(client));
   opened.showAgain(sent.get(found[1].toLowerCase()) ?? []);
+  const known = earlier.value.find((it) => it.id === found[1].toLowerCase());
+  opened.title.value = known?.title ?? "";
   await opened.load(found[1]);
+  if (!opened.title.value && opened.images > 0) opened.title.value = titleBy(opened.nameOf(0), opened.images);
+  rememberEnd(opened); // also in a browser that has not made it
 }
 
 export function toStart() {
@@ -165,8 +186,7 @@ export async function retryFailed() {
   const shown = /** @type {Work} */ (work.value);
   try {
     const job = await client.retry(/** @type {{ id: string }} */ (shown.job.value).id);
-    rememberJob({ id: job.id, title: "Failed images, again", images: job.counts.total, at: Date.now() });
-    earlier.value = earlierJobs();
+    remember(job, `${shown.title.value}: failed ones, again`, job.counts.total);
     location.hash = `#job=${job.id}`;
   } catch (error) {
     if (!(error instanceof DarkroomError)) throw error;

@@ -8,7 +8,7 @@ import { tarOf } from "./tar.js";
 /** @typedef {import("./darkroom.js").Job} Job */
 /** @typedef {import("./files.js").Picture} Picture */
 /** @typedef {"opening" | "uploading" | "classifying" | "interrupted" | "done" | "gone" | "failed"} Phase */
-/** @typedef {{ by: "all" | "failed" | "unfamiliar" | "class", name?: string }} Filter */
+/** @typedef {{ by: "all" | "failed" | "unfamiliar" | "doubtful" | "class", name?: string }} Filter */
 /** @typedef {"order" | "doubtful" | "class" | "name"} Sort */
 
 export const SHOWN_MAX = 10_000;
@@ -17,7 +17,11 @@ const PART_FILES_MAX = 500;
 const FIRST_PART_FILES_MAX = 32; // so that the first classes are there soon
 const REDRAW_MS = 150;
 const LOOK_MS = 1000;
+export const DOUBTFUL_BELOW = 0.7;
 const RETRYABLE = "worker_crashed timeout out_of_memory worker_lost model_failed deadline_exceeded";
+
+/** Whether somebody should look at it. @param {Item | undefined} item */
+export const isDoubtful = (item) => Boolean(item?.warnings?.length) || (item?.confidence ?? 1) < DOUBTFUL_BELOW;
 
 export class Work {
   /** @param {Darkroom} client @param {Picture[]} pictures none of a job that was opened by its address */
@@ -30,9 +34,12 @@ export class Work {
     this.again = new Map();
     /** @type {Set<number>} indices of files that could not be read */
     this.unreadable = new Set();
+    /** @type {Set<string>} in the order in which their first results came */
+    this.classes = new Set();
     this.abort = new AbortController();
     this.phase = signal(/** @type {Phase} */ ("uploading"));
     this.job = signal(/** @type {Job | null} */ (null));
+    this.title = signal("");
     this.error = signal(/** @type {DarkroomError | null} */ (null));
     this.sentBytes = signal(0);
     this.tick = signal(0);
@@ -118,10 +125,11 @@ export class Work {
     return this.items.some((item) => item && item.name !== null && !this.fileOf(item.index));
   }
 
-  /** Show files in the places of the images that have their names. @param {Picture[]} pictures */
+  /** Show files in the places of the images that have their names. False if none has. @param {Picture[]} pictures */
   showAgain(pictures) {
     for (const picture of pictures) this.again.set(picture.name, picture);
     this.tick.value += 1;
+    return this.items.some((item) => this.again.has(item?.name ?? ""));
   }
 
   /** The name of an image. @param {number} index */
@@ -213,6 +221,7 @@ export class Work {
       item.error = { code: "unreadable", detail: "The file is gone, or the browser may not read it." };
     }
     this.items[item.index] = item;
+    if (item.class) this.classes.add(item.class);
     this.#drawSoon();
   }
 
@@ -249,6 +258,7 @@ export class Work {
       if (below < 1 && !((item?.confidence ?? 2) <= below)) continue;
       if (by === "failed" && item?.status !== "failed") continue;
       if (by === "unfamiliar" && !item?.warnings?.length) continue;
+      if (by === "doubtful" && !isDoubtful(item)) continue;
       if (by === "class" && item?.class !== name) continue;
       found.push(index);
     }
@@ -265,22 +275,25 @@ export class Work {
 
   /** @param {number} index */
   #certainty(index) {
-    return this.items[index]?.confidence ?? 2;
+    const item = this.items[index];
+    return (item?.confidence ?? 2) - (item?.warnings?.length ? 1 : 0);
   }
 
   #counts() {
     this.tick.value;
-    /** @type {Map<string, number>} */
-    const classes = new Map();
-    let failed = 0;
-    let unfamiliar = 0;
-    let again = 0;
+    /** By count once the job has ended; until then in the places that they have, or they would move under the pointer. */
+    const classes = new Map([...this.classes].map((name) => [name, 0]));
+    let [failed, unfamiliar, doubtful, again] = [0, 0, 0, 0];
     for (const item of this.items) {
       if (item?.class) classes.set(item.class, (classes.get(item.class) ?? 0) + 1);
       if (item?.status === "failed") failed += 1;
       if (item?.error && RETRYABLE.split(" ").includes(item.error.code)) again += 1;
       if (item?.warnings?.length) unfamiliar += 1;
+      if (isDoubtful(item)) doubtful += 1;
     }
-    return { classes: [...classes].sort((one, other) => other[1] - one[1]), failed, unfamiliar, again };
+    const isRunning = ["opening", "uploading", "classifying"].includes(this.phase.value);
+    const found = [...classes];
+    if (!isRunning) found.sort(([one, count], [other, more]) => more - count || one.localeCompare(other, "en"));
+    return { classes: found, failed, unfamiliar, doubtful, again };
   }
 }

@@ -25,7 +25,7 @@ JOB = re.compile(r"#job=[0-9a-f-]{36}$")
 def test_a_sample_is_classified_by_one_click(person: Visitor) -> None:
     page = person.open()
     expect(page.get_by_text("Drop pictures here")).to_be_visible()
-    page.get_by_role("button", name="bag", exact=True).click()
+    page.get_by_role("button", name="Bag", exact=True).click()
     person.headline("Classified")
     assert len(person.cells()) == 1
     assert person.cells()[0].startswith("bag.png: Bag, ")
@@ -260,14 +260,14 @@ def test_without_storage_the_page_works(visit: Visit, api: Api) -> None:
         " Object.defineProperty(window, name, { get() { throw new DOMException('off'); } });"
     )
     page = person.open()
-    page.get_by_role("button", name="bag", exact=True).click()
+    page.get_by_role("button", name="Bag", exact=True).click()
     person.headline("Classified")
 
 
 def test_two_tabs_know_each_others_jobs(person: Visitor) -> None:
     page, other = person.open(), person.new_page()
     other.goto(person.url)
-    page.get_by_role("button", name="bag", exact=True).click()
+    page.get_by_role("button", name="Bag", exact=True).click()
     person.headline("Classified")
     expect(other.get_by_role("link", name="bag.png")).to_be_visible()
 

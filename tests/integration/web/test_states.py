@@ -148,7 +148,7 @@ def test_a_full_storage_keeps_nothing_and_breaks_nothing(person: Visitor) -> Non
     full = "throw new DOMException('', 'QuotaExceededError')"
     person.page.add_init_script(f"Storage.prototype.setItem = () => {{ {full} }}")
     page = person.open()
-    page.get_by_role("button", name="bag", exact=True).click()
+    page.get_by_role("button", name="Bag", exact=True).click()
     person.headline("Classified")
 
 
