@@ -1,4 +1,4 @@
-"""`python -m deploy.ec2`: Darkroom on one EC2 host. docs/EC2.md has the steps."""
+"""`python -m deploy.ec2`: Darkroom on EC2, on one host or with workers on further ones. docs/EC2.md has the steps."""
 
 import argparse
 import os
@@ -55,6 +55,8 @@ def _up(given: argparse.Namespace) -> int:
             key_name=given.key_name,
             subnet=given.subnet,
             s3_bucket=given.s3_bucket,
+            workers=given.workers,
+            worker_type=given.worker_type,
             new_ami=given.new_ami,
             settings=choices.read_settings(given.env_file) if given.env_file else None,
             wait_seconds=given.wait_seconds,
@@ -73,12 +75,17 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _exec(given: argparse.Namespace) -> int:
-    """Run the command on the host; its output and exit code become this one's."""
+    """Run the command on a host; its output and exit code become this one's."""
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command:
         raise DeployError("exec: no command; such as `exec -- darkroom-host status`")
     remote = Remote(Aws(_session(given), given.name))
-    if (instance := remote.instance()) is None:
+    instance = remote.instance()
+    if given.host:  # any other instance of the account is none of ours
+        instance = next((it for it in [*remote.workers(), instance] if it and it.id == given.host), None)
+        if instance is None:
+            raise DeployError(f"--host {given.host}: {given.name} has no such host, see `status`")
+    if instance is None:
         raise DeployError(f"{given.name} has no host: run `up` first, or see `status`")
     try:
         done = remote.run(instance.id, command, stop_if_interrupted=True)
@@ -125,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--name", default=choices.NAME, help="of the deployment (%(default)s)")
     common.add_argument("--region", help="AWS region (that of the AWS command line)")
-    parser = argparse.ArgumentParser(prog="python -m deploy.ec2", description="Darkroom on one EC2 host: docs/EC2.md")
+    parser = argparse.ArgumentParser(prog="python -m deploy.ec2", description="Darkroom on EC2: docs/EC2.md")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     it = commands.add_parser("push", parents=[common], help="build the images of this commit, and push them to ECR")
@@ -142,6 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     it.add_argument("--key-name", default="", help="open port 22 for this EC2 key pair")
     it.add_argument("--subnet", default="", help="instead of a default subnet")
     it.add_argument("--s3-bucket", default="", help="jobs may name images in this bucket")
+    it.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="further hosts with workers alone (%(default)s)"
+    )
+    it.add_argument("--worker-type", default="", help="their instance type (that of the host)")
     it.add_argument("--env-file", type=Path, metavar="FILE", help="settings, NAME=VALUE lines")
     it.add_argument("--new-ami", action="store_true", help="take the newest system image, which replaces the host")
     it.add_argument("--dry-run", action="store_true", help="show resources and costs, and make nothing")
@@ -157,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     it.set_defaults(run=_status)
 
     it = commands.add_parser("exec", parents=[common], help="run a command on the host: exec -- COMMAND")
+    it.add_argument("--host", default="", metavar="ID", help="instance of a worker host, in place of the first host")
     it.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     it.set_defaults(run=_exec)
 

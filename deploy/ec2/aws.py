@@ -20,6 +20,8 @@ from deploy.ec2.errors import DeployError
 
 TAG = "darkroom"
 """Key of the tag that every resource of a deployment has; its value is the deployment's name."""
+WORKERS_TAG = "darkroom-workers"
+"""Key of another tag, of hosts with workers alone: by the first one alone they would pass for the deployment's host."""
 
 CONNECT_SECONDS_MAX = 10
 READ_SECONDS_MAX = 30

@@ -1,6 +1,7 @@
 """What `up` looks at before it makes anything: the host that it would start, and whether it can."""
 
 import re
+from collections import Counter
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
@@ -40,6 +41,7 @@ class HostType(NamedTuple):
     arch: str
     """As images are tagged: `amd64` or `arm64`."""
     vcpus: int
+    memory_mib: int
     image_source: str
     """The public SSM parameter with the newest AMI for it."""
 
@@ -56,24 +58,41 @@ def host_type(aws: Aws, options: UpOptions) -> HostType:
     Raises:
         DeployError: there is no such type, or Darkroom does not run on it.
     """
-    name = options.instance_type
+    return _host_type(aws, "--type", options.instance_type, gpu=options.gpu)
+
+
+def worker_host_type(aws: Aws, options: UpOptions, host: HostType) -> HostType | None:
+    """That of the hosts with workers alone, if there are to be some. Raises `DeployError` as `host_type`."""
+    if not options.workers:
+        return None
+    found = _host_type(aws, "--worker-type", options.worker_instance_type, gpu=options.gpu)
+    if found.arch != host.arch:
+        raise DeployError(
+            f"--worker-type {found.name} is {found.arch}, and {host.name} is {host.arch}: one `push` is for both"
+        )
+    return found
+
+
+def _host_type(aws: Aws, option: str, name: str, *, gpu: bool) -> HostType:
     try:
         (info,) = aws.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
     except ClientError as error:
         if code_of(error) in ("InvalidInstanceType", "InvalidParameterValue"):
-            raise DeployError(f"--type {name}: {aws.region} has no such instance type") from None
+            raise DeployError(f"{option} {name}: {aws.region} has no such instance type") from None
         raise
     kinds = info["ProcessorInfo"]["SupportedArchitectures"]
     arch = next((ours for theirs, ours in _ARCHITECTURES.items() if theirs in kinds), None)
     vcpus, memory_mib = info["VCpuInfo"]["DefaultVCpus"], info["MemoryInfo"]["SizeInMiB"]
     if arch is None:
-        raise DeployError(f"--type {name} is for {' and '.join(kinds)}: Darkroom has images for x86_64 and arm64")
+        raise DeployError(f"{option} {name} is for {' and '.join(kinds)}: Darkroom has images for x86_64 and arm64")
     if memory_mib < MEMORY_MIB_MIN or vcpus < VCPUS_MIN:
-        raise DeployError(f"--type {name} has {vcpus} vCPUs and {memory_mib} MiB: Darkroom takes 2 and 4 GiB or more")
-    if options.gpu and (arch != "amd64" or not _has_nvidia(info)):
-        raise DeployError(f"--type {name} has no NVIDIA GPU beside x86_64 CPUs, which --gpu needs: such as g4dn.xlarge")
+        raise DeployError(f"{option} {name} has {vcpus} vCPUs and {memory_mib} MiB: Darkroom takes 2 and 4 GiB or more")
+    if gpu and (arch != "amd64" or not _has_nvidia(info)):
+        raise DeployError(
+            f"{option} {name} has no NVIDIA GPU beside x86_64 CPUs, which --gpu needs: such as g4dn.xlarge"
+        )
     machine = "arm64" if arch == "arm64" else "x86_64"
-    return HostType(name, arch, vcpus, _GPU_AMI if options.gpu else _AMI.format(machine))
+    return HostType(name, arch, vcpus, memory_mib, _GPU_AMI if gpu else _AMI.format(machine))
 
 
 def _has_nvidia(info: dict[str, Any]) -> bool:
@@ -81,11 +100,20 @@ def _has_nvidia(info: dict[str, Any]) -> bool:
 
 
 def place(aws: Aws, options: UpOptions, volume: Volume | None) -> Place:
-    """The subnet: the one given, or a default subnet whose zone has the type; where the volume is, if there is one.
+    """The subnet: the one given, or a default subnet whose zone has the types; where the volume is, if there is one.
 
     Raises:
         DeployError: there is none.
     """
+    found = _place_of_host(aws, options, volume)
+    if options.workers and found.zone not in _zones_with(aws, options.worker_instance_type):
+        raise DeployError(
+            f"--worker-type {options.worker_instance_type} is not to be had in {found.zone}, the zone of the first host"
+        )
+    return found
+
+
+def _place_of_host(aws: Aws, options: UpOptions, volume: Volume | None) -> Place:
     zones = _zones_with(aws, options.instance_type)
     if options.subnet:
         found = _subnet(aws, options.subnet)
@@ -134,30 +162,54 @@ def _zones_with(aws: Aws, instance_type: str) -> set[str]:
     return {offer["Location"] for offer in offered}
 
 
-def check_quota(aws: Aws, host: HostType, *, spot: bool) -> str:
-    """Refuse a type for which the account has too few vCPUs; new accounts have none for GPUs.
+def check_quotas(aws: Aws, hosts: list[HostType], *, spot: bool) -> list[str]:
+    """Refuse hosts for which the account has too few vCPUs; new accounts have none for GPUs.
 
     Returns:
-        A line if the quota could not be read, else nothing.
+        A line for each quota that could not be read.
 
     Raises:
         DeployError: says which quota, and where to ask for more.
     """
+    by_quota: dict[Quota | None, list[HostType]] = {}
+    for host in hosts:
+        by_quota.setdefault(_quota_of(host, spot=spot), []).append(host)
+    return [line for quota, some in by_quota.items() if (line := _check_quota(aws, quota, some))]
+
+
+def _quota_of(host: HostType, *, spot: bool) -> Quota | None:
     letters = re.match("[a-z]*", host.name)
     family = _FAMILY_OF.get(letters[0]) if letters else None
-    quota = _QUOTAS.get((family or "", spot))
+    return _QUOTAS.get((family or "", spot))
+
+
+def _check_quota(aws: Aws, quota: Quota | None, hosts: list[HostType]) -> str:
+    names = " and ".join(
+        f"{number} × {name}" if number > 1 else name for name, number in Counter(it.name for it in hosts).items()
+    )
     if quota is None:
-        return f"the account's quota for {host.name} was not checked"
+        return f"the account's quota for {names} was not checked"
     try:
         vcpus = aws.quotas.get_service_quota(ServiceCode="ec2", QuotaCode=quota.code)["Quota"]["Value"]
     except ClientError as error:
-        return f"the account's quota for {host.name} was not checked ({code_of(error)})"
-    if vcpus < host.vcpus:
+        return f"the account's quota for {names} was not checked ({code_of(error)})"
+    if vcpus < (needed := sum(host.vcpus for host in hosts)):
         raise DeployError(
-            f"the account's quota of `{quota.name}` in {aws.region} is {vcpus:.0f} vCPUs, and {host.name} takes "
-            f"{host.vcpus} (new accounts have 0 for GPUs): ask for more at {_QUOTA_URL}{quota.code}"
+            f"the account's quota of `{quota.name}` in {aws.region} is {vcpus:.0f} vCPUs, and {names} takes "
+            f"{needed} (new accounts have 0 for GPUs): ask for more at {_QUOTA_URL}{quota.code}"
         )
     return ""
+
+
+def check_dns_names(aws: Aws, vpc_id: str) -> None:
+    """Refuse a VPC in which the name of the kept address does not lead to the first host's private address."""
+    for attribute, option in (("DnsSupport", "dns-support"), ("DnsHostnames", "dns-hostnames")):
+        found = aws.ec2.describe_vpc_attribute(VpcId=vpc_id, Attribute=f"enable{attribute}")
+        if not found[f"Enable{attribute}"]["Value"]:
+            raise DeployError(
+                f"--workers: {vpc_id} has enable{attribute} off, and worker hosts find the first one by its DNS name: "
+                f"`aws ec2 modify-vpc-attribute --vpc-id {vpc_id} --enable-{option}`, or another --subnet"
+            )
 
 
 def check_key_pair(aws: Aws, key_name: str) -> None:

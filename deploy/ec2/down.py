@@ -6,6 +6,7 @@ from deploy.ec2.aws import TAG, Aws
 from deploy.ec2.kept import Kept
 from deploy.ec2.registry import Registry
 from deploy.ec2.stack import Stack
+from deploy.ec2.workers.parameters import WorkerParameters
 
 
 def down(aws: Aws, *, delete_data: bool, say: Callable[[str], None]) -> list[str]:
@@ -28,6 +29,7 @@ def down(aws: Aws, *, delete_data: bool, say: Callable[[str], None]) -> list[str
     if address := kept.release_address():
         say(f"the address {address.ip} is released")
     kept.delete_tag()
+    WorkerParameters(aws, kept).delete()
     if delete_data:
         if volume := kept.delete_data():
             say(f"the data volume {volume.id} is deleted")

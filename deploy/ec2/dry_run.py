@@ -5,6 +5,7 @@ import boto3
 from deploy.ec2 import prices
 from deploy.ec2.aws import Aws, has_credentials
 from deploy.ec2.errors import DeployError
+from deploy.ec2.kept import REDIS_TLS_PORT, Environment
 from deploy.ec2.options import UpOptions
 from deploy.ec2.plan import Plan, pushed_tag
 from deploy.ec2.stack import tell
@@ -23,7 +24,8 @@ def dry_run(session: boto3.Session, name: str, options: UpOptions) -> list[str]:
         DeployError: what `up` would refuse, but for missing images.
     """
     aws = Aws(session, name)
-    cost = prices.table(aws.region, options.instance_type, gpu=options.gpu, spot=options.spot)
+    workers = prices.Hosts(options.workers, options.worker_instance_type) if options.workers else None
+    cost = prices.table(aws.region, options.instance_type, gpu=options.gpu, spot=options.spot, workers=workers)
     if not has_credentials(session):
         return [*_resources(aws, options, None), "", *cost, "", _UNSEEN]
     up = Up(aws, options, lambda _: None)
@@ -43,7 +45,7 @@ def dry_run(session: boto3.Session, name: str, options: UpOptions) -> list[str]:
 
 def _after(up: Up, plan: Plan) -> list[str]:
     """What to know before the real `up`."""
-    lines = tell(up.changes(plan))
+    lines = tell(up.changes(plan), has_workers=plan.state is not None and plan.state.workers > 0)
     return ["", *lines, *plan.notes] if lines or plan.notes else []
 
 
@@ -70,4 +72,18 @@ def _resources(aws: Aws, options: UpOptions, plan: Plan | None) -> list[str]:
         f"  data volume      {prices.DATA_GIB} GiB of encrypted gp3: {data}",
         f"  address          {address}",
         f"  parameters       /{aws.name}/environment with {secrets}, /{aws.name}/tag",
+        *(_workers(aws, options, plan) if options.workers else []),
+    ]
+
+
+def _workers(aws: Aws, options: UpOptions, plan: Plan | None) -> list[str]:
+    type_ = options.worker_instance_type
+    if plan is not None and plan.worker is not None:
+        type_ = f"{plan.worker.name} ({plan.worker.arch})"
+    environment = plan.environment if plan is not None else Environment().for_options(options)
+    hosts = f"{options.workers} {'host' if options.workers == 1 else 'hosts'}"
+    return [
+        f"  workers          a group of {hosts}, {type_}{', spot' if options.spot else ''}, whose role reads",
+        f"                   /{aws.name}/workers/* alone; port {REDIS_TLS_PORT} of the first host is open to them",
+        f"  uploads          from 64 KiB on wait in {environment.uploads_url}",
     ]

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from deploy.ec2.aws import Aws, Deadline, code_of
 from deploy.ec2.errors import DeployError
-from deploy.ec2.options import OWN_SETTINGS, UpOptions
+from deploy.ec2.options import OWN_SETTINGS, UpOptions, refuse_folder
 from deploy.ec2.prices import DATA_GIB
 
 PARAMETER_BYTES_MAX = 4096
@@ -20,6 +20,9 @@ PARAMETER_BYTES_MAX = 4096
 DETACH_SECONDS_MAX = 600
 OWNER = "admin"
 REDIS_PASSWORDS = ("REDIS_PASSWORD", "REDIS_WORKER_PASSWORD")
+REDIS_TLS_PORT = 6380
+UPLOADS_FOLDER, UPLOADS_IN_REDIS = "file:///var/lib/darkroom/uploads", "redis:"
+"""Where large uploads wait unless the settings say so: in compose's folder, or with worker hosts in Redis."""
 
 
 class Volume(NamedTuple):
@@ -46,6 +49,12 @@ class Environment:
         return next((line.partition("=")[2] for line in self.lines if line.startswith(f"{name}=")), "")
 
     @property
+    def uploads_url(self) -> str:
+        """Where large uploads wait. Without the setting, deploy/ec2/host/darkroom-host.sh decides alike."""
+        given = self.value("UPLOADS_URL").strip("'\"")
+        return given or (UPLOADS_IN_REDIS if self.value("REDIS_TLS_PORT") else UPLOADS_FOLDER)
+
+    @property
     def api_key(self) -> str:
         """The key that was drawn, or the first of others in its place; empty if that is no table of keys."""
         try:
@@ -64,9 +73,13 @@ class Environment:
             values |= {"DOMAIN": options.domain, "COMPOSE_PROFILES": "tls"}
         else:
             values |= {"BIND": "0.0.0.0"}  # noqa: S104 - of the host, whose security group has the range
+        if options.workers:  # the host opens Redis to them, on its private address
+            values |= {"REDIS_TLS_PORT": str(REDIS_TLS_PORT)}
         settings = options.settings
         if settings is None:
             settings = tuple(line for line in self.lines if line.partition("=")[0] not in OWN_SETTINGS)
+        if options.workers:
+            refuse_folder(settings)
         return Environment((*(f"{name}={value}" for name, value in values.items()), *settings))
 
     def text(self) -> str:
@@ -134,18 +147,18 @@ class Kept:
         return Address(made["AllocationId"], made["PublicIp"])
 
     def environment(self) -> Environment | None:
-        text = self._parameter(self.environment_parameter)
+        text = self.parameter(self.environment_parameter)
         return None if text is None else Environment(tuple(text.splitlines()))
 
     def tag(self) -> str | None:
         """The images that the host runs, or shall run from its first boot on."""
-        return self._parameter(self.tag_parameter)
+        return self.parameter(self.tag_parameter)
 
     def write_environment(self, environment: Environment) -> None:
-        self._put(self.environment_parameter, environment.text(), "SecureString")
+        self.put(self.environment_parameter, environment.text(), is_secret=True)
 
     def write_tag(self, tag: str) -> None:
-        self._put(self.tag_parameter, tag, "String")
+        self.put(self.tag_parameter, tag)
 
     def release_address(self) -> Address | None:
         if (address := self.address()) is not None:
@@ -155,7 +168,7 @@ class Kept:
         return address
 
     def delete_tag(self) -> None:
-        self._delete_parameter(self.tag_parameter)
+        self.delete_parameter(self.tag_parameter)
 
     def delete_data(self) -> Volume | None:
         """The volume and the secrets. Waits until the volume has left its host."""
@@ -164,24 +177,26 @@ class Kept:
             while (present := self.volume()) is not None and present.state != "available":
                 deadline.wait()
             self._aws.ec2.delete_volume(VolumeId=volume.id)
-        self._delete_parameter(self.environment_parameter)
+        self.delete_parameter(self.environment_parameter)
         return volume
 
     @property
     def _data_name(self) -> str:
         return f"{self._aws.name}-data"
 
-    def _parameter(self, name: str) -> str | None:
+    def parameter(self, name: str) -> str | None:
+        """The value of an SSM parameter, if there is one."""
         try:
             value: str = self._aws.ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
         except self._aws.ssm.exceptions.ParameterNotFound:
             return None
         return value
 
-    def _put(self, name: str, value: str, kind: str) -> None:
+    def put(self, name: str, value: str, *, is_secret: bool = False) -> None:
+        kind = "SecureString" if is_secret else "String"
         self._aws.ssm.put_parameter(Name=name, Value=value, Type=kind, Overwrite=True)
 
-    def _delete_parameter(self, name: str) -> None:
+    def delete_parameter(self, name: str) -> None:
         try:
             self._aws.ssm.delete_parameter(Name=name)
         except ClientError as error:

@@ -16,9 +16,22 @@ READY_SECONDS_MAX, WAIT_SECONDS_MAX = 1200, 7200
 _NAME = re.compile(r"(?!aws|ssm)[a-z][a-z0-9-]{0,31}")  # SSM keeps parameters that begin so to itself
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", re.IGNORECASE)
+WORKERS_MAX = 20
+"""Hosts: they are upgraded one after the other, and one Redis serves them all (docs/SCALE.md)."""
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*=.*")
-OWN_SETTINGS = frozenset({"API_KEYS", "REDIS_PASSWORD", "REDIS_WORKER_PASSWORD", "BIND", "DOMAIN", "COMPOSE_PROFILES"})
+OWN_SETTINGS = frozenset(
+    (
+        "API_KEYS",
+        "BIND",
+        "COMPOSE_PROFILES",
+        "DOMAIN",
+        "REDIS_PASSWORD",
+        "REDIS_TLS_PORT",
+        "REDIS_WORKER_PASSWORD",
+    )
+)
 """Made by `up` from its options, or drawn once."""
 _FIXED = frozenset(
     (
@@ -29,6 +42,8 @@ _FIXED = frozenset(
         "HOST",
         "PORT",
         "REDIS_IMAGE",
+        "REDIS_TLS_BIND",
+        "REDIS_TLS_FOLDER",
         "REDIS_URL",
         "REGISTRY",
         "TAG",
@@ -51,11 +66,19 @@ class UpOptions:
     new_ami: bool = False
     settings: tuple[str, ...] | None = None
     """Lines for the host's `.env`; None keeps those of the last `up`."""
+    workers: int = 0
+    """Hosts with workers alone, beside the first one."""
+    worker_type: str = ""
     wait_seconds: float = READY_SECONDS_MAX
 
     @property
     def instance_type(self) -> str:
         return self.type or (GPU_TYPE if self.gpu else CPU_TYPE)
+
+    @property
+    def worker_instance_type(self) -> str:
+        """Of the hosts with workers alone."""
+        return self.worker_type or self.instance_type
 
     def command_line(self) -> str:
         """The options as they are typed, without those that have their default."""
@@ -65,6 +88,8 @@ class UpOptions:
             "key-name": self.key_name,
             "subnet": self.subnet,
             "s3-bucket": self.s3_bucket,
+            "workers": self.workers or "",
+            "worker-type": self.worker_type,
         }
         flags = [f"--{name}" for name, is_set in (("gpu", self.gpu), ("spot", self.spot)) if is_set]
         return " ".join(
@@ -99,7 +124,23 @@ def check(options: UpOptions) -> UpOptions:
         raise DeployError(f"--domain {options.domain!r} is not a name such as images.example.com")
     if options.s3_bucket and not _BUCKET.fullmatch(options.s3_bucket):
         raise DeployError(f"--s3-bucket {options.s3_bucket!r} is not a bucket's name")
+    if not 0 <= options.workers <= WORKERS_MAX:
+        raise DeployError(f"--workers {options.workers}: 0 to {WORKERS_MAX} hosts")
+    if options.worker_type and not options.workers:
+        raise DeployError("--worker-type is for --workers")
+    if options.workers:
+        refuse_folder(options.settings or ())
     return options
+
+
+def refuse_folder(settings: tuple[str, ...]) -> None:
+    """Raises `DeployError` if uploads shall wait in a folder: workers on other hosts do not see it."""
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name == "UPLOADS_URL" and value.strip("'\"").startswith("file:"):
+            raise DeployError(
+                f"--workers: {setting} is a folder of one host; name s3://bucket/prefix in --env-file, or leave it out"
+            )
 
 
 def read_settings(path: Path) -> tuple[str, ...]:

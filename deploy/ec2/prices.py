@@ -52,32 +52,47 @@ class Cost(NamedTuple):
     """None if the table has no price."""
 
 
-def costs(region: str, instance_type: str, *, gpu: bool, spot: bool) -> list[Cost]:
+class Hosts(NamedTuple):
+    """Hosts with workers alone."""
+
+    number: int
+    type: str
+
+
+def costs(region: str, instance_type: str, *, gpu: bool, spot: bool, workers: Hosts | None = None) -> list[Cost]:
     """What is paid by the hour while the stack is up. Traffic is not in it."""
     gib_hour = _GP3_GIB_MONTH.get(region, float("nan")) / HOURS_A_MONTH
     known = region in _GP3_GIB_MONTH
     root_gib, images_gb = (GPU_ROOT_GIB, GPU_IMAGES_GB) if gpu else (ROOT_GIB, IMAGES_GB)
-    host = f"host, {instance_type}" + (", spot: less than this on-demand price" if spot else "")
-    return [
-        Cost(host, _HOST_HOUR.get(region, {}).get(instance_type)),
+    prices, less = _HOST_HOUR.get(region, {}), ", spot: less than this on-demand price" if spot else ""
+    rows = [
+        Cost(f"host, {instance_type}{less}", prices.get(instance_type)),
         Cost(f"its disk, {root_gib} GiB", root_gib * gib_hour if known else None),
         Cost(f"data volume, {DATA_GIB} GiB (kept by `down`)", DATA_GIB * gib_hour if known else None),
         Cost("address", ADDRESS_HOUR),
         Cost(f"images in ECR, {images_gb} GB a release", images_gb * ECR_GB_MONTH / HOURS_A_MONTH),
     ]
+    if workers is not None:
+        number, type_ = workers
+        price = prices.get(type_)
+        rows += [
+            Cost(f"{number} × worker host, {type_}{less}", None if price is None else number * price),
+            Cost(f"{number} × its disk, {root_gib} GiB", number * root_gib * gib_hour if known else None),
+            Cost(f"{number} × its public address", number * ADDRESS_HOUR),
+        ]
+    return rows
 
 
-def table(region: str, instance_type: str, *, gpu: bool, spot: bool) -> list[str]:
+def table(region: str, instance_type: str, *, gpu: bool, spot: bool, workers: Hosts | None = None) -> list[str]:
     """The costs as lines of text, with their sum."""
-    rows = costs(region, instance_type, gpu=gpu, spot=spot)
+    rows = costs(region, instance_type, gpu=gpu, spot=spot, workers=workers)
     total = sum(cost.dollars_an_hour or 0 for cost in rows)
     unknown = [cost.what for cost in rows if cost.dollars_an_hour is None]
     lines = [_line(*cost) for cost in rows]
     lines.append(_line("together" + (", without what has no price here" if unknown else ""), total))
     if unknown:
-        lines.append(
-            f"  the table has no price of {instance_type} in {region}: https://aws.amazon.com/ec2/pricing/on-demand/"
-        )
+        types = " and ".join(dict.fromkeys([instance_type, *([workers.type] if workers else [])]))
+        lines.append(f"  the table has no price of {types} in {region}: https://aws.amazon.com/ec2/pricing/on-demand/")
     return [f"cost in {region} by the table of {AS_OF}, in US dollars, without traffic and tax:", *lines]
 
 

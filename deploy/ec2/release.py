@@ -1,8 +1,9 @@
-"""What runs on the host: where it is on its way, and changing it in place."""
+"""What runs on a host: where it is on its way, and changing it in place."""
 
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from deploy.ec2.aws import Aws, Deadline
@@ -27,6 +28,42 @@ class Release(NamedTuple):
 
 def wanted_release(tag: str, environment: Environment) -> Release:
     return Release(tag, hashlib.sha256(environment.file().encode()).hexdigest())
+
+
+def release_on(remote: Remote, instance_id: str) -> Release | None:
+    """What runs there; None if nothing does yet.
+
+    Raises:
+        HostNotReachable: SSM does not reach it, or its boot script has not come so far.
+    """
+    done = remote.run(instance_id, [HOST_COMMAND, "status"])
+    if done.exit_code == NOT_INSTALLED:
+        raise HostNotReachable(f"the boot script of {instance_id} has not come so far")
+    found = _CURRENT.search(done.output)
+    return Release(found[1], found[2]) if found else None
+
+
+def upgrade_host(
+    remote: Remote, instance_id: str, running: Release, wanted: Release, *, say: Callable[[str], None], host: str = ""
+) -> None:
+    """Replace what runs there, in place. `host` begins each line about it.
+
+    Raises:
+        DeployError: the new release does not get healthy, and the former runs again; or SSM does not reach it.
+    """
+    same = running.tag == wanted.tag
+    say(f"{host}starting {wanted.tag} with new settings" if same else f"{host}upgrading {running.tag} to {wanted.tag}")
+    try:
+        done = remote.run(instance_id, [HOST_COMMAND, "upgrade", wanted.tag])
+    except HostNotReachable as error:
+        raise DeployError(f"{error}: run `up` again") from None
+    if done.exit_code:
+        for line in (done.output + done.errors).splitlines()[-LINES_SHOWN_MAX:]:
+            say(line)
+        what = f"{host}{wanted.tag} with new settings" if same else f"{host}{wanted.tag}"
+        if done.exit_code == NOTHING_HEALTHY:
+            raise DeployError(f"{what} did not get healthy, and {running.tag} does not any more: see `status`")
+        raise DeployError(f"{what} did not get healthy: {running.tag} runs again, as before")
 
 
 class HostRelease:
@@ -59,21 +96,8 @@ class HostRelease:
             DeployError: the new release does not get healthy, and the former runs again; or SSM does not reach it.
         """
         instance_id, running = self._running()
-        if running is None or running == wanted:
-            return
-        same = running.tag == wanted.tag
-        self._say(f"starting {wanted.tag} with new settings" if same else f"upgrading {running.tag} to {wanted.tag}")
-        try:
-            done = self._remote.run(instance_id, [HOST_COMMAND, "upgrade", wanted.tag])
-        except HostNotReachable as error:
-            raise DeployError(f"{error}: run `up` again") from None
-        if done.exit_code:
-            for line in (done.output + done.errors).splitlines()[-LINES_SHOWN_MAX:]:
-                self._say(line)
-            what = f"{wanted.tag} with new settings" if same else wanted.tag
-            if done.exit_code == NOTHING_HEALTHY:
-                raise DeployError(f"{what} did not get healthy, and {running.tag} does not any more: see `status`")
-            raise DeployError(f"{what} did not get healthy: {running.tag} runs again, as before")
+        if running is not None and running != wanted:
+            upgrade_host(self._remote, instance_id, running, wanted, say=self._say)
 
     def _running(self) -> tuple[str, Release | None]:
         """The instance, once SSM reaches it and its boot script has come far enough, and what it runs."""
@@ -82,14 +106,8 @@ class HostRelease:
         while True:
             instance = self._remote.instance()
             if instance is not None and instance.state == "running":
-                try:
-                    done = self._remote.run(instance.id, [HOST_COMMAND, "status"])
-                except HostNotReachable:
-                    pass
-                else:
-                    if done.exit_code != NOT_INSTALLED:
-                        found = _CURRENT.search(done.output)
-                        return instance.id, Release(found[1], found[2]) if found else None
+                with suppress(HostNotReachable):
+                    return instance.id, release_on(self._remote, instance.id)
             if (now_at := self.where()) != said:
                 said = now_at
                 self._say(said)

@@ -1,4 +1,4 @@
-"""The host: which instance it is, and commands on it over SSM, without a port for them."""
+"""The hosts: which instances they are, and commands on them over SSM, without a port for them."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from deploy.ec2.aws import Aws, Deadline, code_of
+from deploy.ec2.aws import WORKERS_TAG, Aws, Deadline, code_of
 
 HOST_COMMAND = "darkroom-host"
 _PATH = "export PATH=/usr/local/sbin:/usr/local/bin:$PATH"  # where the boot script installs it
@@ -41,12 +41,23 @@ class Remote:
         self._aws = aws
 
     def instance(self) -> Instance | None:
-        """The newest instance of the deployment that has not ended; one that is ending if there is no other."""
-        filters = [*self._aws.tagged, {"Name": "instance-state-name", "Values": ["pending", "running", "stopping"]}]
-        reservations = self._aws.ec2.describe_instances(Filters=filters)["Reservations"]
-        found = [instance for reservation in reservations for instance in reservation["Instances"]]
+        """The first host: the newest that has not ended; one that is ending if there is no other."""
+        found = self._instances(self._aws.tagged, ["pending", "running", "stopping"])
+        # CloudFormation puts the stack's tags, so the deployment's, on instances of every group.
+        found = [it for it in found if not any(tag["Key"] == WORKERS_TAG for tag in it.get("Tags", []))]
         found.sort(key=lambda it: (it["State"]["Name"] != "stopping", it["LaunchTime"]))
         return _instance(found[-1]) if found else None
+
+    def workers(self) -> list[Instance]:
+        """The hosts with workers alone that have not ended, the oldest first."""
+        tagged = [{"Name": f"tag:{WORKERS_TAG}", "Values": [self._aws.name]}]
+        found = self._instances(tagged, ["pending", "running"])
+        return [_instance(it) for it in sorted(found, key=lambda it: (it["LaunchTime"], it["InstanceId"]))]
+
+    def _instances(self, tagged: list[dict[str, Any]], states: list[str]) -> list[dict[str, Any]]:
+        filters = [*tagged, {"Name": "instance-state-name", "Values": states}]
+        reservations = self._aws.ec2.describe_instances(Filters=filters)["Reservations"]
+        return [instance for reservation in reservations for instance in reservation["Instances"]]
 
     def trouble(self, group: str) -> str:
         """Why the group could not start a host, as its newest activity says; empty if it could."""

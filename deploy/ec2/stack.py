@@ -1,6 +1,6 @@
 """The CloudFormation stack of one deployment."""
 
-import base64
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,11 @@ from deploy.ec2.errors import DeployError
 TEMPLATE = Path(__file__).with_name("template.yaml")
 STACK_SECONDS_MAX = 1800
 """For a change that replaces the host: the old one is given its time to end."""
-_PLACEHOLDER = "@USER_DATA@"
+_USER_DATA, _WORKER_USER_DATA = '"@USER_DATA@"', '"@WORKER_USER_DATA@"'
 _GOOD = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
 _REPLACING = ("ImageId", "InstanceType", "Spot", "RootGiB", "KeyName", "S3Bucket", "SubnetId")
 """Parameters of the launch template: a change replaces the host."""
+_REPLACING_WORKERS = ("ImageId", "Spot", "RootGiB", "SubnetId", "WorkerType")
 
 
 class Change(NamedTuple):
@@ -29,11 +30,13 @@ class Change(NamedTuple):
         return f"{self.parameter}: {self.before or 'none'} → {self.after or 'none'}"
 
 
-def tell(changes: list[Change]) -> list[str]:
+def tell(changes: list[Change], *, has_workers: bool) -> list[str]:
     """Lines for the operator. A new template may have another boot script, and then the host is replaced as well."""
     lines = [change.text for change in changes]
     if any(change.parameter in (*_REPLACING, "template") for change in changes):
         lines.append("the host is replaced: some minutes without the service, and no job is lost")
+    if has_workers and any(change.parameter in (*_REPLACING_WORKERS, "template") for change in changes):
+        lines.append("worker hosts are replaced, one after the other")
     return lines
 
 
@@ -43,16 +46,25 @@ class StackState(NamedTuple):
     ours: bool
     group: str
     """Name of the Auto Scaling group; empty until the stack is complete."""
+    worker_group: str
+    """That of the worker hosts; empty without any."""
+
+    @property
+    def workers(self) -> int:
+        """How many worker hosts there are to be."""
+        return int(self.parameters.get("Workers", "0"))
 
     @property
     def busy(self) -> bool:
         return self.status.endswith("_IN_PROGRESS")
 
 
-def template(user_data: str) -> str:
-    """The stack's template, with the host's boot script in it."""
-    encoded = base64.b64encode(user_data.encode()).decode()
-    return TEMPLATE.read_text().replace(_PLACEHOLDER, encoded)
+def template(user_data: str, worker_user_data: str) -> str:
+    """The stack's template, with the boot scripts in it: as text, as both in base64 would be too long for a request."""
+    text = TEMPLATE.read_text()
+    for placeholder, script in ((_USER_DATA, user_data), (_WORKER_USER_DATA, worker_user_data)):
+        text = text.replace(placeholder, json.dumps({"Fn::Base64": script}))
+    return text
 
 
 class Stack:
@@ -71,11 +83,13 @@ class Stack:
             raise
         if stack["StackStatus"] == "DELETE_COMPLETE":
             return None
+        outputs = {it["OutputKey"]: it["OutputValue"] for it in stack.get("Outputs", [])}
         return StackState(
             stack["StackStatus"],
             {it["ParameterKey"]: it["ParameterValue"] for it in stack.get("Parameters", [])},
             any(it["Key"] == TAG and it["Value"] == self._aws.name for it in stack.get("Tags", [])),
-            next((it["OutputValue"] for it in stack.get("Outputs", []) if it["OutputKey"] == "Group"), ""),
+            outputs.get("Group", ""),
+            outputs.get("WorkerGroup", ""),
         )
 
     def ours(self) -> StackState | None:

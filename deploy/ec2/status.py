@@ -8,6 +8,7 @@ from deploy.ec2.options import UpOptions
 from deploy.ec2.ready import base_url, missing
 from deploy.ec2.remote import HOST_COMMAND, HostNotReachable, Remote
 from deploy.ec2.stack import Stack, StackState
+from deploy.ec2.workers.hosts import WorkerHosts
 
 
 def status(aws: Aws, show: Callable[[str], None]) -> bool:
@@ -29,6 +30,8 @@ def status(aws: Aws, show: Callable[[str], None]) -> bool:
     show(f"options    up {_options(state).command_line()}")
     show(f"address    {address.ip if address else 'none'}")
     show(f"images     {tag or 'none'}")
+    if state.workers:
+        _show_workers(aws, state, show)
     if (instance := remote.instance()) is None:
         trouble = remote.trouble(state.group) if state.group else ""
         show(f"host       none{f': {trouble}' if trouble else ''}")
@@ -48,8 +51,16 @@ def status(aws: Aws, show: Callable[[str], None]) -> bool:
     return not problem
 
 
+def _show_workers(aws: Aws, state: StackState, show: Callable[[str], None]) -> None:
+    first, *others = WorkerHosts(aws, show).lines(state.workers)
+    trouble = Remote(aws).trouble(state.worker_group) if state.worker_group else ""
+    show(f"workers    {first}{f': {trouble}' if trouble else ''}")
+    for line in others:
+        show(f"           {line}")
+
+
 def _options(state: StackState) -> UpOptions:
-    """The options that lead to this stack. Type and subnet are among them also if they have their defaults."""
+    """The options that lead to this stack. Types and subnet are among them also if they have their defaults."""
     known = state.parameters
     return UpOptions(
         cidr=known["Cidr"],
@@ -60,4 +71,6 @@ def _options(state: StackState) -> UpOptions:
         key_name=known["KeyName"],
         subnet=known["SubnetId"],
         s3_bucket=known["S3Bucket"],
+        workers=state.workers,
+        worker_type=known.get("WorkerType", ""),
     )

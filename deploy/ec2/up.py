@@ -1,4 +1,4 @@
-"""`up`: one host that classifies, made or changed to what the options say."""
+"""`up`: a host that classifies, and hosts with workers beside it, made or changed to what the options say."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,7 @@ from deploy.ec2.plan import Plan, make_plan, pushed_tag, registry_of
 from deploy.ec2.ready import base_url, not_leading_to, wait_until_ready
 from deploy.ec2.release import HostRelease, wanted_release
 from deploy.ec2.stack import Change, Stack, tell, template
+from deploy.ec2.workers.rollout import WorkerRollout
 
 SAMPLE = "tests/data/0007-shirt.png"
 
@@ -24,6 +25,7 @@ class Up:
         self._kept = Kept(aws)
         self._stack = Stack(aws, say)
         self._release = HostRelease(aws, say, wait_seconds=options.wait_seconds)
+        self._workers = WorkerRollout(aws, self._kept, options, say)
 
     def plan(self) -> Plan:
         return make_plan(self._aws, self._options, self._stack, self._kept)
@@ -48,6 +50,7 @@ class Up:
             self._kept.write_tag(tag)
         volume = plan.volume or self._kept.make_volume(plan.place.zone)
         address = plan.address or self._kept.make_address()
+        self._workers.prepare(plan, address, tag)
         self._apply(plan, volume, address)
         if plan.state is not None:
             self._change(plan, tag)
@@ -63,6 +66,7 @@ class Up:
         )
         if plan.state is not None:  # a host that was still starting may have come up with the former release
             self._change(plan, tag)
+        self._workers.finish(tag)
         return [
             f"ready: {tag} at {url}",
             f"curl -H 'Authorization: Bearer {plan.environment.api_key}' -F file=@{SAMPLE} {url}/predict",
@@ -85,10 +89,12 @@ class Up:
             "SubnetId": plan.place.subnet_id,
             "VolumeId": volume.id,
             "AllocationId": address.allocation_id,
+            "Workers": str(options.workers),
+            "WorkerType": plan.worker.name if plan.worker is not None else "",
         }
 
     def body(self, volume: Volume, address: Address) -> str:
-        """The template, with the boot script of this release."""
+        """The template, with the boot scripts of this release, also without worker hosts: so they do not change it."""
         values = BootValues(
             name=self._aws.name,
             region=self._aws.region,
@@ -100,7 +106,14 @@ class Up:
             gpu=self._options.gpu,
             s3=bool(self._options.s3_bucket),
         )
-        return template(user_data(values))
+        worker_values = values._replace(
+            tag_parameter=self._workers.parameters.tag_parameter,
+            environment_parameter=self._workers.parameters.environment_parameter,
+            volume_id="",
+            allocation_id="",
+            s3=False,
+        )
+        return template(user_data(values), user_data(worker_values))
 
     def changes(self, plan: Plan) -> list[Change]:
         """What `run` would change of a stack that is there."""
@@ -117,12 +130,25 @@ class Up:
             changes = self._stack.changes(plan.state, parameters, body)
             if not changes:
                 return
-            for line in tell(changes):
+            for line in tell(changes, has_workers=plan.state.workers > 0):
                 self._say(line)
         self._stack.apply(plan.state, parameters, body)
 
     def _change(self, plan: Plan, tag: str) -> None:
-        """Run this release on a host that is there. If it does not get healthy, the parameters are as before."""
+        """Run this release on the hosts that are there.
+
+        Workers go before the API, which may write what only they can read. Where uploads move, the API goes first: it
+        marks their new place.
+        """
+        if plan.moves_uploads:
+            self._change_host(plan, tag)
+            self._workers.change(tag)
+        else:
+            self._workers.change(tag)
+            self._change_host(plan, tag)
+
+    def _change_host(self, plan: Plan, tag: str) -> None:
+        """Run this release on the first host. If it does not get healthy, the parameters are as before."""
         try:
             self._release.change(wanted_release(tag, plan.environment))
         except DeployError:

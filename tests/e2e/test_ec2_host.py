@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +17,12 @@ import pytest
 
 from deploy.ec2.push import push
 from tests.support.deploy import ecr as ecr_support
+from tests.support.deploy.checkout import Checkout
 from tests.support.deploy.compose import caddy_image, reason_to_skip
 from tests.support.deploy.ec2_host import Account, Host, docker, is_written, started_host
 from tests.support.deploy.ecr import Ecr, serving_ecr
 from tests.support.pictures import samples
-from tests.support.processes import ROOT, Process, free_port
+from tests.support.processes import Process, free_port
 from tests.support.waiting import wait_until
 
 _REASON = reason_to_skip() or ecr_support.reason_to_skip()
@@ -41,32 +41,6 @@ class Releases(NamedTuple):
     second: str
     broken: str
     """Its API starts, and never gets healthy."""
-
-
-class Checkout:
-    """This working tree, as a repository of its own in which every file is committed."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        files = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", folder=ROOT)
-        for name in files.split("\0")[:-1]:
-            if (ROOT / name).is_file():  # not deleted here
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, root / name)
-        self._git("init", "--quiet")
-        self.commit()
-
-    def commit(self) -> None:
-        self._git("add", "--all")
-        self._git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "m")
-
-    def append(self, name: str, line: str) -> None:
-        with (self.root / name).open("a") as file:
-            file.write(f"{line}\n")
-
-    def _git(self, *arguments: str, folder: Path | None = None) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(command, cwd=folder or self.root, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +217,35 @@ def test_a_tag_that_is_not_in_the_registry_changes_nothing(host: Host, releases:
     assert done.returncode == 1
     assert f"0123456789ab cannot be fetched; {releases.second} runs on" in done.stderr
     assert _class_of(host, job) == "Bag"
+
+
+def test_worker_hosts_join_once_the_uploads_of_the_folder_are_done(
+    host: Host, account: Account, device: str, releases: Releases, compose_url: str, job: str
+) -> None:
+    host.command("compose", "stop", "worker")
+    large = BAG + bytes(100_000)  # in the folder, which no other host sees
+    waiting = host.http.post("/v1/jobs", content=large, headers=PNG).headers["Location"]
+    account.open_to_workers(releases.first)
+    assert "bytes of uploads wait in the folder" in host.command("upgrade", releases.second).stdout
+    assert _class_of(host, waiting) == "Bag"
+    assert host.run("sh", "-c", "ls /srv/darkroom/uploads/darkroom-uploads/*.upload || true").stdout == ""
+
+    host.command("compose", "stop", "worker")
+    with started_host(account, device, first=host) as worker:
+        worker.boot(compose_url, HEALTHY_SECONDS_MAX=HEALTHY_SECONDS_MAX)
+        for image in (BAG, large):
+            answer = host.http.post("/v1/jobs", content=image, headers=PNG | {"Prefer": "wait=30"})
+            assert answer.json()["result"]["class"] == "Bag", answer.text
+        assert worker.run("docker", "ps", "--format", "{{.Names}}").stdout.split() == ["darkroom-worker-1"]
+        assert "redis.key" not in worker.run("ls", "/etc/darkroom/tls").stdout
+
+        worker.command("upgrade", releases.second)
+        assert worker.tag_of("worker") == releases.second
+        refused = worker.command("upgrade", "0123456789ab", check=False)
+        assert f"0123456789ab cannot be fetched; {releases.second} runs on" in refused.stderr
+        assert f"current {releases.second}" in worker.command("status").stdout
+        worker.command("stop")
+    host.command("compose", "start", "worker")
 
 
 def test_a_reboot_without_the_volume_starts_no_empty_redis(host: Host, releases: Releases, job: str) -> None:

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs Darkroom on its EC2 host; deploy/ec2/host/boot.sh installs it as /usr/local/sbin/darkroom-host.
+# Runs Darkroom on its EC2 host; deploy/ec2/host/boot.sh installs it as /usr/local/sbin/darkroom-host. Without a VOLUME
+# it is a host with workers alone, which join Redis on the first host.
 #   start         at every boot: attaches volume and address, mounts, and runs the tag that the SSM parameter names
 #   upgrade TAG   in place, with the settings as they are in SSM now; if TAG does not get healthy in time, what ran
 #                 before runs again, and the exit is 1 (3 if that does not get healthy either). SSM keeps the old tag:
@@ -16,10 +17,13 @@ METADATA=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
 OUTBOUND_ADDRESS=192.168.213.2 # as in docker-compose.ec2.yml
 DATA=/srv/darkroom
 RELEASES=/opt/darkroom # current/ runs; next/ is tried
+TLS=/etc/darkroom/tls # redis.crt, and redis.key with Redis
+FOLDER=file:///var/lib/darkroom/uploads # as in docker-compose.yml
 VOLUME_SECONDS_MAX=900 # the host that this one replaces may hold the volume for so long
 DEVICE_SECONDS_MAX=120
 PULL_SECONDS_MAX=900 # of each image
 HEALTHY_SECONDS_MAX=300 # of each step
+DRAIN_SECONDS_MAX=600
 LOCK_SECONDS_MAX=1800
 POLL_SECONDS=3
 
@@ -32,12 +36,16 @@ guard() {
   iptables --wait 10 --table raw --check "${rule[@]}" 2>/dev/null || iptables --wait 10 --table raw --insert "${rule[@]}"
 }
 
-instance_id() {
+metadata() { # PATH
   local token
   token=$(curl --fail --silent --show-error --max-time 5 --retry 5 --request PUT \
     --header 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$METADATA/latest/api/token")
   curl --fail --silent --show-error --max-time 5 --retry 5 --header "X-aws-ec2-metadata-token: $token" \
-    "$METADATA/latest/meta-data/instance-id"
+    "$METADATA/latest/meta-data/$1"
+}
+
+parameter() { # NAME
+  aws ssm get-parameter --with-decryption --name "$1" --query Parameter.Value --output text
 }
 
 attach() { # INSTANCE
@@ -92,16 +100,31 @@ mount_volume() {
   install -o 999 -g 999 -m 400 /dev/null "$DATA/redis/darkroom-volume"
 }
 
+setting() { # RELEASE NAME
+  { sed -n "s/^$2=//p" "$RELEASES/$1/.env" "$RELEASES/$1/release.env" 2>/dev/null | tr -d "\"'"; } || true
+}
+
 compose() { # RELEASE ARGUMENT...
   local folder=$RELEASES/$1 files=(--file docker-compose.yml --file docker-compose.ec2.yml)
+  [[ $(setting "$1" UPLOADS_URL) != s3:* ]] || files+=(--file docker-compose.s3.yml)
+  [ -z "$(setting "$1" REDIS_TLS_PORT)" ] || files+=(--file docker-compose.hosts.yml)
+  [ "$VOLUME" ] || files=(--file docker-compose.worker.yml)
   [ -z "$GPU" ] || files+=(--file docker-compose.gpu.yml)
-  ! grep --quiet '^UPLOADS_URL=["'\'']\?s3:' "$folder/.env" || files+=(--file docker-compose.s3.yml)
   (cd "$folder" && docker compose --project-name "$NAME" --env-file .env --env-file release.env "${files[@]}" "${@:2}")
 }
 
 pull() { # IMAGE
   timeout "$PULL_SECONDS_MAX" docker pull --quiet "$1" >/dev/null ||
     timeout "$PULL_SECONDS_MAX" docker pull --quiet "$1" >/dev/null || { say "$1 cannot be pulled" >&2; return 1; }
+}
+
+certificate() { # of Redis for other hosts, and the settings that go with it
+  install -d -m 755 "$TLS" && parameter "/$NAME/workers/redis.crt" >"$TLS/new" && chmod 444 "$TLS/new" &&
+    mv "$TLS/new" "$TLS/redis.crt" && echo "REDIS_TLS_FOLDER=$TLS" || return
+  [ "$VOLUME" ] || return 0
+  parameter "/$NAME/redis.key" >"$TLS/new" && chown 999 "$TLS/new" && mv "$TLS/new" "$TLS/redis.key" || return
+  bind=$(metadata local-ipv4) && echo "REDIS_TLS_BIND=$bind" || return
+  [ "$(setting next UPLOADS_URL)" ] || echo UPLOADS_URL=redis: # no other host sees the folder
 }
 
 fetch() ( # TAG: its images, compose files and settings, to next/
@@ -116,8 +139,10 @@ fetch() ( # TAG: its images, compose files and settings, to next/
   pull "$REGISTRY/darkroom-api:$1" || return
   docker run --rm --network none --entrypoint tar "$REGISTRY/darkroom-api:$1" -C /srv/compose -c . | tar -x -C "$next" || return
   printf 'REGISTRY=%s/\nTAG=%s\n' "$REGISTRY" "$1" >"$next/release.env" || return
-  aws ssm get-parameter --with-decryption --name "$ENVIRONMENT_PARAMETER" --query Parameter.Value --output text \
-    >"$next/.env" || return
+  parameter "$ENVIRONMENT_PARAMETER" >"$next/.env" || return
+  if [ -z "$VOLUME" ] || [ "$(setting next REDIS_TLS_PORT)" ]; then
+    certificate >>"$next/release.env" || return
+  fi
   images=$(compose next config --images) || return
   for image in $images; do pull "$image" || return; done
   # By digest: a release in which Redis or the edge is the same does not restart it.
@@ -137,12 +162,33 @@ up() { # RELEASE [SERVICE...]: until they are healthy
 }
 
 tell() { # RELEASE: why it did not get healthy
+  local services=(redis worker outbound api)
+  [ -n "$VOLUME" ] || services=(worker)
   compose "$1" ps --all >&2 || true
-  compose "$1" logs --no-color --no-log-prefix --tail 10 redis worker outbound api >&2 || true
+  compose "$1" logs --no-color --no-log-prefix --tail 10 "${services[@]}" >&2 || true
 }
 
-roll() { # RELEASE: workers before the API, which may write what only they can read; the rest if it changed
-  up "$1" --no-deps worker outbound && up "$1" --no-deps api && up "$1" --remove-orphans
+drain() { # RELEASE, which has uploads in Redis: if some wait in the folder, workers do those first
+  local bytes deadline=$((SECONDS + DRAIN_SECONDS_MAX))
+  [ "$VOLUME" ] && [ "$(setting "$1" UPLOADS_URL)" = redis: ] || return 0
+  up "$1" --no-deps redis || return
+  while bytes=$(compose "$1" exec -T redis redis-admin hget stats spooled </dev/null) || return; do
+    ((bytes > 0)) || return 0
+    say "$bytes bytes of uploads wait in the folder"
+    ((SECONDS < deadline)) || return
+    UPLOADS_URL=$FOLDER up "$1" --no-deps worker outbound || return
+    sleep "$POLL_SECONDS"
+  done
+}
+
+roll() { # RELEASE FORMER: workers before the API, which may write what only they can read; the rest if it changed
+  if [ -z "$VOLUME" ]; then
+    true
+  elif [ "$(setting "$1" UPLOADS_URL)" = "$(setting "$2" UPLOADS_URL)" ]; then
+    up "$1" --no-deps worker outbound && up "$1" --no-deps api
+  else # another place of uploads: none may come for the former, and the API marks the new one
+    compose "$2" stop api && drain "$1" && compose "$2" stop worker outbound && up "$1" --no-deps api
+  fi && up "$1" --remove-orphans
 }
 
 keep() { # next/ runs: it is what later starts and failed upgrades go back to
@@ -158,16 +204,18 @@ prune() { # The root disk holds two releases. By tag: an image that did not chan
   docker image prune --force >/dev/null
 }
 
-tag_of() { sed -n 's/^TAG=//p' "$RELEASES/$1/release.env" 2>/dev/null || true; }
+tag_of() { setting "$1" TAG; }
 
 start() {
   local instance tag
-  instance=$(instance_id)
-  attach "$instance"
-  mount_volume
-  tag=$(aws ssm get-parameter --name "$TAG_PARAMETER" --query Parameter.Value --output text)
+  if [ -n "$VOLUME" ]; then
+    instance=$(metadata instance-id)
+    attach "$instance"
+    mount_volume
+  fi
+  tag=$(parameter "$TAG_PARAMETER")
   if fetch "$tag"; then
-    up next --remove-orphans || { tell next; die "$tag did not get healthy"; }
+    { drain next && up next --remove-orphans; } || { tell next; die "$tag did not get healthy"; }
     keep
   elif [ "$(tag_of current)" = "$tag" ]; then
     say "starts $tag as it is here" >&2
@@ -183,14 +231,14 @@ upgrade() { # TAG
   before=$(tag_of current)
   [ -n "$before" ] || die "nothing runs here that could be upgraded"
   fetch "$1" || die "$1 cannot be fetched; $before runs on"
-  if roll next; then
+  if roll next current; then
     keep
     say "runs $1"
     return
   fi
   say "$1 did not get healthy; $before runs again" >&2
   tell next
-  roll current || { say "$before did not get healthy either" >&2; exit 3; }
+  roll current next || { say "$before did not get healthy either" >&2; exit 3; }
   prune
   exit 1
 }

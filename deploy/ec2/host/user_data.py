@@ -23,6 +23,7 @@ class BootValues(NamedTuple):
     environment_parameter: str
     """SSM parameter, encrypted, with the lines of compose's `.env`."""
     volume_id: str
+    """Empty for a host with workers alone, as is the address."""
     allocation_id: str
     gpu: bool
     s3: bool

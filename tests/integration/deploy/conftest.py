@@ -10,6 +10,7 @@ import deploy.ec2.aws
 from deploy.ec2.__main__ import main
 from tests.support.deploy.aws import AwsServer, put_images
 from tests.support.deploy.aws_host import StandInHost
+from tests.support.deploy.aws_workers import StandInWorkers
 
 CIDR = "203.0.113.7/32"
 
@@ -85,6 +86,13 @@ def host(aws: AwsServer, tmp_path: Path) -> Iterator[StandInHost]:
     host.close()
 
 
+@pytest.fixture
+def workers(aws: AwsServer, host: StandInHost, tmp_path: Path) -> StandInWorkers:
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    return StandInWorkers(aws, host, folder)
+
+
 class Command:
     """`python -m deploy.ec2`, in this process."""
 
@@ -117,6 +125,11 @@ def ec2(capsys: pytest.CaptureFixture[str]) -> Command:
 def parameter(aws: AwsServer, name: str) -> str:
     found = aws.client("ssm").get_parameter(Name=f"/darkroom/{name}", WithDecryption=True)
     return found["Parameter"]["Value"]
+
+
+def values(text: str) -> dict[str, str]:
+    """Of an environment's lines."""
+    return dict(line.split("=", 1) for line in text.splitlines())
 
 
 def stack_parameters(aws: AwsServer) -> dict[str, str]:

@@ -15,6 +15,9 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from tests.support.deploy.moto_conditions import heed_conditions
+
+heed_conditions()
 REGION = "eu-central-1"
 EXPIRED = "AKIAEXPIRED000000000"
 COMMAND_SECONDS_MAX = 600

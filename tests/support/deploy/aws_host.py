@@ -10,7 +10,7 @@ from threading import Thread
 
 from tests.support.deploy.aws import COMMAND_SECONDS_MAX, AwsServer
 
-_HOST_COMMAND = """#!/bin/sh
+_COMMAND = """#!/bin/sh
 cd "$(dirname "$0")"
 case $1 in
   status)
@@ -23,37 +23,35 @@ case $1 in
       exit $(cat stuck 2>/dev/null || echo 1)
     fi
     echo "$2" >current; cp env.new env; echo "darkroom-host: runs $2" ;;
+  compose) cat spooled 2>/dev/null || echo ;;
 esac
 """
 
 
-class StandInHost:
-    """Boots when the stack is made, as the group would start a host: takes volume, address and the tag that is told."""
+class StandInCommand:
+    """`darkroom-host` in a folder of its own, and commands that find it."""
 
-    def __init__(self, aws: AwsServer, folder: Path, name: str = "darkroom") -> None:
-        self._aws = aws
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._name = name
-        self._server: ThreadingHTTPServer | None = None
-        self.never_starts = ""
-        """A tag whose images do not start."""
-        self.serving = True
-        """Whether a worker serves a model."""
         command = folder / "darkroom-host"
-        command.write_text(_HOST_COMMAND)
+        command.write_text(_COMMAND)
         command.chmod(0o755)
         (folder / "broken").touch()
-        aws.run = self.run
-        aws.after["CreateStack"] = self.boot
 
     @property
     def current(self) -> str:
         """The tag that runs."""
         return (self._folder / "current").read_text().strip()
 
-    def pretend(self, tag: str) -> None:
+    def pretend(self, tag: str, environment: str | None = None) -> None:
         """That this runs."""
         (self._folder / "current").write_text(tag)
+        if environment is not None:
+            (self._folder / "env").write_text(environment)
+
+    def hold_uploads(self, size: int) -> None:
+        """That Redis counts so many bytes of uploads outside of it."""
+        (self._folder / "spooled").write_text(f"{size}\n")
 
     def break_tag(self, tag: str, *, former_too: bool = False) -> None:
         """An upgrade to it does not get healthy; nor does the one before it any more, with `former_too`."""
@@ -61,23 +59,43 @@ class StandInHost:
         if former_too:
             (self._folder / "stuck").write_text("3")
 
-    def run(self, instance_id: str, lines: list[str]) -> subprocess.CompletedProcess[str]:
+    def execute(self, lines: list[str], environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a script, in which an upgrade takes `environment` as the new settings."""
         if (self._folder / "current").exists():
-            (self._folder / "env.new").write_text(self._environment())
-        environment = {**os.environ, "PATH": f"{self._folder}:{os.environ['PATH']}"}
+            (self._folder / "env.new").write_text(environment)
         return subprocess.run(
             ["sh", "-c", "\n".join(lines)],
-            env=environment,
+            env={**os.environ, "PATH": f"{self._folder}:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS_MAX,
             check=False,
         )
 
+
+class StandInHost(StandInCommand):
+    """Boots when the stack is made, as the group would start a host: takes volume, address and the tag that is told."""
+
+    def __init__(self, aws: AwsServer, folder: Path, name: str = "darkroom") -> None:
+        super().__init__(folder)
+        self._aws = aws
+        self._name = name
+        self._server: ThreadingHTTPServer | None = None
+        self.never_starts = ""
+        """A tag whose images do not start."""
+        self.serving = True
+        """Whether a worker serves a model."""
+        aws.run = self.run
+        aws.after["CreateStack"] = self.boot
+
+    def run(self, instance_id: str, lines: list[str]) -> subprocess.CompletedProcess[str]:
+        return self.execute(lines, self._environment())
+
     def boot(self) -> None:
         """Take the volume and the address from the host before, and start what the parameters say."""
         ec2, ssm = self._aws.client("ec2"), self._aws.client("ssm")
-        group = self._aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"][0]
+        groups = self._aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        (group,) = [it for it in groups if "WorkerGroup" not in it["AutoScalingGroupName"]]
         instance_id = group["Instances"][0]["InstanceId"]
         (volume,) = ec2.describe_volumes(Filters=[{"Name": "tag:Name", "Values": [f"{self._name}-data"]}])["Volumes"]
         if volume["State"] == "available":
@@ -87,8 +105,7 @@ class StandInHost:
         tag = ssm.get_parameter(Name=f"/{self._name}/tag")["Parameter"]["Value"]
         if tag == self.never_starts:
             return
-        (self._folder / "current").write_text(tag)
-        (self._folder / "env").write_text(self._environment())
+        self.pretend(tag, self._environment())
         values = dict(line.split("=", 1) for line in self._environment().splitlines())
         self._serve(address["PublicIp"], json.loads(values["API_KEYS"])["admin"])
 

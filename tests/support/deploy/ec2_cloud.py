@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
-from tests.e2e.test_ec2_host import Checkout
 from tests.support.deploy.aws import AwsServer
+from tests.support.deploy.checkout import Checkout
 from tests.support.deploy.ec2_host import COMPOSE_FROM, Account, Host, started_host
 from tests.support.deploy.ecr import Ecr
 

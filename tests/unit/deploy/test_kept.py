@@ -30,6 +30,16 @@ def test_a_domain_takes_the_api_off_the_network_and_back() -> None:
     assert tls.for_options(OPTIONS).lines == first.lines
 
 
+def test_uploads_wait_in_the_folder_and_with_workers_in_redis() -> None:
+    alone = Environment().for_options(OPTIONS)
+    assert alone.uploads_url == "file:///var/lib/darkroom/uploads"
+    with_workers = alone.for_options(UpOptions(cidr="203.0.113.7/32", workers=2))
+    assert (with_workers.uploads_url, with_workers.value("REDIS_TLS_PORT")) == ("redis:", "6380")
+    assert with_workers.for_options(OPTIONS).lines == alone.lines
+    in_s3 = Environment((*with_workers.lines, "UPLOADS_URL='s3://ours/x'"))
+    assert in_s3.uploads_url == "s3://ours/x"
+
+
 def test_the_host_has_a_line_for_each() -> None:
     """The AWS command line ends the value with a newline."""
     environment = Environment(("A=1", "B=2"))

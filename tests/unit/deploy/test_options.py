@@ -66,6 +66,17 @@ def test_the_command_line_has_what_was_given() -> None:
     assert options.command_line() == "--cidr 10.0.0.0/8 --type t3.large --domain a.example --gpu"
 
 
+def test_worker_hosts_are_on_the_command_line_if_there_are_some() -> None:
+    options = UpOptions(cidr="10.0.0.0/8", workers=2, worker_type="c7i.2xlarge")
+    assert options.command_line() == "--cidr 10.0.0.0/8 --workers 2 --worker-type c7i.2xlarge"
+    assert UpOptions(cidr="10.0.0.0/8", workers=2, type="t3.large").worker_instance_type == "t3.large"
+
+
+@pytest.mark.parametrize("url", ["s3://ours/x", "redis:", '"redis:"'])
+def test_places_of_uploads_that_other_hosts_reach(url: str) -> None:
+    assert check(UpOptions(cidr="10.0.0.0/8", workers=1, settings=(f"UPLOADS_URL={url}",)))
+
+
 def test_settings_are_lines_as_they_stand(tmp_path: Path) -> None:
     file = tmp_path / "settings"
     file.write_text('# a comment\n\n  MODELS=a,b  \nWEBHOOK_SECRETS={"admin": "whsec_x="}\n')

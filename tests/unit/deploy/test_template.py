@@ -27,7 +27,13 @@ def body() -> str:
         gpu=True,
         s3=True,
     )
-    return template(user_data(values))
+    worker_values = values._replace(
+        tag_parameter="/darkroom/workers/tag",
+        environment_parameter="/darkroom/workers/environment",
+        volume_id="",
+        allocation_id="",
+    )
+    return template(user_data(values), user_data(worker_values))
 
 
 def test_cfn_lint_finds_nothing(body: str, tmp_path: Path) -> None:
@@ -45,7 +51,7 @@ def test_cfn_lint_finds_nothing(body: str, tmp_path: Path) -> None:
 
 def test_the_template_with_its_boot_script_fits_a_request(body: str) -> None:
     assert len(body.encode()) < TEMPLATE_BYTES_MAX
-    assert "@USER_DATA@" not in body
+    assert "USER_DATA@" not in body
 
 
 def test_the_role_may_do_what_the_host_does_and_no_more() -> None:
@@ -53,7 +59,8 @@ def test_the_role_may_do_what_the_host_does_and_no_more() -> None:
     assert not problems
     role = found["Resources"]["Role"]["Properties"]
     assert "ManagedPolicyArns" not in role, "SSM's own policy reads every parameter of the account"
-    statements = [it for policy in role["Policies"] for it in policy["PolicyDocument"]["Statement"]]
+    policies = [*role["Policies"], found["Resources"]["SsmPolicy"]["Properties"]]
+    statements = [it for policy in policies for it in policy["PolicyDocument"]["Statement"]]
     allowed = [(action, it) for it in statements for action in _list(it["Action"])]
     assert not [action for action, _ in allowed if "*" in action]
     everywhere = {action for action, it in allowed if it["Resource"] == "*"}
@@ -68,6 +75,42 @@ def test_the_role_may_do_what_the_host_does_and_no_more() -> None:
         "ec2:AssociateAddress",
         "ec2:DescribeVolumes",
     }
+
+
+def test_a_worker_host_pulls_images_and_reads_its_own_parameters() -> None:
+    """No key of the API's clients, no volume, no address; what decodes strangers' pictures runs there."""
+    found, _ = decode(str(TEMPLATE))
+    role = found["Resources"]["WorkerRole"]["Properties"]
+    assert "ManagedPolicyArns" not in role
+    statements = [it for policy in role["Policies"] for it in policy["PolicyDocument"]["Statement"]]
+    (parameters,) = [it for it in statements if it["Action"] == "ssm:GetParameter"]
+    assert parameters["Resource"]["Fn::Sub"].endswith(":parameter/${AWS::StackName}/workers/*")
+    assert {action for it in statements for action in _list(it["Action"])} == {
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "ssm:GetParameter",
+    }
+
+
+def test_redis_is_open_to_worker_hosts_alone_and_they_to_nobody() -> None:
+    found, _ = decode(str(TEMPLATE))
+    resources = found["Resources"]
+    rules = {name: it["Properties"] for name, it in resources.items() if it["Type"].endswith("SecurityGroupIngress")}
+    redis = rules.pop("RedisIngress")
+    assert (redis["FromPort"], redis["ToPort"]) == (6380, 6380)
+    assert redis["SourceSecurityGroupId"] == {"Fn::GetAtt": ["WorkerSecurityGroup", "GroupId"]}
+    assert "CidrIp" not in redis
+    assert {rule["GroupId"]["Fn::GetAtt"][0] for rule in rules.values()} == {"SecurityGroup"}
+    assert "SecurityGroupIngress" not in resources["WorkerSecurityGroup"]["Properties"]
+
+
+def test_without_workers_the_template_has_nothing_of_them() -> None:
+    found, _ = decode(str(TEMPLATE))
+    of_workers = [it for name, it in found["Resources"].items() if name.startswith("Worker") or name == "RedisIngress"]
+    assert len(of_workers) == 6
+    assert {it.get("Condition") for it in of_workers} == {"HasWorkers"}
 
 
 def test_the_host_calls_what_the_role_allows() -> None:

@@ -13,6 +13,9 @@ from typing import Any
 import httpx
 
 from deploy.ec2.host.user_data import BootValues, user_data
+from deploy.ec2.kept import Environment
+from deploy.ec2.workers.certificate import dns_name, draw
+from deploy.ec2.workers.parameters import redis_url
 from tests.support.deploy.ecr import CERTIFICATES_NAME, REGION, Ecr
 from tests.support.processes import ROOT
 from tests.support.waiting import wait_until
@@ -21,6 +24,9 @@ IMAGE = "darkroom-tests-host"
 ZONE = f"{REGION}a"
 NAME = "darkroom"
 TAG, ENVIRONMENT = f"/{NAME}/tag", f"/{NAME}/environment"
+WORKER_TAG, WORKER_ENVIRONMENT = f"/{NAME}/workers/tag", f"/{NAME}/workers/environment"
+IP = "203.0.113.7"
+"""The kept address. Its DNS name leads to the first host's private one."""
 KEY = "a-key-of-at-least-16-characters"
 SETTINGS = f"""API_KEYS='{{"tests": "{KEY}"}}'
 REDIS_PASSWORD=a-password-of-the-tests
@@ -63,6 +69,21 @@ class Account:
         """Set the tag that hosts run from their next boot on."""
         self.ssm.put_parameter(Name=TAG, Value=tag, Type="String", Overwrite=True)
 
+    def open_to_workers(self, tag: str) -> None:
+        """As `up --workers` does: the first host opens Redis at its next start or upgrade; worker hosts run `tag`."""
+        values = Environment(tuple(SETTINGS.splitlines()))
+        drawn = draw(dns_name(IP, REGION))
+        password = values.value("REDIS_WORKER_PASSWORD")
+        url = redis_url(IP, REGION)
+        for name, value in {
+            ENVIRONMENT: f"{SETTINGS}REDIS_TLS_PORT=6380\n",
+            WORKER_TAG: tag,
+            WORKER_ENVIRONMENT: f"REDIS_URL={url}\nREDIS_WORKER_PASSWORD={password}\nUPLOADS_URL=redis:\n",
+            f"/{NAME}/workers/redis.crt": drawn.certificate,
+            f"/{NAME}/redis.key": drawn.key,
+        }.items():
+            self.ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
+
     def start_instance(self) -> str:
         (instance,) = self.ec2.run_instances(
             ImageId="ami-12c6146b", MinCount=1, MaxCount=1, Placement={"AvailabilityZone": ZONE}
@@ -87,13 +108,14 @@ class Account:
 
 
 class Host:
-    def __init__(self, account: Account, container: str, instance: str) -> None:
+    def __init__(self, account: Account, container: str, instance: str, *, is_worker: bool = False) -> None:
         self.account = account
         self.instance = instance
         self._container = container
-        address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container).stdout.strip()
+        self._is_worker = is_worker
+        self.address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container).stdout.strip()
         self.http = httpx.Client(
-            base_url=f"http://{address}:5000", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+            base_url=f"http://{self.address}:5000", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
         )
 
     def run(self, *command: str, check: bool = True, stdin: str | None = None) -> Done:
@@ -130,6 +152,10 @@ class Host:
             gpu=False,
             s3=s3,
         )
+        if self._is_worker:
+            values = values._replace(
+                tag_parameter=WORKER_TAG, environment_parameter=WORKER_ENVIRONMENT, volume_id="", allocation_id=""
+            )
         text = user_data(values)
         assert COMPOSE_FROM in text
         text = text.replace(COMPOSE_FROM, compose_url)
@@ -178,11 +204,16 @@ def loop_device(volume_file: Path) -> Iterator[str]:
 
 
 @contextmanager
-def started_host(account: Account, device: str, *options: str) -> Iterator[Host]:
-    """A host on which nothing has run yet, with options of docker's. It has the volume's device, attached or not."""
+def started_host(account: Account, device: str, *options: str, first: Host | None = None) -> Iterator[Host]:
+    """A host on which nothing has run yet, with options of docker's. It has the volume's device, attached or not.
+
+    With `first` it is a worker host, which finds that one by its DNS name, and has no device.
+    """
     docker("build", "--quiet", "--tag", IMAGE, str(ROOT / "tests/support/deploy/ec2_host"))
     instance = account.start_instance()
     ecr = account.ecr
+    if first is not None:
+        options = (*options, "--dns", "169.254.169.253", "--env", f"NAMES={dns_name(IP, REGION)} {first.address}")
     by_id = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{account.volume_id.replace('-', '')}"
     container = docker(
         "run",
@@ -190,7 +221,7 @@ def started_host(account: Account, device: str, *options: str) -> Iterator[Host]
         "--init",
         *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"),  # mount, guard, docker exec
         *("--security-opt", "seccomp=unconfined"),
-        *("--device", f"{device}:{by_id}"),
+        *(("--device", f"{device}:{by_id}") if first is None else ()),
         *("--tmpfs", "/run", "--volume", "/var/lib/docker"),
         *("--add-host", f"{ecr.host}:host-gateway", "--add-host", "aws:host-gateway"),
         *("--volume", f"{ecr.authority}:{CERTIFICATES_NAME}/{ecr.host}/ca.crt:ro"),
@@ -198,7 +229,7 @@ def started_host(account: Account, device: str, *options: str) -> Iterator[Host]
         *options,
         IMAGE,
     ).stdout.strip()
-    host = Host(account, container, instance)
+    host = Host(account, container, instance, is_worker=first is not None)
     try:
         wait_until(lambda: _metadata_answers(host), what="the instance metadata")
         yield host
