@@ -12,6 +12,7 @@ from deploy.ec2.registry import Registry
 from deploy.ec2.remote import HOST_COMMAND, HostNotReachable, Remote
 from deploy.ec2.stack import Stack, StackState
 from deploy.ec2.workers.certificate import check_openssl
+from deploy.ec2.workers.parameters import WorkerParameters
 
 EVERYBODY = "0.0.0.0/0"
 _BYTES_OUTSIDE_REDIS = (HOST_COMMAND, "compose", "exec", "-T", "redis", "redis-admin", "hget", "stats", "spooled")
@@ -64,6 +65,8 @@ def make_plan(aws: Aws, options: UpOptions, stack: Stack, kept: Kept) -> Plan:
     before = kept.environment()
     environment = (before or Environment()).for_options(options)
     environment.check(kept.environment_parameter)
+    if worker is not None:
+        WorkerParameters(aws, kept).check(environment, worker, gpu=options.gpu)
     image_id = _image(aws, options, host, state)
     plan = Plan(host, place, image_id, state, volume, kept.address(), environment, before, worker, tuple(notes))
     if plan.moves_uploads:

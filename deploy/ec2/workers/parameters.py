@@ -50,6 +50,11 @@ class WorkerParameters:
         """The `.env` of a worker host: how to reach Redis, and of the first host's settings those of a worker."""
         return worker_environment(first, redis_url(address.ip, self._aws.region), worker, gpu=gpu)
 
+    def check(self, first: Environment, worker: HostType, *, gpu: bool) -> None:
+        """Raises `DeployError` if SSM would not take the environment, whatever address there will be."""
+        url = redis_url("255.255.255.255", self._aws.region)
+        worker_environment(first, url, worker, gpu=gpu).check(self.environment_parameter)
+
     def delete(self) -> None:
         """All of them: without the address, the certificate is of no use."""
         for name in (

@@ -28,7 +28,6 @@ class WorkerRollout:
             return
         before = self.parameters.environment()
         wanted = self.parameters.wanted(plan.environment, address, plan.worker, gpu=self._options.gpu)
-        wanted.check(self.parameters.environment_parameter)
         self.parameters.make_certificate(address, before)
         if before is None or before.lines != wanted.lines:
             self.parameters.write_environment(wanted)

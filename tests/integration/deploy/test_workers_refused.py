@@ -70,6 +70,16 @@ def test_uploads_in_a_folder(aws: AwsServer, ec2: Command, tag: str, made: Made,
     assert made().keys() == {"repositories"}
 
 
+def test_settings_that_are_too_long_for_a_worker_host(
+    aws: AwsServer, ec2: Command, tag: str, made: Made, tmp_path: Path
+) -> None:
+    """Theirs are a little longer than the first host's: they name it."""
+    (file := tmp_path / "settings").write_text(f"MODELS={'x' * 3850}\n")
+    refused = ec2.refuses("up", "--cidr", CIDR, "--workers", "1", "--env-file", str(file))
+    assert refused.startswith("/darkroom/workers/environment would have 4")
+    assert made().keys() == {"repositories"}
+
+
 def test_uploads_in_a_folder_of_the_last_up(
     aws: AwsServer, ec2: Command, host: StandInHost, tag: str, tmp_path: Path
 ) -> None:
