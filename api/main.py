@@ -17,8 +17,8 @@ from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from jobs.logs.formats import configure_logging, stop
 from jobs.metrics.processes import join_metrics
-from jobs.misspelt_settings import refuse_misspelt_settings
-from jobs.removed_settings import warn_of_removed_settings
+from jobs.setting_names.misspelt import refuse_misspelt_settings
+from jobs.setting_names.removed import warn_of_removed_settings
 from jobs.settings import load
 from jobs.store.metrics_endpoint import metrics_served
 from jobs.store.server_check import check_server

@@ -22,9 +22,9 @@ from jobs.errors import ModelPackageError, SettingsError
 from jobs.logs.formats import configure_logging, stop
 from jobs.logs.outage_log import OutageLog
 from jobs.metrics.processes import join_metrics
-from jobs.misspelt_settings import refuse_misspelt_settings
 from jobs.model_manifest import name_of
-from jobs.removed_settings import warn_of_removed_settings
+from jobs.setting_names.misspelt import refuse_misspelt_settings
+from jobs.setting_names.removed import warn_of_removed_settings
 from jobs.settings import load
 from jobs.spool.spool import SpoolAway
 from jobs.store.doorbell import queue_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.removed_settings import REMOVED_SETTINGS
+from jobs.setting_names.removed import REMOVED_SETTINGS
 from jobs.settings import SHIPPED_MODEL
 from jobs.store.keys import FETCH, LOAD_ERRORS, LoadError
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Api, Process, Valkey, Worker
@@ -74,7 +74,7 @@ def test_a_removed_setting_that_is_still_set_is_named_once_and_the_service_start
         wait_until(lambda: client.zcard(f"serving:{FETCH}") == 1, seconds=60, what="a ready outbound process")
         for service in (outbound, api, worker):
             named = [line for line in service.output().splitlines() if "OPEN_JOB_AT_DEADLINE" in line]
-            assert named == [f"WARNING jobs.removed_settings: {expected}"]
+            assert named == [f"WARNING jobs.setting_names.removed: {expected}"]
             assert service.running()
 
 

@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jobs.misspelt_settings import SETTING_NAMES
+from jobs.setting_names.misspelt import SETTING_NAMES
 from tests.support.processes import ROOT
 
 FOLDER = ROOT / "deploy/kubernetes"

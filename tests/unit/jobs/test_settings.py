@@ -2,7 +2,7 @@ import pytest
 
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.removed_settings import REMOVED_SETTINGS
+from jobs.setting_names.removed import REMOVED_SETTINGS
 from jobs.settings import SHIPPED_MODEL, BucketSettings, StoreSettings, is_advanced, load
 from jobs.store.redis_url import address_of
 from worker.outbound.settings import OutboundSettings

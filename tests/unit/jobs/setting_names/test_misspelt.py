@@ -2,8 +2,8 @@ import pytest
 
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
-from jobs.misspelt_settings import SETTING_NAMES, refuse_misspelt_settings
-from jobs.removed_settings import REMOVED_SETTINGS
+from jobs.setting_names.misspelt import SETTING_NAMES, refuse_misspelt_settings
+from jobs.setting_names.removed import REMOVED_SETTINGS
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from jobs.errors import SettingsError
-from jobs.removed_settings import REMOVED_SETTINGS
+from jobs.setting_names.removed import REMOVED_SETTINGS
 
 SETTING_NAMES = frozenset(
     """
