@@ -73,6 +73,15 @@ def _unfamiliar(visitor: Visitor, page: Page) -> None:
     page.get_by_label("Sort").select_option("doubtful first")
 
 
+def _earlier(visitor: Visitor, page: Page) -> None:
+    visitor.drop(dict(list(_PICTURES.items())[:1]))
+    visitor.headline("Classified")
+    visitor.drop(_PICTURES)
+    visitor.headline("All 12 classified")
+    page.get_by_role("link", name="Your jobs").click()
+    expect(page.locator(".earlier li")).to_have_count(2)
+
+
 def _left_out(visitor: Visitor, _: Page) -> None:
     visitor.drop({"notes.txt": b"text", "scan.png": bytes((10 << 20) + 1), **_PICTURES})
     visitor.headline("All 12 classified")
@@ -118,6 +127,7 @@ OPEN: dict[str, State] = {
     "counting a folder": _counting,
     "uploading": _uploading,
     "doubtful first": _unfamiliar,
+    "earlier jobs": _earlier,
     "some left out": _left_out,
     "all failed": _all_failed,
     "canceled": _canceled,

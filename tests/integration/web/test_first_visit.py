@@ -1,5 +1,6 @@
 """Somebody who has never seen the page: what it says of itself, and in which order."""
 
+import json
 from pathlib import Path
 
 from playwright.sync_api import Page, Route, expect
@@ -86,3 +87,25 @@ def test_a_picture_of_little_confidence_is_doubtful(person: Visitor) -> None:
     page.get_by_role("button", name="Doubtful 1").click()
     expect(page.locator(".cell")).to_have_count(1)
     assert person.cells()[0].startswith("sneaker.png: ")
+
+
+def test_doubtful_first_begins_with_what_is_unlike_the_training_data(person: Visitor) -> None:
+    """The job is made up: a network is rarely sure of a picture that it marks."""
+    job_id, time = "01a22d44-f505-7cf9-a716-0b0b1180bd01", "2026-12-01T10:00:00Z"
+    counts = {"total": 3, "pending": 0, "succeeded": 3, "failed": 0, "canceled": 0}
+    job = {"id": job_id, "status": "completed", "counts": counts} | dict.fromkeys(
+        ("created_at", "completed_at", "expires_at"), time
+    )
+    items = [
+        {"index": index, "name": f"{share}.png", "confidence": share, "warnings": warnings}
+        | {"status": "succeeded", "class": "Bag", "top_k": []}
+        for index, (share, warnings) in enumerate(((0.99, []), (0.4, []), (0.95, ["unfamiliar"])))
+    ]
+    person.page.route(f"**/v1/jobs/{job_id}*", lambda route: route.fulfill(json=job))
+    person.page.route("**/results*", lambda route: route.fulfill(body="".join(json.dumps(it) + "\n" for it in items)))
+    page = person.open(f"/#job={job_id}")
+    person.headline("All 3 classified")
+    page.get_by_label("Sort").select_option("doubtful first")
+    assert names(person.cells()) == ["0.95.png", "0.4.png", "0.99.png"]
+    page.get_by_role("button", name="Doubtful 2").click()
+    assert names(person.cells()) == ["0.95.png", "0.4.png"]

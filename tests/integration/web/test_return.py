@@ -11,10 +11,12 @@ from tests.integration.web.browser import Visitor
 from tests.integration.web.conftest import Visit
 from tests.support.pictures import samples
 from tests.support.processes import Api
+from tests.support.stack import Stack
 
 BAG = samples()["0018-bag.png"]
 LAPTOP = {"width": 1280, "height": 680}
 DAY_MS = 86_400_000
+KEY = "alice-key-0123456789"
 
 
 @pytest.fixture
@@ -76,6 +78,18 @@ def test_a_browser_keeps_a_job_that_it_has_opened_by_its_address(visit: Visit, a
     expect(page.locator(".about")).to_contain_text("one.png and 1 more · ")
     page = come_back(other)
     expect(page.get_by_role("link", name="one.png and 1 more")).to_be_in_viewport(ratio=1)
+
+
+def test_a_job_by_its_address_waits_for_the_key(visit: Visit, server: Stack, clothes: Path) -> None:
+    api = server.api(API_KEYS=json.dumps({"alice": KEY}))
+    person, other = visit(api.url), visit(api.url, allowed=("401",))
+    person.page.add_init_script(f"sessionStorage.setItem('darkroom.key', '{KEY}')")
+    page = classify(person, clothes)
+    page = other.open("/" + page.url.rpartition("/")[2])
+    page.get_by_label("API key").fill(KEY)
+    page.get_by_role("button", name="Use this key").click()
+    other.headline("All 2 classified")
+    expect(page.get_by_label("API key")).to_be_hidden()
 
 
 def test_the_jobs_are_one_click_away_from_each_job(visit: Visit, api: Api) -> None:
