@@ -245,7 +245,7 @@ def test_worker_hosts_join_once_the_uploads_of_the_folder_are_done(
         assert f"0123456789ab cannot be fetched; {releases.second} runs on" in refused.stderr
         assert f"current {releases.second}" in worker.command("status").stdout
         worker.command("stop")
-    host.command("compose", "start", "worker")
+    host.command("upgrade", releases.second)  # starts the worker, and waits for it
 
 
 def test_a_reboot_without_the_volume_starts_no_empty_redis(host: Host, releases: Releases, job: str) -> None:

@@ -238,6 +238,18 @@ def test_exec_on_a_worker_host_and_on_none_of_ours(
     assert refused == "--host i-0: darkroom has no such host, see `status`"
 
 
+def test_a_worker_host_does_not_pass_for_the_first_one(
+    aws: AwsServer, ec2: Command, workers: StandInWorkers, tag: str
+) -> None:
+    """CloudFormation puts the stack's tags on the instances of its groups; moto does not."""
+    assert ec2.up("--workers", "2") == 0, ec2.errors
+    aws.client("ec2").create_tags(Resources=workers.instances(), Tags=[{"Key": "darkroom", "Value": "darkroom"}])
+    assert ec2("exec", "--", "true") == 0
+    assert ec2("status") == 0
+    (host,) = [line for line in ec2.output.splitlines() if line.startswith("host ")]
+    assert not [it for it in workers.instances() if it in host]
+
+
 def test_down_ends_worker_hosts_too(
     aws: AwsServer, ec2: Command, workers: StandInWorkers, tag: str, made: Made
 ) -> None:
