@@ -25,7 +25,7 @@ MARKED = {
     "how-to/own-model.md": {"needs Docker": 1},
     "how-to/another-language.md": {"needs the npm registry": 1},
     "EC2.md": {"needs an AWS account": 3},
-    "DEPLOYMENT.md": {"needs Docker": 4, "needs another host": 3, "needs an earlier release": 1},
+    "DEPLOYMENT.md": {"needs Docker": 5, "needs another host": 3, "needs an earlier release": 1},
     "BACKUP.md": {"needs Docker": 1, "needs the AWS command line": 1},
     "KUBERNETES.md": {"needs a cluster": 1},
     "KEYS.md": {"needs Docker": 1},
