@@ -79,22 +79,23 @@ deploy-tools: .venv/deploy ## Install what `python -m deploy.ec2` needs (docs/EC
 clean: ## Remove .venv, .venv-bench, .venv-supply, data, site and sbom, which the commands above created
 	rm -rf .venv .venv-bench .venv-supply data site sbom
 
-# torch is installed first and alone, so that no other package selects another build of it.
-.venv/%: requirements/%.txt client/pyproject.toml
+# torch is installed alone, as each index has another build of it, and last: what it needs is there by then, checked by
+# its hashes.
+.venv/%: requirements/%.txt requirements/torch.txt client/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	torch=$$(grep '^torch==' $<) || exit 0; $(BIN)/python -m pip install --quiet $$torch
-	$(BIN)/python -m pip install --quiet --requirement $<
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $<
+	@case $* in run|dev) $(BIN)/python -m pip install --quiet --requirement requirements/torch.txt;; esac
 	$(BIN)/python -m pip install --quiet --no-deps --editable client
 	@touch $@
 
 .venv-supply: requirements/supply.txt
 	test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
-	.venv-supply/bin/python -m pip install --quiet --requirement $<
+	.venv-supply/bin/python -m pip install --quiet --require-hashes --requirement $<
 	@touch $@
 
 # LitServe and BentoML need other versions than .venv has.
-.venv-bench: requirements/bench.txt
+.venv-bench: requirements/bench.txt requirements/torch.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet $$(grep '^torch==' $<)
-	.venv-bench/bin/python -m pip install --quiet --requirement $<
+	.venv-bench/bin/python -m pip install --quiet --require-hashes --requirement $<
+	.venv-bench/bin/python -m pip install --quiet --requirement requirements/torch.txt
 	@touch $@

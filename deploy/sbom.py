@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-IMAGES = ("api", "worker")
+IMAGES = {"api": ("api",), "worker": ("worker", "torch")}
+"""The requirements of each."""
 FOLDER = Path("sbom")
 
 
@@ -21,8 +22,8 @@ def main(python: str) -> None:
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-format", "JSON", python]
     whole = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     FOLDER.mkdir(exist_ok=True)
-    for image in IMAGES:
-        sbom = parts_of(whole, Path(f"requirements/{image}.txt").read_text())
+    for image, names in IMAGES.items():
+        sbom = parts_of(whole, "".join(Path(f"requirements/{name}.txt").read_text() for name in names))
         (FOLDER / f"{image}.cdx.json").write_text(json.dumps(sbom, indent=1))
         for part in sbom["components"]:
             print(f"{image}\t{part['name']}\t{part['version']}\t{', '.join(licences_of(part)) or 'not stated'}")
@@ -30,7 +31,8 @@ def main(python: str) -> None:
 
 def parts_of(whole: dict[str, Any], requirements: str) -> dict[str, Any]:
     """The document of an environment with the pinned parts alone. Exits if the environment lacks one."""
-    pins = {_plain(name): version for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", requirements, re.MULTILINE)}
+    pinned = re.findall(r"^([\w.-]+)(?:\[.*?\])?==([\w.]+)", requirements, re.MULTILINE)
+    pins = {_plain(name): version for name, version in pinned}
     parts = [it for it in whole["components"] if pins.get(_plain(it["name"])) == it["version"].partition("+")[0]]
     if missing := pins.keys() - {_plain(part["name"]) for part in parts}:
         sys.exit(f"darkroom sbom: the environment lacks {', '.join(sorted(missing))}: run `make lint` first")

@@ -19,7 +19,7 @@ WHOLE = {
 
 
 def test_the_document_has_the_pinned_parts_alone() -> None:
-    found = parts_of(WHOLE, "torch==2.13.0\ntyping-extensions==4.1\n")
+    found = parts_of(WHOLE, "torch==2.13.0\ntyping-extensions[extra]==4.1 \\\n    --hash=sha256:00\n")
     assert [it["name"] for it in found["components"]] == ["Typing_Extensions", "torch"]
     assert found["dependencies"] == [{"ref": "torch", "dependsOn": ["Typing_Extensions"]}]
     assert licences_of(found["components"][0]) == ["MIT"]
