@@ -26,6 +26,7 @@ LIVE_STATES = [code for code, state in STATE_OF_CODE.items() if not state.ended]
 CANCELED = next(code for code, state in STATE_OF_CODE.items() if state is JobState.CANCELED)
 MEMORY_SLACK_BYTES = 4 << 20  # grown hash tables, connections
 CLOCK_SLACK_SECONDS = 3.0
+SUBMIT_SECONDS_MAX = 20.0  # from a job's id to its acceptance: UPLOAD_SECONDS_MAX of chaos/run.py
 
 
 @dataclass(slots=True)
@@ -139,7 +140,7 @@ class StoreAudit:
         """The store came back without what it had acknowledged since then. Call it while paused."""
         redis = self._fleet.redis
         now = time.time()
-        self._forgotten_tails.append((now - (time.monotonic() - since), now))
+        self._forgotten_tails.append((now - (time.monotonic() - since) - SUBMIT_SECONDS_MAX, now))
         for job_id, job in list(self.jobs.items()):
             if job.seen_at < since and not job.live:
                 continue

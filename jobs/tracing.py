@@ -3,6 +3,7 @@
 The API keeps a job's `traceparent` in its record; the span of a worker's batch links to those of its jobs.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from jobs.errors import SettingsError
 
 TRACEPARENT = "traceparent"
 """Name of the header of W3C Trace Context, and of the field of a job's record."""
-FLUSH_MS_MAX = 3000  # of a process that stops
+FLUSH_SECONDS_MAX = 3  # of a process that stops
 LINKS_MAX = 128  # of one span, as OpenTelemetry limits them
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -41,15 +42,19 @@ def open_tracing(endpoint: str | None, service: Literal["api", "worker", "outbou
             f"OTEL_EXPORTER_OTLP_ENDPOINT: {error.name} is not installed: pip install -r requirements/otel.txt"
         ) from None
     sampler = None if service == "api" else sampling.ALWAYS_ON
-    _provider = TracerProvider(sampler, Resource.create({"service.name": f"darkroom-{service}"}))
+    _provider = TracerProvider(
+        sampler, Resource.create({"service.name": f"darkroom-{service}"}), shutdown_on_exit=False
+    )
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
     _tracer = _provider.get_tracer("darkroom")
 
 
 def close_tracing() -> None:
-    """Send what is left, for a few seconds at most."""
+    """Send what is left, for a few seconds at most: the SDK itself has no limit, if a collector does not answer."""
     if _provider is not None:
-        _provider.force_flush(FLUSH_MS_MAX)
+        flush = threading.Thread(target=_provider.force_flush, daemon=True)
+        flush.start()
+        flush.join(FLUSH_SECONDS_MAX)
 
 
 def is_open() -> bool:

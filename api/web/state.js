@@ -110,9 +110,13 @@ function remember(job, title, images) {
   earlier.value = earlierJobs();
 }
 
+/** @type {Set<string>} ids of jobs that were taken from the list, maybe while they ran */
+const forgotten = new Set();
+
 /** Once a job has ended it is known until when its results are kept. @param {Work} shown */
 function rememberEnd(shown) {
-  if (shown.job.value && shown.phase.value === "done") remember(shown.job.value, shown.title.value, shown.images);
+  const job = shown.job.value;
+  if (job && shown.phase.value === "done" && !forgotten.has(job.id)) remember(job, shown.title.value, shown.images);
 }
 
 /** @param {Choice} choice */
@@ -181,12 +185,14 @@ export function toStart() {
   openAddressed();
 }
 
+const AGAIN = ": failed ones, again";
+
 /** Try the failed images again, as a new job. */
 export async function retryFailed() {
   const shown = /** @type {Work} */ (work.value);
   try {
     const job = await client.retry(/** @type {{ id: string }} */ (shown.job.value).id);
-    remember(job, `${shown.title.value}: failed ones, again`, job.counts.total);
+    remember(job, `${shown.title.value.replace(AGAIN, "")}${AGAIN}`, job.counts.total);
     location.hash = `#job=${job.id}`;
   } catch (error) {
     if (!(error instanceof DarkroomError)) throw error;
@@ -196,6 +202,7 @@ export async function retryFailed() {
 
 /** @param {string} id */
 export function forget(id) {
+  forgotten.add(id);
   forgetJob(id);
   earlier.value = earlierJobs();
 }

@@ -6,7 +6,7 @@ from deploy.ec2 import prices
 from deploy.ec2.aws import Aws
 from deploy.ec2.errors import DeployError
 from deploy.ec2.host.user_data import BootValues, user_data
-from deploy.ec2.kept import Address, Kept, Volume
+from deploy.ec2.kept import Address, Environment, Kept, Volume
 from deploy.ec2.options import UpOptions
 from deploy.ec2.plan import Plan, make_plan, pushed_tag, registry_of
 from deploy.ec2.ready import base_url, not_leading_to, wait_until_ready
@@ -26,6 +26,8 @@ class Up:
         self._stack = Stack(aws, say)
         self._release = HostRelease(aws, say, wait_seconds=options.wait_seconds)
         self._workers = WorkerRollout(aws, self._kept, options, say)
+        self._environment_before: Environment | None = None
+        """What the first host goes back to."""
 
     def plan(self) -> Plan:
         return make_plan(self._aws, self._options, self._stack, self._kept)
@@ -43,7 +45,7 @@ class Up:
         tag = pushed_tag(self._aws, plan.host, gpu=self._options.gpu)
         for note in plan.notes:
             self._say(note)
-        before = plan.environment_before
+        before = self._environment_before = plan.environment_before
         if before is None or before.lines != plan.environment.lines:
             self._kept.write_environment(plan.environment)
         if self._kept.tag() is None:
@@ -152,8 +154,11 @@ class Up:
         try:
             self._release.change(wanted_release(tag, plan.environment))
         except DeployError:
-            if plan.environment_before is not None:
-                self._kept.write_environment(plan.environment_before)
+            if self._environment_before is not None:
+                self._kept.write_environment(self._environment_before)
+            if plan.moves_uploads:
+                self._workers.restore()
             raise
         if self._kept.tag() != tag:
             self._kept.write_tag(tag)
+        self._environment_before = plan.environment

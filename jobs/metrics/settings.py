@@ -19,6 +19,6 @@ class ServiceSettings(StoreSettings):
     otel_exporter_otlp_endpoint: HttpUrl | None = advanced(
         None,
         description="URL of a collector to which traces are sent as OTLP over HTTP, for example "
-        "`http://collector:4318`; needs the extra `otel`. OpenTelemetry's own `OTEL_…` variables say the rest. "
-        "Default: no traces.",
+        "`http://collector:4318`; needs the extra `otel`. OpenTelemetry's own `OTEL_…` variables say the rest, where a "
+        "process has them. Default: no traces.",
     )

@@ -25,6 +25,7 @@ _REASON = reason_to_skip()
 pytestmark = [pytest.mark.deploy, pytest.mark.skipif(bool(_REASON), reason=f"no Docker engine: {_REASON}")]
 
 REFUSED_MAX = 0.001  # of all requests, while worker, outbound and API are replaced
+REFUSING_SECONDS_MAX = 60
 CLIENTS = 8
 PAUSE_SECONDS = 0.02  # of a client between two submits
 STEP_SECONDS = 5  # of load before, between and after the steps
@@ -81,7 +82,12 @@ class Load:
         self.step = "before"
         self.refused = Counter[tuple[str, str]]()
         """By step and reason."""
+        self.refused_at = list[float]()
         self.slowest_seconds = 0.0
+
+    def refuse(self, reason: str) -> None:
+        self.refused[self.step, reason] += 1
+        self.refused_at.append(time.monotonic())
 
     async def run(self, client: httpx.AsyncClient) -> None:
         archive = make_zip({f"{at}.png": BAG for at in range(30)})
@@ -93,12 +99,12 @@ class Load:
             try:
                 answer = await client.post("/v1/jobs", content=content, headers=kind)
             except httpx.TransportError as error:
-                self.refused[self.step, type(error).__name__] += 1
+                self.refuse(type(error).__name__)
             else:
                 if answer.status_code == 202:
                     self.accepted.append(answer.json()["id"])
                 else:
-                    self.refused[self.step, f"{answer.status_code} {answer.json().get('code')}"] += 1
+                    self.refuse(f"{answer.status_code} {answer.json().get('code')}")
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -152,6 +158,9 @@ async def test_nothing_is_lost_and_almost_nothing_refused(compose: Compose, tmp_
     total = len(load.accepted) + load.refused.total()
     print(f"{total} requests, refused: {dict(load.refused)}; {images} images; slowest: {load.slowest_seconds:.1f} s")
     assert total > 1000
+    seconds = max(load.refused_at, default=0) - min(load.refused_at, default=0)
+    print(f"refused for {seconds:.1f} s")
+    assert seconds < REFUSING_SECONDS_MAX
     *_, last = steps()  # restarts Redis and the edge if these have changed: for seconds nobody listens
     assert sum(count for (step, _), count in load.refused.items() if step != last) / total < REFUSED_MAX
     assert len(made - {*load.accepted}) <= load.refused.total(), "a job that nobody was told of"

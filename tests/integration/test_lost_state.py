@@ -31,7 +31,7 @@ async def test_a_running_worker_works_for_a_redis_that_has_lost_everything(stack
     await eventually(lambda: stack.redis.exists(keys.HEARTBEATS + MODEL), what="a heartbeat: no child lingers any more")
     await eventually(shows_a_process, what="the worker in the list of models")
     await results_of(api.url, await submit_all(api.url, [shirt]))
-    assert stack.redis.exists(keys.SIGNING_KEY)
+    await eventually(lambda: stack.redis.exists(keys.SIGNING_KEY), what="the key that signs ids, written again")
 
 
 async def test_the_api_shows_no_process_whose_doorbell_cannot_be_rung(stack: Stack, shirt: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.support.archives import make_zip
 from tests.support.processes import MAXMEMORY_BYTES, Api, Process
 from tests.support.stack import PNG, Stack
 from tests.support.waiting import wait_until
-from tests.support.web import Site, serving_site
+from tests.support.web import Site, forever, serving_site
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -36,6 +37,12 @@ class Collector:
         self._site = site
         self.settings = QUICK | {"OTEL_EXPORTER_OTLP_ENDPOINT": site.url}
         site.responds("/v1/traces")
+
+    def hangs(self) -> None:
+        async def never(_: Any) -> Any:
+            await forever()
+
+        self._site.at("/v1/traces", never)
 
     def spans(self) -> dict[tuple[str, str], list[Any]]:
         """By service and name."""
@@ -196,6 +203,19 @@ async def test_a_process_that_stops_sends_what_is_left(stack: Stack, collector: 
     await collector.span("darkroom-worker", "classify")
     await asyncio.to_thread(api.stop)
     await collector.span("darkroom-api", "POST /v1/jobs")
+
+
+async def test_a_collector_that_does_not_answer_keeps_no_process_from_stopping(
+    stack: Stack, collector: Collector, shirt: bytes
+) -> None:
+    collector.hangs()
+    settings = collector.settings | {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}  # s
+    api = await asyncio.to_thread(stack.api, **settings)
+    worker = await asyncio.to_thread(stack.worker, 1, **settings)
+    await submit(api, shirt, **PNG, **SAMPLED)
+    for process in (worker, api):
+        await asyncio.to_thread(process.stop)
+        assert process.wait(0) != -signal.SIGKILL
 
 
 async def test_jobs_complete_while_the_collector_is_away(stack: Stack, shirt: bytes) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class RecentlyFetched:
         self._bytes_share, self._urls_share = self._bytes_left // processes, self._urls_left // processes
         self._bytes = self._urls = 0
         """Written by this process since its last sweep."""
+        self._running = dict[Path, asyncio.Future[Fetched]]()
+        """What this process fetches or waits for: equal URLs of a chunk need no file."""
 
     def find(self, job_id: bytes, url: str) -> Fetched | None:
         """The image of the job's URL, or its error code; None if it was not fetched of late."""
@@ -52,6 +55,18 @@ class RecentlyFetched:
             Exception: what `fetch` raises.
         """
         path = self._path(job_id, url)
+        running = self._running.get(path)
+        if running is None:
+            running = self._running[path] = asyncio.ensure_future(self._get(path, url, fetch))
+            running.add_done_callback(partial(self._done, path))
+        return await asyncio.shield(running)
+
+    def _done(self, path: Path, done: asyncio.Future[Fetched]) -> None:
+        del self._running[path]
+        if not done.cancelled():
+            done.exception()  # all who waited may be gone
+
+    async def _get(self, path: Path, url: str, fetch: Callable[[str], Awaitable[Fetched]]) -> Fetched:
         try:
             found = await self._find_or_lock(path)
         except OSError as error:  # a full disk must not keep an image from being fetched
@@ -86,9 +101,7 @@ class RecentlyFetched:
                 return lock
             else:
                 _unlock(path, lock, delete=True)
-                if (
-                    found is None
-                ):  # in the time that an image has, it was waited for: fetched now, it would take twice that
+                if found is None:  # waited for as long as an image may take: fetched now, it would take twice that
                     raise HostBusy
         return found
 
@@ -104,6 +117,7 @@ class RecentlyFetched:
             _lock_of(path).rename(path)
         except OSError as error:
             log.warning("what is fetched cannot be kept: %s", error)
+            self._sweep()
             return False
         self._bytes += _URL_BYTES + len(data)
         self._urls += 1

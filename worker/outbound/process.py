@@ -115,7 +115,7 @@ class OutboundProcess:
         # At most half are webhooks, so that receivers that hang do not delay images.
         webhooks = min(free, math.ceil(concurrency / 2) - self._webhooks_in_progress)
         if webhooks > 0:
-            seconds = self._settings.webhook_seconds_max + 2 * self._settings.store_timeout_seconds
+            seconds = self._settings.webhook_seconds_max + 3 * self._settings.store_timeout_seconds
             for due in await self._call(self._store.take_webhooks, webhooks, seconds=seconds):
                 self._start(running, 1, due.job.id, self._call_webhook(due))
         while self._in_progress < concurrency and _now() >= self._budget_full_until:
@@ -149,8 +149,11 @@ class OutboundProcess:
 
     async def _fetch(self, lease: Lease) -> None:
         (claimed,) = lease.chunks
-        span = await self._span("fetch", claimed.chunk_ref.job_id, {"darkroom.items": claimed.chunk_ref.items})
-        with self._lease_renewer.renewing(lease.token), span:
+        attributes = {"darkroom.items": claimed.chunk_ref.items}
+        with (
+            self._lease_renewer.renewing(lease.token),
+            await self._span("fetch", claimed.chunk_ref.job_id, attributes),
+        ):
             try:
                 if lease.suspect:
                     images = await self._chunk_fetcher.images_one_by_one(

@@ -168,26 +168,29 @@ tell() { # RELEASE: why it did not get healthy
   compose "$1" logs --no-color --no-log-prefix --tail 10 "${services[@]}" >&2 || true
 }
 
-drain() { # RELEASE, which has uploads in Redis: if some wait in the folder, workers do those first
+drain() { # RELEASE PLACE: its workers do the uploads that wait at PLACE, outside of Redis
   local bytes deadline=$((SECONDS + DRAIN_SECONDS_MAX))
-  [ "$VOLUME" ] && [ "$(setting "$1" UPLOADS_URL)" = redis: ] || return 0
+  [ "$VOLUME" ] && [ "$2" != redis: ] || return 0
   up "$1" --no-deps redis || return
   while bytes=$(compose "$1" exec -T redis redis-admin hget stats spooled </dev/null) || return; do
+    [[ $bytes =~ ^[0-9]*$ ]] || { say "Redis does not say what waits: $bytes" >&2; return 1; }
     ((bytes > 0)) || return 0
-    say "$bytes bytes of uploads wait in the folder"
+    say "$bytes bytes of uploads wait in $2"
     ((SECONDS < deadline)) || return
-    UPLOADS_URL=$FOLDER up "$1" --no-deps worker outbound || return
+    UPLOADS_URL=$2 up "$1" --no-deps worker outbound || return
     sleep "$POLL_SECONDS"
   done
 }
 
 roll() { # RELEASE FORMER: workers before the API, which may write what only they can read; the rest if it changed
+  local former
   if [ -z "$VOLUME" ]; then
     true
   elif [ "$(setting "$1" UPLOADS_URL)" = "$(setting "$2" UPLOADS_URL)" ]; then
     up "$1" --no-deps worker outbound && up "$1" --no-deps api
   else # another place of uploads: none may come for the former, and the API marks the new one
-    compose "$2" stop api && drain "$1" && compose "$2" stop worker outbound && up "$1" --no-deps api
+    former=$(setting "$2" UPLOADS_URL)
+    compose "$2" stop api && drain "$2" "${former:-$FOLDER}" && compose "$2" stop worker outbound && up "$1" --no-deps api
   fi && up "$1" --remove-orphans
 }
 
@@ -207,7 +210,7 @@ prune() { # The root disk holds two releases. By tag: an image that did not chan
 tag_of() { setting "$1" TAG; }
 
 start() {
-  local instance tag
+  local instance tag place
   if [ -n "$VOLUME" ]; then
     instance=$(metadata instance-id)
     attach "$instance"
@@ -215,7 +218,8 @@ start() {
   fi
   tag=$(parameter "$TAG_PARAMETER")
   if fetch "$tag"; then
-    { drain next && up next --remove-orphans; } || { tell next; die "$tag did not get healthy"; }
+    [ "$(setting next UPLOADS_URL)" != redis: ] || place=$FOLDER # it may have some of the host that this one replaces
+    { drain next "${place:-redis:}" && up next --remove-orphans; } || { tell next; die "$tag did not get healthy"; }
     keep
   elif [ "$(tag_of current)" = "$tag" ]; then
     say "starts $tag as it is here" >&2

@@ -47,11 +47,16 @@ class WorkerRollout:
         try:
             self._hosts.change(wanted_release(tag, self._environment))
         except DeployError:
-            if self._environment_before is not None:
-                self.parameters.write_environment(self._environment_before)
+            self.restore()
             raise
         if self.parameters.tag() != tag:
             self.parameters.write_tag(tag)
+        self._environment_before = self._environment
+
+    def restore(self) -> None:
+        """Let a host that is started later have the settings of the last release that ran."""
+        if self._environment_before is not None:
+            self.parameters.write_environment(self._environment_before)
 
     def finish(self, tag: str) -> None:
         """Wait until all run this release. Without worker hosts, delete what is left of former ones."""

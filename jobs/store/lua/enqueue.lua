@@ -4,9 +4,9 @@
 -- ARGV: record budget; then 20 values for each job: id, owner, model, lane, top_k, deadline (Redis ms), upload budget,
 --       budget of the spool ('' if the upload bytes are in Redis), pending items allowed for the owner; API key whose
 --       items of the day are counted ('' for none) and items that it may submit a day; then, each '' for none: digest
---       of the Idempotency-Key, fingerprint of the content, webhook URL, id of the job that is retried, traceparent; then
---       record bytes to set aside for the result of an item; then number of items, upload bytes, names ('' if no item has one); for an
---       open job: 0, ms until its deadline, ''.
+--       of the Idempotency-Key, fingerprint of the content, webhook URL, id of the job that is retried, traceparent;
+--       then record bytes to set aside for the result of an item; then number of items, upload bytes, names ('' if no
+--       item has one); for an open job: 0, ms until its deadline, ''.
 -- Returns for each job {'ok', accepted ms, items of the day if they are counted}, {'earlier', id, fingerprint} if the
 -- Idempotency-Key made a job before, or {refusal, bytes over budget or share, or items of the day}. What the jobs
 -- have in common is read once and written once.

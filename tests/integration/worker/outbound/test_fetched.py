@@ -1,6 +1,7 @@
 """What the processes of a worker keep of what they fetched. Each `RecentlyFetched` here stands for a process."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +130,27 @@ async def test_what_a_suspect_chunk_has_fetched_before_is_not_fetched_again(
     await run_slice()
     assert claim_images(store) == [b"image 0", b"image 1"]
     assert [site.requested(f"/{n}.png") for n in range(2)] == [1, 1]
+
+
+async def test_equal_urls_are_fetched_once_also_where_nothing_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share one fetch without a file: a wait for a file that cannot be written would be in vain for ever."""
+    fetches = 0
+
+    async def fetch(_: str) -> bytes:
+        nonlocal fetches
+        fetches += 1
+        await asyncio.sleep(0)
+        return b"image"
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recently = RecentlyFetched(tmp_path)
+    assert await recently.get(JOB, "before", fetch) == b"image"
+    monkeypatch.setattr("worker.outbound.fetched.os.pwrite", full)
+    monkeypatch.setattr(recently, "_bytes_left", 0)
+    assert await asyncio.gather(*(recently.get(JOB, "equal", fetch) for _ in range(3))) == [b"image"] * 3
+    assert fetches == 2
+    assert recently.find(JOB, "before") is None, "what was kept makes room"

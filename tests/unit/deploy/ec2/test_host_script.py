@@ -75,7 +75,7 @@ class HostScript:
     def parameter(self, name: str, value: str) -> None:
         self._write(f"parameters{name}", value)
 
-    def counts(self, *sizes: int) -> None:
+    def counts(self, *sizes: int | str) -> None:
         """What Redis counts outside of it, each time that it is asked."""
         self._write("spooled", "".join(f"{size}\n" for size in sizes))
 
@@ -181,9 +181,30 @@ def test_uploads_that_are_never_done_keep_the_former_release(first: HostScript) 
     done = first("upgrade", "1")
     assert done.returncode == 1
     assert first.steps[-4:] == ["stop api", "stop worker outbound", "up --no-deps api", "up --remove-orphans"]
-    assert "7 bytes of uploads wait in the folder" in done.stdout
+    assert "7 bytes of uploads wait in file:///var/lib/darkroom/uploads" in done.stdout
     assert "1 did not get healthy; 0 runs again" in done.stderr
     assert first.release() == {"TAG": "0"}
+
+
+def test_uploads_of_s3_are_done_before_they_are_looked_for_elsewhere(first: HostScript) -> None:
+    first.runs("UPLOADS_URL=s3://a/b\n")
+    first.parameter("/n/environment", "UPLOADS_URL=redis:\n")
+    first.counts(7, 0)
+    done = first("upgrade", "1")
+    assert done.returncode == 0, done.stderr
+    assert "7 bytes of uploads wait in s3://a/b" in done.stdout
+    assert first.steps[:2] == ["stop api", "up --no-deps redis"]
+    assert first.steps[2].endswith("up --no-deps worker outbound")
+    assert first.steps[3:] == ["stop worker outbound", "up --no-deps api", "up --remove-orphans"]
+
+
+def test_an_error_of_redis_is_no_empty_place(first: HostScript) -> None:
+    first.runs("A=1\n")
+    first.parameter("/n/environment", "REDIS_TLS_PORT=6380\n")
+    first.counts("LOADING Redis is loading the dataset in memory")
+    done = first("upgrade", "1")
+    assert done.returncode == 1
+    assert "Redis does not say what waits: LOADING" in done.stderr
 
 
 def test_uploads_in_s3_stay_there(first: HostScript) -> None:
