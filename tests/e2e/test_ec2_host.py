@@ -226,7 +226,7 @@ def test_worker_hosts_join_once_the_uploads_of_the_folder_are_done(
     large = BAG + bytes(100_000)  # in the folder, which no other host sees
     waiting = host.http.post("/v1/jobs", content=large, headers=PNG).headers["Location"]
     account.open_to_workers(releases.first)
-    assert "bytes of uploads wait in the folder" in host.command("upgrade", releases.second).stdout
+    assert "bytes of uploads wait in file:" in host.command("upgrade", releases.second).stdout
     assert _class_of(host, waiting) == "Bag"
     assert host.run("sh", "-c", "ls /srv/darkroom/uploads/darkroom-uploads/*.upload || true").stdout == ""
 

@@ -42,7 +42,9 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     added = _git("log", "--diff-filter=A", "--format=%H", "--max-count=1", "--", f"tests/stores/{newest}")
     commit = os.environ.get("UPGRADE_FROM") or added.decode().strip()
     print(f"from {commit[:7]}")
-    subprocess.run(["tar", "--extract", "--directory", folder], input=_git("archive", commit), check=True)
+    subprocess.run(
+        ["tar", "--extract", "--directory", folder], input=_git("-c", "tar.umask=0022", "archive", commit), check=True
+    )
     return folder
 
 
