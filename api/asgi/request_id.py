@@ -14,11 +14,24 @@ from api.asgi.access_log import AccessLog
 
 IS_HEAD = "darkroom.head"  # scope key of a HEAD request, whose response body the client does not get
 REQUEST_ID = "darkroom.request"  # scope key of the request's id, as bytes
+RESPONSE = "darkroom.response"  # scope key of the `Sent` of the request
 LIMITED_KEY = "darkroom.key"  # scope key of the `ApiKey` of a request, if it has limits
 _HEADER = b"x-request-id"
 _REFUSED = 400  # from this status on a request was not done
 _READ_METHODS = frozenset({"GET", "OPTIONS"})
 _VALID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Sent:
+    """What was sent of the response so far, for the middlewares inside."""
+
+    __slots__ = ("location", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        """0 until the response has begun."""
+        self.location = b""
+        """Its `Location`, if the request was a POST."""
 
 
 class RequestIdMiddleware:
@@ -34,15 +47,14 @@ class RequestIdMiddleware:
             return
         if scope["method"] == "HEAD":  # uvicorn sends no body: it has read the method before
             scope = {**scope, "method": "GET", IS_HEAD: True}
-        header, began, status, location = _request_id(scope), monotonic(), 0, b""
-        scope[REQUEST_ID] = header[1]
+        header, began, sent = _request_id(scope), monotonic(), Sent()
+        scope[REQUEST_ID], scope[RESPONSE] = header[1], sent
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status, location
             if message["type"] == "http.response.start":
-                status = message["status"]
+                sent.status = message["status"]
                 if scope["method"] == "POST":
-                    location = next((value for name, value in message["headers"] if name == b"location"), b"")
+                    sent.location = next((value for name, value in message["headers"] if name == b"location"), b"")
                 message["headers"] = [*message["headers"], header]
                 if LIMITED_KEY in scope:
                     message["headers"] += scope[LIMITED_KEY].limit_headers()
@@ -51,8 +63,8 @@ class RequestIdMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            if status >= _REFUSED or scope["method"] not in _READ_METHODS:
-                self._access_log.write(scope, header[1], status, monotonic() - began, location)
+            if sent.status >= _REFUSED or scope["method"] not in _READ_METHODS:
+                self._access_log.write(scope, header[1], sent.status, monotonic() - began, sent.location)
 
 
 def _request_id(scope: Scope) -> tuple[bytes, bytes]:

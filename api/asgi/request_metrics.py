@@ -2,9 +2,10 @@
 
 from time import monotonic
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi.endpoint import ROUTE, EndpointRoute
+from api.asgi.request_id import RESPONSE
 from jobs.metrics.process_metrics import OTHER, REQUEST_SECONDS
 
 STATIC = "static"  # of files: the page, and those behind /docs
@@ -21,18 +22,12 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = monotonic(), 0
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        began = monotonic()
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send)
         finally:
-            REQUEST_SECONDS.measured(monotonic() - began, *method_and_route(scope), _STATUSES.get(status, OTHER))
+            status = _STATUSES.get(scope[RESPONSE].status, OTHER)
+            REQUEST_SECONDS.measured(monotonic() - began, *method_and_route(scope), status)
 
 
 def method_and_route(scope: Scope) -> tuple[str, str]:

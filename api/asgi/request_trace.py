@@ -1,9 +1,9 @@
 """The span of a request, below that of the client's `traceparent`: its route, its status, its job."""
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi.access_log import job_of
-from api.asgi.request_id import REQUEST_ID
+from api.asgi.request_id import REQUEST_ID, RESPONSE
 from api.asgi.request_metrics import method_and_route
 from jobs.tracing import TRACEPARENT, request_span
 
@@ -18,29 +18,21 @@ class RequestTrace:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, location = 0, b""
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status, location
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                location = next((value for name, value in message["headers"] if name == b"location"), b"")
-            await send(message)
-
         with request_span(_traceparent(scope)) as span:
             try:
-                await self._app(scope, receive, send_and_note)
+                await self._app(scope, receive, send)
             finally:
                 method, route = method_and_route(scope)
+                sent = scope[RESPONSE]
                 attributes: dict[str, str | int] = {
                     "http.request.method": method,
                     "http.route": route,
-                    "http.response.status_code": status,
+                    "http.response.status_code": sent.status,
+                    "darkroom.request_id": scope[REQUEST_ID].decode("ascii"),
                 }
-                attributes["darkroom.request_id"] = scope[REQUEST_ID].decode("ascii")
-                if job := job_of(scope["path"], location):
+                if job := job_of(scope["path"], sent.location):
                     attributes["darkroom.job_id"] = job
-                span.describe(f"{method} {route}", attributes, failed=status >= 500)
+                span.describe(f"{method} {route}", attributes, failed=sent.status >= 500)
 
 
 def _traceparent(scope: Scope) -> str:

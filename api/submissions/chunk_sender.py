@@ -7,7 +7,7 @@ from hashlib import blake2b
 from api.submissions.digests import update_digest
 from jobs.errors import IdempotencyKeyReused
 from jobs.store.for_api.open_job_parts import OpenJobParts, Part, Progress
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submission import Chunk
 from jobs.store.for_api.upload_budget import UploadBudget
 
 NOTHING_SENT = Progress(0, b"", done=False)

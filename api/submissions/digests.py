@@ -3,7 +3,7 @@
 import os
 from hashlib import blake2b
 
-from jobs.store.for_api.submit import Chunk, Submission
+from jobs.store.for_api.submission import Chunk, Submission
 
 _DIGEST_BYTES = 16
 _PART_NAME_BYTES = 8

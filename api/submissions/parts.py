@@ -19,7 +19,8 @@ from jobs.errors import DarkroomError, InvalidRequest, StoreUnavailable
 from jobs.records import Job, Lane
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.open_job_parts import OpenJobParts, Part, Progress
-from jobs.store.for_api.submit import Submission, Submitter
+from jobs.store.for_api.submission import Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_api.upload_budget import UploadBudget
 
 

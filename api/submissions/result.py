@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jobs.records import Job
 from jobs.store.for_api.job_reader import JobReader
-from jobs.store.for_api.submit import ExistingJob, Submission, accepted_job
+from jobs.store.for_api.submission import ExistingJob, Submission, accepted_job
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from api.submissions.result import SubmitResult, submit_result
 from jobs.errors import UploadTooLarge
 from jobs.item_codes import ItemCode
 from jobs.store.for_api.job_reader import JobReader
-from jobs.store.for_api.submit import Chunk, Submission, Submitter
+from jobs.store.for_api.submission import Chunk, Submission
+from jobs.store.for_api.submit import Submitter
 
 
 class SingleChunkSubmitter:

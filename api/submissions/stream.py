@@ -25,7 +25,8 @@ from jobs.ids import to_text
 from jobs.records import JobState, Lane
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.open_job_parts import OpenJobParts, Part
-from jobs.store.for_api.submit import Chunk, ExistingJob, Submission, Submitter, accepted_job
+from jobs.store.for_api.submission import Chunk, ExistingJob, Submission, accepted_job
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_api.upload_budget import UploadBudget
 
 NO_IMAGES = "The upload has no images: send at least one."

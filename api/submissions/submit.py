@@ -23,7 +23,8 @@ from jobs.errors import StoreUnavailable
 from jobs.records import Job, Lane
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.model_registry import ModelRegistry
-from jobs.store.for_api.submit import Submission, Submitter
+from jobs.store.for_api.submission import Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.notices import apply_notice
 

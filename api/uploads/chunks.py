@@ -6,7 +6,7 @@ from api.uploads.source import UploadedImage, UploadSource
 from jobs.codec import pack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import CHUNK_BYTES_MAX, CHUNK_ITEMS_MAX, REFERENCES_MAX
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submission import Chunk
 
 
 class ChunkBuilder:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from api.asgi.endpoint import ROUTE, EndpointRoute
+from api.asgi.request_id import RESPONSE, Sent
 from api.asgi.request_metrics import RequestMetrics
 from jobs.metrics.process_metrics import BATCH_ITEMS, BATCH_SECONDS, ITEMS, QUEUE_SECONDS, STORE_CALL_SECONDS
 from jobs.metrics.processes import join_metrics, metrics_folder
@@ -44,7 +45,7 @@ def requests_us(app: Any) -> float:
     async def run() -> float:
         began = time.process_time()
         for _ in range(CALLS):
-            await app({"type": "http", "method": "POST"}, _receive, _send)
+            await app({"type": "http", "method": "POST", RESPONSE: Sent()}, _receive, _send)
         return (time.process_time() - began) / CALLS * 1e6
 
     return min(asyncio.run(run()) for _ in range(ROUNDS))

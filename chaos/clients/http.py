@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -77,6 +78,11 @@ class Outcomes:
                 self.failures[f"{fault}: {summary}"] += 1
         if first.status in (429, 503) and not first.retry_after:
             self.violations[f"{summary} without Retry-After"] += 1
+
+    def contradicts(self, kind: str, reply: Reply, began: float) -> None:
+        """Count a response that the API should not have given, unless this client itself has paused in its upload."""
+        if reply.status != HTTPStatus.REQUEST_TIMEOUT or self.late_at < began:
+            self.violations[f"{kind}: {reply.summary}"] += 1
 
     def took(self, seconds: float, fault: str) -> None:
         self.slowest = max(self.slowest, (seconds, fault))

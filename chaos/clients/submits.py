@@ -248,15 +248,9 @@ class Submitter:
         forgotten = reply.status == HTTPStatus.GONE and self._ledger.has_lost_since(began)
         if forgotten or reply.in_doubt or options["keyed"]:  # under a key, an earlier try may have been in doubt
             self._doubt(options, began, named=named)
-        elif self._was_late(reply, began):
-            pass
         elif not reply.refused and reply.sent and not (names_job and reply.status == HTTPStatus.SERVICE_UNAVAILABLE):
-            self._outcomes.violations[f"{kind}: {reply.summary}"] += 1
+            self._outcomes.contradicts(kind, reply, began)
         return None
-
-    def _was_late(self, reply: Reply, began: float) -> bool:
-        """Whether an upload was refused because this client paused: its machine is too busy."""
-        return reply.status == HTTPStatus.REQUEST_TIMEOUT and self._outcomes.late_at >= began
 
     def _accepted(self, job_id: str, expected: list[Expected], options: dict[str, Any], began: float) -> Accepted:
         job = Accepted(job_id, self.caller.owner, expected, self._ledger.fault, began, webhook=options["webhook"])
@@ -287,9 +281,8 @@ class Submitter:
 
     def _tar(self, model: str, name: str, count: int) -> tuple[bytes, list[Expected]]:
         picked = [self._pick(model, f"{name}-{number:03}.png") for number in range(count)]
-        return tar_of([image for image, _ in picked], names=[str(it.name) for _, it in picked]), [
-            it for _, it in picked
-        ]
+        images, expected = [image for image, _ in picked], [it for _, it in picked]
+        return tar_of(images, names=[str(it.name) for it in expected]), expected
 
 
 def _path(options: dict[str, Any]) -> str:

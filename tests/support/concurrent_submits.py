@@ -9,7 +9,8 @@ import redis
 
 from jobs.errors import DarkroomError
 from jobs.store.for_api.client import StoreClient
-from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
+from jobs.store.for_api.submission import ExistingJob, Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.wire import Command, Reply
 from tests.support.waiting import eventually
 

@@ -7,7 +7,7 @@ from typing import Any
 from jobs.codec import pack_upload, unpack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Lane
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submission import Chunk
 from tests.support.store import Store
 from worker.outbound.process import OutboundProcess
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from jobs.codec import pack_upload
 from jobs.store.for_api.spool_sweep import SpoolSweep
-from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
+from jobs.store.for_api.submission import ExistingJob, Submission
+from jobs.store.for_api.submit import Submitter
 from tests.support.store import Store, chunk_of
 
 LARGE = bytes(range(256)) * 1024  # 256 KiB

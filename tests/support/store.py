@@ -12,7 +12,8 @@ from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
-from jobs.store.for_api.submit import Chunk, Submission, Submitter
+from jobs.store.for_api.submission import Chunk, Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.for_workers.leases import FinishedChunk, Lease, LeaseStore
 from jobs.store.job_hash import job_key

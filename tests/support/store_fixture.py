@@ -18,7 +18,7 @@ from jobs.codec import pack_outcomes, pack_retained, pack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Lane
 from jobs.settings import StoreSettings
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submission import Chunk
 from jobs.store.for_workers.leases import WORKER_LOST, FinishedChunk, LeaseStore
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey

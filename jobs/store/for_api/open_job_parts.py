@@ -28,7 +28,8 @@ from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
-from jobs.store.for_api.submit import SHARE_FULL, Chunk
+from jobs.store.for_api.submission import Chunk
+from jobs.store.for_api.submit import SHARE_FULL
 from jobs.store.for_api.upload_budget import UploadBudget
 from jobs.store.wire import Command
 

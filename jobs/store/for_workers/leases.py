@@ -1,13 +1,13 @@
 """The job store as a worker's child process sees it: claim, renew, finish and release leases. Blocking."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from jobs.item_codes import ItemCode
 from jobs.records import STATE_OF_CODE, ChunkRef, Failure
@@ -15,7 +15,7 @@ from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.for_workers.worker_spool import WorkerSpool
 from jobs.store.for_workers.worker_store import WorkerStore
-from jobs.store.job_hash import job_key, upload_key
+from jobs.store.job_hash import upload_key
 from jobs.store.keys import OwnerToken, unpack_known
 
 RETURNED = "returned"
@@ -149,19 +149,8 @@ class LeaseStore(WorkerStore):
 
     def is_wanted(self, lease: Lease) -> bool:
         """Whether any of its chunks belongs to a job that has not ended."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in {claimed.chunk_ref.job_id for claimed in lease.chunks}:
-            pipeline.hget(job_key(job_id), keys.FIELDS["state"])
-        return any(code is not None and not STATE_OF_CODE[code].ended for code in pipeline.execute())
-
-    def traceparents(self, job_ids: Iterable[bytes]) -> list[str]:
-        """Those that jobs were submitted with; none while the server is away."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in dict.fromkeys(job_ids):
-            pipeline.hget(job_key(job_id), keys.FIELDS["traceparent"])
-        with suppress(RedisError):
-            return [found.decode() for found in pipeline.execute() if found]
-        return []
+        states = self._read_of_jobs((claimed.chunk_ref.job_id for claimed in lease.chunks), "state")
+        return any(code is not None and not STATE_OF_CODE[code].ended for code in states)
 
     def finish(self, token: str, finished: Sequence[FinishedChunk], *, ring_for: str = "") -> int:
         """Write the results of chunks that are still under the lease. Returns how many items reached a terminal state.

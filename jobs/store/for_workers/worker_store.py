@@ -6,12 +6,13 @@ One instance a thread. `LeaseStore` adds what its child processes do.
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from jobs import VERSION
@@ -19,6 +20,7 @@ from jobs.errors import ModelPackageError
 from jobs.model_manifest import ModelCard, card_from_json
 from jobs.settings import StoreSettings
 from jobs.store import keys
+from jobs.store.job_hash import job_key
 from jobs.store.keys import Heartbeat, LoadError, unpack_known
 from jobs.store.redis_url import address_of
 from jobs.store.scripts import load_scripts, sweep_args
@@ -141,6 +143,20 @@ class WorkerStore:
     def has_ready(self, models: Iterable[str], lane: str) -> bool:
         """Whether chunks of one of these models wait in a lane: a code of `LANE_CODE`, or `SUSPECT_LANE`."""
         return bool(self._redis.exists(*(f"{keys.ROTATION}{model}:{lane}" for model in set(models))))
+
+    def traceparents(self, job_ids: Iterable[bytes]) -> list[str]:
+        """Those that jobs were submitted with; none while the server is away."""
+        with suppress(RedisError):
+            return [found.decode() for found in self._read_of_jobs(job_ids, "traceparent") if found]
+        return []
+
+    def _read_of_jobs(self, job_ids: Iterable[bytes], field_name: str) -> list[bytes | None]:
+        """A field of each job, in one round trip. A job that comes several times is read once."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in dict.fromkeys(job_ids):
+            pipeline.hget(job_key(job_id), keys.FIELDS[field_name])
+        found: list[bytes | None] = pipeline.execute()
+        return found
 
     def _now_ms(self) -> int:
         seconds, micros = self._redis.time()

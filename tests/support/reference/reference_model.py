@@ -11,7 +11,7 @@ from jobs.spool.names import Pointer
 from jobs.store import keys
 from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
 from jobs.store.for_api.open_job_parts import Part
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submission import Chunk
 from jobs.store.for_workers.leases import PAUSED, RETURNED, WORKER_LOST, FailureCounts, Lease
 from tests.support.store import MODEL, make_chunk
 

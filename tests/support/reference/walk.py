@@ -28,7 +28,7 @@ from jobs.spool.names import Pointer, new_failed_name, new_upload_name
 from jobs.store import keys
 from jobs.store.for_api.item_quota import UNLIMITED, ItemQuota
 from jobs.store.for_api.spool_sweep import SpoolSweep
-from jobs.store.for_api.submit import ExistingJob, Submission
+from jobs.store.for_api.submission import ExistingJob, Submission
 from jobs.store.for_workers.leases import FinishedChunk
 from jobs.store.job_hash import job_key, upload_key
 from tests.support.reference.reference_model import ModelChunk, ModelJob, ModelLease, ReferenceModel, Shown, ready

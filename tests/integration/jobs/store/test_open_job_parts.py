@@ -20,7 +20,7 @@ from jobs.records import ItemState, JobState, Lane
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.open_job_parts import OpenJobLimits, OpenJobParts, Part
-from jobs.store.for_api.submit import ExistingJob
+from jobs.store.for_api.submission import ExistingJob
 from jobs.store.job_hash import job_key
 from tests.support.store import LIMITS, MODEL, OWNER, Store, finished, make_chunk
 from tests.support.waiting import eventually

@@ -12,7 +12,8 @@ from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.pipeline import PipelinedConnection
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
-from jobs.store.for_api.submit import Chunk, Submission, Submitter
+from jobs.store.for_api.submission import Chunk, Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.redis_url import address_of
 from tests.integration.jobs.store.conftest import TIMEOUT_SECONDS
 from tests.support.concurrent_submits import lose_next_reply

@@ -10,7 +10,7 @@ from jobs.records import Failure, Lane
 from jobs.spool.names import Pointer, new_failed_name
 from jobs.store import keys
 from jobs.store.for_api.open_job_parts import Part
-from jobs.store.for_api.submit import Submission
+from jobs.store.for_api.submission import Submission
 from jobs.store.for_workers.leases import FinishedChunk, Lease
 from jobs.store.for_workers.outbound import DeliveryStatus, OutboundStore
 from jobs.store.job_hash import chunk_field, job_key

@@ -7,7 +7,8 @@ from jobs.records import JobState, Lane
 from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
-from jobs.store.for_api.submit import Submitter, accepted_job
+from jobs.store.for_api.submission import accepted_job
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_workers.leases import LeaseStore
 from jobs.store.keys import Heartbeat
 from tests.conftest import open_store_client

@@ -13,7 +13,8 @@ from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
-from jobs.store.for_api.submit import Submission, Submitter
+from jobs.store.for_api.submission import Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_api.submit_batch import BATCH_SUBMITS_MAX
 from jobs.store.job_hash import job_key
 from tests.support.concurrent_submits import (

@@ -10,7 +10,8 @@ from jobs.ids import to_text
 from jobs.records import LANE_CODE, ChunkRef, Lane
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
-from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
+from jobs.store.for_api.submission import ExistingJob, Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.job_hash import idempotency_key_name, upload_key
 from jobs.store.wire import Command, Reply
 from tests.support.concurrent_submits import blocking_commits, counting_script_calls, submit_concurrently

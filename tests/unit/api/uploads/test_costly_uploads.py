@@ -23,7 +23,7 @@ from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
 from jobs.errors import DarkroomError, InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
-from jobs.store.for_api.submit import Chunk
+from jobs.store.for_api.submission import Chunk
 from tests.support.archives import LIMITS, make_zip, untar, unzip
 from tests.support.costly_uploads import (
     BOUNDARY,

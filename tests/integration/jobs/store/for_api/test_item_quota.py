@@ -10,7 +10,8 @@ from jobs.settings import StoreSettings
 from jobs.store import keys
 from jobs.store.for_api.item_quota import ItemQuota
 from jobs.store.for_api.open_job_parts import Part
-from jobs.store.for_api.submit import ExistingJob, Submission, Submitter
+from jobs.store.for_api.submission import ExistingJob, Submission
+from jobs.store.for_api.submit import Submitter
 from jobs.store.keys import DAY_MS
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey

@@ -12,7 +12,7 @@ from jobs.spool.names import new_failed_name, new_upload_name
 from jobs.store import keys
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.spool_sweep import SpoolSweep
-from jobs.store.for_api.submit import Submission
+from jobs.store.for_api.submission import Submission
 from tests.support.spool import LARGE, SIZE, Files, submit, until
 from tests.support.store import OWNER, Store, finished
 

@@ -15,7 +15,8 @@ from jobs.spool.folder import SUBFOLDER
 from jobs.spool.names import SPOOLED_BYTES_MIN, Pointer
 from jobs.store import keys
 from jobs.store.for_api.spool_sweep import SpoolSweep
-from jobs.store.for_api.submit import ExistingJob, Submitter
+from jobs.store.for_api.submission import ExistingJob
+from jobs.store.for_api.submit import Submitter
 from jobs.store.for_api.upload_spool import SharedCall
 from tests.conftest import open_store_client
 from tests.support.spool import LARGE, SIZE, Files, accept, submit
