@@ -163,13 +163,13 @@ async def test_an_archive_is_one_job(
 async def test_a_part_is_added_once_and_its_job_is_sealed(
     start_api: StartApi, store: Store, faulty: FaultyStore, shirt: bytes, fault: str
 ) -> None:
-    api = await start_api(**QUICK)
+    patient, api = await start_api(), await start_api(**QUICK)
     body = make_tar(numbered_images(shirt, IMAGES))
 
     async def attempt() -> str:
         armed = faulty.fault, faulty.at
         faulty.arm("", -1)
-        opened = await api.post("/v1/jobs?open=true")
+        opened = await patient.post("/v1/jobs?open=true")
         path = opened.headers["Location"]
         faulty.arm(*armed)
 

@@ -1,6 +1,7 @@
 """The memory that a job takes in Redis is covered by the bytes that the budgets count for it."""
 
 import asyncio
+from statistics import median
 
 import pytest
 
@@ -86,9 +87,10 @@ async def test_waiting_uploads_take_no_more_memory_than_is_counted(store: Store)
 
 async def test_the_trace_of_a_job_is_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async def measured() -> tuple[float, float]:
-        return await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64)
+        """The medians of three: buffers of connections, which grow and shrink meanwhile, are in one at most."""
+        found = [await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64) for _ in range(3)]
+        return median(used for used, _ in found), median(counted for _, counted in found)
 
-    await measured()
     used, counted = await measured()
     monkeypatch.setattr("jobs.store.for_api.submit.current_traceparent", lambda: f"00-{'a' * 32}-{'b' * 16}-01")
     used_by_trace, counted_for_trace = [
