@@ -9,12 +9,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx
-
 from bench.baselines import PROCESSES
 from bench.client import Dialect, request
 from bench.servers import Servers, tree
-from tests.support.processes import ROOT, Process, Valkey, Worker, free_port
+from tests.support.processes import ROOT, Process, Valkey, Worker, answers, free_port
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -174,13 +172,11 @@ def _serving(
     """`python -m` with this command, once the path answers. No process of it outlives the block."""
     with Process([str(python), "-m", *command], folder / "api.log", dict(environment)) as api:
 
-        def answers() -> bool:
-            with suppress(httpx.TransportError):
-                return httpx.get(f"http://127.0.0.1:{port}{path}").is_success
+        def is_up() -> bool:
             assert api.running(), api.output()
-            return False
+            return answers(port, path)
 
-        wait_until(answers, seconds=60, what=command[0])
+        wait_until(is_up, seconds=60, what=command[0])
         started = tree(api.pid)
         try:
             yield api

@@ -84,7 +84,7 @@ class Run:
             end_seconds_max=options.end_seconds,
             refused_writes=fleet.refused_writes,
         )
-        freeze_seconds, deploys = (7.0, 1) if self._short else (30.0, 3)
+        freeze_seconds, deploys = (7.0, 1) if self._short else (15.0, 3)  # longer than any lease that a fault sets
         self._context = FaultContext(
             fleet,
             self._load,
@@ -131,6 +131,8 @@ class Run:
         for number, name in enumerate(self._names()):
             if time.monotonic() - began > self._options.seconds and number >= self._faults_min:
                 break
+            if not self._short:
+                await self._context.until_steady()
             await self._inject(name)
             await asyncio.sleep(self._random.uniform(0.2, 1.5))
         await asyncio.sleep(max(0.0, began + self._seconds_min - time.monotonic()))

@@ -10,10 +10,8 @@ from os import geteuid
 from pathlib import Path
 from typing import Protocol
 
-import httpx
-
 from jobs.spool.folder import SUBFOLDER
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, answers, free_port
 from tests.support.s3 import S3
 from tests.support.waiting import wait_until
 
@@ -89,11 +87,11 @@ class S3Uploads:
         self._s3 = S3(f"http://127.0.0.1:{port}")
         self.settings = self._s3.environment(f"s3://{_BUCKET}/chaos")
         self._server = Process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log)
-        self._url = f"http://127.0.0.1:{port}/moto-api/"
+        self._port = port
 
     def start(self) -> None:
         self._server.start()
-        wait_until(self._answers, what="moto's server")
+        wait_until(lambda: answers(self._port, "/moto-api/"), what="moto's server")
         self._s3.bucket(_BUCKET)
 
     def stop(self) -> None:
@@ -117,12 +115,6 @@ class S3Uploads:
     @contextmanager
     def full(self) -> Iterator[None]:
         raise NotImplementedError
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(self._url, timeout=2).is_success
-        except httpx.TransportError:
-            return False
 
 
 @contextmanager

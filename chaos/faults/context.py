@@ -27,6 +27,7 @@ from tests.support.processes import Process, Worker
 MODEL = "fmnist-mlp"
 MOMENT_SECONDS_MAX = 10
 STOP_SECONDS_MAX = 75
+STEADY_SECONDS, STEADY_WAIT_SECONDS_MAX = 0.5, 20.0
 
 
 class NotInjected(Exception):
@@ -61,6 +62,14 @@ class FaultContext:
                     return time.monotonic() - since
             await asyncio.sleep(0.02)
         return float("inf")
+
+    async def until_steady(self) -> None:
+        """What the fault before left waiting is done: a fresh image has its class at once. It may last, for a while."""
+        until = time.monotonic() + STEADY_WAIT_SECONDS_MAX
+        while time.monotonic() < until:
+            if await self.seconds_until_work(time.monotonic()) < STEADY_SECONDS:
+                return
+            await asyncio.sleep(0.5)
 
     async def probe(self, url: str, image: bytes, wait_seconds: int = 5) -> int:
         """Submit an image to this API, and wait for its end. The response's status, or 0 if there was none."""

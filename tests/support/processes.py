@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
-import httpx
 import redis
 
 from deploy.local.valkey import VALKEY_ENVIRONMENT, valkey_command
@@ -27,6 +28,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a server on this machine answers with 200. It is asked again and again, so it is asked at little cost."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def children_of(pid: int) -> list[int]:
@@ -154,11 +167,10 @@ class Api(Process):
         wait_until(self._answers, what="the API")
 
     def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/livez", timeout=2).is_success
-        except httpx.TransportError:
-            assert self.running(), self.output()
-            return False
+        if answers(self.port, "/livez"):
+            return True
+        assert self.running(), self.output()
+        return False
 
 
 class Worker(Process):

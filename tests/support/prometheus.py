@@ -9,7 +9,7 @@ import httpx
 import orjson
 import yaml
 
-from tests.support.processes import ROOT, Process, free_port
+from tests.support.processes import ROOT, Process, answers, free_port
 from tests.support.waiting import wait_until
 
 FOLDER = ROOT / "deploy" / "monitoring"
@@ -22,7 +22,7 @@ class Prometheus(Process):
 
     def __init__(self, folder: Path, ports: Mapping[str, int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
+        self._port = port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -59,11 +59,8 @@ class Prometheus(Process):
         return answer.json()["data"]
 
     def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/-/ready", timeout=2).is_success
-        except httpx.TransportError:
-            assert self.running(), self.output()
-            return False
+        assert self.running(), self.output()
+        return answers(self._port, "/-/ready")
 
 
 def alert_rules() -> list[dict[str, Any]]:
