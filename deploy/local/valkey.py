@@ -29,7 +29,7 @@ def valkey_command(folder: Path, *, maxmemory_bytes: int, unix_socket: Path | No
         "save": "''",
         "appendonly": "yes",
         "appendfsync": "always",
-        "auto-aof-rewrite-min-size": "512mb",
+        "auto-aof-rewrite-min-size": "128mb",
         "maxmemory": str(maxmemory_bytes),
         "maxmemory-policy": "noeviction",
         **{name: str(value) for name, value in COMPACT_HASHES.items()},
