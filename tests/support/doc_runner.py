@@ -125,15 +125,18 @@ class PageRunner:
         folder.mkdir()
         stack = self._exits.enter_context(Stack(folder, **common))
         self._url = stack.api().url
-        stack.worker(children=1)
+        outbound = any(name.startswith(("FETCH_", "S3_", "WEBHOOK_")) for name in settings)
+        is_up = self._start_outbound(stack, folder, common) if outbound else None
+        stack.worker(children=1)  # both start at the same time
+        if is_up is not None:
+            wait_until(is_up, what="the outbound worker")
         socket = self._folder / "data/port-8000/valkey.sock"
         socket.parent.mkdir(parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
         socket.symlink_to(stack.valkey.socket)
-        if any(name.startswith(("FETCH_", "S3_", "WEBHOOK_")) for name in settings):
-            self._start_outbound(stack, folder, common)
 
-    def _start_outbound(self, stack: Stack, folder: Path, settings: dict[str, str]) -> None:
+    def _start_outbound(self, stack: Stack, folder: Path, settings: dict[str, str]) -> Callable[[], bool]:
+        """Returns what says whether it is up."""
         own = {"OUTBOUND_CHILDREN": "1", "REDIS_MAXMEMORY_BYTES": str(MAXMEMORY_BYTES)}
         environment = {"REDIS_URL": stack.valkey.url, **own, **settings}
         outbound = Process([sys.executable, "-m", "worker.outbound"], folder / "outbound.log", environment)
@@ -143,7 +146,7 @@ class PageRunner:
             assert outbound.running(), outbound.output()
             return stack.redis.zcard(keys.HEARTBEATS + keys.FETCH) >= 1
 
-        wait_until(is_up, what="the outbound worker")
+        return is_up
 
     def _s3(self) -> dict[str, str]:
         """The bucket `photos`, on a server that stands in for AWS."""

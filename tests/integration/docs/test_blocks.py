@@ -40,7 +40,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("stack")
     with Stack(folder, MODEL="fmnist-cnn", DEFAULT_MODEL="fmnist-cnn") as stack:
         api = stack.api()
-        stack.worker()
+        stack.worker(children=1)
         yield api.url
 
 

@@ -25,7 +25,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("stack")) as stack:
-        stack.worker(MODELS="fmnist-mlp,fmnist-cnn")
+        stack.worker(children=1, MODELS="fmnist-mlp,fmnist-cnn")
         yield stack
 
 

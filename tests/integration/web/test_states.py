@@ -65,7 +65,7 @@ def test_an_upload_shows_its_bytes_and_then_its_classes(visit: Visit, new_stack:
     person.headline("0 of 40 classified")
     expect(page.get_by_role("progressbar", name="Uploaded")).to_have_count(0)
     person.check()
-    stack.worker()
+    stack.worker(children=1)
     person.headline("All 40 classified")
     expect(page.locator(".job [role=status]")).to_have_text("All 40 classified")
     assert page.locator(".job [role=status]").evaluate("(it) => it.ariaLive ?? 'polite'") == "polite"
@@ -84,7 +84,7 @@ def test_a_full_queue_is_told_with_its_seconds(person: Visitor) -> None:
 
 def test_an_upload_goes_on_with_another_key_when_its_own_is_revoked(visit: Visit, new_stack: NewStack) -> None:
     stack = new_stack()
-    stack.worker()
+    stack.worker(children=1)
     settings = StoreSettings(redis_url=stack.valkey.url, redis_maxmemory_bytes=MAXMEMORY_BYTES)
     registry = ApiKeyRegistry(settings)
     (first, key), (_, other) = (registry.create("alice", Scope.ALL, KeyLimits(), expires_ms=None) for _ in range(2))

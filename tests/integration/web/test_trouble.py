@@ -79,7 +79,7 @@ def test_a_full_queue_and_no_worker_are_waited_for(visit: Visit, new_stack: NewS
     person.drop({"#.png": BAG}, count=600)
     expect(page.locator(".trouble")).to_contain_text(re.compile("trying again in"))
     person.check()
-    stack.worker()
+    stack.worker(children=1)
     person.headline("All 600 classified")
     assert page.locator(".trouble").count() == 0
 
