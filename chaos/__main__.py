@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="keep the logs of all processes in this folder")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after it has ended the processes of the stack
-    gc.disable()  # the ledger keeps millions of objects: to look through them stops the clients for seconds
+    gc.set_threshold(700, 10, 1_000_000_000)  # a look through all objects of the ledger stops the clients for seconds
     with TemporaryDirectory(prefix="chaos-") as temporary:
         logs = options.logs or Path(temporary)
         logs.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,8 @@ class Accepted:
     """The last fault that was injected before the job ended."""
     began: float
     """When its submit began."""
+    whole_at: float | None = None
+    """When a response said that the store has all its images; None if several requests brought them."""
     ended_at: float | None = None
     """When a client has first seen it ended."""
     may_be_canceled: bool = False
@@ -125,10 +127,20 @@ class Ledger:
 
     def is_excused(self, job: Accepted) -> bool:
         """Whether a fault may have made the store forget this job or its end."""
-        return any(
-            job.began <= loss.until and (loss.all_before or job.ended_at is None or job.ended_at >= loss.since)
-            for loss in self._losses
-        )
+        return any(self._losses_of(job))
+
+    def _may_lack_images(self, job: Accepted) -> bool:
+        """Whether a fault may have made the store forget some of its images, and nobody was told since that it has all.
+
+        What was acknowledged in parts may lack one that the store acknowledged and forgot.
+        """
+        return any(job.whole_at is None or job.whole_at <= loss.until for loss in self._losses_of(job))
+
+    def _losses_of(self, job: Accepted) -> Iterator[Loss]:
+        """The times in which the store may have forgotten this job, its end, or a part of it."""
+        for loss in self._losses:
+            if job.began <= loss.until and (loss.all_before or job.ended_at is None or job.ended_at >= loss.since):
+                yield loss
 
     def has_lost_since(self, began: float) -> bool:
         """Whether a fault made the store forget anything after this time."""
@@ -158,7 +170,7 @@ class Ledger:
         if len(job.expected) == 1:
             self.seconds_by_owner.setdefault(job.owner, []).append(job.ended_at - job.began)
         missing = len(job.expected) - len(reading.items)
-        if missing > 0 and self.is_excused(job):  # a part of an open job that the store acknowledged and forgot
+        if missing > 0 and self._may_lack_images(job):
             self.forgotten[job.fault] += missing
         elif missing > 0:
             self._record(self.lost, job, f"{missing} of {len(job.expected)} images are not among the results", missing)

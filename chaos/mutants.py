@@ -106,6 +106,12 @@ MUTANTS = {
         f"{LUA}part.lua",
         {"if hold_ends == 0 or chunks_before < part_chunks then return refuse('ok') end": ""},
     ),
+    "a chunk that does not continue what is there is taken": Mutant(
+        "Redis without its tail",
+        3,
+        f"{LUA}part.lua",
+        {"if chunks_before > part_chunks then return refuse('lost') end\n": ""},
+    ),
     "a lost doorbell is not rung again": Mutant(
         "last doorbell lost",
         2,

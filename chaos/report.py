@@ -114,7 +114,9 @@ class Report:
         return "\n".join(lines)
 
     def _missed_webhooks(self) -> Iterator[str]:
-        """Each job with a webhook was called, with the state that it ended in."""
+        """Each job with a webhook was called, signed, with the state that it ended in."""
+        if self._site.forged:
+            yield f"{self._site.forged} calls of a webhook had no valid signature"
         wanted = {job.job_id: job for job in self._ledger.jobs.values() if job.webhook and job.first is not None}
         missed = [
             it for it in wanted.values() if it.job_id not in self._site.called and not self._ledger.is_excused(it)

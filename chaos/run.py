@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from chaos.clients.bodies import Sample
 from chaos.clients.load import Load
 from chaos.clients.site import Site
-from chaos.clients.submits import Sample
 from chaos.faults.context import Fault, FaultContext, NotInjected
 from chaos.faults.table import ALONE, CONCURRENT, FAULTS, NOT_BRIEF
 from chaos.fleet import MODELS, Fleet

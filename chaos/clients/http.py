@@ -17,6 +17,7 @@ TIMEOUT_SECONDS = 40
 KEYED_SECONDS_MAX = 150.0  # an aborted upload occupies its key until it is canceled
 PLAIN_SECONDS_MAX = 20.0
 PAUSE_SECONDS = 0.05
+IN_PROGRESS = "idempotency_in_progress"
 RETRY_AFTER_SECONDS_MAX = 2.0  # that the client heeds: a run is short
 
 Body = Callable[[], Any]
@@ -76,7 +77,7 @@ class Outcomes:
             self.counts[summary] += 1
             if summary != "accepted":
                 self.failures[f"{fault}: {summary}"] += 1
-        if first.status in (429, 503) and not first.retry_after:
+        if (first.status in (429, 503) or first.body.get("code") == IN_PROGRESS) and not first.retry_after:
             self.violations[f"{summary} without Retry-After"] += 1
 
     def contradicts(self, kind: str, reply: Reply, began: float) -> None:
@@ -96,14 +97,14 @@ class Caller:
     ) -> None:
         self.http = http
         self.owner = owner
-        self._urls = urls
+        self.urls = urls
         self._random = random_source
         self.headers = {"Authorization": f"Bearer {key}"}
         self.uploads = Counter[str]()
         """Archives that are being uploaded, by API."""
 
     def url(self, path: str) -> str:
-        return self._random.choice(self._urls) + path
+        return self._random.choice(self.urls) + path
 
     async def post(
         self,
@@ -115,25 +116,26 @@ class Caller:
         archive: bool = False,
         first: Callable[[Reply], None] = lambda _: None,
         seconds_max: float | None = None,
+        base: str = "",
     ) -> Reply:
         """Post until there is a final response: as a load balancer would, to another API if one cannot be reached.
 
         A request whose effect is in doubt is repeated only under an Idempotency-Key; one that was refused is repeated
-        as its `Retry-After` says. `first` gets the first response.
+        as its `Retry-After` says. `first` gets the first response. `base`: the API that is asked first, or any.
         """
         headers = (headers or {}) | self.headers | ({"Idempotency-Key": key} if key else {})
         seconds_max = seconds_max or (KEYED_SECONDS_MAX if key else PLAIN_SECONDS_MAX)
-        began, tries, base = time.monotonic(), 0, self._random.choice(self._urls)
+        began, tries, base = time.monotonic(), 0, base or self._random.choice(self.urls)
         while True:
             reply = await self._post(base, path, body(), headers, archive=archive)
             tries += 1
-            over = time.monotonic() - began > seconds_max and tries >= 2 * len(self._urls)
+            over = time.monotonic() - began > seconds_max and tries >= 2 * len(self.urls)
             if reply.sent or over:
                 first(reply)
                 first = _ignore
             if over or not self._again(reply, key):
                 return reply
-            base = self._urls[(self._urls.index(base) + 1) % len(self._urls)]
+            base = self.urls[(self.urls.index(base) + 1) % len(self.urls)]
             await asyncio.sleep(self._pause(reply))
 
     def _again(self, reply: Reply, key: str) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 
 import aiohttp
 
+from chaos.clients.bodies import Sample
 from chaos.clients.http import TIMEOUT_SECONDS, Caller, Outcomes
 from chaos.clients.site import Site
-from chaos.clients.submits import FORM_IMAGES, PART_IMAGES, PARTS, TAR_IMAGES, URL_IMAGES, Sample, Submitter
+from chaos.clients.submits import FORM_IMAGES, PART_IMAGES, PARTS, TAR_IMAGES, URL_IMAGES, Submitter
 from chaos.clients.verifier import Verifier
 from chaos.ledger import Accepted, Ledger
 

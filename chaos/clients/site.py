@@ -1,12 +1,14 @@
 """A web server for outbound workers: pictures, and a receiver of webhooks. Both fail now and then."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from tests.support.outbound import SECRET
 
 PICTURE_FAILURE_SHARE = 0.02
 WEBHOOK_FAILURE_SHARE = 0.2
@@ -19,6 +21,9 @@ class Site:
         self.url = ""
         self.called = dict[str, list[str]]()
         """For each job whose webhook was taken, the statuses that it was called with."""
+        self.forged = 0
+        """Calls of the webhook without a valid signature."""
+        self._secret = Webhook(SECRET)
         self.requests = Counter[str]()
 
     def picture(self, number: int) -> str:
@@ -41,7 +46,11 @@ class Site:
 
     async def _webhook(self, request: web.Request) -> web.Response:
         self.requests["webhooks"] += 1
-        body = json.loads(await request.read())
+        try:
+            body = self._secret.verify(await request.read(), {name.lower(): it for name, it in request.headers.items()})
+        except WebhookVerificationError:
+            self.forged += 1
+            return web.Response(status=401)
         if self._random.random() < WEBHOOK_FAILURE_SHARE:
             return web.Response(status=500)
         job = body["data"]

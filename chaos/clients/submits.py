@@ -4,9 +4,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -14,36 +13,22 @@ from typing import Any
 import aiohttp
 
 from bench.bulk.archives import tar_of
+from chaos.clients.bodies import BAD_IMAGE, Sample, in_pieces, large, path_of
 from chaos.clients.http import Body, Caller, Outcomes, Reply
 from chaos.clients.site import Site
 from chaos.ledger import Accepted, Doubt, Ledger
 from chaos.readings import Expected
 
-FORM_IMAGES, TAR_IMAGES, PIECES, URL_IMAGES = 8, 90, 6, 5
+FORM_IMAGES, TAR_IMAGES, URL_IMAGES = 8, 90, 5
 PARTS, PART_IMAGES = 3, 30
-BAD_IMAGE, BAD_SHARE = b"this is no picture", 0.02
+BAD_SHARE = 0.02
 MISSING_SHARE = 0.05
-LARGE_SHARE, LARGE_BYTES = 0.03, 100_000  # more bytes behind a picture's end: such uploads wait outside Redis
+LARGE_SHARE = 0.03
 KEYED_SHARE, WEBHOOK_SHARE, LANE_SHARE = 0.5, 0.1, 0.1
 OTHER_MODEL_SHARE, WAIT_SHARE = 0.1, 0.2
-PIECE_SECONDS = 0.05
 HALFWAY_SECONDS_MAX = 20.0
 FORGET_SECONDS = 2.0  # until a fault that makes the store forget has told the ledger
 TAR, PNG, JSON = "application/x-tar", "image/png", "application/json"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image, and what each model says of it."""
-
-    image: bytes
-    expected: dict[str, tuple[str, float]]
-    """Class and confidence by model."""
-
-
-def large(image: bytes) -> bytes:
-    """The picture as an upload that waits outside Redis."""
-    return image + bytes(LARGE_BYTES)
 
 
 class Submitter:
@@ -97,7 +82,7 @@ class Submitter:
     async def tar(self) -> Accepted | None:
         options = self._options()
         tar, expected = self._tar(options["model"], options["token"], TAR_IMAGES)
-        return await self._submit("tar", options, expected, lambda: _in_pieces(tar), {"Content-Type": TAR})
+        return await self._submit("tar", options, expected, lambda: in_pieces(tar), {"Content-Type": TAR})
 
     async def urls(self) -> Accepted | None:
         """By reference: some pictures are not there."""
@@ -115,11 +100,14 @@ class Submitter:
         return await self._submit("urls", options, expected, lambda: body, {"Content-Type": JSON})
 
     async def twins(self) -> Accepted | None:
-        """One image twice at the same instant, under one key, at any two APIs: one job."""
+        """One image at the same instant to two APIs, under one key: one job."""
         options = self._options(key=True)
         image, expected = self._pick(options["model"], None)
-        path, headers, began = _path(options), {"Content-Type": PNG}, time.monotonic()
-        posts = [self.caller.post(path, lambda: image, headers=headers, key=options["token"]) for _ in range(2)]
+        path, headers, began = path_of(options), {"Content-Type": PNG}, time.monotonic()
+        posts = [
+            self.caller.post(path, lambda: image, headers=headers, key=options["token"], base=base)
+            for base in self._random.sample(self.caller.urls, 2)
+        ]
         replies = await asyncio.gather(*posts)
         ids = {reply.body["id"] for reply in replies if reply.status in (200, 202)}
         if not ids:
@@ -151,6 +139,23 @@ class Submitter:
         for number in range(PARTS):
             if not await self._part(job_id, number, options, expected):
                 return None
+        return await self._sealed(job_id, expected, options, began)
+
+    async def part_over_a_fault(self, opened: asyncio.Event, go_on: asyncio.Event) -> Accepted | None:
+        """An open job of one part, whose second chunk is sent after `go_on`: the job has all of it, or none."""
+        options, began, expected = self._options(key=True), time.monotonic(), list[Expected]()
+        job_id = await self._open_job(options, began)
+        opened.set()
+        if job_id is None or not await self._part(job_id, 0, options, expected, images=TAR_IMAGES, go_on=go_on):
+            return None
+        job = await self._sealed(job_id, expected, options, began)
+        if job is not None:
+            job.whole_at = time.monotonic()
+        return job
+
+    async def _sealed(
+        self, job_id: str, expected: list[Expected], options: dict[str, Any], began: float
+    ) -> Accepted | None:
         if await self.caller.change("POST", f"/v1/jobs/{job_id}/seal") != 200:
             return None
         return self._accepted(job_id, expected, options, began)
@@ -172,7 +177,7 @@ class Submitter:
 
     async def _open_job(self, options: dict[str, Any], began: float) -> str | None:
         """The id of a new open job."""
-        reply = await self.caller.post(f"{_path(options)}&open=true", key=options["token"])
+        reply = await self.caller.post(f"{path_of(options)}&open=true", key=options["token"])
         if reply.status != 202:
             self._doubt(options, began)
             return None
@@ -180,13 +185,21 @@ class Submitter:
         self._ledger.know(job_id)
         return job_id
 
-    async def _part(self, job_id: str, number: int, options: dict[str, Any], expected: list[Expected]) -> bool:
+    async def _part(
+        self,
+        job_id: str,
+        number: int,
+        options: dict[str, Any],
+        expected: list[Expected],
+        *,
+        images: int = PART_IMAGES,
+        go_on: asyncio.Event | None = None,
+    ) -> bool:
         """Send a part of an open job, and add its images to `expected`. Whether it was taken."""
         name = f"{options['token']}-{number}"
-        tar, of_part = self._tar(options["model"], name, PART_IMAGES)
-        reply = await self.caller.post(
-            f"/v1/jobs/{job_id}/items", partial(_in_pieces, tar), headers={"Content-Type": TAR}, key=name, archive=True
-        )
+        tar, of_part = self._tar(options["model"], name, images)
+        body, headers = partial(in_pieces, tar, go_on), {"Content-Type": TAR}
+        reply = await self.caller.post(f"/v1/jobs/{job_id}/items", body, headers=headers, key=name, archive=True)
         if reply.status != 202:
             self._give_up(reply)
             return False
@@ -229,7 +242,7 @@ class Submitter:
                 self._outcomes.took(time.monotonic() - began, fault)
 
         reply = await self.caller.post(
-            _path(options),
+            path_of(options),
             body,
             headers=headers,
             key=options["token"] if options["keyed"] else "",
@@ -239,6 +252,7 @@ class Submitter:
         if reply.status in (200, 202):
             job = self._accepted(reply.body["id"], expected, options, began)
             job.answer = reply.body if reply.status == 200 else None
+            job.whole_at = time.monotonic()
             return job
         names_job = "job_id" in reply.body  # of an upload that broke off: its job is canceled, or may exist
         if names_job:
@@ -283,17 +297,3 @@ class Submitter:
         picked = [self._pick(model, f"{name}-{number:03}.png") for number in range(count)]
         images, expected = [image for image, _ in picked], [it for _, it in picked]
         return tar_of(images, names=[str(it.name) for it in expected]), expected
-
-
-def _path(options: dict[str, Any]) -> str:
-    webhook = f"&webhook_url={options['webhook_url']}" if options["webhook"] else ""
-    lane = f"&lane={options['lane']}" if options["lane"] else ""
-    return f"/v1/jobs?model={options['model']}{lane}{webhook}"
-
-
-async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:
-    """The data in pieces with pauses, so that a fault may kill the API in the middle of the upload."""
-    size = len(data) // PIECES + 1
-    for at in range(0, len(data), size):
-        yield data[at : at + size]
-        await asyncio.sleep(PIECE_SECONDS)

@@ -149,7 +149,25 @@ async def empty_redis(context: FaultContext) -> float:
 
 
 async def cut_tail(context: FaultContext) -> float:
-    """Redis comes back without the end of its file, as after a power cut without fsync."""
+    """Redis comes back without the end of its file, as after a power cut without fsync.
+
+    Under an upload, whose first chunk is lost: its second one must not be taken for the first.
+    """
+    submitter = context.random.choice(context.load.submitters)
+    opened, go_on = asyncio.Event(), asyncio.Event()
+    upload = asyncio.create_task(submitter.part_over_a_fault(opened, go_on))
+    await opened.wait()
+    try:
+        seconds = await _cut_tail(context, go_on)
+    finally:
+        go_on.set()
+        if (job := await upload) is not None:
+            context.load.verify(job, submitter)
+    return seconds
+
+
+async def _cut_tail(context: FaultContext, go_on: asyncio.Event) -> float:
+    """`go_on` is set as soon as Redis is back."""
     fleet = context.fleet
     file = fleet.append_only_file()
     async with fleet.refusing_writes(), fleet.down(fleet.valkey):
@@ -165,11 +183,12 @@ async def cut_tail(context: FaultContext) -> float:
                 began = time.monotonic()
                 await asyncio.to_thread(fleet.valkey.start)
                 await context.audit.forget_since(since)
+        go_on.set()
     return await context.seconds_until_work(began)
 
 
 async def slow_redis(context: FaultContext) -> float:
-    """Redis runs a tenth of the time, as on a disk whose every fsync is slow."""
+    """Redis runs a tenth of the time, in place of a disk whose every fsync is slow: its replies wait for that, too."""
     valkey = context.fleet.valkey
     async with context.fleet.refusing_writes(), context.fleet.down(valkey):
         since = time.monotonic()

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from redis.exceptions import RedisError
 
-from chaos.clients.submits import large
+from chaos.clients.bodies import large
 from chaos.faults.context import MOMENT_SECONDS_MAX, FaultContext, NotInjected, StoppedLease
 from chaos.fleet import MODELS, signal_tree
 from jobs.ids import to_text

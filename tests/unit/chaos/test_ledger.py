@@ -133,6 +133,17 @@ def test_a_part_that_the_store_forgot_is_missing_and_no_other() -> None:
     assert (counts(ledger), ledger.forgotten.total()) == ({"lost": 1}, 1)
 
 
+def test_a_job_of_which_all_was_confirmed_after_the_loss_lacks_nothing() -> None:
+    ledger = Ledger()
+    early, late = accepted(ledger), accepted(ledger)
+    with ledger.store_loses(all_before=False):
+        early.whole_at = time.monotonic()
+    late.whole_at = time.monotonic()
+    for job in (early, late):
+        ledger.ended(job, reading(item(0)))
+    assert (counts(ledger), ledger.forgotten.total()) == ({"lost": 1}, 1)
+
+
 def test_a_deleted_upload_must_end_as_lost_and_no_other() -> None:
     lost: dict[str, Any] = {"index": 1, "name": "1.png", "status": "failed", "error": {"code": "upload_lost"}}
     read = reading(item(0), lost)
