@@ -174,7 +174,8 @@ def _serving(
 
         def is_up() -> bool:
             assert api.running(), api.output()
-            return answers(port, path)
+            up: bool = answers(port, path)
+            return up
 
         wait_until(is_up, seconds=60, what=command[0])
         started = tree(api.pid)

@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from chaos.readings import Expected, Reading, difference, problem_of_job, problems_of_items, without_details
@@ -165,26 +165,32 @@ class Ledger:
         self.open.pop(job.job_id, None)
         self.items[job.fault] += len(job.expected)
         job.first, job.ended_at = reading, time.monotonic()
-        for index in self._deleted.pop(job.job_id, ()):
-            job.expected[index] = Expected(job.expected[index].name, codes=(UPLOAD_LOST,))
+        self._expect_lost_uploads(job)
         if len(job.expected) == 1:
             self.seconds_by_owner.setdefault(job.owner, []).append(job.ended_at - job.began)
-        missing = len(job.expected) - len(reading.items)
-        if missing > 0 and self._may_lack_images(job):
+        missing, may_lack_images = len(job.expected) - len(reading.items), self._may_lack_images(job)
+        may_be_canceled = job.may_be_canceled or may_lack_images  # the store forgot its seal
+        if missing > 0 and may_lack_images:
             self.forgotten[job.fault] += missing
         elif missing > 0:
             self._record(self.lost, job, f"{missing} of {len(job.expected)} images are not among the results", missing)
         elif missing < 0:
             self._record(self.doubled, job, f"{len(reading.items)} results for {len(job.expected)} images")
         else:
-            for problem in problems_of_items(job.expected, reading.items, may_be_canceled=job.may_be_canceled):
+            for problem in problems_of_items(job.expected, reading.items, may_be_canceled=may_be_canceled):
                 self._record(self.wrong, job, problem)
         if job.answer is not None:
             self.read_job_otherwise(job, "its submit was answered with", job.answer)
         if missing == 0:
             odd_times = self._has_odd_times(job)
-            if problem := problem_of_job(reading, odd_times=odd_times, may_be_canceled=job.may_be_canceled):
+            if problem := problem_of_job(reading, odd_times=odd_times, may_be_canceled=may_be_canceled):
                 self._record(self.wrong, job, problem)
+
+    def _expect_lost_uploads(self, job: Accepted) -> None:
+        for index in self._deleted.pop(job.job_id, ()):
+            job.expected[index] = Expected(job.expected[index].name, codes=(UPLOAD_LOST,))
+        if self.is_excused(job):  # its files were deleted at an end that the store has forgotten
+            job.expected = [replace(it, codes=(*it.codes, UPLOAD_LOST)) for it in job.expected]
 
     def read_again(self, job: Accepted, reading: Reading) -> None:
         """Once it has ended, nothing of a job changes."""

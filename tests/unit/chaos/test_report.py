@@ -21,7 +21,7 @@ class Run:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
-        self.site: Any = SimpleNamespace(called={}, requests=Counter())
+        self.site: Any = SimpleNamespace(called={}, requests=Counter(), forged=0)
         self.outcomes = Outcomes(lambda *_: False)
         load = SimpleNamespace(outcomes=self.outcomes, kinds=Counter(single=1), skipped=0, lag=0.0)
         self.report = Report(self.ledger, cast("Any", load), self.site, short=True)
