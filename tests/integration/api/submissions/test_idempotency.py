@@ -59,6 +59,7 @@ async def test_a_repeat_while_the_first_request_runs_is_a_conflict(
     answer = await api.post("/v1/jobs", content=data, headers=headers)
     (job,) = (await api.get("/v1/jobs?idempotency_key=key")).json()["jobs"]
     assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_progress")
+    assert int(answer.headers["Retry-After"]) > 0
     assert answer.json()["job_id"] == job["id"]
     assert job["status"] == "open"
     go_on.set()
