@@ -3,20 +3,23 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
 
 from jobs.ids import to_text
+from jobs.store import keys
 from jobs.store.for_api.job_reader import JobReader
 from jobs.store.for_api.open_job_parts import Part
+from jobs.store.job_hash import job_key
 from tests.integration.api.conftest import StartApi
-from tests.support.store import OWNER, Store, make_chunk
+from tests.support.store import MODEL, OWNER, Store, make_chunk
 from tests.support.uploads import finish_all
 
 ITEMS, CHUNK_ITEMS = 200, 4
 NDJSON = {"Accept": "application/x-ndjson", "Accept-Encoding": "identity"}
+EndJob = Callable[[Store, bytes], Awaitable[None]]
 
 
 async def finished_job(store: Store) -> bytes:
@@ -43,22 +46,43 @@ async def received(api: httpx.AsyncClient, url: str, **headers: str) -> tuple[by
     return data, True
 
 
+async def delete(store: Store, job_id: bytes) -> None:
+    await store.jobs.delete(job_id, OWNER)
+
+
+async def expire(store: Store, job_id: bytes) -> None:
+    store.age(job_id, store.store_client.settings.result_ttl_seconds + 1)
+    await store.jobs.sweep([MODEL])
+
+
+async def evict(store: Store, job_id: bytes) -> None:
+    """The records are over their budget, and the job is past the least time for which it is kept."""
+    settings = store.store_client.settings
+    store.age(job_id, settings.min_result_ttl_seconds + 1)
+    store.redis.hincrby(keys.STATS, "records", settings.records_budget_bytes)
+    await store.jobs.sweep([MODEL])
+
+
+@pytest.mark.parametrize("query", ["", "?format=csv"])
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_a_download_that_is_overtaken_by_a_delete_breaks_off(
-    api: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch, encoding: str
+@pytest.mark.parametrize("end", [delete, expire, evict])
+async def test_a_download_that_is_overtaken_by_the_end_of_its_job_breaks_off(
+    api: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch, end: EndJob, encoding: str, query: str
 ) -> None:
     job_id = await finished_job(store)
     read, reads = JobReader.stored_chunks, 0
 
-    async def delete_first(reader: JobReader, job: bytes, first: int, count: int) -> object:
+    async def end_first(reader: JobReader, job: bytes, first: int, count: int) -> object:
         nonlocal reads
         reads += 1
         if reads == 3:
-            await store.jobs.delete(job, OWNER)
+            await end(store, job)
+            assert not store.redis.exists(job_key(job)), "the job is gone"
         return await read(reader, job, first, count)
 
-    monkeypatch.setattr(JobReader, "stored_chunks", delete_first)
-    data, complete = await received(api, f"/v1/jobs/{to_text(job_id)}/results", **{"Accept-Encoding": encoding})
+    monkeypatch.setattr(JobReader, "stored_chunks", end_first)
+    url = f"/v1/jobs/{to_text(job_id)}/results{query}"
+    data, complete = await received(api, url, **{"Accept-Encoding": encoding})
     assert not complete
     if encoding == "gzip":
         with pytest.raises(EOFError):
