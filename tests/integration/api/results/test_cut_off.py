@@ -16,6 +16,7 @@ from jobs.store.job_hash import job_key
 from tests.integration.api.conftest import StartApi
 from tests.support.store import MODEL, OWNER, Store, make_chunk
 from tests.support.uploads import finish_all
+from tests.support.waiting import eventually
 
 ITEMS, CHUNK_ITEMS = 200, 4
 NDJSON = {"Accept": "application/x-ndjson", "Accept-Encoding": "identity"}
@@ -89,6 +90,24 @@ async def test_a_download_that_is_overtaken_by_the_end_of_its_job_breaks_off(
             gzip.decompress(data)
     else:
         assert 0 < len(data.splitlines()) < ITEMS
+
+
+async def test_followed_results_break_off_if_their_job_is_deleted(api: httpx.AsyncClient, store: Store) -> None:
+    part, lines = await store.open(), list[str]()
+    await add_and_finish(store, part)
+    url = f"/v1/jobs/{to_text(part.job_id)}/results?follow=true"
+
+    async def follow() -> None:
+        async with api.stream("GET", url, headers=NDJSON) as answer:
+            async for line in answer.aiter_lines():
+                lines.append(line)
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: len(lines) == CHUNK_ITEMS, what="the lines of the first chunk")
+    await store.jobs.delete(part.job_id, OWNER)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await following
+    assert len(lines) == CHUNK_ITEMS
 
 
 async def test_a_page_that_is_overtaken_by_a_delete_is_an_error(
