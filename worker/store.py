@@ -11,6 +11,7 @@ def open_lease_store(settings: LeasingSettings) -> LeaseStore:
         lease_seconds=settings.lease_seconds,
         timeout_seconds=settings.store_timeout_seconds,
         crash_tries_max=settings.crash_tries_max,
+        lost_leases_max=settings.losses_max,
     )
 
 

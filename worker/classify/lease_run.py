@@ -155,10 +155,11 @@ class LeaseRunner:
     def _pending_items(self, chunk: _Chunk) -> list[_PendingItem]:
         """The chunk's images that are to be classified; the outcomes of the others are known without decoding."""
         claimed, pending = chunk.claimed, list[_PendingItem]()
-        if claimed.upload is None:
-            chunk.outcomes = [self._failure(claimed, at) or UPLOAD_LOST for at in range(claimed.chunk_ref.items)]
-            return pending
         chunk.outcomes = self._earlier_outcomes(claimed)
+        if claimed.upload is None:
+            rest = range(len(chunk.outcomes), claimed.chunk_ref.items)
+            chunk.outcomes += [self._failure(claimed, at) or UPLOAD_LOST for at in rest]
+            return pending
         try:
             images = unpack_upload(claimed.upload, claimed.chunk_ref.items)
         except (ValueError, struct.error):  # another release wrote it, or it is damaged: the chunk must end

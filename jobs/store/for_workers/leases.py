@@ -1,6 +1,6 @@
 """The job store as a worker's child process sees it: claim, renew, finish and release leases. Blocking."""
 
-import math
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,6 +46,10 @@ class FailureCounts:
             return cls(int(counts.get("losses", 0)), int(counts.get("crashes", 0)), items, _known_code(code))
         except (ValueError, TypeError, AttributeError):
             return cls()
+
+    def ends_chunk(self, *, crash_tries_max: int, lost_leases_max: int) -> bool:
+        """Whether no image of the chunk is to be tried again, whatever its bytes are."""
+        return self.crashes >= crash_tries_max or self.lost_leases >= lost_leases_max
 
     def failure_of(self, item: int, *, crash_tries_max: int, lost_leases_max: int) -> Failure | None:
         """The failure of an item that is not to be tried again, or None."""
@@ -111,10 +115,16 @@ class LeaseStore(WorkerStore):
         lease_seconds: float,
         timeout_seconds: float,
         crash_tries_max: int | None = None,
+        lost_leases_max: int | None = None,
     ) -> None:
-        """The bytes of a chunk that has had so many crashes before its first image was at work are not read again."""
+        """The bytes of a chunk that has had so many crashes or lost leases before its first image was at work are not
+        read again: reading them may be what fails. None: they are always read.
+        """
         super().__init__(settings, lease_seconds=lease_seconds, timeout_seconds=timeout_seconds)
-        self._crash_tries_max = math.inf if crash_tries_max is None else crash_tries_max
+        self._limits = {
+            "crash_tries_max": sys.maxsize if crash_tries_max is None else crash_tries_max,
+            "lost_leases_max": sys.maxsize if lost_leases_max is None else lost_leases_max,
+        }
         self._spool = WorkerSpool(settings)
 
     def claim(
@@ -276,7 +286,7 @@ class LeaseStore(WorkerStore):
         chunk_refs = [ChunkRef.unpack(packed) for packed in rest[::4]]
         counts = list(map(FailureCounts.unpack, rest[2::4]))
         wanted = [
-            upload_key(it.job_id, it.chunk) if each.crashes < self._crash_tries_max else _NO_KEY
+            _NO_KEY if each.ends_chunk(**self._limits) else upload_key(it.job_id, it.chunk)
             for it, each in zip(chunk_refs, counts, strict=True)
         ]
         stored = self._redis.mget(wanted) if wanted else []

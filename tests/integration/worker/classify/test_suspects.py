@@ -8,7 +8,7 @@ import pytest
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, JobState, Lane
 from jobs.store import keys
-from jobs.store.for_workers.leases import PAUSED, RETURNED, LeaseStore
+from jobs.store.for_workers.leases import PAUSED, LeaseStore
 from jobs.store.job_hash import chunk_field, job_key, upload_key
 from tests.support.claim_loops import BULK_FIRST, SMALLEST, BeforeDecode, MakeClaimLoop, outcomes_of
 from tests.support.store import MODEL, OWNER, WORKER_ID, Store, owner_token
@@ -100,22 +100,6 @@ async def test_a_chunk_that_cannot_be_read_ends(
     make_claim_loop().run_slice("task", MODEL)
     outcomes = [item.outcome async for _, _, item in store.jobs.items(await store.get(job_id))]
     assert [it.code if isinstance(it, Failure) else None for it in outcomes] == codes
-
-
-async def test_bytes_that_have_ended_three_processes_are_not_read_again(
-    store: Store, make_claim_loop: MakeClaimLoop, loop_store: LeaseStore, shirt: bytes
-) -> None:
-    """As over a line so slow that the time limit ends each process that reads them."""
-    job_id = await store.submit(shirt)
-    for attempt in range(3):
-        store.leases.release(store.claim(attempt).token, ItemCode.TIMEOUT)
-    lease = loop_store.claim(MODEL, owner_token(9), items_max=1, bytes_max=1, turn=SUSPECT_FIRST)
-    assert (lease.chunks[0].upload, store.redis.exists(upload_key(job_id, 0))) == (None, 1)
-    loop_store.release(lease.token, RETURNED)
-    make_claim_loop(first_turn=SUSPECT_FIRST).run_slice("task", MODEL)
-    job = await store.get(job_id)
-    assert job.single_item is not None
-    assert job.single_item.outcome == Failure(ItemCode.TIMEOUT)
 
 
 async def test_a_suspect_run_lets_interactive_work_in_between(
