@@ -52,8 +52,12 @@ class OutboundStore(LeaseStore):
             pointer = self._spool.write(chunk_ref, images) if spooled else None
             staged = keys.UPLOAD.encode() + chunk_ref.job_id + os.urandom(8)
             stored = images if pointer is None else pointer.pack()
-            self._redis.set(staged, stored, px=int(self._settings.upload_ttl_seconds * 1000))
-            status = self._deliver(token, chunk_ref, len(images), spool_budget, staged)
+            try:
+                self._redis.set(staged, stored, px=int(self._settings.upload_ttl_seconds * 1000))
+                status = self._deliver(token, chunk_ref, len(images), spool_budget, staged)
+            except OutOfMemoryError:  # the bytes are in no counter, and this call may be repeated
+                self._redis.unlink(staged)
+                raise
         except (OutOfMemoryError, SpoolFull):  # the sweep of the spool deletes a file that was written
             return DeliveryStatus.QUEUE_FULL
         if pointer is not None and status is not DeliveryStatus.OK:

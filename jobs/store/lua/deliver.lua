@@ -50,6 +50,12 @@ local upload = K.upload .. string.sub(chunk_ref, 1, 20)
 redis.call('RENAME', staged, upload)
 redis.call('PERSIST', upload)
 add_to_uploads(sharer, more_bytes, spool_bytes)
-redis.call('HDEL', job, F.failure_counts .. chunk) -- fetch failures must not count against classification
+local counts_field = F.failure_counts .. chunk
+local counts_bytes = stored_bytes(redis.call('HGET', job, counts_field) or '')
+if counts_bytes > 0 then -- fetch failures must not count against classification
+  redis.call('HDEL', job, counts_field)
+  redis.call('HINCRBY', job, F.record_bytes, -counts_bytes)
+  add_to_records(sharer, -counts_bytes)
+end
 make_chunk_ready(model, lane, owner, pack_chunk_ref(id, chunk, items + (spool_bytes > 0 and K.spooled or 0), size))
 return 'ok'

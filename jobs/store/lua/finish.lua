@@ -39,8 +39,8 @@ local function finish(chunk_ref, chunk_succeeded, results, retained)
   local id, chunk, chunk_items, size = unpack_chunk_ref(chunk_ref)
   local job, results_field = K.job .. id, F.results .. chunk
   local state, owner, in_share, items, succeeded, failed, record_bytes, result_bytes, webhook_url, in_spool_before,
-    earlier_results = unpack(redis.call('HMGET', job, F.state, F.owner, F.in_share, F.items, F.succeeded, F.failed,
-      F.record_bytes, F.result_bytes, F.webhook_url, F.retained_spooled, results_field))
+    earlier_results, progress = unpack(redis.call('HMGET', job, F.state, F.owner, F.in_share, F.items, F.succeeded,
+      F.failed, F.record_bytes, F.result_bytes, F.webhook_url, F.retained_spooled, results_field, F.progress .. chunk))
   if not is_live(state) or earlier_results then return end
 
   local sharer = in_share and owner
@@ -53,7 +53,12 @@ local function finish(chunk_ref, chunk_succeeded, results, retained)
   succeeded = (tonumber(succeeded) or 0) + chunk_succeeded
   failed = (tonumber(failed) or 0) + chunk_items - chunk_succeeded
   local more_for_retry, in_spool = retained_bytes(retained, sharer, change)
-  local added = stored_bytes(results) + more_for_retry - chunk_items * (result_bytes or 0)
+  local freed = chunk_items * (result_bytes or 0)
+  if progress then -- the results have it
+    freed = freed + stored_bytes(progress)
+    redis.call('HDEL', job, F.progress .. chunk)
+  end
+  local added = stored_bytes(results) + more_for_retry - freed
   local fields = { results_field, results, F.record_bytes, record_bytes + added }
   local function put(field, value)
     fields[#fields + 1] = field

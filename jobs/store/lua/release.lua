@@ -45,13 +45,16 @@ local readied = 0
 for _, chunk_ref in ipairs(chunk_refs) do
   local id, chunk = unpack_chunk_ref(chunk_ref)
   local job, counts_field = K.job .. id, F.failure_counts .. chunk
-  local state, owner, model, lane, packed_counts =
-    unpack(redis.call('HMGET', job, F.state, F.owner, F.model, F.lane, counts_field))
+  local state, owner, model, lane, packed_counts, record_bytes, in_share =
+    unpack(redis.call('HMGET', job, F.state, F.owner, F.model, F.lane, counts_field, F.record_bytes, F.in_share))
   if is_live(state) then
     local counts = read_counts(packed_counts)
     if reason ~= 'returned' then
       add_failure(counts)
-      redis.call('HSET', job, counts_field, cjson.encode(counts))
+      local packed = cjson.encode(counts)
+      local added = stored_bytes(packed) - stored_bytes(packed_counts or '')
+      redis.call('HSET', job, counts_field, packed, F.record_bytes, record_bytes + added)
+      add_to_records(in_share and owner, added)
     end
     local suspect = reached or crashed or counts.losses >= 2
     make_chunk_ready(model, suspect and K.suspect_lane or lane, owner, chunk_ref, not suspect)

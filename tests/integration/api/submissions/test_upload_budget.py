@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from jobs.store import keys
 from tests.integration.api.conftest import StartApi
 from tests.support.processes import MAXMEMORY_BYTES
 from tests.support.store import Store
@@ -89,6 +90,8 @@ async def test_a_stream_that_finds_no_space_for_too_long_is_canceled(
     image = shirt + bytes((3 << 20) - len(shirt))
     files = [("files", image), ("files", image)]
     assert (await api.post("/v1/jobs", files=files)).status_code == 202
+    uploads = store.redis.keys(f"{keys.UPLOAD}*")
     answer = await api.post("/v1/jobs", files=files)
     assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
+    assert store.redis.keys(f"{keys.UPLOAD}*") == uploads, "the chunk that waited for space is deleted"
     assert len((await api.get("/v1/jobs")).json()["jobs"]) == 1, "the refused upload left no job"

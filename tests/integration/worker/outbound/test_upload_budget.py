@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from jobs.codec import pack_upload
 from jobs.records import Lane
 from jobs.store import keys
@@ -74,6 +76,24 @@ async def test_a_full_redis_is_a_full_queue(store: Store, outbound: OutboundStor
     assert outbound.deliver(lease.token, chunk_ref, b"x" * 1000) is DeliveryStatus.QUEUE_FULL
     store.redis.config_set("maxmemory", MAXMEMORY_BYTES)
     assert outbound.deliver(lease.token, chunk_ref, b"x" * 1000) is DeliveryStatus.OK
+
+
+async def test_images_that_a_full_redis_refuses_are_not_left_behind(
+    store: Store, outbound: OutboundStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is full once it has their bytes: those are in no counter, and the call is repeated."""
+    await submit_urls(store, "http://example.com/a.png")
+    lease = store.claim(model=FETCH)
+    before, write = store.keys(), outbound._redis.set
+
+    def fill(*args: Any, **options: Any) -> None:
+        write(*args, **options)
+        store.redis.config_set("maxmemory", 1)
+
+    monkeypatch.setattr(outbound._redis, "set", fill)
+    chunk_ref = lease.chunks[0].chunk_ref
+    assert outbound.deliver(lease.token, chunk_ref, b"x" * 1000) is DeliveryStatus.QUEUE_FULL
+    assert store.keys() == before
 
 
 async def test_images_delivered_after_their_lease_has_lapsed_are_refused(store: Store, outbound: OutboundStore) -> None:
