@@ -109,24 +109,55 @@ async def test_more_streams_than_the_limit_are_refused(start_api: StartApi, stor
     assert (await upload).status_code == 202
 
 
-async def test_an_archive_may_come_as_slowly_as_it_likes(
+SLOW_IMAGES = 150
+SLOW_BODIES = ("zip", "tar", "form")
+
+
+def slow_body(kind: str, files: dict[str, bytes]) -> tuple[bytes, str]:
+    """An upload and its content type."""
+    if kind == "form":
+        request = httpx.Request("POST", "http://localhost", files=[("files", it) for it in files.items()])
+        return request.read(), request.headers["Content-Type"]
+    return (make_zip(files), "application/zip") if kind == "zip" else (make_tar(files), TAR["Content-Type"])
+
+
+async def test_an_upload_may_come_as_slowly_as_it_likes(
     start_api: StartApi, store: Store, shirt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a key, the job of a zip is open while that is spooled, without a chunk."""
+    """Each is sent to more than its first chunk, and goes on once all jobs are older than their deadlines were.
+
+    With a key, the job of a zip is open while that is spooled, without a chunk; without one, there is no job yet.
+    """
     hold_seconds = 3.0  # longer than a busy machine stands still
     monkeypatch.setattr(ApiSettings, "hold_seconds", hold_seconds)
-    api, data = await start_api(), make_zip(numbered_images(shirt, 100))
+    api, files, go_on = await start_api(), numbered_images(shirt, SLOW_IMAGES), asyncio.Event()
 
-    def deadline() -> float:
-        found = store.redis.zrange(keys.OPEN_DEADLINES, 0, 0, withscores=True)
-        return found[0][1] if found else 0
+    async def send(kind: str, path: str, headers: dict[str, str]) -> httpx.Response:
+        data, content_type = slow_body(kind, files)
 
-    async def body() -> AsyncIterator[bytes]:
-        yield data[:1000]
-        first = await eventually(deadline, what="the job")
-        await eventually(lambda: deadline() > first + 1500 * hold_seconds, what="renewals")
-        yield data[1000:]
+        async def body() -> AsyncIterator[bytes]:
+            yield data[: len(data) // 2]
+            await go_on.wait()
+            yield data[len(data) // 2 :]
 
-    headers = {"Content-Type": "application/zip", "Idempotency-Key": "one"}
-    answer = await api.post("/v1/jobs", content=body(), headers=headers)
-    assert (answer.status_code, answer.json()["counts"]["total"]) == (202, 100), answer.text
+        return await api.post(path, content=body(), headers=headers | {"Content-Type": content_type})
+
+    open_job = (await api.post("/v1/jobs?open=true")).headers["Location"]
+    uploads = [asyncio.create_task(send("tar", f"{open_job}/items", {}))]
+    for kind in SLOW_BODIES:
+        uploads += [
+            asyncio.create_task(send(kind, "/v1/jobs", headers)) for headers in ({}, {"Idempotency-Key": f"the {kind}"})
+        ]
+
+    def deadlines() -> dict[bytes, float]:
+        return dict(store.redis.zrange(keys.OPEN_DEADLINES, 0, -1, withscores=True))
+
+    jobs = len(uploads) - 1
+    first = await eventually(lambda: found if len(found := deadlines()) == jobs else None, what="the jobs")
+    await eventually(
+        lambda: all(deadlines().get(job, 0) > end + 1500 * hold_seconds for job, end in first.items()),
+        what="renewals of each",
+    )
+    go_on.set()
+    for answer in await asyncio.gather(*uploads):
+        assert (answer.status_code, answer.json()["counts"]["total"]) == (202, SLOW_IMAGES), answer.text
