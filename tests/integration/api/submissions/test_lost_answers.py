@@ -18,13 +18,14 @@ from jobs.store.for_api.redis_connection import NotSent, OutcomeUnknown
 from jobs.store.scripts import load_scripts
 from tests.integration.api.conftest import StartApi
 from tests.integration.api.submissions.test_retry import fail
-from tests.support.archives import make_tar
+from tests.support.archives import make_tar, make_zip
 from tests.support.store import Store
-from tests.support.uploads import TAR, numbered_images
+from tests.support.uploads import PNG, TAR, numbered_images
 
 SCRIPTS = ("enqueue", "part", "seal", "cancel", "delete")
 IMAGES = 150
 FAULTS = ("reply lost", "away", "full")
+ZIP = {"Content-Type": "application/zip"}
 CALLS_MAX = 40
 REPEATS_MAX = 60
 AWAY_CALLS = 3
@@ -159,6 +160,54 @@ async def test_an_archive_is_one_job(
     await through_all_calls(store, faulty, api, fault, attempt)
 
 
+FEW, URLS = 70, [f"http://example.com/{number}.png" for number in range(12)]  # of two chunks
+BODIES: dict[str, tuple[int, Callable[[bytes], dict[str, Any]]]] = {
+    "image": (1, lambda shirt: {"content": shirt, "headers": PNG}),
+    "form": (FEW, lambda shirt: {"files": [("files", it) for it in numbered_images(shirt, FEW).items()]}),
+    "zip": (FEW, lambda shirt: {"content": make_zip(numbered_images(shirt, FEW)), "headers": ZIP}),
+    "URLs": (len(URLS), lambda _: {"json": {"urls": URLS}}),
+}
+"""Of each kind of upload, how many images it has, and the arguments of its request."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "one"}])
+@pytest.mark.parametrize("kind", BODIES)
+async def test_each_kind_of_upload_is_one_job(
+    start_api: StartApi, store: Store, faulty: FaultyStore, shirt: bytes, kind: str, key: dict[str, str], fault: str
+) -> None:
+    api = await start_api(**QUICK)
+    images, make_request = BODIES[kind]
+    request = make_request(shirt)
+    headers = request.pop("headers", {}) | key
+
+    async def attempt() -> str:
+        return await repeated(lambda: api.post("/v1/jobs", **request, headers=headers), api)
+
+    await through_all_calls(store, faulty, api, fault, attempt, images=images)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_job_is_opened_once(
+    start_api: StartApi, store: Store, faulty: FaultyStore, shirt: bytes, fault: str
+) -> None:
+    """A client that gets no answer opens it again with its key."""
+    api = await start_api(**QUICK)
+
+    async def attempt() -> str:
+        headers = {"Idempotency-Key": "one"}
+        opened = await _until_accepted(lambda: api.post("/v1/jobs?open=true", headers=headers))
+        calls = faulty.calls
+        faulty.arm("", -1)
+        path = opened.headers["Location"]
+        await _until_accepted(lambda: api.post(f"{path}/items", content=shirt, headers=PNG))
+        await _until_accepted(lambda: api.post(f"{path}/seal"))
+        faulty.calls = calls
+        return str(opened.json()["id"])
+
+    await through_all_calls(store, faulty, api, fault, attempt, images=1)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_part_is_added_once_and_its_job_is_sealed(
     start_api: StartApi, store: Store, faulty: FaultyStore, shirt: bytes, fault: str
@@ -189,11 +238,11 @@ async def test_a_part_is_added_once_and_its_job_is_sealed(
     await through_all_calls(store, faulty, api, fault, attempt)
 
 
-async def _until_accepted(send: Callable[[], Awaitable[httpx.Response]]) -> None:
+async def _until_accepted(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
     for _ in range(REPEATS_MAX):
         answer = await send()
         if answer.is_success:
-            return
+            return answer
         assert answer.status_code == 503, answer.text
     raise AssertionError(answer.text)
 
