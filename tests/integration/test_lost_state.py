@@ -1,11 +1,13 @@
 """Redis comes back without its data, or without its last writes, under processes that run on."""
 
 import asyncio
+import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from jobs.store import keys
 from tests.support.archives import make_tar
@@ -17,21 +19,45 @@ from tests.support.waiting import eventually, wait_until
 MODEL = "fmnist-mlp"
 
 
-async def test_a_running_worker_works_for_a_redis_that_has_lost_everything(stack: Stack, shirt: bytes) -> None:
-    api = stack.api()
-    stack.worker(children=1)
-    await results_of(api.url, await submit_all(api.url, [shirt]))
+def is_ready(url: str) -> bool:
+    return httpx.get(f"{url}/readyz").is_success
 
+
+def lose_data(stack: Stack) -> None:
     stack.redis.flushall()
 
-    def shows_a_process() -> bool:
-        (model,) = httpx.get(f"{api.url}/v1/models/{MODEL}").json()["models"]
-        return bool(model["serving"] == {"workers": 1, "processes": 1})
+
+def lose_volume(stack: Stack) -> None:
+    """Kill the server, and start it again without its append-only file."""
+    stack.valkey.kill()
+    (files,) = stack.valkey.socket.parent.glob("appendonly*")
+    shutil.rmtree(files)
+    stack.valkey.start()
+
+
+@pytest.mark.parametrize("lose", [lose_data, lose_volume])
+async def test_a_running_worker_works_for_a_redis_that_has_lost_everything(
+    stack: Stack, shirt: bytes, lose: Callable[[Stack], None]
+) -> None:
+    api, worker = stack.api(), stack.worker(children=1)
+    await results_of(api.url, await submit_all(api.url, [shirt]))
+
+    await asyncio.to_thread(lose, stack)
+
+    def shows(**counts: int) -> bool:
+        answer = httpx.get(f"{api.url}/v1/models/{MODEL}")
+        return answer.is_success and bool(answer.json()["models"][0]["serving"] == counts)
+
+    await eventually(lambda: is_ready(api.url), what="an API that accepts jobs")
 
     await eventually(lambda: stack.redis.exists(keys.HEARTBEATS + MODEL), what="a heartbeat: no child lingers any more")
-    await eventually(shows_a_process, what="the worker in the list of models")
+    await eventually(lambda: shows(workers=1, processes=1), what="the worker in the list of models")
     await results_of(api.url, await submit_all(api.url, [shirt]))
     await eventually(lambda: stack.redis.exists(keys.SIGNING_KEY), what="the key that signs ids, written again")
+
+    await asyncio.to_thread(worker.stop)
+    await eventually(lambda: shows(workers=0, processes=0), what="the end of the worker in the list")
+    await eventually(lambda: is_ready(api.url), what="an API that accepts jobs without a worker")
 
 
 async def test_the_api_shows_no_process_whose_doorbell_cannot_be_rung(stack: Stack, shirt: bytes) -> None:
