@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from jobs.store import keys
+from tests.support.packages import package
 from tests.support.pictures import LIMITS, samples
 from tests.support.poison_worker import marked, one_shade
 from tests.support.processes import ROOT, Process, Worker, children_of
@@ -92,6 +93,32 @@ async def test_a_signal_to_all_processes_of_a_worker_charges_nothing(
             assert await asyncio.to_thread(worker.wait) == 0
             assert "ready again" not in worker.output()
         (item,) = await items_of(client, job)
+    assert (item["status"], worker.tries()) == ("succeeded", 1)
+
+
+async def test_a_worker_with_shorter_leases_leaves_those_of_another_alone(
+    stack: Stack, tmp_path: Path, shirt: bytes
+) -> None:
+    """As in a rolling change of `LEASE_SECONDS`: the image takes longer than many looks of the other's reaper.
+
+    The other worker serves another model, so that it cannot take the image itself.
+    """
+    package(tmp_path / "models", "another")
+    settings = SETTINGS | {"TASK_TIME_LIMIT_SECONDS": "60", "REAP_SECONDS": "0.2"}
+    long, short = settings | {"LEASE_SECONDS": "30"}, settings | {"LEASE_SECONDS": "4"}
+    short |= {"MODEL": "another", "MODELS_DIR": str(tmp_path / "models")}
+    folders = [tmp_path / name for name in ("long", "short")]
+    for folder in folders:
+        folder.mkdir()
+    api = stack.api()
+    with (
+        PoisonWorker(stack.valkey.url, folders[0], **long) as worker,
+        PoisonWorker(stack.valkey.url, folders[1], **short) as other,
+    ):
+        await eventually(lambda: stack.redis.exists(keys.HEARTBEATS + "another"), seconds=120, what="the other worker")
+        async with load_client(api.url) as client:
+            (item,) = await items_of(client, await submit_form(client, [marked(shirt, "slow")]))
+        assert "ready again" not in worker.output() + other.output()
     assert (item["status"], worker.tries()) == ("succeeded", 1)
 
 
