@@ -1,4 +1,4 @@
-"""Writes the append-only file of a small store, to be kept as a fixture: later releases must finish its jobs.
+"""Writes the append-only file and the uploads of a small store, to be kept: later releases must finish its jobs.
 
     python -m tests.support.store_fixture tests/stores/NAME
 
@@ -18,14 +18,17 @@ from jobs.codec import pack_outcomes, pack_retained, pack_upload
 from jobs.item_codes import ItemCode
 from jobs.records import Failure, Lane
 from jobs.settings import StoreSettings
+from jobs.spool.names import SPOOLED_BYTES_MIN
+from jobs.store.for_api.spool_sweep import SpoolSweep
 from jobs.store.for_api.submission import Chunk
 from jobs.store.for_workers.leases import WORKER_LOST, FinishedChunk, LeaseStore
 from tests.conftest import open_store_client
 from tests.support.processes import Valkey
-from tests.support.store import COAT, MODEL, Store, make_chunk, owner_token
+from tests.support.store import COAT, MODEL, Store, chunk_of, make_chunk, owner_token
 from tests.support.waiting import wait_until
 
 DIGEST = bytes(16)
+UPLOADS = "uploads"  # the folder of large uploads, beside the append-only file
 
 
 async def fill(store: Store) -> None:
@@ -70,9 +73,18 @@ async def fill(store: Store) -> None:
     await store.open_jobs.seal(by_reference.job_id, "bob")
     await store.submit(b"waits")
 
+    keyed = await store.submission(b"with a key and a webhook")
+    keyed.key, keyed.fingerprint, keyed.webhook_url = DIGEST, DIGEST, "https://example.com/hook"
+    await store.submitter.enqueue(keyed)
+    spooled = await store.submission(bytes(SPOOLED_BYTES_MIN))
+    await store.submitter.write_upload(spooled, chunk_of(spooled))
+    await store.submitter.enqueue(spooled)
+
 
 async def fill_server(settings: StoreSettings, client: "redis.Redis[bytes]") -> None:
     store_client = open_store_client(settings)
+    await store_client.ready()
+    await SpoolSweep(store_client).run_once()
     with closing(LeaseStore(settings, lease_seconds=4, timeout_seconds=30)) as leases:
         await fill(Store(store_client, leases, client))
     await store_client.close()
@@ -81,10 +93,19 @@ async def fill_server(settings: StoreSettings, client: "redis.Redis[bytes]") -> 
 def write(folder: Path) -> None:
     with TemporaryDirectory() as data, Valkey(Path(data)) as server, server.client as client:
         client.config_set("aof-use-rdb-preamble", "no")  # commands, which any server reads
-        asyncio.run(fill_server(StoreSettings(redis_url=server.url, redis_maxmemory_bytes=256 << 20), client))
+        uploads = Path(data) / UPLOADS
+        uploads.mkdir()
+        settings = StoreSettings(
+            redis_url=server.url,
+            redis_maxmemory_bytes=256 << 20,
+            uploads_url=f"file://{uploads}",
+            uploads_free_bytes_min=1,
+        )
+        asyncio.run(fill_server(settings, client))
         client.bgrewriteaof()
         wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], what="the rewrite")
         shutil.copytree(next(Path(data).glob("appendonly*")), folder)
+        shutil.copytree(uploads, folder / UPLOADS)
 
 
 if __name__ == "__main__":
