@@ -21,17 +21,29 @@ _MAGIC = (
     (b"PK\x03\x04", "application/zip"),
     (b"\x1f\x8b", "application/gzip"),
 )
-_FTYP = {b"avif": "image/avif", b"avis": "image/avif"} | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "image/heic"
-)
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_BRANDS = dict.fromkeys((b"avif", b"avis"), "image/avif") | dict.fromkeys(_HEIC_BRANDS, "image/heic")
+_ANY_CODING = frozenset((b"mif1", b"mif2", b"msf1", b"miaf"))  # pictures whose coding another brand names
+_BRANDS_BYTES_MAX = 256  # in which a file may list its brands; it has ten or so
 
 
 def sniff(head: bytes | memoryview) -> str | None:
-    """The media type of a file that starts with these bytes (16 are enough), or None."""
+    """The media type of a file that starts with these bytes (256 are enough), or None."""
     start = bytes(head[:16])
     for magic, media_type in _MAGIC:
         if start.startswith(magic):
             return media_type
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "image/webp"
-    return _FTYP.get(start[8:12]) if start[4:8] == b"ftyp" else None
+    return _by_brands(bytes(head[:_BRANDS_BYTES_MAX])) if start[4:8] == b"ftyp" else None
+
+
+def _by_brands(head: bytes) -> str | None:
+    """By the first brand that names a coding, of the major and the compatible ones of an ISO media file.
+
+    So a file with a brand of its maker, or of a profile, is a picture if a compatible brand says so.
+    """
+    length = int.from_bytes(head[:4], "big")
+    major, compatible = head[8:12], (head[at : at + 4] for at in range(16, min(length, len(head)), 4))
+    coded = (_BRANDS[brand] for brand in (major, *compatible) if brand in _BRANDS)
+    return next(coded, "image/heic" if major in _ANY_CODING else None)

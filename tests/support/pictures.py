@@ -2,10 +2,12 @@
 
 import struct
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pillow_heif
 from PIL import Image
@@ -75,10 +77,31 @@ OTHER_FORMATS = {
 """How files begin in formats that are told apart and not decoded."""
 
 
-def heic(image: Image.Image, **options: Any) -> bytes:
-    file = BytesIO()
-    pillow_heif.from_pillow(image).save(file, format="HEIF", **options)
+def heic(image: Image.Image, *others: Image.Image, **options: Any) -> bytes:
+    """A HEIC of one or several pictures. With `primary_index`, another than the first is the one to be shown."""
+    file, pictures = BytesIO(), pillow_heif.from_pillow(image)
+    for other in others:
+        pictures.add_from_pillow(other)
+    pictures.save(file, format="HEIF", **options)
     return file.getvalue()
+
+
+def ten_bit_heic(image: Image.Image) -> bytes:
+    file, pixels = BytesIO(), np.asarray(image).astype("<u2") * 257
+    pillow_heif.encode("RGB;16", image.size, pixels.tobytes(), file, quality=90)
+    return file.getvalue()
+
+
+def ten_bit_avif(image: Image.Image) -> bytes:
+    pixels = np.asarray(image)[:, :, ::-1].astype(np.uint16) * 4
+    written, data = cv2.imencode(".avif", pixels, [cv2.IMWRITE_AVIF_QUALITY, 95, cv2.IMWRITE_AVIF_DEPTH, 10])
+    assert written
+    return data.tobytes()
+
+
+def branded(file: bytes, major: bytes) -> bytes:
+    """A HEIC or AVIF that says what it is in its compatible brands alone."""
+    return file[:8] + major + file[12:]
 
 
 def jpeg_of_another_kind(jpeg: bytes, *, depth: int = 8, marker: int = 0xC0) -> bytes:
@@ -94,6 +117,7 @@ def tiff_that_claims(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(104)
 
 
+@cache
 def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
     """Uploads that cannot be classified, each with the code for its item."""
     frames = [Image.new("L", (28, 28), shade) for shade in range(0, 250, 5)]
@@ -147,6 +171,7 @@ def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
     )
 
 
+@cache
 def good_pictures(shirt: bytes) -> dict[str, bytes]:
     """The shirt in other formats, all of which can be classified."""
     gray = Image.open(BytesIO(shirt)).convert("L")
@@ -166,7 +191,13 @@ def good_pictures(shirt: bytes) -> dict[str, bytes]:
         "GIF of one frame": encode(colour.convert("P"), "GIF"),
         "BMP": encode(colour, "BMP"),
         "HEIC": heic(colour, quality=90),
+        "HEIC of 10 bits": ten_bit_heic(colour),
+        "HEIC of brand mif1": branded(heic(colour, quality=90), b"mif1"),
+        "HEIC with a thumbnail": heic(colour, quality=90, thumbnails=[96]),
+        "HEIC whose second picture is the primary": heic(colour.rotate(90), colour, primary_index=1),
         "AVIF": encode(colour, "AVIF"),
+        "AVIF of 10 bits": ten_bit_avif(colour),
+        "AVIF of brand mif1": branded(encode(colour, "AVIF"), b"mif1"),
         "TIFF": encode(colour, "TIFF"),
         "TIFF of two pages": encode(colour, "TIFF", save_all=True, append_images=[colour.rotate(90)]),
         "TIFF of a scanner": encode(gray.resize((280, 280)).convert("1"), "TIFF", compression="group4"),

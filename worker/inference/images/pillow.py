@@ -35,6 +35,12 @@ _AVIF_EXIF = re.compile(rb"(infe[\x02\x03].{7}(?:..)?)Exif", re.DOTALL)
 """The entry of an AVIF's EXIF data. It is renamed, so that odd EXIF data refuses no picture: nobody here reads it, the
 orientation stands elsewhere."""
 
+_MAJOR_BRANDS: dict[str, tuple[bytes, ...]] = {
+    "image/avif": (b"avif", b"avis"),
+    "image/heic": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+}
+"""That the decoders know. They refuse a file with another one, whatever its compatible brands say."""
+
 # Threads of decoders would compete with the other worker processes.
 pi_heif.options.DECODE_THREADS = 1
 pi_heif.register_heif_opener(thumbnails=False)
@@ -45,6 +51,8 @@ def decode_with_pillow(
     data: bytes | memoryview, media_type: str, limits: ImageLimits, hints: DecodeHints, orientation: int = UPRIGHT
 ) -> Pixels:
     """Raises DecodeError if a limit is exceeded, SlowImage, and whatever Pillow raises on damage."""
+    if media_type in _MAJOR_BRANDS:
+        data = _with_known_brand(data, *_MAJOR_BRANDS[media_type])
     if media_type == "image/avif":
         data = _AVIF_EXIF.sub(rb"\1free", data)
     with _pillow(limits.pixels_max), quiet_stderr():
@@ -61,6 +69,10 @@ def decode_with_pillow(
     if hints.as_the_book and pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return upright(pixels, orientation)
+
+
+def _with_known_brand(data: bytes | memoryview, *known: bytes) -> bytes | memoryview:
+    return data if bytes(data[8:12]) in known else b"".join((data[:8], known[0], data[12:]))
 
 
 def _gray_or_rgb(image: Image.Image, hints: DecodeHints) -> Decoded:
