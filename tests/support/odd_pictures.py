@@ -154,10 +154,10 @@ def _pngs(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "a thousand texts", header + png_chunk(b"tEXt", b"a\0b") * 1000 + rest
     yield "bytes behind its end", whole + b"\r\n" * 50
     # The image of a PNG is the first picture, also if it is no frame of the animation.
-    yield (
-        "one frame of another picture",
-        encode(image, "PNG", save_all=True, default_image=True, append_images=[image.rotate(180)], duration=20),
-    )
+    for number, name in enumerate(("one frame", "two frames", "three frames"), 1):
+        others = [image.rotate(30 * frame) for frame in range(1, 1 + number)]
+        animation = encode(image, "PNG", save_all=True, default_image=True, append_images=others, duration=20)
+        yield f"{name} of other pictures", animation
 
 
 def _webp_chunk(name: bytes, body: bytes) -> bytes:

@@ -55,6 +55,7 @@ def read_png(upload: Upload) -> Picture:
         raise DecodeError(ItemCode.CORRUPT_IMAGE)
     kept, keep_from, at, end = list[Upload](), 0, 8, len(upload)
     orientation, frames, level = UPRIGHT, 0, None
+    has_still = False  # whether the picture is no frame of the animation behind it
     for _ in range(parts_max(upload)):
         if at + 8 > end:
             break
@@ -65,10 +66,11 @@ def read_png(upload: Upload) -> Picture:
             keep_from = min(after, end)
             if name == b"eXIf":
                 orientation = orientation_of(bytes(upload[at + 8 : after - 4]))
-            frames += name == b"fcTL"
+            frames += name == b"fcTL" and not has_still
         if name == b"tRNS" and length == 2 and colour_type == 0:
             scale = 255 // ((1 << depth) - 1) if depth < 8 else 1
             level = int.from_bytes(upload[at + 8 : at + 10], "big") * scale
+        has_still = has_still or (name == b"IDAT" and not frames)
         at = after
         if name == b"IEND":
             end = min(end, after)
