@@ -62,6 +62,7 @@ class FoundFormat(StrEnum):
     PDF = "PDF"
     ZIP = "zip archive"
     GZIP = "gzip file"
+    BIG_TIFF_BIG_ENDIAN = "big-endian BigTIFF"
 
 
 FOUND_FORMATS: dict[str, FoundFormat] = {

@@ -3,12 +3,15 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tests.support.avif_files import avif_of
+from tests.support.odd_tiffs import handmade_tiffs, negative_resolution, orientation, tiff
 from tests.support.pictures import encode, heic, jpeg_of_many_scans, photo, png_chunk
 
 SIZE = (120, 90)
@@ -44,6 +47,20 @@ def odd_pictures(shirt: bytes) -> dict[str, tuple[bytes, bytes]]:
     }
 
 
+def turned_pictures(shirt: bytes) -> dict[str, tuple[bytes, bytes]]:
+    """By format: a file whose orientation is 6, beside a rational of the wrong sign, and the file without both."""
+    image = picture(shirt)
+    data = exif((ORIENTATION, _SHORT, 1, struct.pack("<HH", 6, 0)), SIGNED_RESOLUTION, more=NEGATIVE)
+    jpeg, png, webp = encode(image, "JPEG"), encode(image, "PNG"), encode(image, "WEBP", lossless=True)
+    return {
+        "JPEG": (jpeg[:2] + _segment(0xE1, b"Exif\0\0" + data) + jpeg[2:], jpeg),
+        "PNG": (png[:33] + png_chunk(b"eXIf", data) + png[33:], png),
+        "WebP": (_extended_webp(webp, image, 0x08, after=_webp_chunk(b"EXIF", data)), webp),
+        "TIFF": (tiff(image, orientation(6), negative_resolution()), encode(image, "TIFF")),
+        "BigTIFF": (tiff(image, orientation(6), negative_resolution(), big=True), encode(image, "TIFF")),
+    }
+
+
 def exif(*entries: tuple[int, int, int, bytes], order: str = "<", directory: int = 8, more: bytes = b"") -> bytes:
     """EXIF data of one directory with these entries: tag, type, count, value or offset (4 bytes)."""
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", directory)
@@ -55,12 +72,13 @@ def exif(*entries: tuple[int, int, int, bytes], order: str = "<", directory: int
 
 UPRIGHT = (ORIENTATION, _SHORT, 1, struct.pack("<HH", 1, 0))
 NEGATIVE = struct.pack("<ii", -72, 1)
+SIGNED_RESOLUTION = (X_RESOLUTION, _SIGNED_RATIONAL, 1, b"\x26\0\0\0")
 
 
 def odd_exif() -> dict[str, bytes]:
     """EXIF data that says nothing about the orientation, or that the picture is upright."""
     return {
-        "signed resolution": exif(UPRIGHT, (X_RESOLUTION, _SIGNED_RATIONAL, 1, b"\x26\0\0\0"), more=NEGATIVE),
+        "signed resolution": exif(UPRIGHT, SIGNED_RESOLUTION, more=NEGATIVE),
         "rational make": exif((MAKE, _RATIONAL, 1, b"\x26\0\0\0"), UPRIGHT, more=NEGATIVE),
         "width in words": exif((IMAGE_WIDTH, _ASCII, 6, b"\x26\0\0\0"), UPRIGHT, more=b"wide\0\0"),
         "a value far outside": exif(UPRIGHT, (X_RESOLUTION, _RATIONAL, 1, b"\xff\xff\xff\x7f")),
@@ -137,6 +155,7 @@ def _pngs(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
         "zTXt of 2 MiB": png_chunk(b"zTXt", b"x\0\0" + large),
         "zTXt that is no zlib stream": png_chunk(b"zTXt", b"x\0\0" + bytes(40)),
         "iTXt of 2 MiB": png_chunk(b"iTXt", b"x\0\1\0\0\0" + large),
+        "XMP that is no XML": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta" + bytes(200)),
         "iTXt without an end": png_chunk(b"iTXt", b"Author"),
         "tEXt without a name": png_chunk(b"tEXt", b"\0\0\0"),
         "acTL of three bytes": png_chunk(b"acTL", bytes(3)),
@@ -164,15 +183,15 @@ def _webp_chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
-def _webps(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
-    picture_chunk = whole[12:]
+def _extended_webp(whole: bytes, image: Image.Image, flags: int, before: bytes = b"", after: bytes = b"") -> bytes:
     width, height = image.size
+    canvas = bytes((flags, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBP" + _webp_chunk(b"VP8X", canvas) + before + whole[12:] + after
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
-    def extended(flags: int, before: bytes = b"", after: bytes = b"") -> bytes:
-        canvas = bytes((flags, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        body = b"WEBP" + _webp_chunk(b"VP8X", canvas) + before + picture_chunk + after
-        return b"RIFF" + struct.pack("<I", len(body)) + body
 
+def _webps(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
+    extended = partial(_extended_webp, whole, image)
     for name, data in odd_exif().items():
         yield f"EXIF, {name}", extended(0x08, after=_webp_chunk(b"EXIF", data))
     yield "EXIF as in a JPEG", extended(0x08, after=_webp_chunk(b"EXIF", b"Exif\0\0" + exif(UPRIGHT)))
@@ -225,13 +244,39 @@ def _with_exif(file: bytes, placeholder: bytes) -> Iterator[tuple[str, bytes]]:
 _PLACEHOLDER = exif((MAKE, _ASCII, 200, b"\x1a\0\0\0"), more=b"x" * 200)
 
 
-def _avifs(_: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
+def _avifs(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield from _with_exif(encode(image, "AVIF", exif=_PLACEHOLDER), _PLACEHOLDER)
     yield "an ICC profile of zeros", encode(image, "AVIF", icc_profile=bytes(200))
+    yield "XMP that is no XML", encode(image, "AVIF", xmp=_XMP)
+    yield from _with_bytes_behind(whole)
+    side = image.rotate(180).resize((64, 48))
+    yield "another picture", avif_of(image, side)
+    yield "two others before it", avif_of(side, side, image, primary=2)
+    yield "two thumbnails", avif_of(image, image.resize((64, 48)), image.resize((32, 24)), thumbnails=True)
 
 
-def _heics(_: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
+def _heics(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield from _with_exif(heic(image, exif=_PLACEHOLDER), _PLACEHOLDER)
+    yield "an ICC profile of zeros", heic(image, icc_profile=bytes(200))
+    yield "XMP that is no XML", heic(image, xmp=_XMP)
+    xmp = b'<x tiff:Orientation="1"/>'
+    yield "XMP of another orientation", heic(image, xmp=xmp).replace(xmp, xmp.replace(b"1", b"6"))
+    yield from _with_bytes_behind(whole)
+    side = image.rotate(180).resize((64, 48))
+    yield "another picture", heic(image, side)
+    yield "two others before it", heic(side, side, image, primary_index=2)
+    yield "two thumbnails", heic(image, thumbnails=[64, 32])
+
+
+_XMP = b"<x:xmpmeta" + bytes(200)
+
+
+def _with_bytes_behind(whole: bytes) -> Iterator[tuple[str, bytes]]:
+    """A file of boxes with more behind the last of them than a decoder may expect."""
+    behind = {"zeros": bytes(100), "a line break": b"\r\n", "text": b"sent by my phone", "a cut box": b"\0\0\1\0mpvd.."}
+    for name, more in behind.items():
+        yield f"{name} behind its end", whole + more
+    yield "a private box behind it", whole + struct.pack(">I4s", 108, b"mpvd") + bytes(100)
 
 
 def _tiffs(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
@@ -241,3 +286,4 @@ def _tiffs(whole: bytes, image: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "a private tag", encode(image, "TIFF", tiffinfo={65_000: bytes(900)})
     yield "bytes behind its end", whole + bytes(100)
     yield "another page of another size", encode(image, "TIFF", save_all=True, append_images=[image.resize((9, 9))])
+    yield from handmade_tiffs(image)

@@ -12,6 +12,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
+from tests.support.odd_tiffs import tiff
 from worker.inference.images.limits import ImageLimits
 from worker.inference.settings import InferenceSettings
 
@@ -160,6 +161,7 @@ def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
                 "too_many_frames",
             ),
             "50,000 × 50,000 TIFF": (tiff_that_claims(50_000, 50_000), "too_many_pixels"),
+            "BigTIFF, big-endian": (tiff(colour, order=">", big=True), "unsupported_format"),
             "TIFF of floats": (encode(Image.new("F", (9, 9)), "TIFF"), "unsupported_format"),
             "zip": (b"PK\x03\x04" + bytes(100), "unsupported_format"),
         }

@@ -20,6 +20,7 @@ from worker.inference.images.exif import ORIENTATION_TAG, UPRIGHT
 from worker.inference.images.limits import DecodeError, ImageLimits, SlowImage, check_size
 from worker.inference.images.pixels import Decoded, DecodeHints, Pixels, on_white, upright
 from worker.inference.images.quiet import quiet_stderr
+from worker.inference.images.tiff import first_page
 
 PILLOW_FORMATS = {
     "image/gif": "GIF",
@@ -55,6 +56,8 @@ def decode_with_pillow(
         data = _with_known_brand(data, *_MAJOR_BRANDS[media_type])
     if media_type == "image/avif":
         data = _AVIF_EXIF.sub(rb"\1free", data)
+    if media_type == "image/tiff":
+        data, orientation = first_page(data)
     with _pillow(limits.pixels_max), quiet_stderr():
         image: Image.Image = Image.open(BytesIO(data), formats=(PILLOW_FORMATS[media_type],))
         check_size(*image.size, limits)

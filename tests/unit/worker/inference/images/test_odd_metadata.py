@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from jobs.records import Failure
-from tests.support.odd_pictures import ORIENTATION, bmp_with_alpha, exif, odd_exif, odd_pictures, picture
+from tests.support.odd_pictures import (
+    ORIENTATION,
+    bmp_with_alpha,
+    exif,
+    odd_exif,
+    odd_pictures,
+    picture,
+    turned_pictures,
+)
 from tests.support.pictures import LIMITS, encode, photo, samples
 from tests.support.processes import ROOT
 from worker.inference.images.decode import decode
@@ -31,7 +39,7 @@ def test_each_has_the_class_of_its_picture(model: str) -> None:
     classifier = load_package(ROOT / "weights" / model, LIMITS)
     uploads = [odd for odd, _ in ODD.values()]
     outcomes = classifier.classify(uploads, [1] * len(uploads))
-    assert len(outcomes) >= 66
+    assert len(outcomes) >= 230
     for name, outcome in zip(ODD, outcomes, strict=True):
         assert not isinstance(outcome, Failure), f"{name}: {outcome}"
         assert classifier.card.classes[outcome[0].class_index] == "Trouser", name
@@ -49,6 +57,15 @@ def test_the_orientation_is_read_beside_any_other_tag(order: str, kind: int, for
     odd = (0x011A, 10, 1, struct.pack(order + "I", 38))
     entries = [(0x0100, 2, 9, bytes(4)), (ORIENTATION, kind, 1, value), odd]
     assert orientation_of(exif(*entries, order=order, more=b"\xb8\xff\xff\xff\1\0\0\0")) == 6
+
+
+@pytest.mark.parametrize("kind", turned_pictures(TROUSER))
+@pytest.mark.parametrize("book", [False, True])
+def test_a_picture_is_turned_beside_a_rational_of_the_wrong_sign(kind: str, *, book: bool) -> None:
+    odd, plain = turned_pictures(TROUSER)[kind]
+    hints = DecodeHints(as_the_book=book)
+    clockwise = np.rot90(decode(plain, LIMITS, hints), -1)
+    np.testing.assert_array_equal(decode(odd, LIMITS, hints), clockwise)
 
 
 @pytest.mark.parametrize("missing", [0.8, 0.5, 0.1, 0.01, 20])
