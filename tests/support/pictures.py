@@ -118,6 +118,23 @@ def tiff_that_claims(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(104)
 
 
+def heif_that_claims(width: int, height: int, whole: bytes) -> bytes:
+    """This HEIC or AVIF with another size in its header."""
+    at = whole.index(b"ispe") + 8
+    return whole[:at] + struct.pack(">II", width, height) + whole[at + 8 :]
+
+
+def webp_that_claims(width: int, height: int, whole: bytes) -> bytes:
+    """This WebP on a canvas of this size."""
+    canvas = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBPVP8X" + struct.pack("<I", len(canvas)) + canvas + whole[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def bmp_that_claims(width: int, height: int, whole: bytes) -> bytes:
+    return whole[:18] + struct.pack("<ii", width, height) + whole[26:]
+
+
 @cache
 def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
     """Uploads that cannot be classified, each with the code for its item."""
@@ -162,6 +179,15 @@ def bad_pictures(shirt: bytes) -> dict[str, tuple[bytes, str]]:
             ),
             "50,000 × 50,000 TIFF": (tiff_that_claims(50_000, 50_000), "too_many_pixels"),
             "BigTIFF, big-endian": (tiff(colour, order=">", big=True), "unsupported_format"),
+            "50,000 × 50,000 HEIC": (heif_that_claims(50_000, 50_000, heic(colour)), "too_many_pixels"),
+            "50,000 × 50,000 AVIF": (heif_that_claims(50_000, 50_000, encode(colour, "AVIF")), "too_many_pixels"),
+            "50,000 × 50,000 WebP": (webp_that_claims(50_000, 50_000, encode(colour, "WEBP")), "too_many_pixels"),
+            "50,000 × 50,000 BMP": (bmp_that_claims(50_000, 50_000, encode(colour, "BMP")), "too_many_pixels"),
+            "50,000 × 50,000 BMP, top row first": (
+                bmp_that_claims(50_000, -50_000, encode(colour, "BMP")),
+                "too_many_pixels",
+            ),
+            "HEIC of another size than it claims": (heif_that_claims(8, 8, heic(colour)), "corrupt_image"),
             "TIFF of floats": (encode(Image.new("F", (9, 9)), "TIFF"), "unsupported_format"),
             "zip": (b"PK\x03\x04" + bytes(100), "unsupported_format"),
         }

@@ -4,6 +4,7 @@ Limits apply to what the file's header states, before any pixel.
 """
 
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pi_heif
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from jobs.item_codes import FoundFormat, ItemCode
+from worker.inference.images.avif import coded_sizes
 from worker.inference.images.cost import decode_seconds
 from worker.inference.images.exif import ORIENTATION_TAG, UPRIGHT
 from worker.inference.images.limits import DecodeError, ImageLimits, SlowImage, check_size
@@ -35,6 +37,9 @@ _FIRST_IS_THE_PICTURE = frozenset(("image/heic", "image/tiff"))  # the others ar
 _AVIF_EXIF = re.compile(rb"(infe[\x02\x03].{7}(?:..)?)Exif", re.DOTALL)
 """The entry of an AVIF's EXIF data. It is renamed, so that odd EXIF data refuses no picture: nobody here reads it, the
 orientation stands elsewhere."""
+
+_SIZE_BOX = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
+"""Of a HEIC or AVIF: the width and height of one of its pictures."""
 
 _MAJOR_BRANDS: dict[str, tuple[bytes, ...]] = {
     "image/avif": (b"avif", b"avis"),
@@ -59,12 +64,14 @@ def decode_with_pillow(
     if media_type == "image/tiff":
         data, orientation = first_page(data)
     with _pillow(limits.pixels_max), quiet_stderr():
-        image: Image.Image = Image.open(BytesIO(data), formats=(PILLOW_FORMATS[media_type],))
+        image = _opened(data, media_type, limits)
         check_size(*image.size, limits)
         animated = media_type not in _FIRST_IS_THE_PICTURE and getattr(image, "is_animated", False)
         if animated and getattr(image, "n_frames", 1) > limits.frames_max:
             raise DecodeError(ItemCode.TOO_MANY_FRAMES)
-        if decode_seconds(media_type, image.width * image.height) > limits.seconds_max:
+        stated = image.width * image.height
+        coded = _coded_pixels(data, limits, one_frame=not animated) if media_type == "image/avif" else 0
+        if decode_seconds(media_type, max(stated, coded)) > limits.seconds_max:
             raise SlowImage
         if media_type == "image/avif":
             orientation = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
@@ -72,6 +79,28 @@ def decode_with_pillow(
     if hints.as_the_book and pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return upright(pixels, orientation)
+
+
+def _opened(data: bytes | memoryview, media_type: str, limits: ImageLimits) -> Image.Image:
+    try:
+        image = Image.open(BytesIO(data), formats=(PILLOW_FORMATS[media_type],))
+    except UnidentifiedImageError:
+        # libavif refuses more than 16,384 × 16,384 pixels by itself, in the same way as a damaged file.
+        for found in _SIZE_BOX.finditer(data):
+            check_size(*struct.unpack(">II", found[1]), limits)
+        raise
+    if data[8:12] == b"avis" and getattr(image, "n_frames", 1) == 1:
+        return _opened(_with_known_brand(data, b"avif"), media_type, limits)  # of a picture, the coded size is known
+    return image
+
+
+def _coded_pixels(avif: bytes | memoryview, limits: ImageLimits, *, one_frame: bool) -> int:
+    sizes = coded_sizes(avif)
+    if one_frame and not sizes:
+        raise DecodeError(ItemCode.CORRUPT_IMAGE)
+    for size in sizes:
+        check_size(*size, limits)
+    return sum(width * height for width, height in sizes)
 
 
 def _with_known_brand(data: bytes | memoryview, *known: bytes) -> bytes | memoryview:

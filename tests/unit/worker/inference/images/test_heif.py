@@ -8,9 +8,20 @@ import pytest
 from PIL import Image
 
 from tests.support.avif_files import avif_of
-from tests.support.pictures import LIMITS, branded, encode, heic, photo, samples, ten_bit_avif, ten_bit_heic
+from tests.support.pictures import (
+    LIMITS,
+    branded,
+    encode,
+    heic,
+    heif_that_claims,
+    photo,
+    samples,
+    ten_bit_avif,
+    ten_bit_heic,
+)
+from worker.inference.images.avif import coded_sizes
 from worker.inference.images.decode import decode
-from worker.inference.images.limits import DecodeError
+from worker.inference.images.limits import DecodeError, SlowImage
 
 PHOTO = photo(samples()["0007-shirt.png"])
 OTHER = photo(samples()["0018-bag.png"])
@@ -48,6 +59,29 @@ def test_a_thumbnail_is_not_the_picture() -> None:
     thumbnails = [PHOTO.resize((160, 120)), PHOTO.resize((64, 48))]
     with_thumbnails = avif_of(PHOTO, *thumbnails, thumbnails=True)
     np.testing.assert_array_equal(decode(with_thumbnails, LIMITS), decode(encode(PHOTO, "AVIF"), LIMITS))
+
+
+@pytest.mark.parametrize("size", [(320, 240), (33, 47), (1, 1), (1024, 3), (512, 513)])
+def test_the_coded_size_of_an_avif_is_read(size: tuple[int, int]) -> None:
+    """Whatever its header claims: the decoder decodes what is coded, and scales that."""
+    image = PHOTO.resize(size)
+    frames = encode(image, "AVIF", save_all=True, append_images=[image.rotate(180)])
+    for whole in (encode(image, "AVIF"), encode(image, "AVIF", speed=10), ten_bit_avif(image), frames):
+        assert coded_sizes(heif_that_claims(28, 28, whole)) == [size]
+    assert coded_sizes(avif_of(image, PHOTO, PHOTO)) == [size, PHOTO.size, PHOTO.size]
+    with_alpha = image.copy()
+    with_alpha.putalpha(128)
+    assert coded_sizes(encode(with_alpha, "AVIF")) == [size, size]
+
+
+def test_an_avif_that_claims_less_than_is_coded_is_not_decoded() -> None:
+    limits = replace(LIMITS, pixels_max=PHOTO.width * PHOTO.height - 1)
+    with pytest.raises(DecodeError) as raised:
+        decode(heif_that_claims(28, 28, encode(PHOTO, "AVIF")), limits)
+    assert raised.value.code == "too_many_pixels"
+    slow = replace(LIMITS, seconds_max=0.001)
+    with pytest.raises(SlowImage):
+        decode(heif_that_claims(28, 28, encode(PHOTO, "AVIF")), slow)
 
 
 @pytest.mark.parametrize("make", [ten_bit_heic, ten_bit_avif])
