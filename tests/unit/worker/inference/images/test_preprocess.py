@@ -5,8 +5,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pi_heif
 import pytest
-from PIL import Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps
 
 from jobs.model_manifest import Input, Preprocessing
 from jobs.records import Failure
@@ -109,6 +110,13 @@ def test_a_bad_image_has_its_code(kind: str) -> None:
     with pytest.raises(DecodeError) as raised:
         decode(upload, LIMITS)
     assert raised.value.code == code
+
+
+def test_decoders_have_one_thread() -> None:
+    """A worker has a process for each core."""
+    assert cv2.getNumThreads() == 1
+    assert pi_heif.options.DECODE_THREADS == 1
+    assert AvifImagePlugin.DEFAULT_MAX_THREADS == 1
 
 
 def test_pixels_are_counted_before_they_are_decoded() -> None:
