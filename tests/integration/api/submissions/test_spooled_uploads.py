@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
+from jobs.codec import pack_retained, unpack_upload
+from jobs.item_codes import ItemCode
+from jobs.records import Failure
 from jobs.settings import StoreSettings
 from jobs.spool.folder import SUBFOLDER
 from tests.integration.api.conftest import StartApi
@@ -66,6 +70,42 @@ async def test_a_full_spool_answers_503_with_retry_after_and_keeps_nothing(
 
     repeat = asyncio.create_task(repeated(api, large(shirt)))
     assert (await asyncio.wait_for(repeat, 30)).status_code == 202
+
+
+async def test_without_free_space_a_large_upload_is_refused_for_a_time_that_is_known(
+    start_api: StartApi, store: Store, shirt: bytes, tmp_path: Path
+) -> None:
+    disk = os.statvfs(tmp_path)
+    reserve = disk.f_blocks * disk.f_frsize - 1  # something is always in use
+    api = await start_api(uploads_url=f"file://{tmp_path}", uploads_free_bytes_min=reserve)
+    async with asyncio.timeout(60):
+        answer = await api.post("/v1/jobs", content=large(shirt), headers=PNG)
+        while answer.json().get("code") == "store_unavailable":  # it has not looked at its folder yet
+            answer = await api.post("/v1/jobs", content=large(shirt), headers=PNG)
+    assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
+    assert answer.headers["Retry-After"] == "60", "the maximum, because nothing drains"
+    assert files(tmp_path) == []
+    assert (await api.post("/v1/jobs", content=shirt, headers=PNG)).status_code == 202, "small ones go to Redis"
+
+
+async def test_a_large_failed_image_is_retried(
+    api: httpx.AsyncClient, store: Store, shirt: bytes, tmp_path: Path
+) -> None:
+    job = (await api.post("/v1/jobs", content=large(shirt), headers=PNG)).json()
+    lease = store.claim()
+    failed = [
+        it._replace(retained=pack_retained([(0, large(shirt))]), succeeded=0, file=lease.chunks[0].file)
+        for it in finished(lease, Failure(ItemCode.TIMEOUT))
+    ]
+    store.leases.finish(lease.token, store.leases.with_kept_images(failed))
+    (kept,) = files(tmp_path)
+
+    answer = await api.post(f"{job['links']['self']}/retry")
+    assert (answer.status_code, answer.json()["retry_of"]) == (202, job["id"])
+    (again,) = store.claim().chunks
+    assert unpack_upload(again.upload, 1) == [large(shirt)]
+    assert again.chunk_ref.spooled
+    assert {path.name for path in files(tmp_path)} == {kept.name, again.file}
 
 
 async def repeated(api: httpx.AsyncClient, image: bytes) -> httpx.Response:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from moto.s3.responses import S3Response
 
 from jobs.codec import pack_retained, pack_upload
 from jobs.errors import QueueFull, SettingsError, StoreUnavailable
@@ -204,6 +205,18 @@ async def test_a_prefix_without_rights_stops_the_service(
 ) -> None:
     s3.deny("darkroom", "s3:PutObject", "waiting/")
     with pytest.raises(SettingsError, match="does not allow to write objects below s3://darkroom/waiting"):
+        check_server(store_settings, API)
+
+
+ACCESS_DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+
+async def test_a_prefix_that_may_not_be_listed_stops_the_service(
+    store: Store, store_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """moto applies no policy to lists of a bucket: here it answers as S3 does without `s3:ListBucket`."""
+    monkeypatch.setattr(S3Response, "list_objects_v2", lambda self: (403, {}, ACCESS_DENIED))
+    with pytest.raises(SettingsError, match="does not allow to list objects below s3://darkroom/waiting"):
         check_server(store_settings, API)
 
 
