@@ -6,7 +6,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from jobs.item_codes import FoundFormat, ItemCode
+from jobs.item_codes import OPTIONAL_FORMATS, FoundFormat, ItemCode
 from jobs.records import Failure, Outcome, Prediction, Unfamiliar
 
 _UNFAMILIAR = 0x80  # in an item's number of classes
@@ -18,6 +18,13 @@ REFUSED = 0xFFFF_FF00  # + a code: in place of an item's length: the API refused
 _CODES = list(ItemCode)
 _FOUND = list(FoundFormat)
 _FOUND_FROM_TOP = 255  # a format stands in place of a code, counted down from here: both lists may grow
+_FOUND_MAX = 24  # formats; behind as many numbers they stand again, for each set of formats that are decoded
+_TAKEN = [
+    frozenset(it for bit, it in enumerate(OPTIONAL_FORMATS) if number >> bit & 1)
+    for number in range(1 << len(OPTIONAL_FORMATS))
+]
+assert len(_FOUND) <= _FOUND_MAX
+assert len(_CODES) <= _FOUND_FROM_TOP + 1 - _FOUND_MAX * len(_TAKEN)
 
 
 def pack_upload(items: Sequence[bytes | ItemCode]) -> bytes:
@@ -83,7 +90,7 @@ def result_bytes(top_k: int, classes: int) -> int:
 
 def _failure_byte(failure: Failure) -> int:
     if failure.found is not None:
-        return _FOUND_FROM_TOP - _FOUND.index(failure.found)
+        return _FOUND_FROM_TOP - _FOUND.index(failure.found) - _FOUND_MAX * _TAKEN.index(failure.taken)
     return _CODES.index(failure.code)
 
 
@@ -94,8 +101,10 @@ def _known(code: int) -> ItemCode:
 
 @cache
 def _failure(byte: int) -> Failure:
-    found = _FOUND_FROM_TOP - byte
-    return Failure(_known(byte), _FOUND[found] if byte >= len(_CODES) and found < len(_FOUND) else None)
+    taken, found = divmod(_FOUND_FROM_TOP - byte, _FOUND_MAX)
+    if byte < len(_CODES) or found >= len(_FOUND) or taken >= len(_TAKEN):
+        return Failure(_known(byte))
+    return Failure(ItemCode.UNSUPPORTED_FORMAT, _FOUND[found], _TAKEN[taken])
 
 
 class UnfamiliarFlat(tuple[Any, ...]):

@@ -1,5 +1,6 @@
 """Stable codes for the failure of one item of a job, and a sentence for each."""
 
+from collections.abc import Collection
 from enum import StrEnum
 
 
@@ -80,7 +81,14 @@ FOUND_FORMATS: dict[str, FoundFormat] = {
 }
 """By media type."""
 ARCHIVES = frozenset((FoundFormat.ZIP, FoundFormat.GZIP))
-ALWAYS_TAKEN = "JPEG, PNG, WebP, GIF or BMP"
+OPTIONAL_FORMATS = (FoundFormat.AVIF, FoundFormat.HEIC, FoundFormat.TIFF)
+"""That an operator may turn off. Stored results have a bit for each in this order: a new one must be the last."""
+
+
+def taken_formats(optional: Collection[FoundFormat]) -> str:
+    """The formats that are decoded, for a sentence; `optional` has those of `OPTIONAL_FORMATS` that are on."""
+    *names, last = ("JPEG", "PNG", "WebP", "GIF", "BMP", *(it for it in OPTIONAL_FORMATS if it in optional))
+    return f"{', '.join(names)} or {last}"
 
 
 RETRYABLE = frozenset(
@@ -142,7 +150,7 @@ _PACK_AGAIN = "Pack the archive again without this entry, or send the file by it
 ITEM_ADVICE: dict[ItemCode, str] = {
     ItemCode.EMPTY_UPLOAD: "Send a file with content.",
     ItemCode.NOT_AN_IMAGE: "Send an image; look at the file's first bytes if you thought that it is one.",
-    ItemCode.UNSUPPORTED_FORMAT: f"Convert it to {ALWAYS_TAKEN}.",
+    ItemCode.UNSUPPORTED_FORMAT: f"Convert it to {taken_formats(())}.",
     ItemCode.CORRUPT_IMAGE: "Save or download the file again.",
     ItemCode.TOO_MANY_PIXELS: "Send a smaller copy, or ask the operator for a larger ITEM_PIXELS_MAX.",
     ItemCode.TOO_MANY_FRAMES: "Send one frame, or ask the operator for a larger ITEM_FRAMES_MAX.",

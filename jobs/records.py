@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from jobs.item_codes import ALWAYS_TAKEN, ARCHIVES, ITEM_DETAIL, FoundFormat, ItemCode
+from jobs.item_codes import ARCHIVES, ITEM_DETAIL, FoundFormat, ItemCode, taken_formats
 
 CHUNK_ITEMS_MAX = 64
 CHUNK_BYTES_MAX = 4 << 20  # a larger item is a chunk of its own
@@ -67,6 +67,8 @@ class Failure:
     code: ItemCode
     found: FoundFormat | None = None
     """Which format it is, if the code is `unsupported_format` and that is known."""
+    taken: frozenset[FoundFormat] = frozenset()
+    """If `found` is set: which of `OPTIONAL_FORMATS` the worker decodes."""
 
     @property
     def detail(self) -> str:
@@ -74,7 +76,7 @@ class Failure:
             return ITEM_DETAIL[self.code]
         if self.found in ARCHIVES:
             return f"The upload is a {self.found}. Send an archive as the body of a request of its own."
-        return f"The upload's format is not supported here: {self.found}. Send {ALWAYS_TAKEN}."
+        return f"The upload's format is not supported here: {self.found}. Send {taken_formats(self.taken)}."
 
 
 class Unfamiliar(list[Prediction]):

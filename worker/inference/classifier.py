@@ -89,7 +89,7 @@ class Classifier:
             except SlowImage:
                 continue
             except DecodeError as error:
-                outcomes[index] = Failure(error.code, error.found)
+                outcomes[index] = Failure(error.code, error.found, limits.taken if error.found else frozenset())
         inputs, decoded_at = batch.inputs() if decoded else None, time.monotonic()
         BATCH_SECONDS.measured(decoded_at - began, self.card.name, "decode")
         if inputs is not None:

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.codec import pack_outcomes, pack_retained, pack_upload, unpack_outcomes, unpack_retained, unpack_upload
-from jobs.item_codes import ITEM_DETAIL, FoundFormat, ItemCode
+from jobs.item_codes import ITEM_DETAIL, OPTIONAL_FORMATS, FoundFormat, ItemCode
 from jobs.records import TOP_K_MAX, ChunkRef, Failure, Prediction, Unfamiliar
 from jobs.store.for_workers.leases import FailureCounts
 
@@ -10,7 +10,12 @@ predictions = st.builds(Prediction, st.integers(0, 65_535), st.floats(0, 1, widt
 classes = st.lists(predictions, min_size=1, max_size=TOP_K_MAX)
 failures = st.one_of(
     st.builds(Failure, st.sampled_from(ItemCode)),
-    st.builds(Failure, st.just(ItemCode.UNSUPPORTED_FORMAT), st.sampled_from(FoundFormat)),
+    st.builds(
+        Failure,
+        st.just(ItemCode.UNSUPPORTED_FORMAT),
+        st.sampled_from(FoundFormat),
+        st.frozensets(st.sampled_from(OPTIONAL_FORMATS)),
+    ),
 )
 outcomes = st.one_of(classes, classes.map(Unfamiliar), failures)
 
@@ -30,6 +35,21 @@ def test_packed_outcomes_unpack_to_the_same(ref: str, given: list[list[Predictio
     unpacked_ref, unpacked = unpack_outcomes(pack_outcomes(ref, given))
     assert (unpacked_ref, unpacked) == (ref, given)
     assert [type(outcome) for outcome in unpacked] == [type(outcome) for outcome in given]
+
+
+def test_a_failure_of_an_earlier_release_names_the_formats_that_are_always_taken() -> None:
+    """It has the format that was found, and not which others were decoded."""
+    _, (failure,) = unpack_outcomes(bytes((1,)) + b"m" + bytes((0, 255 - list(FoundFormat).index(FoundFormat.PDF))))
+    assert isinstance(failure, Failure)
+    assert failure.detail == "The upload's format is not supported here: PDF. Send JPEG, PNG, WebP, GIF or BMP."
+
+
+@given(st.integers(0, 255))
+def test_any_number_of_a_later_release_is_some_failure(number: int) -> None:
+    _, (failure, next_item) = unpack_outcomes(bytes((1,)) + b"m" + bytes((0, number)) + bytes((0, 0)))
+    assert isinstance(failure, Failure)
+    assert failure.detail
+    assert next_item == Failure(ItemCode.EMPTY_UPLOAD)
 
 
 U32 = st.integers(0, 2**32 - 1)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from jobs.item_codes import FoundFormat, ItemCode
+from jobs.item_codes import FOUND_FORMATS, FoundFormat, ItemCode
 from worker.inference.settings import InferenceSettings
 
 SIDE_PIXELS_MAX = 65_535  # the largest that a JPEG header can state
@@ -38,6 +38,11 @@ class ImageLimits:
     """Media types that are decoded beside those that always are."""
     seconds_max: float = math.inf
     """An image whose decoding is estimated to take longer is a `SlowImage`."""
+
+    @property
+    def taken(self) -> frozenset[FoundFormat]:
+        """The formats of `formats`, by the names in errors."""
+        return frozenset(FOUND_FORMATS[media_type] for media_type in self.formats)
 
     @classmethod
     def of(cls, settings: InferenceSettings) -> Self:

@@ -9,13 +9,17 @@ import pi_heif
 import pytest
 from PIL import AvifImagePlugin, Image, ImageOps
 
+from jobs.codec import pack_outcomes, unpack_outcomes
 from jobs.model_manifest import Input, Preprocessing
 from jobs.records import Failure
 from tests.support.pictures import LIMITS, OTHER_FORMATS, bad_pictures, encode, good_pictures, heic, photo, samples
+from tests.support.processes import ROOT
 from worker.inference.images.decode import decode
 from worker.inference.images.limits import DecodeError, ImageLimits
 from worker.inference.images.pixels import DecodeHints
 from worker.inference.images.preprocess import BOOK, FMNIST, RESIZE_OVERSIZE, preprocessor_for
+from worker.inference.packages.load import load_package
+from worker.inference.settings import InferenceSettings
 
 INPUT = Input(channels=1, height=28, width=28)
 SHIRT = samples()["0007-shirt.png"]
@@ -82,12 +86,24 @@ def test_a_format_that_is_turned_off_is_named(kind: str) -> None:
     assert (raised.value.code, raised.value.found) == ("unsupported_format", kind)
 
 
+@pytest.mark.parametrize("off", ["heic", "avif", "tiff"])
+def test_an_error_names_the_formats_that_are_on(off: str) -> None:
+    formats = [it for it in InferenceSettings().image_formats if it != off]
+    classifier = load_package(ROOT / "weights" / "fmnist-mlp", ImageLimits.of(InferenceSettings(image_formats=formats)))
+    (failure,) = classifier.classify([good_pictures(SHIRT)[off.upper()]], [1])
+    assert isinstance(failure, Failure)
+    first, last = sorted(it.upper() for it in formats)
+    assert failure.detail.endswith(f": {off.upper()}. Send JPEG, PNG, WebP, GIF, BMP, {first} or {last}.")
+    assert unpack_outcomes(pack_outcomes("m@1", [failure])) == ("m@1", [failure])
+
+
 @pytest.mark.parametrize("kind", OTHER_FORMATS)
 def test_a_format_that_is_not_decoded_is_named(kind: str) -> None:
     with pytest.raises(DecodeError) as raised:
         decode(bad_pictures(SHIRT)[kind][0], LIMITS)
     assert (raised.value.code, raised.value.found) == ("unsupported_format", kind)
-    assert f": {kind}. Send " in Failure(raised.value.code, raised.value.found).detail
+    detail = Failure(raised.value.code, raised.value.found, LIMITS.taken).detail
+    assert detail.endswith(f": {kind}. Send JPEG, PNG, WebP, GIF, BMP, AVIF, HEIC or TIFF.")
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
