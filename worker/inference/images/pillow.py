@@ -87,7 +87,8 @@ def _opened(data: bytes | memoryview, media_type: str, limits: ImageLimits) -> I
     except UnidentifiedImageError:
         # libavif refuses more than 16,384 × 16,384 pixels by itself, in the same way as a damaged file.
         for found in _SIZE_BOX.finditer(data):
-            check_size(*struct.unpack(">II", found[1]), limits)
+            width, height = struct.unpack(">II", found[1])
+            check_size(width, height, limits)
         raise
     if data[8:12] == b"avis" and getattr(image, "n_frames", 1) == 1:
         return _opened(_with_known_brand(data, b"avif"), media_type, limits)  # of a picture, the coded size is known
