@@ -1,12 +1,34 @@
-"""Synthetic photos of Fashion-MNIST's products."""
+"""Synthetic photos of Fashion-MNIST's products.
 
+    python -m bench.photos [--photos 200] [--repeats 30]
+
+prints figures of decision 39: by how many levels the pixels of the mode `book` are off the book's own lines, how many
+classes of `fmnist-mlp` are others, and the CPU time that one image takes, the least of all repeats.
+"""
+
+import argparse
+import time
 from io import BytesIO
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.model_manifest import Input
+from training.data import load_fashion_mnist
+from worker.inference.images.batch import ImageBatch
+from worker.inference.images.limits import ImageLimits
+from worker.inference.images.preprocess import BOOK, FMNIST, Preprocessor
+from worker.inference.packages.load import load_package
+from worker.inference.settings import InferenceSettings
+
+ROOT = Path(__file__).parents[1]
+INPUT = Input(channels=1, height=28, width=28)
+LIMITS = ImageLimits.of(InferenceSettings())
+SEED = 39
 SIZE = (640, 480)
 JPEG_BYTES = 64 << 10
 _QUALITIES = range(30, 96)
@@ -54,3 +76,54 @@ def _encoded(image: Image.Image, quality: int) -> bytes:
     file = BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def the_books_lines(upload: bytes) -> NDArray[np.float32]:
+    """What the book's code makes of a file."""
+    x = cv2.imdecode(np.frombuffer(upload, np.uint8), 0)
+    assert x is not None
+    x = cv2.resize(x, (28, 28))
+    x = 255 - x
+    return np.asarray(x / 255, np.float32)[np.newaxis, np.newaxis]
+
+
+def prepared(preprocessor: Preprocessor, upload: bytes) -> NDArray[np.float32]:
+    batch = ImageBatch(preprocessor, INPUT, 1)
+    batch.add(upload, LIMITS)
+    return batch.inputs()
+
+
+def microseconds(preprocessor: Preprocessor, upload: bytes) -> float:
+    began = time.process_time_ns()
+    prepared(preprocessor, upload)
+    return (time.process_time_ns() - began) / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=30)
+    options = parser.parse_args()
+    products, rng = load_fashion_mnist(ROOT / "data/training").test.images, np.random.default_rng(SEED)
+    classifier = load_package(ROOT / "weights/fmnist-mlp", LIMITS)
+    levels, others = list[float](), 0
+    for product in products[: options.photos]:
+        upload = jpeg(photo(product, rng))
+        ours, books = prepared(BOOK, upload), the_books_lines(upload)
+        levels.append(255 * float(np.abs(ours - books).max()))
+        others += int(classifier.outputs(ours).argmax() != classifier.outputs(books).argmax())
+    print(f"{len(levels)} photos: at most {max(levels):.0f} levels off, {np.mean(levels):.1f} on average")
+    print(f"other classes: {others}\n")
+    small = BytesIO()
+    Image.fromarray(255 - products[0]).save(small, "PNG")
+    large = jpeg(photo(products[0], rng, (4000, 3000)), 3 << 20)
+    pictures = {"PNG of 28 × 28": small.getvalue(), "JPEG of 640 × 480": upload, "JPEG of 12 megapixels": large}
+    print("| | µs |\n|---|---|")
+    for mode, preprocessor in {"fmnist": FMNIST, "book": BOOK}.items():
+        for name, picture in pictures.items():
+            least = min(microseconds(preprocessor, picture) for _ in range(options.repeats))
+            print(f"| `{mode}`, {name} | {least:,.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
