@@ -101,7 +101,7 @@ def _coded_pixels(avif: bytes | memoryview, limits: ImageLimits, *, one_frame: b
         raise DecodeError(ItemCode.CORRUPT_IMAGE)
     for size in sizes:
         check_size(*size, limits)
-    return sum(width * height for width, height in sizes)
+    return max((width * height for width, height in sizes), default=0)  # transparency, an item beside, is in the cost
 
 
 def _with_known_brand(data: bytes | memoryview, *known: bytes) -> bytes | memoryview:
