@@ -44,6 +44,7 @@ class State(TypedDict):
     """What the lifespan adds to the `state` of each request's scope."""
 
     services: Services
+    access_log: AccessLog
 
 
 class Application(FastAPI):
@@ -66,8 +67,8 @@ class Application(FastAPI):
             app = WithoutRootPath(app, settings.root_path)
         if settings.cors_origins:
             app = Preflights(app, CrossOrigin(settings.cors_origins))
-        access_log = AccessLog(settings.access_log_lines_per_second_max)
-        self._stack = self.middleware_stack = RequestIdMiddleware(app, access_log)
+        self.access_log = AccessLog(settings.access_log_lines_per_second_max)
+        self._stack = self.middleware_stack = RequestIdMiddleware(app, self.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +85,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_services(settings, cards) as services:
-            yield {"services": services}
+            yield {"services": services, "access_log": app.access_log}
         await asyncio.to_thread(close_tracing)
 
     app = Application(

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from api.auth.rate_limit import TokenBucket
 
+ACCESS_LOG = "access_log"  # in the lifespan's state: one for all responses of the process
 OWNER, CODE = "darkroom.owner", "darkroom.code"  # scope keys: whose request it is, and the code of its problem
 PATH_CHARACTERS_MAX = 200
 _LINE = (
@@ -53,7 +54,7 @@ class AccessLog:
             "request_id": request_id.decode("ascii"),
             "owner": scope.get(OWNER, "-"),
             "method": quote(scope["method"]),
-            "path": quote(path),
+            "path": quote(path) or "-",
             "status": status or "-",
             "code": scope.get(CODE, "-"),
             "bytes": quote(length[:20]),

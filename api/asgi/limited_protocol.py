@@ -8,11 +8,13 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.asgi.access_log import ACCESS_LOG
 from api.asgi.connection_limits import Connections
 from api.asgi.cors import CrossOrigin
+from api.asgi.limited_transport import LimitedTransport
 from api.asgi.problems import RawHeaders
-from api.asgi.reader_pace import CountingTransport, ReaderPace
-from api.asgi.refusal import Refusal
+from api.asgi.reader_pace import ReaderPace
+from api.asgi.refusal import Refusal, RefusedHead
 from api.connection_state import BODY_ARRIVED, LEFT
 from api.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyConnections, UrlTooLong
 from jobs.errors import DarkroomError
@@ -25,16 +27,6 @@ _LENGTH_DIGITS_MAX = 18
 _DROPPED_BYTES_MAX = 1 << 20  # of a refused client, so that one which sends a little more than it may can read why
 _PARSED_BYTES = 16 << 10  # in one go: some thousand headers take 3 ms
 _LAST_WORDS_SECONDS = 2  # for the client to read why its connection ends: closed at once, it would lose the response
-
-
-class LimitedTransport(asyncio.Transport, CountingTransport):
-    """What the protocol writes to."""
-
-    def hold(self) -> None:
-        """Read nothing until `release`, whatever is asked for."""
-
-    def release(self, *, reads: bool) -> None:
-        """End `hold`, and read again if it `reads`."""
 
 
 class _Reads(IntEnum):
@@ -76,6 +68,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal: Refusal | None = None  # which is not sent yet
         self._held = b""  # received, and parsed once others have had their turn
         self._reader: ReaderPace
+        self.url = b""  # uvicorn sets it with the first byte of a request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         super().connection_made(transport)
@@ -136,7 +129,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as stopped:
                 self.parse_again(data, stopped.args[0])
-        except httptools.HttpParserError as error:  # not logged: anybody could fill the log, without an API key
+        except httptools.HttpParserError as error:  # uvicorn's warning is not bounded in rate, the access log's line is
             self._refuse(
                 error.__context__ if isinstance(error.__context__, DarkroomError) else MalformedRequest(), data
             )
@@ -244,7 +237,8 @@ class LimitedProtocol(HttpToolsProtocol):
         `data` has come last. If the response depends on a head which is not complete, it is sent at the head's end.
         """
         self._unset_keepalive_if_required()
-        reads_body, self._reads, self._since = self._reads is _BODY, _TO_NOWHERE, self.loop.time()
+        began, reads_body = self._since, self._reads is _BODY
+        self._reads, self._since = _TO_NOWHERE, self.loop.time()
         if self.pipeline or not (self.is_idle() or reads_body):
             self._since = math.inf  # the responses before it come first
             self.cycle.keep_alive = False
@@ -254,7 +248,9 @@ class LimitedProtocol(HttpToolsProtocol):
             if not self.is_idle():  # what the route answers to half a body would be too late
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            self._refusal = Refusal(error, self.headers or [], self.cross_origin)
+            method = self.parser.get_method() if self.url else b"-"  # before a URL, the parser's is not the client's
+            head = RefusedHead(method, self.url, self.headers or [], began)
+            self._refusal = Refusal(error, head, self.cross_origin)
             if data is None or self._head_is_complete() or self._refusal.head_ends_in(data):
                 self._send_refusal()
 
@@ -269,6 +265,8 @@ class LimitedProtocol(HttpToolsProtocol):
         default_headers, self._since = self.server_state.default_headers, self.loop.time()
         self.transport.write(refusal.response(default_headers, self._limits.retry_after_seconds))
         self.transport.write_eof()
+        if ACCESS_LOG in self.app_state:
+            refusal.write_line(self.app_state[ACCESS_LOG], self._since)
         return True
 
     # The callbacks below run for each request: `super()` in them would cost 0.8 µs of it.

@@ -4,21 +4,11 @@ import fcntl
 import struct
 import termios
 from contextlib import suppress
-from typing import Any, Protocol
 
 from api.asgi.connection_limits import ConnectionLimits
+from api.asgi.limited_transport import CountingTransport
 
 _INT = struct.Struct("i")
-
-
-class CountingTransport(Protocol):
-    """A transport that counts what is written to it."""
-
-    written_bytes: int
-
-    def get_write_buffer_size(self) -> int: ...
-
-    def get_extra_info(self, name: str) -> Any: ...
 
 
 class ReaderPace:

@@ -1,6 +1,7 @@
 """What a client may send before a body, how slowly, and how slowly it may read; in a process of its own."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -50,6 +51,17 @@ def send_until_refused(connection: socket.socket, start: bytes, more: bytes) -> 
     except ConnectionError:
         pass
     return sent
+
+
+def access_line(api: Api, answer: bytes) -> str:
+    """The line of the access log for a response."""
+    start = f"request_id={split_response(answer)[1]['x-request-id']} "
+
+    def line() -> str:
+        return next((it for it in api.output().splitlines() if start in it), "")
+
+    wait_until(lambda: bool(line()), what="the line of the response")
+    return line().partition(start)[2]
 
 
 def problem_of(answer: bytes) -> tuple[int, str]:
@@ -166,6 +178,33 @@ def test_many_requests_and_bodies_of_small_chunks_are_read_in_turns(valkey: Valk
             assert read_response(stream)[0] == b"HTTP/1.1 202 Accepted"
 
 
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        (
+            request("/v1/jobs?secret=1", "Content-Length: 12", "a: " + "b" * (33 << 10), method="POST"),
+            "owner=- method=POST path=/v1/jobs status=431 code=headers_too_large bytes=12 ",
+        ),
+        (
+            request("/livez?" + "a" * (8 << 10)),
+            "owner=- method=GET path=/livez status=414 code=url_too_long bytes=- ",
+        ),
+        (
+            b"GET http://user:secret@host/ HTTP/1.1\r\nno colon\r\n\r\n",
+            "owner=- method=GET path=- status=400 code=malformed_request bytes=- ",
+        ),
+        (b"\0\r\n\r\n", "owner=- method=- path=- status=400 code=malformed_request bytes=- "),
+        (b"GET /liv", "owner=- method=GET path=/liv status=408 code=request_timeout bytes=- "),
+    ],
+)
+def test_a_refused_request_has_a_line_in_the_access_log(valkey: Valkey, process: Api, head: bytes, line: str) -> None:
+    with connected(process) as connection:
+        connection.sendall(head)
+        written = access_line(process, to_the_end(connection))
+    assert re.fullmatch(re.escape(line) + r"ms=\d+\.\d", written)
+    assert "secret" not in process.output()
+
+
 def open_files(process: Api) -> int:
     return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
 
@@ -196,7 +235,9 @@ def test_an_address_has_its_share_of_the_connections(api_of_two: Api) -> None:
             return to_the_end(connection)
 
     with connected(api_of_two), connected(api_of_two), connected(api_of_two) as third:
-        assert problem_of(to_the_end(third)) == (503, "too_many_connections")
+        refused = to_the_end(third)
+    assert problem_of(refused) == (503, "too_many_connections")
+    assert access_line(api_of_two, refused).startswith("owner=- method=- path=- status=503 code=too_many_connections ")
     wait_until(lambda: answer().startswith(b"HTTP/1.1 200"), what="a free place")
 
 
