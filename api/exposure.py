@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def check_exposure(settings: ApiSettings, variables: Iterable[str]) -> None:
-    """Check that there is a key if others than this machine can reach the API, and log what is open; blocking.
+    """Check that there is a key if others than this machine can reach the API, and log who may call; blocking.
 
     `variables` are the names of the environment's variables: an `API_KEYS` that contains no key is named.
 
@@ -27,6 +27,7 @@ def check_exposure(settings: ApiSettings, variables: Iterable[str]) -> None:
     """
     variables = list(variables)
     require_key(settings, variables, partial(_wait_for_managed_keys, settings))
+    log.info("who may call: %s", _callers(settings))
     if settings.api_keys or needs_key(settings):
         return
     if reason := why_reachable(settings):
@@ -69,6 +70,14 @@ def why_reachable(settings: ApiSettings) -> str:
         return f"DOMAIN is {settings.domain}"
     name, address = ("BIND", settings.bind) if settings.bind else ("HOST", settings.host)
     return "" if _is_loopback(address) else f"{name} is {address or 'empty'}"
+
+
+def _callers(settings: ApiSettings) -> str:
+    """Without a look at the managed keys, which may change at any time."""
+    if settings.api_keys or needs_key(settings):
+        return f"owners with a key: {len(settings.api_keys)} of API_KEYS, and those of managed keys"
+    whoever = "everybody" if why_reachable(settings) else "this machine alone"
+    return f"{whoever}, without a key as long as there is no managed one"
 
 
 def _is_loopback(address: str) -> bool:

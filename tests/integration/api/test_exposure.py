@@ -64,6 +64,7 @@ def test_it_starts_with_a_key_or_if_only_this_machine_can_reach_it(
 ) -> None:
     with Api(valkey.url, tmp_path / "log", **environment) as api:
         assert "WARNING" not in api.output()
+        assert api.output().count("INFO api.exposure: who may call: ") == 1
 
 
 def test_it_starts_with_a_managed_key(valkey: Valkey, tmp_path: Path) -> None:

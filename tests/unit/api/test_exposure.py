@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,25 @@ def test_api_keys_without_a_key_are_named(caplog: pytest.LogCaptureFixture, name
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == hints
 
 
-def test_with_keys_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("values", "callers"),
+    [
+        ({"host": "0.0.0.0", "api_keys": KEYS}, "owners with a key: 1 of API_KEYS, and those of managed keys"),
+        ({"api_keys": KEYS}, "owners with a key: 1 of API_KEYS, and those of managed keys"),
+        ({}, "this machine alone, without a key as long as there is no managed one"),
+        (
+            {"host": "0.0.0.0", "open_to_everybody": True},
+            "everybody, without a key as long as there is no managed one",
+        ),
+    ],
+)
+def test_one_line_says_who_may_call(caplog: pytest.LogCaptureFixture, values: dict[str, Any], callers: str) -> None:
+    with caplog.at_level(logging.INFO):
+        check_exposure(ApiSettings(**values), ["API_PROCESSES"])
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert lines == [f"who may call: {callers}"]
+
+
+def test_with_keys_there_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     check_exposure(ApiSettings(host="0.0.0.0", api_keys=KEYS), ["API_KEYS", "API_KEY"])
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
