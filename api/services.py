@@ -22,6 +22,7 @@ from api.submissions.single_chunk import SingleChunkSubmitter
 from api.submissions.stream import StreamSubmitter
 from api.submissions.submit import SubmissionService
 from api.submissions.upload_streams import UploadStreams
+from api.uploads.zip_spool import ZipSpools
 from jobs.model_manifest import ModelCard
 from jobs.store.for_api.client import StoreClient
 from jobs.store.for_api.job_reader import JobReader
@@ -112,7 +113,7 @@ def _upload_services(
     model_registry: ModelRegistry,
     completions: JobCompletions,
 ) -> tuple[SubmissionService, OpenJobService]:
-    """The two services that read uploads. They share the upload budget and the limit of streams."""
+    """The two services that read uploads. They share the upload budget, the limit of streams, and the spools."""
     upload_budget = UploadBudget(
         settings.uploads_budget_bytes,
         settings.api_processes,
@@ -133,7 +134,8 @@ def _upload_services(
     streams = UploadStreams(streams_max=settings.upload_streams_max, seconds_max=settings.stream_seconds_max)
     single_chunk = SingleChunkSubmitter(submitter, reader, item_bytes_max=settings.item_bytes_max)
     stream = StreamSubmitter(settings, reader, submitter, parts, upload_budget, streams, single_chunk)
+    zip_spools = ZipSpools(bytes_max=settings.zip_disk_bytes_max, free_bytes_min=settings.uploads_free_bytes_min)
     submissions = SubmissionService(
-        settings, reader, submitter, upload_budget, model_registry, completions, single_chunk, stream
+        settings, reader, submitter, upload_budget, model_registry, completions, single_chunk, stream, zip_spools
     )
-    return submissions, OpenJobService(settings, reader, submitter, parts, upload_budget, streams)
+    return submissions, OpenJobService(settings, reader, submitter, parts, upload_budget, streams, zip_spools)

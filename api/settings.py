@@ -125,8 +125,7 @@ class ConnectionSettings(SettingsGroup):
         description="Requests that wait on one connection for the response to an earlier one. More are read later.",
     )
     connections_max: Count = advanced(
-        10_000,
-        description="Maximum open connections of one API process; fewer if it may not open so many files.",
+        10_000, description="Maximum open connections of one API process; fewer if it may not open so many files."
     )
     connections_per_address_max: Count = advanced(
         5000,
@@ -188,6 +187,11 @@ class UploadSettings(SettingsGroup):
     zip_bytes_max: Bytes = advanced(
         4 << 30, description="Maximum bytes of a zip; unlike a tar, it is spooled to disk before it is read."
     )
+    zip_disk_bytes_max: Bytes = advanced(
+        8 << 30,
+        description="Maximum bytes of all zips that one API process has spooled (in `TMPDIR`), at least twice "
+        "`ZIP_BYTES_MAX`. An owner may have half of what the others leave.",
+    )
     upload_seconds_max: Seconds = advanced(300, description="Seconds that a client may take to send one image.")
     upload_idle_seconds_max: Seconds = advanced(
         60, description="Seconds without a byte from the client after which an upload is aborted."
@@ -214,6 +218,8 @@ class UploadSettings(SettingsGroup):
     def _an_image_fits_an_upload(self) -> Self:
         if self.item_bytes_max > self.upload_bytes_max:
             raise ValueError("item_bytes_max must not exceed upload_bytes_max")
+        if 2 * self.zip_bytes_max > self.zip_disk_bytes_max:  # an owner's share, if nobody else uploads one
+            raise ValueError("zip_bytes_max must not exceed half of zip_disk_bytes_max")
         return self
 
 

@@ -17,8 +17,10 @@ from api.uploads.references import read_references
 from api.uploads.source import ArchiveStats, UploadedImage
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
+from api.uploads.zip_spool import ZipSpools
 from jobs.errors import DarkroomError, InvalidRequest
 from jobs.item_codes import ItemCode
+from jobs.owner_shares import OWNER_OF_ALL
 from jobs.store.for_api.redis_connection import OutcomeUnknown, RedisProtocol, Request
 from jobs.urls import is_web_url, s3_url
 from worker.inference.images.container import READERS
@@ -36,6 +38,7 @@ _settings = ApiSettings(
     redis_url="unix:///nowhere", item_bytes_max=64 << 10, archive_inflated_bytes_max=FOUND_BYTES_MAX
 )
 _limits = ArchiveLimits.of(_settings)
+_spools = ZipSpools(bytes_max=1 << 30, free_bytes_min=1)
 _loop = asyncio.new_event_loop()
 
 Reader = Callable[[AsyncIterator[bytes]], AsyncGenerator[UploadedImage]]
@@ -53,7 +56,7 @@ def tar(data: bytes) -> None:
 
 
 def zip_archive(data: bytes) -> None:
-    _read(data, lambda pieces: read_zip(pieces, _limits, ArchiveStats()))
+    _read(data, lambda pieces: read_zip(pieces, _limits, ArchiveStats(), _spools, OWNER_OF_ALL))
 
 
 def urls(data: bytes) -> None:

@@ -110,7 +110,8 @@ class SpoolSettings(S3Settings):
         100 << 30, description="Maximum bytes of uploads that wait outside Redis, and of failed images kept there."
     )
     uploads_free_bytes_min: Bytes = advanced(
-        1 << 30, description="Bytes that uploads leave free on the file system of `UPLOADS_URL`."
+        1 << 30,
+        description="Bytes that uploads leave free on the file system of `UPLOADS_URL`, and zips on that of `TMPDIR`.",
     )
 
     @field_validator("uploads_url")

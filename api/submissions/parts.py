@@ -15,6 +15,7 @@ from api.uploads.body import Body
 from api.uploads.chunks import read_chunks
 from api.uploads.content_type import open_source
 from api.uploads.source import UploadSource
+from api.uploads.zip_spool import ZipSpools
 from jobs.errors import DarkroomError, InvalidRequest, StoreUnavailable
 from jobs.records import Job, Lane
 from jobs.store.for_api.job_reader import JobReader
@@ -33,6 +34,7 @@ class OpenJobService:
         open_jobs: OpenJobParts,
         upload_budget: UploadBudget,
         streams: UploadStreams,
+        zip_spools: ZipSpools,
     ) -> None:
         self._settings = settings
         self._reader = reader
@@ -40,6 +42,7 @@ class OpenJobService:
         self._open_jobs = open_jobs
         self._upload_budget = upload_budget
         self._streams = streams
+        self._zip_spools = zip_spools
 
     async def open(self, submission: Submission, lane: Lane | None) -> SubmitResult:
         """Open a job that takes parts until it is sealed.
@@ -65,7 +68,7 @@ class OpenJobService:
         part.quota = caller.quota
         body = Body(request, self._upload_budget, self._settings, job.owner)
         try:
-            source = await open_source(body, self._settings)
+            source = await open_source(body, self._settings, self._zip_spools)
             async with self._streams.open(source, job.owner):
                 previous = await self._open_jobs.begin(part)
                 async with self._open_jobs.renewing(part):

@@ -18,6 +18,7 @@ from api.uploads.body import Body
 from api.uploads.chunks import build_chunk
 from api.uploads.content_type import is_image, open_source, read_image
 from api.uploads.source import UploadedImage, UploadSource
+from api.uploads.zip_spool import ZipSpools
 from jobs.codec import result_bytes
 from jobs.errors import StoreUnavailable
 from jobs.records import Job, Lane
@@ -40,6 +41,7 @@ class SubmissionService:
         completions: JobCompletions,
         single_chunk: SingleChunkSubmitter,
         stream: StreamSubmitter,
+        zip_spools: ZipSpools,
     ) -> None:
         self._settings = settings
         self._reader = reader
@@ -49,6 +51,7 @@ class SubmissionService:
         self._completions = completions
         self._single_chunk = single_chunk
         self._stream = stream
+        self._zip_spools = zip_spools
 
     async def prepare(
         self, caller: ApiKey, model: str | None = None, *, top_k: int = 5, webhook_url: str = "", key: str = ""
@@ -89,7 +92,7 @@ class SubmissionService:
             if field is None and is_image(body):
                 body.set_deadline(self._settings.upload_seconds_max)
                 return await self._submit_image(body, await read_image(body, self._settings), submission)
-            source = await open_source(body, self._settings, field=field)
+            source = await open_source(body, self._settings, self._zip_spools, field=field)
             if source.single:
                 return await self._submit_image(body, await self._read_single(body, source), submission)
             return await self._stream.submit(source, submission, lane)

@@ -24,7 +24,7 @@ class Body:
         self._request = request
         self._extensions = request.scope.get("extensions", {})
         self._upload_budget = upload_budget
-        self._owner = owner
+        self.owner = owner
         self._idle_seconds_max = settings.upload_idle_seconds_max
         self._bytes_per_second_min = settings.upload_bytes_per_second_min
         self._waited_seconds = 0.0  # for the client, since its pace was judged
@@ -86,7 +86,7 @@ class Body:
     def close(self) -> None:
         """Stop counting the buffered bytes: they were dropped, or from now on another component counts them."""
         if self._buffered_bytes:
-            self._upload_budget.release(self._buffered_bytes, self._owner)
+            self._upload_budget.release(self._buffered_bytes, self.owner)
             self._buffered_bytes = 0
 
     async def _receive(self) -> tuple[bytes, bool]:
@@ -128,7 +128,7 @@ class Body:
 
     def _count_buffered(self, piece: bytes, bytes_max: int) -> None:
         self._buffered_bytes += len(piece)
-        self._upload_budget.reserve(len(piece), self._owner)
+        self._upload_budget.reserve(len(piece), self.owner)
         if self._buffered_bytes > bytes_max:
             raise UploadTooLarge(f"The body may have at most {bytes_max} bytes.")
 

@@ -14,6 +14,7 @@ from api.uploads.references import read_references
 from api.uploads.source import ArchiveStats, UploadedImage, UploadSource
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
+from api.uploads.zip_spool import ZipSpools
 from jobs.errors import InvalidRequest
 from jobs.media_types import sniff
 
@@ -53,7 +54,9 @@ async def read_image(body: Body, settings: ApiSettings) -> UploadedImage:
     return UploadedImage(None, data)
 
 
-async def open_source(body: Body, settings: ApiSettings, *, field: str | None = None) -> UploadSource:
+async def open_source(
+    body: Body, settings: ApiSettings, zip_spools: ZipSpools, *, field: str | None = None
+) -> UploadSource:
     """The images of the body; with `field`, the one image in that multipart field.
 
     Raises:
@@ -78,7 +81,7 @@ async def open_source(body: Body, settings: ApiSettings, *, field: str | None = 
     if media_type in _TAR_TYPES:
         return UploadSource(read_tar(pieces, ArchiveLimits.of(settings), stats), stats)
     if media_type in _ZIP_TYPES:
-        return UploadSource(read_zip(pieces, ArchiveLimits.of(settings), stats), stats)
+        return UploadSource(read_zip(pieces, ArchiveLimits.of(settings), stats, zip_spools, body.owner), stats)
     if media_type == "application/json":
         return UploadSource(read_references(body.pieces(settings.references_bytes_max), settings), by_reference=True)
     raise UnsupportedMediaType(

@@ -1,20 +1,18 @@
 """Reads zip archives: spools them first, because the directory is at the end, then reads the members in a thread."""
 
-import asyncio
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import suppress
-from tempfile import SpooledTemporaryFile
-from typing import IO, ParamSpec, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import IO
 
 from api.uploads.archive_limits import ArchiveLimits, ArchiveMembers, damaged
 from api.uploads.source import ArchiveStats, UploadedImage
 from api.uploads.zip_directory import read_directory
 from api.uploads.zip_extents import Extents
-from jobs.errors import QueueFull, UploadTooLarge
+from api.uploads.zip_spool import ZipSpool, ZipSpools, in_thread
+from jobs.errors import UploadTooLarge
 from jobs.item_codes import ItemCode
 
 _BATCH_MEMBERS = 64  # of one call in the thread
@@ -26,34 +24,29 @@ _READ_BYTES = 64 << 10
 _LOCAL_HEADER = struct.Struct("<4s22x2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 async def read_zip(
-    pieces: AsyncIterator[bytes], limits: ArchiveLimits, stats: ArchiveStats
+    pieces: AsyncIterator[bytes], limits: ArchiveLimits, stats: ArchiveStats, spools: ZipSpools, owner: str
 ) -> AsyncGenerator[UploadedImage]:
     """The files of an archive, in the order of its directory.
 
     Raises:
         InvalidRequest: the body is not a zip archive, or it is damaged.
         UploadTooLarge: the archive has too many bytes or members.
-        QueueFull: the disk has no space for it.
+        QueueFull: the spools of zips, the owner's share of them, or the disk has no space for it.
     """
-    spool = SpooledTemporaryFile(max_size=limits.spool_bytes_max)  # noqa: SIM115  # closed in a thread
+    spool = spools.open(owner, memory_bytes_max=limits.spool_bytes_max)
     try:
-        size = await _spool(pieces, spool, limits.zip_bytes_max)
-        batches = _batches(_Zip(spool, size, limits, ArchiveMembers(limits, stats)))
-        while (batch := await _in_thread(next, batches, None)) is not None:
+        await _spool(pieces, spool, limits.zip_bytes_max)
+        batches = _batches(_Zip(spool.file, spool.size, limits, ArchiveMembers(limits, stats)))
+        while (batch := await in_thread(next, batches, None)) is not None:
             for image in batch:
                 yield image
     finally:
-        with suppress(OSError):  # close() tries once more to write its buffer, and the disk may be full
-            await _in_thread(spool.close)  # freeing gigabytes on the disk takes a while
+        await spool.close()
 
 
-async def _spool(pieces: AsyncIterator[bytes], spool: IO[bytes], bytes_max: int) -> int:
-    """Returns the number of bytes."""
+async def _spool(pieces: AsyncIterator[bytes], spool: ZipSpool, bytes_max: int) -> None:
     size, buffer = 0, bytearray()
     async for piece in pieces:
         size += len(piece)
@@ -61,27 +54,9 @@ async def _spool(pieces: AsyncIterator[bytes], spool: IO[bytes], bytes_max: int)
             raise UploadTooLarge(f"A zip may have at most {bytes_max} bytes. A tar may be larger: it is not spooled.")
         buffer += piece
         if len(buffer) >= _WRITE_BYTES:
-            await _write(spool, buffer)
+            await spool.write(buffer)
             buffer = bytearray()
-    await _write(spool, buffer)
-    return size
-
-
-async def _write(spool: IO[bytes], data: bytearray) -> None:
-    try:
-        await _in_thread(spool.write, data)
-    except OSError as error:
-        raise QueueFull("There is no disk space to spool a zip now. Send a tar, which is not spooled.") from error
-
-
-async def _in_thread(function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
-    """Like asyncio.to_thread, but even a cancellation waits for the call to end: nothing else may use the spool."""
-    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    try:
-        return await asyncio.shield(work)
-    finally:
-        if not work.done():
-            await asyncio.wait([work])
+    await spool.write(buffer)
 
 
 def _batches(archive: "_Zip") -> Iterator[list[UploadedImage]]:

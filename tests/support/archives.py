@@ -12,6 +12,8 @@ from api.uploads.archive_limits import ArchiveLimits
 from api.uploads.source import ArchiveStats, UploadedImage
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
+from api.uploads.zip_spool import ZipSpools
+from jobs.owner_shares import OWNER_OF_ALL
 
 UNICODE_PATH = 0x7075  # an extra field of a zip's member: its name in UTF-8
 LIMITS = ArchiveLimits(
@@ -77,8 +79,10 @@ async def untar(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS)
     return images, stats.skipped
 
 
-async def unzip(data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS) -> tuple[list[UploadedImage], int]:
+async def unzip(
+    data: bytes, *, size: int = 700, limits: ArchiveLimits = LIMITS, spools: ZipSpools | None = None
+) -> tuple[list[UploadedImage], int]:
     """As `untar`, for a zip."""
-    stats = ArchiveStats()
-    images = [image async for image in read_zip(_pieces(data, size), limits, stats)]
+    stats, spools = ArchiveStats(), spools or ZipSpools(bytes_max=1 << 30, free_bytes_min=1)
+    images = [image async for image in read_zip(_pieces(data, size), limits, stats, spools, OWNER_OF_ALL)]
     return images, stats.skipped

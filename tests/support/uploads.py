@@ -8,6 +8,7 @@ from tests.support.store import Store
 
 PNG = {"Content-Type": "image/png"}
 TAR = {"Content-Type": "application/x-tar"}
+ZIP = {"Content-Type": "application/zip"}
 
 
 def numbered_images(shirt: bytes, count: int) -> dict[str, bytes]:

@@ -7,9 +7,12 @@ import httpx
 import pytest
 import uvicorn
 
+from api import services
 from api.app import create_app
 from api.asgi.uvicorn_protocol import protocol_factory
 from api.settings import ApiSettings
+from api.uploads.zip_spool import ZipSpools
+from jobs.store.for_api.upload_budget import UploadBudget
 from tests.support.completions import ObservedCompletions
 from tests.support.processes import MAXMEMORY_BYTES, ROOT, Valkey, free_port
 from tests.support.store import MODEL
@@ -52,6 +55,32 @@ async def running_api(valkey: Valkey, **overrides: Any) -> AsyncIterator[httpx.A
 def observed_completions(monkeypatch: pytest.MonkeyPatch) -> ObservedCompletions:
     """The waiters of APIs that are started after this fixture."""
     return ObservedCompletions(monkeypatch)
+
+
+@pytest.fixture
+def budgets(monkeypatch: pytest.MonkeyPatch) -> list[UploadBudget]:
+    """Those of the APIs that are started after this fixture."""
+    made = list[UploadBudget]()
+
+    def make(*args: Any, **options: Any) -> UploadBudget:
+        made.append(UploadBudget(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(services, "UploadBudget", make)
+    return made
+
+
+@pytest.fixture
+def zip_spools(monkeypatch: pytest.MonkeyPatch) -> list[ZipSpools]:
+    """As `budgets`."""
+    made = list[ZipSpools]()
+
+    def make(*args: Any, **options: Any) -> ZipSpools:
+        made.append(ZipSpools(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(services, "ZipSpools", make)
+    return made
 
 
 @pytest.fixture

@@ -21,8 +21,10 @@ from api.uploads.references import read_references
 from api.uploads.source import ArchiveStats, UploadSource
 from api.uploads.tar import read_tar
 from api.uploads.zip import read_zip
+from api.uploads.zip_spool import ZipSpools
 from jobs.errors import DarkroomError, InvalidRequest, UploadTooLarge
 from jobs.item_codes import ItemCode
+from jobs.owner_shares import OWNER_OF_ALL
 from jobs.store.for_api.submission import Chunk
 from tests.support.archives import LIMITS, make_zip, untar, unzip
 from tests.support.costly_uploads import (
@@ -58,8 +60,11 @@ def source_of(upload: CostlyUpload) -> UploadSource:
         return UploadSource(read_multipart(pieces(), settings, ArchiveStats(), BOUNDARY, None))
     if upload.content_type == JSON:
         return UploadSource(read_references(pieces(), settings), by_reference=True)
-    read = read_tar if upload.content_type == TAR else read_zip
-    return UploadSource(read(pieces(), ArchiveLimits.of(settings), ArchiveStats()))
+    limits, stats = ArchiveLimits.of(settings), ArchiveStats()
+    if upload.content_type == TAR:
+        return UploadSource(read_tar(pieces(), limits, stats))
+    spools = ZipSpools(bytes_max=settings.zip_disk_bytes_max, free_bytes_min=1)
+    return UploadSource(read_zip(pieces(), limits, stats, spools, OWNER_OF_ALL))
 
 
 async def longest_stretch(source: UploadSource) -> int:
