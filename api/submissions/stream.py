@@ -98,7 +98,7 @@ class StreamSubmitter:
                     raise InvalidRequest(NO_IMAGES)
                 if stream.sender is None and not source.stats.skipped and not source.by_reference:
                     submission.lane = lane or Lane.INTERACTIVE
-                    return await self._single_chunk.submit(submission, last)
+                    return await self._submit_single(submission, last)
                 if not stream.sent and lane is None and not source.by_reference:
                     stream.set_lane(Lane.INTERACTIVE)
                 await self._send(stream, last)
@@ -107,6 +107,15 @@ class StreamSubmitter:
                 if not await self._is_sealed_after_all(stream, error):
                     raise
         return await self._accepted(stream, source.stats.skipped)
+
+    async def _submit_single(self, submission: Submission, chunk: Chunk) -> SubmitResult:
+        """The bytes of the chunk count as open until the store has replied."""
+        try:
+            self._upload_budget.reserve(chunk.upload_bytes, submission.owner)  # counts them even if it raises
+            submission.reserved_bytes = chunk.upload_bytes
+            return await self._single_chunk.submit(submission, chunk)
+        finally:
+            self._upload_budget.release(chunk.upload_bytes, submission.owner)
 
     async def _begin(self, stream: "_Stream") -> ExistingJob | None:
         """Open the job, and keep it open while its bytes come; or return the one that its key made before."""

@@ -144,7 +144,7 @@ class SubmissionService:
         return await self._stream.submit(UploadSource(self._retained_images(job)), submission, job.lane)
 
     async def _submit_image(self, body: Body, image: UploadedImage, submission: Submission) -> SubmitResult:
-        body.close()  # from here on the submitter or the store counts these bytes
+        submission.reserved_bytes = body.buffered_bytes  # until the store has replied: they are in memory as long
         return await self._single_chunk.submit(submission, build_chunk([image]))
 
     async def _read_single(self, body: Body, source: UploadSource) -> UploadedImage:

@@ -31,7 +31,7 @@ class Body:
         self._waited_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._size = 0
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         self._limit_seconds = self._deadline = math.inf
 
     async def pieces(self, bytes_max: int) -> AsyncGenerator[bytes]:
@@ -85,9 +85,9 @@ class Body:
 
     def close(self) -> None:
         """Stop counting the buffered bytes: they were dropped, or from now on another component counts them."""
-        if self._buffered_bytes:
-            self._upload_budget.release(self._buffered_bytes, self.owner)
-            self._buffered_bytes = 0
+        if self.buffered_bytes:
+            self._upload_budget.release(self.buffered_bytes, self.owner)
+            self.buffered_bytes = 0
 
     async def _receive(self) -> tuple[bytes, bool]:
         """The next piece, and whether more follow."""
@@ -127,9 +127,9 @@ class Body:
             )
 
     def _count_buffered(self, piece: bytes, bytes_max: int) -> None:
-        self._buffered_bytes += len(piece)
+        self.buffered_bytes += len(piece)
         self._upload_budget.reserve(len(piece), self.owner)
-        if self._buffered_bytes > bytes_max:
+        if self.buffered_bytes > bytes_max:
             raise UploadTooLarge(f"The body may have at most {bytes_max} bytes.")
 
 

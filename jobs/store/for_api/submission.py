@@ -62,6 +62,8 @@ class Submission:
     """That of the API key."""
     result_bytes: int = 0
     """To set aside in the record budget for the result of each item."""
+    reserved_bytes: int = 0
+    """Of the upload budget, which whoever submits it has reserved until the store has replied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,24 +66,25 @@ class Submitter:
             QueueFull, StoreUnavailable: nothing was written.
         """
         if chunk.belongs_in(self._client.spool):
+            missing = max(0, chunk.upload_bytes - submission.reserved_bytes)
             try:
-                self._upload_budget.reserve(chunk.upload_bytes, submission.owner)  # counts them even if it raises
+                self._upload_budget.reserve(missing, submission.owner)  # counts them even if it raises
                 await chunk.move_to(self._client.spool, submission.id)
             finally:
-                self._upload_budget.release(chunk.upload_bytes, submission.owner)
+                self._upload_budget.release(missing, submission.owner)
         else:
             try:
-                await self._write_to_redis(submission.id, chunk)
+                await self._write_to_redis(submission, chunk)
             except BaseException:
                 await self._discard_upload(submission.id)
                 raise
 
-    async def _write_to_redis(self, job_id: bytes, chunk: Chunk) -> None:
-        set_upload = self._set_upload(job_id, chunk)
+    async def _write_to_redis(self, submission: Submission, chunk: Chunk) -> None:
+        set_upload = self._set_upload(submission.id, chunk)
         reply, waiting = await self._client.run(self._client.uploads, set_upload, _READ_WAITING)
         if isinstance(reply, ReplyError):
             raise self._client.refusal(reply)
-        self._upload_budget.check(int(waiting or 0))
+        self._upload_budget.check(int(waiting or 0), taken=submission.reserved_bytes)
         chunk.data = None
 
     async def _discard_upload(self, job_id: bytes) -> None:
@@ -172,7 +173,7 @@ class Submitter:
             LANE_CODE[submission.lane],
             submission.top_k,
             deadline_ms,
-            self._upload_budget.for_jobs_bytes(submission.lane),
+            self._upload_budget.for_jobs_bytes(submission.lane, taken=submission.reserved_bytes),
             "" if chunk is None or chunk.pointer is None else self._upload_budget.for_spool_bytes(submission.lane),
             *submission.quota.script_args(self._owner_pending_items_max),
             submission.key,

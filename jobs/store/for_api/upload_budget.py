@@ -66,8 +66,10 @@ class UploadBudget:
     def release(self, size: int, owner: str) -> None:
         self._open.remove(owner, size)
 
-    def check(self, waiting_bytes: int) -> None:
-        """Raises QueueFull if the budget is exceeded with so many bytes of accepted jobs."""
-        over = waiting_bytes - self.for_jobs_bytes(Lane.INTERACTIVE)
+    def check(self, waiting_bytes: int, *, taken: int = 0) -> None:
+        """Raises QueueFull if the budget is exceeded with so many bytes of accepted jobs, which have `taken` of the
+        open ones, too.
+        """
+        over = waiting_bytes - self.for_jobs_bytes(Lane.INTERACTIVE, taken=taken)
         if over > 0:
             raise QueueFull("The upload budget is used up at the moment.", over_bytes=over)

@@ -2,13 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
+import pytest
 
+from api.submissions.single_chunk import SingleChunkSubmitter
 from jobs.store import keys
+from jobs.store.for_api.upload_budget import UploadBudget
 from tests.integration.api.conftest import StartApi
-from tests.support.processes import MAXMEMORY_BYTES
+from tests.support.archives import make_tar
+from tests.support.processes import MAXMEMORY_BYTES, Valkey
 from tests.support.store import Store
+from tests.support.uploads import TAR
 from tests.support.waiting import eventually
 
 PNG = {"Content-Type": "image/png"}
@@ -95,3 +101,41 @@ async def test_a_stream_that_finds_no_space_for_too_long_is_canceled(
     assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
     assert store.redis.keys(f"{keys.UPLOAD}*") == uploads, "the chunk that waited for space is deleted"
     assert len((await api.get("/v1/jobs")).json()["jobs"]) == 1, "the refused upload left no job"
+
+
+@pytest.mark.parametrize(
+    ("size", "headers"),
+    [(1 << 10, PNG), (512 << 10, PNG), (1 << 10, TAR)],  # the second one is written by itself, before its job
+)
+async def test_bytes_count_as_open_until_redis_has_replied(
+    start_api: StartApi,
+    valkey: Valkey,
+    shirt: bytes,
+    budgets: list[UploadBudget],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    headers: dict[str, str],
+) -> None:
+    api = await start_api(submit_deadline_seconds=1)
+    (budget,), image, seen = budgets, shirt + bytes(size), list[int]()
+    content = make_tar({"a.png": image}) if headers is TAR else image
+    submit = SingleChunkSubmitter.submit
+
+    async def observed(*args: Any) -> Any:
+        seen.append(budget.open_bytes)
+        try:
+            return await submit(*args)
+        finally:
+            seen.append(budget.open_bytes)
+
+    monkeypatch.setattr(SingleChunkSubmitter, "submit", observed)
+    with valkey.client as client:
+        client.client_pause(600_000, all=False)
+        try:
+            answer = await api.post("/v1/jobs", content=content, headers=headers)
+        finally:
+            client.client_unpause()
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert len(seen) == 2
+    assert min(seen) >= len(image)
+    assert budget.open_bytes == 0
