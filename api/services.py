@@ -13,7 +13,7 @@ from api.exposure import needs_key, why_reachable
 from api.housekeeping import Housekeeping
 from api.presenters import JobPresenter
 from api.results.completion import JobCompletions
-from api.results.stream_limit import FollowedStreams
+from api.results.stream_limit import ResponseStreams
 from api.server_status import ServerStatus
 from api.settings import ApiSettings
 from api.shutdown import on_stop_signal
@@ -41,7 +41,7 @@ class Services:
     submissions: SubmissionService
     open_jobs: OpenJobService
     completions: JobCompletions
-    followed_streams: FollowedStreams
+    response_streams: ResponseStreams
     drain_rate: DrainRate
     presenter: JobPresenter
     server_status: ServerStatus
@@ -89,7 +89,7 @@ async def open_services(settings: ApiSettings, cards: list[ModelCard]) -> AsyncI
             submissions=submissions,
             open_jobs=open_jobs,
             completions=completions,
-            followed_streams=FollowedStreams(
+            response_streams=ResponseStreams(
                 completions,
                 streams_max=settings.held_streams_max,
                 seconds_max=settings.held_stream_seconds_max,

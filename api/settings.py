@@ -244,8 +244,8 @@ class ResponseSettings(SettingsGroup):
     predict_wait_seconds: Seconds = advanced(10, description="Seconds that `/predict` waits for its result.")
     held_streams_max: Count = advanced(
         256,
-        description="Maximum event streams and followed results (`?follow=true`) that one API process serves at the "
-        "same time. An owner may have half of those that the others leave.",
+        description="Maximum event streams, followed results (`?follow=true`) and results of more than 1,000 images "
+        "that one API process streams at the same time. An owner may have half of those that the others leave.",
     )
     held_stream_seconds_max: Seconds = advanced(
         3600, description="Seconds after which an event stream or followed results are closed."

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from api.auth.keys import ApiKey
 from api.presenters import JobPresenter
-from api.results.stream_limit import FollowedStreams
+from api.results.stream_limit import ResponseStreams
 from jobs.errors import JobExpired, JobNotFound
 from jobs.records import Job
 from jobs.store.for_api.job_reader import JobReader
@@ -27,7 +27,7 @@ async def follow_events(
     *,
     reader: JobReader,
     presenter: JobPresenter,
-    streams: FollowedStreams,
+    streams: ResponseStreams,
 ) -> AsyncGenerator[bytes]:
     """A `counts` event for each change since `last_event_id`, heartbeats in between, and `end` with the ended job.
 
@@ -35,7 +35,7 @@ async def follow_events(
         TooManyStreams: before the first event.
     """
     now = asyncio.get_running_loop().time
-    with streams.open(job.id, caller, request) as stream:
+    with streams.follow(job.id, caller, request) as stream:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         last_sent = now()
         while True:

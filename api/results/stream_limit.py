@@ -1,4 +1,4 @@
-"""Bounds responses that follow a running job: how many, for how long, and how often each reads the job."""
+"""Bounds streamed responses: how many; of those that follow a job, for how long, and how often each reads the job."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,10 +13,11 @@ from api.results.completion import JobCompletions
 from jobs.owner_shares import OwnerShares
 
 PROGRESS_POLL_SECONDS = 0.25  # between two reads of a followed job
+STREAMED_ITEMS_MIN = 1001  # results of fewer are as small as a page of them, which is not counted either
 
 
-class FollowedStreams:
-    """One for each process."""
+class ResponseStreams:
+    """One for each process. What a client does not read, it keeps in memory: up to 1.6 MiB a stream."""
 
     def __init__(self, completions: JobCompletions, *, streams_max: int, seconds_max: float) -> None:
         self._completions = completions
@@ -24,20 +25,29 @@ class FollowedStreams:
         self._seconds_max = seconds_max
 
     @contextmanager
-    def open(self, job_id: bytes, caller: ApiKey, request: Request) -> Iterator["FollowedStream"]:
+    def counted(self, owner: str) -> Iterator[None]:
+        """Stream a response within this context.
+
+        Raises:
+            TooManyStreams: too many are open, or too many of them are the owner's.
+        """
+        if not self._shares.has_room(owner):
+            raise TooManyStreams
+        self._shares.add(owner)
+        try:
+            yield
+        finally:
+            self._shares.remove(owner)
+
+    @contextmanager
+    def follow(self, job_id: bytes, caller: ApiKey, request: Request) -> Iterator["FollowedStream"]:
         """Follow a job until it ends, the caller's key does, or the client leaves.
 
         Raises:
-            TooManyStreams: too many are open, or too many of them are the caller's.
+            TooManyStreams: as `counted`.
         """
-        if not self._shares.has_room(caller.owner):
-            raise TooManyStreams
-        self._shares.add(caller.owner)
-        try:
-            with self._completions.subscribe(job_id) as ended:
-                yield FollowedStream(self._completions, ended, caller, request, self._seconds_max)
-        finally:
-            self._shares.remove(caller.owner)
+        with self.counted(caller.owner), self._completions.subscribe(job_id) as ended:
+            yield FollowedStream(self._completions, ended, caller, request, self._seconds_max)
 
 
 class FollowedStream:

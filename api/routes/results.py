@@ -22,6 +22,7 @@ from api.results.accept import preferred, takes_gzip
 from api.results.events import END_ID, follow_events
 from api.results.export import ResultLines
 from api.results.line_formats import Csv, LineFormat, Ndjson
+from api.results.stream_limit import STREAMED_ITEMS_MIN
 from api.routes.parameters import AppServices, Caller, JobId, Limit
 from api.services import Services
 from jobs.errors import DarkroomError, InvalidRequest
@@ -127,6 +128,8 @@ async def get_results(
         stream = _followed(request, services, job, caller, lines, query.start)
     else:
         stream = lines.of(job, start=query.start)
+        if job.total >= STREAMED_ITEMS_MIN:
+            stream = _counted(services, caller, stream)
     if takes_gzip(request.headers):
         stream = _gzip(stream)
         headers["Content-Encoding"] = "gzip"
@@ -164,7 +167,7 @@ async def get_events(request: Request, caller: Caller, job_id: JobId, services: 
         last_event_id,
         reader=services.reader,
         presenter=services.presenter,
-        streams=services.followed_streams,
+        streams=services.response_streams,
     )
     return await _start_stream(request, stream, "text/event-stream", _SSE)
 
@@ -184,9 +187,16 @@ async def _page(services: Services, job: Job, query: ResultsQuery) -> dict[str, 
 async def _followed(
     request: Request, services: Services, job: Job, caller: ApiKey, lines: ResultLines, start: int
 ) -> AsyncGenerator[bytes]:
-    with services.followed_streams.open(job.id, caller, request) as stream:
+    with services.response_streams.follow(job.id, caller, request) as stream:
         async for data in lines.of(job, stream.wait_for_change, start=start):
             yield data
+
+
+async def _counted(services: Services, caller: ApiKey, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    with services.response_streams.counted(caller.owner):
+        async with aclosing(stream):
+            async for data in stream:
+                yield data
 
 
 async def _start_stream(

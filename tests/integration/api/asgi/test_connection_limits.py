@@ -209,17 +209,42 @@ def open_files(process: Api) -> int:
     return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
 
 
+def unread(stack: ExitStack, api: Api, asks: bytes) -> None:
+    """A connection that asks and does not read."""
+    connection = stack.enter_context(socket.socket())
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", api.port))
+    connection.sendall(asks)
+
+
 async def test_a_client_that_does_not_read_is_cut_off(store: Store, process: Api) -> None:
     path = await ended(store, 5000)
     before = open_files(process)
     with ExitStack() as stack:
-        connection = stack.enter_context(socket.socket())
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", process.port))
         asks = request(f"{path}/results", "Accept: application/x-ndjson")
-        connection.sendall(asks * 8)  # more than the kernel's buffers take
+        unread(stack, process, asks * 8)  # more than the kernel's buffers take
         await eventually(lambda: open_files(process) > before, what="the connection")
         await eventually(lambda: open_files(process) == before, what="its end")
+
+
+async def test_results_that_are_not_read_are_bounded_in_number(store: Store, valkey: Valkey, tmp_path: Path) -> None:
+    large, small = await ended(store, 5000), await ended(store, 3)
+    with Api(valkey.url, tmp_path / "log", HELD_STREAMS_MAX="4") as api, ExitStack() as stack:
+        asks = request(f"{large}/results", "Accept: application/x-ndjson")
+
+        def status(path: str) -> int:
+            with connected(api) as connection, connection.makefile("rb") as stream:
+                connection.sendall(request(f"{path}/results?format=ndjson", "Connection: close"))
+                line: bytes = stream.readline()
+                return int(line.split()[1])
+
+        assert status(large) == 200
+        for _ in range(4):
+            unread(stack, api, asks * 16)  # more than the kernel's buffers take
+        await eventually(lambda: status(large) == 503, what="a refusal")
+        assert status(small) == 200
+        stack.close()
+        await eventually(lambda: status(large) == 200, what="a free place")
 
 
 @pytest.fixture
