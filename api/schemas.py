@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.item_codes import ItemCode
 from jobs.model_manifest import ModelCard
 from jobs.records import ItemState, JobState, Lane
 
@@ -37,8 +38,6 @@ _JOB_EXAMPLE: dict[str, Any] = {
     },
     "result": _RESULT_EXAMPLE,
 }
-
-
 _MODEL_EXAMPLE: dict[str, Any] = {
     "id": "fmnist-mlp@1",
     "name": "fmnist-mlp",
@@ -66,7 +65,7 @@ class Ranked(StrictModel):
 
 
 class ItemProblem(StrictModel):
-    code: str
+    code: ItemCode
     detail: str
 
 

@@ -218,7 +218,8 @@ export class Work {
   /** @param {Item} item */
   #take(item) {
     if (this.unreadable.has(item.index)) {
-      item.error = { code: "unreadable", detail: "The file is gone, or the browser may not read it." };
+      const code = /** @type {any} */ ("unreadable"); // none of the API's
+      item.error = { code, detail: "The file is gone, or the browser may not read it." };
     }
     this.items[item.index] = item;
     if (item.class) this.classes.add(item.class);

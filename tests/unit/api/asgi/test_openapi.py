@@ -12,6 +12,7 @@ from api.app import create_app
 from api.server_schema import ServerResource
 from api.settings import ApiSettings
 from jobs.errors import DarkroomError, InvalidRequest
+from jobs.item_codes import ItemCode
 
 DOCUMENT: dict[str, Any] = create_app(ApiSettings()).openapi()
 OPERATIONS = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
@@ -38,6 +39,12 @@ def test_every_code_is_described_with_an_example() -> None:
         assert f"`{kind.code}`" in described, kind
         example = DOCUMENT["components"]["examples"][kind.code]["value"]
         assert (example["status"], example["title"]) == (kind.status, kind.title)
+
+
+def test_every_code_of_an_item_is_named() -> None:
+    properties = DOCUMENT["components"]["schemas"]["ItemProblem"]["properties"]
+    assert properties["code"] == {"$ref": "#/components/schemas/ItemCode"}
+    assert DOCUMENT["components"]["schemas"]["ItemCode"]["enum"] == list(ItemCode)
 
 
 def test_an_example_stands_at_its_own_status() -> None:
