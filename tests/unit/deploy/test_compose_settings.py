@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from api.settings import ApiSettings
 from tests.support.processes import ROOT
 from worker.outbound.settings import OutboundSettings
 from worker.settings import WorkerSettings
@@ -42,6 +43,13 @@ def test_a_service_gets_its_own_settings_alone(service: str, settings: type[Base
 def test_a_worker_gets_the_key_of_s3_if_its_uploads_are_there() -> None:
     added = services("docker-compose.s3.yml")["worker"]["environment"]
     assert added.keys() == {name.upper() for name in S3 & WorkerSettings.model_fields.keys()}
+
+
+def test_the_api_has_the_memory_that_its_streams_may_take() -> None:
+    """Measured: 45 MiB for each tar of images of 10 MiB, while Redis takes nothing more."""
+    settings, limit = ApiSettings(), services("docker-compose.yml")["api"]["mem_limit"]
+    gib = int(limit.removeprefix("${API_MEMORY_LIMIT:-").removesuffix("g}"))
+    assert gib << 30 >= 1.25 * settings.upload_streams_max * 4.5 * settings.item_bytes_max
 
 
 @pytest.mark.parametrize("service", ["redis", "edge", "prometheus"])
