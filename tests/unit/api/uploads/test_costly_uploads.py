@@ -1,15 +1,15 @@
 """No reader of a body keeps the event loop to itself, whatever the body; and few bytes do not become many.
 
-Stretches are counted in calls of functions between two turns of the loop, not in seconds: a test with a clock would
-fail on a busy machine. `python -m bench.hostile` measures the seconds.
+Stretches between two turns of the loop are measured in calls of functions and in CPU time of the thread, so that a busy
+machine changes little (tests/support/stretches.py). `python -m bench.hostile` shows how long the API then takes for
+another request. Heads of requests have the same test in tests/unit/api/asgi, replies of Redis in tests/unit/jobs/store.
 """
 
 import asyncio
 import dataclasses
 import encodings
-import sys
 from collections.abc import AsyncIterator
-from types import FrameType
+from contextlib import suppress
 
 import pytest
 
@@ -43,8 +43,8 @@ from tests.support.costly_uploads import (
     zip_of_entries,
     zip_of_one_stream,
 )
+from tests.support.stretches import check_stretches
 
-CALLS_MAX = 40_000  # of Python and C functions in one stretch: 5 ms
 PIECE_BYTES = 512 << 10  # what uvicorn's protocol hands on at most
 END = bytes(1024)
 
@@ -67,40 +67,20 @@ def source_of(upload: CostlyUpload) -> UploadSource:
     return UploadSource(read_zip(pieces(), limits, stats, spools, OWNER_OF_ALL))
 
 
-async def longest_stretch(source: UploadSource) -> int:
-    """Read all, as a repeat of an earlier request does: without a wait for the store. Returns the calls of the longest
-    stretch on this thread without a turn of the event loop."""
-    calls, longest = 0, 0
-
-    def count(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    async def look() -> None:
-        nonlocal calls, longest
-        while True:
-            longest, calls = max(longest, calls), 0
-            await asyncio.sleep(0)
+async def read_all(source: UploadSource) -> None:
+    """As a repeat of an earlier request does: without a wait for the store."""
 
     async def compare(_: Chunk) -> None:
         pass
 
-    looking = asyncio.create_task(look())
-    sys.setprofile(count)
-    try:
+    with suppress(DarkroomError):
         await read_chunks(source, compare)
-    except DarkroomError:
-        pass
-    finally:
-        sys.setprofile(None)
-        await asyncio.sleep(0)
-        looking.cancel()
-    return longest
 
 
 @pytest.mark.parametrize("name", costly_uploads())
 async def test_no_reader_keeps_the_event_loop_to_itself(name: str) -> None:
-    assert await longest_stretch(source_of(costly_uploads()[name]())) < CALLS_MAX
+    upload = costly_uploads()[name]()
+    await check_stretches(lambda: read_all(source_of(upload)))
 
 
 async def test_a_path_of_more_than_4_kib_fails_its_member_and_is_cut_before_it_is_read() -> None:
@@ -168,5 +148,13 @@ async def test_bombs_fail_alone_unless_they_are_many() -> None:
 def test_names_of_unknown_character_sets_are_not_kept() -> None:
     """Python keeps each encoding that it is asked for, known or not, for good."""
     before = len(encodings._cache)
-    asyncio.run(longest_stretch(source_of(costly_uploads()["form: names in unknown character sets"]())))
+    asyncio.run(read_all(source_of(costly_uploads()["form: names in unknown character sets"]())))
     assert len(encodings._cache) - before < 10
+
+
+async def test_a_stretch_of_few_calls_and_much_time_is_seen() -> None:
+    async def read() -> None:
+        sum(range(20_000_000))
+
+    with pytest.raises(AssertionError, match="between two turns"):
+        await check_stretches(read)
