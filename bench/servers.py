@@ -15,6 +15,9 @@ class Servers:
     def __init__(self, processes: dict[str, Process]) -> None:
         self._processes = processes
 
+    def add(self, name: str, process: Process) -> None:
+        self._processes[name] = process
+
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
         """Stop a process and its children (SIGSTOP) during the block."""

@@ -4,44 +4,48 @@ Each runs in a process of its own and repeats itself until its time is over. Bei
 """
 
 import http.client
+import os
+import signal
 import sys
-import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from itertools import cycle
+from typing import NoReturn
+
+import orjson
 
 from bench.client import request
+from bench.hostile.pictures import ATTACKS_BY_PICTURES
 from bench.hostile.shares import ATTACKS_ON_SHARES
-from bench.hostile.target import THREADS, Target, endless, in_threads, many_connections, post
+from bench.hostile.target import ENDED, FAILED, STOPPED, Target, endless, flood, many_connections
+from bench.hostile.uploads import COSTLY_UPLOADS, LARGE_UPLOADS, URLS, urls_of_one_host
+from bench.hostile.victim import BUSY, IMAGE
 from tests.support.archives import make_tar
-from tests.support.costly_uploads import costly_uploads
 
 _PIECE = 64 << 10
+_READERS = 1500
 
 
-def reads_nothing(count: int, target: Target) -> None:
+def reads_nothing(target: Target) -> None:
     """Ask for large results on many connections, and read none."""
-    tar = make_tar({f"{n}.png": b"no picture" for n in range(5000)})
+    tar = make_tar({f"{n}.png": b"no picture" for n in range(target.scaled(5000))})
     client = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
     headers = {"Content-Type": "application/x-tar", "Authorization": target.authorization}
     client.request("POST", "/v1/jobs", tar, headers)
     answer = client.getresponse()
-    answer.read()
+    assert answer.status == 202, answer.read()
     path = f"{answer.headers['Location']}/results?format=ndjson"
     asks = request("GET", path, b"", Authorization=target.authorization) * 4  # more than the server's kernel takes
-    many_connections(count, asks, b"", target, receives_bytes=4096)
+    many_connections(target.scaled(_READERS), asks, b"", target, receives_bytes=4096)
 
 
-def uploads(kind: str, target: Target) -> None:
-    """Send the uploads of one kind whose cost is not in their bytes, one after the other."""
-    found = [make() for name, make in costly_uploads().items() if name.startswith(kind)]
-    turns = [cycle(found[first % len(found) :] + found[: first % len(found)]) for first in range(THREADS)]
+def wrong_keys() -> list[bytes]:
+    return [request("GET", "/v1/jobs", b"", Authorization=f"Bearer wrong-key-{n:016}") for n in range(32)]
 
-    def attack(number: int) -> None:
-        upload = next(turns[number])
-        post("/v1/jobs?lane=bulk", upload.body, {"Content-Type": upload.content_type}, target)
 
-    in_threads(attack, target)
+def idle(count: int, start: bytes, drip: bytes, target: Target) -> None:
+    many_connections(target.scaled(count), start, drip, target)
 
 
 _HEAD = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
@@ -54,23 +58,55 @@ ATTACKS: dict[str, Callable[[Target], None]] = {
     "a URL without end": partial(endless, b"GET /", b"b" * _PIECE),
     "requests without end, of which no response is read": partial(endless, b"", (_HEAD + b"\r\n") * 1000),
     "chunks of a byte without end": partial(endless, _CHUNKED, b"1\r\nx\r\n" * 10_000),
-    "1,100 connections that send nothing": partial(many_connections, 1100, b"", b""),
-    "1,100 connections whose headers drip": partial(many_connections, 1100, _HEAD, b"a"),
+    "1,100 connections that send nothing": partial(idle, 1100, b"", b""),
+    "1,100 connections whose headers drip": partial(idle, 1100, _HEAD, b"a"),
+    "a flood of /readyz": partial(flood, [request("GET", "/readyz", b"")] * 32),
+    "a flood of wrong keys": partial(flood, wrong_keys()),
     # With one
-    "200 clients that do not read results": partial(reads_nothing, 200),
-    "tars that cost more than their bytes": partial(uploads, "tar"),
-    "forms that cost more than their bytes": partial(uploads, "form"),
-    "URLs that cost more than their bytes": partial(uploads, "URLs"),
-    "zips that cost more than their bytes": partial(uploads, "zip"),
+    f"{_READERS:,} clients that do not read results": reads_nothing,
+    **COSTLY_UPLOADS,
+    **ATTACKS_BY_PICTURES,
+    f"lists of {URLS:,} URLs of one host": partial(urls_of_one_host, IMAGE),
+    f"lists of {URLS:,} URLs of a host that asks for a pause": partial(urls_of_one_host, BUSY),
+    **LARGE_UPLOADS,
     **ATTACKS_ON_SHARES,
 }
+"""Those that keep what they got come last."""
 
 
 def main() -> None:
-    """`python -m bench.hostile.attacks NAME PORT AUTHORIZATION SECONDS`, in a process without torch: it begins soon."""
-    name, port, authorization, seconds = sys.argv[1:]
-    print("begins", flush=True)
-    ATTACKS[name](Target(int(port), authorization, time.monotonic() + float(seconds)))
+    """Start the attack that each line of stdin describes, and end it at an empty one, or with stdin.
+
+    In a process without torch, which begins soon; attacks are forks of it, and begin at once.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    for line in sys.stdin.buffer:
+        order = orjson.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _attack(order.pop("name"), Target(**order))
+        try:
+            sys.stdin.buffer.readline()
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        print(STOPPED, flush=True)
+
+
+def _attack(name: str, target: Target) -> NoReturn:
+    """Never returns to the loop of the process that was forked."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the other processes, and they end this one
+    status = 1
+    try:
+        ATTACKS[name](target)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        print(FAILED if status else ENDED, flush=True)
+        os._exit(status)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def padded_image(size: int = _IMAGE_BYTES) -> bytes:
     return image + bytes(size - len(image))
 
 
-def _begin(media_type: str, size: int, data: bytes, target: Target) -> bytes:
+def begin_upload(media_type: str, size: int, data: bytes, target: Target) -> bytes:
     """A request that lacks the end of its body."""
     headers = {"Content_Type": media_type, "Content_Length": str(size), "Authorization": target.authorization}
     return request("POST", "/v1/jobs", b"", **headers) + data
@@ -29,12 +29,14 @@ def _begin(media_type: str, size: int, data: bytes, target: Target) -> bytes:
 
 def idle_uploads(target: Target) -> None:
     """Tars that begin and do not go on."""
-    many_connections(STREAMS, _begin(TAR, 1 << 20, make_tar({"a.png": b"no picture"})[:1024], target), b"\0", target)
+    many_connections(
+        STREAMS, begin_upload(TAR, 1 << 20, make_tar({"a.png": b"no picture"})[:1024], target), b"\0", target
+    )
 
 
 def unfinished_images(target: Target) -> None:
     """Images that lack their end."""
-    begin = _begin(PNG, UNFINISHED_BYTES, bytes(UNFINISHED_BYTES - (64 << 10)), target)
+    begin = begin_upload(PNG, UNFINISHED_BYTES, bytes(UNFINISHED_BYTES - (64 << 10)), target)
     many_connections(UNFINISHED, begin, b"\0" * 200, target)
 
 

@@ -1,18 +1,16 @@
 """One owner takes all that he can get of what owners share; another one is never refused. Real processes."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 
+from bench.hostile.attackers import Attackers
 from bench.hostile.shares import ATTACKS_ON_SHARES, STREAMS, UNFINISHED
 from tests.support.archives import make_tar
-from tests.support.processes import ROOT, Api
+from tests.support.processes import Api
 from tests.support.stack import PNG, Stack
 from tests.support.uploads import TAR
 from tests.support.waiting import wait_until
@@ -47,18 +45,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield api
 
 
+@pytest.fixture(scope="module")
+def attackers() -> Iterator[Attackers]:
+    with Attackers() as attackers:
+        yield attackers
+
+
 def client_of(api: Api, owner: str) -> httpx.Client:
     return httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {KEYS[owner]}"}, timeout=90)
-
-
-@contextmanager
-def attacking(api: Api, attack: str, owner: str) -> Iterator[None]:
-    arguments = [attack, str(api.port), f"Bearer {KEYS[owner]}", "600"]
-    with subprocess.Popen([sys.executable, "-m", "bench.hostile.attacks", *arguments], cwd=ROOT) as attacker:
-        try:
-            yield
-        finally:
-            attacker.terminate()
 
 
 def refusal(client: httpx.Client, what: str, shirt: bytes, events: str) -> bool:
@@ -92,12 +86,12 @@ def everything_succeeds(client: httpx.Client, shirt: bytes, events: str) -> None
 
 
 @pytest.mark.parametrize("attack", ATTACKS_ON_SHARES)
-def test_another_owner_is_never_refused(api: Api, shirt: bytes, attack: str) -> None:
+def test_another_owner_is_never_refused(api: Api, attackers: Attackers, shirt: bytes, attack: str) -> None:
     owner = f"attacker{list(ATTACKS_ON_SHARES).index(attack)}"
     with client_of(api, owner) as attacker, client_of(api, "bob") as bob:
         paths = [client.post("/v1/jobs?open=true").headers["Location"] for client in (attacker, bob)]
         events = [f"{path}/events" for path in paths]
-        with attacking(api, attack, owner):
+        with attackers.attacking(attack, api.port, f"Bearer {KEYS[owner]}", seconds=600):
             wait_until(lambda: refusal(attacker, FULL[attack], shirt, events[0]), what="a refusal of the attacker")
             everything_succeeds(bob, shirt, events[1])
 
