@@ -18,7 +18,7 @@ from worker.outbound.settings import FetchSettings
 
 IDLE = "none"
 TIMES_MAX = 10
-MEMORY_BYTES_MAX = {"api": 2 << 30, "worker": 2 << 30, "outbound": 2 << 30, "valkey": 2304 << 20}  # docker-compose.yml
+MEMORY_BYTES_MAX = {"api": 4 << 30, "worker": 2 << 30, "outbound": 2 << 30, "valkey": 2304 << 20}  # docker-compose.yml
 HOST_CONNECTIONS_MAX = FetchSettings.model_fields["fetch_host_connections"].default
 IMAGE = (ROOT / "tests/data/0007-shirt.png").read_bytes()
 _WAIT_SECONDS = 30

@@ -40,7 +40,7 @@ def test_a_container_has_a_limit_of_all_that_it_may_take(service: str) -> None:
     options = configured["logging"]["options"]
     assert bytes_of(options["max-size"]) * int(options["max-file"]) <= 100 << 20
     assert 0 < float(default_of(configured["cpus"])) <= 2
-    assert 0 < bytes_of(configured["mem_limit"]) <= bytes_of("2304m")
+    assert 0 < bytes_of(configured["mem_limit"]) <= bytes_of("4g")
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from jobs.codec import pack_upload
 from jobs.errors import IdempotencyKeyReused, JobEnded, QueueFull, QuotaExceeded, StoreUnavailable
 from jobs.records import Lane
-from jobs.spool.folder import SUBFOLDER, SpoolFolder
+from jobs.spool.folder import SUBFOLDER
 from jobs.spool.names import SPOOLED_BYTES_MIN, Pointer
 from jobs.store import keys
 from jobs.store.for_api.spool_sweep import SpoolSweep
@@ -21,7 +21,6 @@ from jobs.store.for_api.upload_spool import SharedCall
 from tests.conftest import open_store_client
 from tests.support.spool import LARGE, SIZE, Files, accept, submit
 from tests.support.store import OWNER, Store, finished, make_chunk
-from tests.support.waiting import wait_until
 
 # -- from submit to finish
 
@@ -103,63 +102,6 @@ async def test_no_upload_is_lost_while_the_folder_is_away(store: Store, files: F
     (tmp_path / "away").rename(tmp_path / SUBFOLDER)
     store.leases.release("worker1|task|1|0", "returned")
     assert [claimed.file for claimed in store.claim(1).chunks] == files()
-
-
-# -- on disk before the job is accepted
-
-Synced = list[tuple[str, bool]]
-"""In order: the name of the file that was synced, or that of the folder, and whether any job was accepted by then."""
-
-
-@pytest.fixture
-def synced(store: Store, sweep: SpoolSweep, monkeypatch: pytest.MonkeyPatch) -> Synced:
-    """What is synced from now on."""
-    log = Synced()
-
-    def logged(sync: Callable[[int], None]) -> Callable[[int], None]:
-        def call(file: int) -> None:
-            sync(file)
-            log.append(
-                (Path(f"/proc/self/fd/{file}").readlink().name, bool(store.redis.keys(keys.JOB.encode() + b"*")))
-            )
-
-        return call
-
-    monkeypatch.setattr(os, "fdatasync", logged(os.fdatasync))
-    monkeypatch.setattr(os, "fsync", logged(os.fsync))
-    return log
-
-
-async def test_a_file_and_then_its_folder_are_synced_before_the_job_is_accepted(
-    store: Store, files: Files, synced: Synced
-) -> None:
-    await submit(store, LARGE)
-    (name,) = files()
-    assert synced == [(name, False), (SUBFOLDER, False)]
-    assert store.redis.keys(keys.JOB.encode() + b"*")
-
-
-async def test_parallel_submits_share_the_syncs_of_the_folder(
-    store: Store, files: Files, synced: Synced, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first sync of the folder takes until all files are written: those behind it share the next."""
-    commit, first = SpoolFolder.commit, True
-
-    def slow_commit(folder: SpoolFolder) -> None:
-        nonlocal first
-        if first:
-            first = False
-            wait_until(lambda: len(synced) == 8, what="the sync of eight files")
-        commit(folder)
-
-    monkeypatch.setattr(SpoolFolder, "commit", slow_commit)
-    submissions = [await store.submission(bytes([number]) * SPOOLED_BYTES_MIN) for number in range(8)]
-    await asyncio.gather(*(accept(store.submitter, it) for it in submissions))
-    assert {name for name, _ in synced[:8]} == set(files())
-    assert {name for name, _ in synced[8:]} == {SUBFOLDER}
-    assert len(synced) < 16, "a sync of the folder for each submit"
-    assert not any(accepted for _, accepted in synced[:9])
-    assert len(store.redis.keys(keys.JOB.encode() + b"*")) == 8
 
 
 # -- refusals leave nothing
