@@ -1,13 +1,13 @@
 """The memory that a job takes in Redis is covered by the bytes that the budgets count for it."""
 
 import asyncio
-from statistics import median
 
 import pytest
 
 from jobs.records import Prediction
 from jobs.store import keys
-from tests.support.store import OWNER, Store, chunk_of
+from jobs.store.job_hash import job_key
+from tests.support.store import COAT, OWNER, Store, chunk_of
 
 
 def used_memory(store: Store) -> int:
@@ -86,15 +86,14 @@ async def test_waiting_uploads_take_no_more_memory_than_is_counted(store: Store)
 
 
 async def test_the_trace_of_a_job_is_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def measured() -> tuple[float, float]:
-        """The medians of three: buffers of connections, which grow and shrink meanwhile, are in one at most."""
-        found = [await memory_of_ended_job(store, items=1, top_k=5, name=None, chunk_items=64) for _ in range(3)]
-        return median(used for used, _ in found), median(counted for _, counted in found)
+    async def record() -> tuple[int, int]:
+        """The bytes of memory that the record of an ended job takes, and the bytes counted for it."""
+        job_id = await store.submit(b"image")
+        store.finish(store.claim(), COAT)
+        return store.redis.memory_usage(job_key(job_id), samples=0), store.record_bytes(job_id)
 
-    used, counted = await measured()
+    used, counted = await record()
     monkeypatch.setattr("jobs.store.for_api.submit.current_traceparent", lambda: f"00-{'a' * 32}-{'b' * 16}-01")
-    used_by_trace, counted_for_trace = [
-        it - before for it, before in zip(await measured(), (used, counted), strict=True)
-    ]
-    print(f"{used_by_trace:.0f} B used, {counted_for_trace:.0f} B counted")
-    assert 55 <= used_by_trace <= counted_for_trace * 1.05
+    used_with_trace, counted_with_trace = await record()
+    print(f"{used_with_trace - used} B used, {counted_with_trace - counted} B counted")
+    assert 55 <= used_with_trace - used <= (counted_with_trace - counted) * 1.05

@@ -68,6 +68,7 @@ def test_a_code_of_a_later_release_fails_that_item_alone() -> None:
     assert first is ItemCode.UNSUPPORTED_FORMAT
     assert not isinstance(second, ItemCode)
     assert bytes(second) == b"image"
-    ref, outcomes = unpack_outcomes(b"\x03m@1" + bytes((0, 200)) + bytes((0, 1)))
+    later_code, later_format = 63, 255 - 23  # the last of each
+    ref, outcomes = unpack_outcomes(b"\x03m@1" + bytes((0, later_code)) + bytes((0, later_format)) + bytes((0, 1)))
     assert ref == "m@1"
-    assert outcomes == [Failure(ItemCode.UNSUPPORTED_FORMAT), Failure(ItemCode.NOT_AN_IMAGE)]
+    assert outcomes == [*[Failure(ItemCode.UNSUPPORTED_FORMAT)] * 2, Failure(ItemCode.NOT_AN_IMAGE)]
