@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections.abc import Awaitable, Callable
 from io import StringIO
 from typing import Any
 
@@ -217,14 +218,21 @@ async def test_followed_results_arrive_in_order_as_they_are_finished(
     assert [item["index"] for item in received] == list(range(9))
 
 
-async def test_a_followed_job_that_is_canceled_ends_with_its_canceled_items(
-    api: httpx.AsyncClient, store: Store
-) -> None:
+async def followed_while(
+    api: httpx.AsyncClient, store: Store, happens: Callable[[bytes, str], Awaitable[object]]
+) -> httpx.Response:
+    """The answer to a request that follows a job to which this happens before its first line."""
     job_id = await store.submit(*[b"image"] * 4)
     following = asyncio.create_task(api.get(f"/v1/jobs/{to_text(job_id)}/results?follow=true", headers=NDJSON))
     await asyncio.sleep(0)
-    await store.jobs.cancel(job_id, OWNER)
-    answer = await following
+    await happens(job_id, OWNER)
+    return await following
+
+
+async def test_a_followed_job_that_is_canceled_ends_with_its_canceled_items(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    answer = await followed_while(api, store, store.jobs.cancel)
     assert (answer.status_code, [item["status"] for item in lines(answer)]) == (200, ["canceled"] * 4)
 
 
@@ -232,11 +240,7 @@ async def test_a_followed_job_that_is_deleted_before_its_first_line_is_gone(
     api: httpx.AsyncClient, store: Store
 ) -> None:
     """After the first line, the connection breaks: see `test_cut_off.py`."""
-    job_id = await store.submit(*[b"image"] * 4)
-    following = asyncio.create_task(api.get(f"/v1/jobs/{to_text(job_id)}/results?follow=true", headers=NDJSON))
-    await asyncio.sleep(0)
-    await store.jobs.delete(job_id, OWNER)
-    answer = await following
+    answer = await followed_while(api, store, store.jobs.delete)
     assert (answer.status_code, answer.json()["code"]) == (410, "job_expired")
 
 
